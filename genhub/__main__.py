@@ -1,0 +1,3 @@
+from genhub.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""Model folders on disk: complete or absent, safetensors and JSON, checked before they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from genhub.config import DataSpec
+from genhub.errors import CheckpointError, GenhubError
+from genhub.interfaces import GenerativeModel, save_tensors
+from genhub.manifest import (
+    FILE,
+    Manifest,
+    PluginEntry,
+    checkpoints,
+    describe_files,
+    find_checkpoint,
+    genhub_version,
+    read_config,
+    read_json,
+    read_manifest,
+    read_model,
+)
+from genhub.registry import MODELS, plugin_of
+
+TRAINER = "trainer"
+"""The part of a checkpoint that only resuming needs, and that is never published."""
+
+
+@dataclass
+class TrainerState:
+    """What a stopped run needs to go on, besides the model folder itself."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """File name to named tensors: the raw weights, the averages, each optimizer."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Counters and whatever else is JSON."""
+
+
+# Models
+
+
+def save_model(model: GenerativeModel, path: Path) -> None:
+    """Write a model's folder: its networks and genhub.json. Files already there are replaced, others left alone.
+
+    Raises:
+        GenhubError: the folder can't be written.
+    """
+    with _readable_faults(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path, prefix=".genhub-") as temporary:
+            folder = Path(temporary)
+            model.save_networks(folder)
+            write_manifest(model, folder)
+            for name in [*read_manifest(folder).files, FILE]:  # the manifest last: it vouches for the others
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(folder / name, path / name)
+
+
+def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
+    """Describe everything in a folder by its genhub.json."""
+    plugin = plugin_of(MODELS, type(model))
+    manifest = Manifest(
+        genhub=genhub_version(),
+        plugin=PluginEntry(
+            name=plugin.name if plugin else f"{type(model).__module__}:{type(model).__qualname__}",
+            distribution=plugin.distribution if plugin else "",
+            version=plugin.version if plugin else "",
+        ),
+        config=model.config.model_dump(mode="json"),
+        data=data,
+        step=step,
+        files=describe_files(folder),
+    )
+    (folder / FILE).write_text(json.dumps(manifest.sealed().model_dump(mode="json"), indent=2) + "\n")
+
+
+def load_model(
+    path: Path, model_class: type[GenerativeModel] | None = None, device: str | torch.device | None = None
+) -> GenerativeModel:
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that another library saved.
+
+    Returns:
+        The model with its averaged weights where it has them, in eval mode.
+    Raises:
+        CheckpointError: the folder is not there, is damaged, or needs a plugin that is not installed.
+    """
+    folder = find_checkpoint(path)
+    if (folder / FILE).is_file():
+        manifest = read_manifest(folder)
+        manifest.verify(folder)
+        if model_class is not None:  # the caller's own class, registered or not
+            model = model_class(read_config(model_class, manifest, folder))
+            model.load_networks(folder)
+            return model.to(device or "cpu").eval()
+    cls, config = read_model(folder)
+    model = cls(config)
+    model.load_networks(folder)
+    return model.to(device or "cpu").eval()
+
+
+# Checkpoints of a run
+
+
+def save_checkpoint(
+    run_dir: Path, step: int, model: GenerativeModel, state: TrainerState, data: DataSpec, keep_last: int
+) -> Path:
+    """Write checkpoints/step-NNNNNN whole or not at all, then delete all but the newest `keep_last`.
+
+    Raises:
+        GenhubError: it can't be written; older checkpoints are untouched.
+    """
+    folder = run_dir / "checkpoints" / f"step-{step:06d}"
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    with _readable_faults(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / TRAINER).mkdir(parents=True)
+        try:
+            model.save_networks(temporary)
+            shutil.copy(run_dir / "recipe.yaml", temporary)
+            for name, tensors in state.tensors.items():
+                save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
+            (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))
+            write_manifest(model, temporary, data, step)
+            _sync(temporary)
+            if folder.exists():  # damaged, or it would have been resumed from
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+            _sync_one(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in list(checkpoints(run_dir))[keep_last:]:
+            shutil.rmtree(old)
+    return folder
+
+
+def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """A run's newest whole checkpoint, and what is wrong with any newer one. Leftovers of a killed save are removed.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    for leftover in (run_dir / "checkpoints").glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
+    faults = []
+    for folder in checkpoints(run_dir):
+        try:
+            read_manifest(folder).verify(folder)
+            return folder, faults
+        except CheckpointError as error:
+            faults.append(str(error))
+    if faults:
+        raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}; --fresh starts over")
+    return None, []
+
+
+def load_state(folder: Path) -> TrainerState:
+    """The trainer's part of a checkpoint that `newest_checkpoint` found whole."""
+    files = (folder / TRAINER).glob("*.safetensors")
+    values = read_json(folder / TRAINER / "state.json")
+    return TrainerState({file.stem: load_file(file) for file in files}, values)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as named tensors; settings come from the recipe and are not stored."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entries in state.items()
+        for key, value in entries.items()
+        if value is not None
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+# The disk
+
+
+@contextlib.contextmanager
+def _readable_faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise GenhubError(f"{path}: can't be saved: {error}") from error
+
+
+def _sync(folder: Path) -> None:
+    """Force a folder and all in it to the disk, so that a rename never points to nothing."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows can't open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,182 @@
+"""The sections of a recipe as frozen pydantic models. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
+PositiveInt = Annotated[int, Field(strict=True, ge=1)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys are errors, a docstring under a field describes it in the schema."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )  # fmt: skip
+
+
+class DataSpec(Section):
+    """What a data set turned out to be; models are shaped by it, checkpoints and cards carry it."""
+
+    name: str
+    split: str
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(channels, height, width) of an image."""
+    num_classes: PositiveInt | None = None
+    class_names: tuple[str, ...] = ()
+    num_images: NonNegativeInt
+    fingerprint: str
+    """Changes when an image, a label or their order changes."""
+
+
+class ModelConfig(Section):
+    """What is needed to build a model; a plugin's `Config` derives from it and adds its own keys.
+
+    `sample_shape` and `num_classes` may be left out of a recipe: the data fill them. Given, they must agree with it.
+    """
+
+    name: str = ""
+    """A registered name (`genhub plugins` lists them), or module:Class for a class of your own."""
+    sample_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """(channels, height, width) of an image; left out: taken from the data."""
+    num_classes: PositiveInt | None = None
+    """How many labels there are; left out: taken from the data."""
+
+    def filled_from(self, spec: DataSpec) -> Self:
+        """This config with the data's shape and classes, validated again.
+
+        Raises:
+            ValueError: a value given in the recipe disagrees with the data.
+        """
+        for key, given, found in [("sample_shape", self.sample_shape, spec.shape),
+                                  ("num_classes", self.num_classes, spec.num_classes)]:  # fmt: skip
+            if given is not None and given != found:
+                raise ValueError(f"model.{key}: the recipe says {given}, the data ({spec.name}) has {found}")
+        values = self.model_dump() | {"sample_shape": spec.shape, "num_classes": spec.num_classes}
+        return type(self).model_validate(values)
+
+
+class DataConfig(Section):
+    """Where images come from and how they become batches."""
+
+    name: str = "digits"
+    """`digits` (scikit-learn's 1,797 8x8 digits), a folder of images, parquet or arrow files, or a Hub data set id."""
+    split: str = "train"
+    """Which split; also slices such as train[:1000]. A folder or file without splits is `train`."""
+    image_column: str | None = None
+    """The column with the images; left out: the only one that holds images."""
+    label_column: str | None = None
+    """The column with the labels; left out: the only class-label column, if there is one."""
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Side, or [height, width]: images are resized to cover it, then centre-cropped. Left out: all must be one size."""
+    channels: Literal[1, 3, 4] | None = None
+    """Convert to grey (1), RGB (3) or RGBA (4). Left out: grey if all images are grey, else RGB."""
+    flip: bool = False
+    """Mirror a random half of the images each epoch, left to right."""
+    batch_size: PositiveInt = 64
+    """Images an optimizer step, over all processes and accumulation steps together."""
+    in_memory: bool | None = None
+    """Decode everything once and keep it as bytes. Left out: yes where it takes at most 1 GiB."""
+    num_workers: NonNegativeInt = 2
+    """Processes that decode images when they are not kept in memory."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """An image that can't be read: stop and name it, or leave it out and list it."""
+    revision: str | None = None
+    """Hub data sets: branch, tag or commit."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that images will have, as far as the recipe alone tells."""
+        if self.image_size is None:
+            return (8, 8) if self.name == "digits" else None
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+OptimizerName = Literal[
+    "adamw", "adam", "adamax", "adadelta", "adagrad", "nadam", "radam", "rmsprop", "rprop", "sgd", "asgd"
+]  # fmt: skip
+
+
+class OptimizerOverride(Section):
+    """Keys of one network's optimizer that differ from `trainer.optimizer`; what is left out is torch's default."""
+
+    name: OptimizerName | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    betas: tuple[Fraction, Fraction] | None = None
+    eps: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    momentum: Fraction | None = None
+    alpha: Fraction | None = None
+    nesterov: bool | None = None
+    amsgrad: bool | None = None
+
+
+class OptimizerConfig(OptimizerOverride):
+    """A class of torch.optim, by its name in small letters, and its arguments."""
+
+    name: OptimizerName = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class LRSchedulerConfig(Section):
+    """The learning rate as a function of the step, multiplied with the optimizer's `lr`."""
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: stay, fall in a straight line, or along half a cosine, reaching `final_ratio` at the end."""
+    warmup_steps: NonNegativeInt = 0
+    """Rise in a straight line from 0 over this many steps."""
+    final_ratio: Fraction = 0.0
+
+
+class EMAConfig(Section):
+    """Averaged weights: decay min(`decay`, (1 + step) / (10 + step)), so that early averages forget the start."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    every: PositiveInt = 1
+    """Average every so many steps; the decay stays per step."""
+
+
+def _yes_no(value: object) -> object:
+    """YAML 1.1 reads a bare `no` as false."""
+    return "no" if value is False else value
+
+
+class TrainerConfig(Section):
+    """How a model is trained; these are the keys of the built-in trainer, `accelerate`."""
+
+    name: str = "accelerate"
+    """A registered trainer."""
+    max_steps: PositiveInt = 10_000
+    gradient_accumulation_steps: PositiveInt = 1
+    """Split each batch into so many parts, one after another: the same result in less memory."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Clip each optimizer's gradient to this norm; null: don't."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizers: Mapping[str, OptimizerOverride] = {}
+    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}."""
+    lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
+    ema: EMAConfig | None = EMAConfig()
+    """Averaged weights for sampling and export; null: none."""
+    mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
+    compile: bool = False
+    """torch.compile the networks; slower to start, and on a CPU slower altogether."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: the accelerator that is there, else the CPU."""
+    log_every: PositiveInt = 50
+    sample_every: PositiveInt | None = 1000
+    """Draw a preview every so many steps, and at the end; null: never."""
+    num_samples: PositiveInt = 64
+    """Images in a preview."""
+    save_every: PositiveInt = 1000
+    """Save a checkpoint every so many steps, and at the end."""
+    keep_last: PositiveInt = 3
+    """How many checkpoints to keep."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""

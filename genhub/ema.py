@@ -1,0 +1,44 @@
+"""Averaged weights as an ordinary copied model (as NVlabs/edm2 keeps them), buffers included."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+
+from genhub.config import EMAConfig
+from genhub.interfaces import GenerativeModel
+
+
+class EMA:
+    """An exponential moving average of some of a model's networks; the copy samples and is what gets exported.
+
+    Construct it before an engine wraps the model, so that the copy is a plain one.
+    """
+
+    def __init__(self, model: GenerativeModel, config: EMAConfig, networks: Collection[str]) -> None:
+        self.config = config
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._live = model
+        names = [name for name, _ in model.named_parameters() if name.split(".")[0] in networks]
+        live, averages = dict(model.named_parameters()), dict(self.model.named_parameters())
+        self._pairs = [live[name] for name in names], [averages[name] for name in names]
+        averaged = set(names)
+        self._copied = [name for name in model.state_dict() if name not in averaged]  # buffers, and networks not averaged
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the averages towards the weights after step number `step` (0 for the first)."""
+        if (step + 1) % self.config.every == 0:
+            decay = min(self.config.decay, (1 + step) / (10 + step)) ** self.config.every
+            live, averages = self._pairs
+            torch._foreach_lerp_(averages, live, 1 - decay)
+
+    @torch.no_grad()
+    def current(self) -> GenerativeModel:
+        """The averaged model, with today's buffers and networks that are not averaged."""
+        live, averages = self._live.state_dict(), self.model.state_dict()
+        for name in self._copied:
+            averages[name].copy_(live[name])
+        return self.model

@@ -1,0 +1,286 @@
+"""What a model, a noise schedule and a trainer are. A new model is one class that derives from `GenerativeModel`.
+
+    class Mean(GenerativeModel):
+        class Config(ModelConfig):
+            hidden: int = 64
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.net = build(config)                      # networks are child modules; their names are used in phases
+
+        def phases(self):
+            return [Phase("fit", self.loss, trains=("net",))]
+
+        def loss(self, batch):                            # {"images": (b, c, h, w) in [-1, 1], ...} -> {"loss": scalar, ...}
+            return {"loss": (self.net(batch["images"]) - batch["images"]).square().mean()}
+
+        def sample(self, n, *, labels=None, generator=None):
+            ...                                           # (n, c, h, w) in [-1, 1]
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from genhub.config import DataConfig, DataSpec, ModelConfig, TrainerConfig
+from genhub.errors import CheckpointError
+
+Batch = Mapping[str, Tensor]
+"""What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64."""
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Where a sampler's randomness comes from: one generator for all images, or one an image, as in diffusers' pipelines."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer update: a loss, and the networks it trains. Each step runs a model's phases in order, with all
+    other networks frozen: a GAN is two phases, and alternates by itself."""
+
+    name: str
+    """Prefix of this phase's metrics in the log."""
+    loss: Callable[[Batch], Mapping[str, Tensor]]
+    """A batch to scalars. "loss" is minimised; every entry is logged, so all must be scalars."""
+    trains: tuple[str, ...]
+    """Names of child modules. Phases that name the same set share an optimizer; sets must be equal or disjoint."""
+    interval: int = 1
+    """The phase runs on every interval-th step (lazy regularisation, n_critic)."""
+    ema: bool = True
+    """Average these networks for sampling and export."""
+
+
+class GenerativeModel(nn.Module, ABC):
+    """Base of all models: networks as child modules, losses as phases, and a sampler.
+
+    Whoever trains it calls `model(batch, phase.name)`, so engines that wrap a module (DDP, FSDP, autocast, compile)
+    wrap this one and losses stay ordinary code over the model's own networks.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    conditions: ClassVar[tuple[str, ...]] = ()
+    """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        if self.config.sample_shape is None:
+            raise ValueError("a model is built from a Config with sample_shape: (channels, height, width)")
+        return self.config.sample_shape
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """The updates of a training step, in order. Called once, after `__init__`."""
+
+    @abstractmethod
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any) -> Tensor:
+        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device.
+
+        Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
+        `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
+        """
+
+    @cached_property
+    def _phases(self) -> dict[str, Phase]:
+        return {phase.name: phase for phase in self.phases()}
+
+    @final
+    def forward(self, batch: Batch, phase: str) -> Mapping[str, Tensor]:
+        """The named phase's losses for a batch."""
+        return self._phases[phase].loss(batch)
+
+    def save_networks(self, path: Path) -> None:
+        """Write the weights into a folder. Replace together with `load_networks` to write a format that others read."""
+        save_tensors(self.state_dict(), path / "model.safetensors")
+
+    def load_networks(self, path: Path) -> None:
+        """Read what `save_networks` wrote. Strict: a missing, surplus or misshapen tensor is an error.
+
+        Raises:
+            CheckpointError: the weights don't fit this model.
+        """
+        load_strictly(self, path / "model.safetensors")
+
+    @classmethod
+    def config_from_foreign(cls, path: Path) -> ModelConfig:
+        """The Config of a folder that another library saved, for classes registered under `genhub.formats`.
+
+        Raises:
+            CheckpointError: this class can't read it.
+        """
+        raise CheckpointError(f"{path}: {cls.__name__} reads only what genhub saved")
+
+    @final
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a folder that `from_pretrained`, `genhub.load` and, for some models, other libraries open."""
+        from genhub.checkpoint import save_model
+
+        save_model(self, Path(path))
+
+    @final
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Load a run's folder, a checkpoint or what `save_pretrained` wrote as this class, registered or not.
+
+        Raises:
+            CheckpointError: the folder is not there, is damaged or holds another model.
+        """
+        from genhub.checkpoint import load_model
+
+        return cast(Self, load_model(Path(path), model_class=cls))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file; tied tensors, which the format refuses, are written once each."""
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    save_file(plain, file)
+
+
+def load_strictly(module: nn.Module, file: Path) -> None:
+    """Copy a safetensors file into a module, shape by shape and key by key.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its tensors are not the module's.
+    """
+    try:
+        tensors = load_file(file)
+    except Exception as error:  # safetensors raises its own error, OSError or ValueError
+        raise CheckpointError(f"{file}: can't be read as safetensors: {error}") from error
+    own = module.state_dict()
+    faults = [f"{key} is missing" for key in own.keys() - tensors.keys()]
+    faults += [f"{key} is not part of the model" for key in tensors.keys() - own.keys()]
+    faults += [
+        f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}"
+        for key in own.keys() & tensors.keys()
+        if own[key].shape != tensors[key].shape
+    ]
+    if faults:
+        raise CheckpointError(f"{file}: {len(faults)} tensors don't fit: {'; '.join(sorted(faults)[:5])}")
+    module.load_state_dict(tensors)
+
+
+# Capabilities: what views, metrics and other models may ask of a model, whatever its class.
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """Images to latents and back."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to latents (n, ...)."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to (n, c, h, w) in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """One step of a reverse process."""
+
+    index: int
+    """0 for the first step."""
+    timestep: float
+    """The noise level the step started from; num_train_timesteps - 1 or so is pure noise, 0 nearly clean."""
+    sample: Tensor
+    """The images after the step, (n, c, h, w)."""
+    pred_original_sample: Tensor
+    """The model's guess of the clean images at this step, (n, c, h, w)."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A forward process that adds noise, and the way back with every intermediate."""
+
+    num_train_timesteps: int
+
+    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t for images x_0 (n, c, h, w) and timesteps (n,) int64 in [0, num_train_timesteps)."""
+
+    def signal_to_noise(self, timesteps: Tensor) -> Tensor:
+        """The ratio of signal to noise power at timesteps (n,)."""
+
+    def denoise(
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any
+    ) -> Iterator[DenoisingStep]:
+        """Draw n images, a step at a time; `options` are those of `sample`."""
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """A model that can say how probable an image is."""
+
+    def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
+        """(n,) bits per dimension of 8-bit images, or an upper bound of it."""
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """A noise schedule and the sampler that goes with it, under diffusers' names, so that its schedulers fit as they are.
+
+    Methods take further keywords that not all have (`generator`, `eta`): callers pass those that the signature names.
+    """
+
+    config: Any
+    timesteps: Tensor
+    init_noise_sigma: Any
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None: ...
+
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+        """An object with `prev_sample`."""
+
+
+class TrainingData(Protocol):
+    """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
+
+    config: DataConfig
+    spec: DataSpec
+
+    def batches(
+        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device
+    ) -> Iterator[dict[str, Tensor]]:
+        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank."""
+
+    def rows(self, *, seed: int, step: int, rank: int, world_size: int, accumulation: int) -> Any:
+        """Row numbers of a step's batch on a rank, for messages."""
+
+
+class Trainer(ABC):
+    """Trains any model. A method whose updates do not fit phases brings its own."""
+
+    Config: ClassVar[type[TrainerConfig]] = TrainerConfig
+
+    def __init__(self, config: TrainerConfig, *, run_dir: Path, seed: int = 0) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.seed = seed
+
+    @abstractmethod
+    def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
+        """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""

@@ -1,0 +1,141 @@
+"""Optimizers for a model's phases, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from genhub.config import LRSchedulerConfig, OptimizerConfig, OptimizerOverride, TrainerConfig
+from genhub.errors import RecipeError, TrainingError, did_you_mean
+from genhub.interfaces import GenerativeModel, Phase
+
+Networks = tuple[str, ...]
+CLASSES = {name.lower(): cls for name, cls in vars(torch.optim).items() if isinstance(cls, type)}
+
+
+class PhaseOptimizer:
+    """The optimizer of one set of networks: clips, steps and clears, at a learning rate given each time."""
+
+    def __init__(self, parameters: list[nn.Parameter], config: OptimizerConfig, max_grad_norm: float | None) -> None:
+        self.parameters = parameters
+        self.lr = config.lr
+        self.max_grad_norm = max_grad_norm
+        self.torch = _torch_optimizer(parameters, config)
+
+    def step(self, lr_factor: float, scaler: torch.amp.GradScaler | None = None) -> torch.Tensor | None:
+        """Update the networks; returns the gradient's norm before clipping, if it is clipped.
+
+        With a scaler, `scaler.update()` is the caller's, once a step for all optimizers together.
+        """
+        for group in self.torch.param_groups:
+            group["lr"] = self.lr * lr_factor
+        norm = None
+        if self.max_grad_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if scaler is not None:
+            scaler.step(self.torch)
+        else:
+            self.torch.step()
+        self.torch.zero_grad(set_to_none=True)
+        return norm
+
+
+def trained_parameters(model: GenerativeModel, networks: Networks) -> list[nn.Parameter]:
+    """The parameters that a phase training `networks` updates: what the model itself froze stays frozen."""
+    children = dict(model.named_children())
+    return [p for name in networks for p in children[name].parameters() if p.requires_grad]
+
+
+def check_phases(model: GenerativeModel, phases: Sequence[Phase]) -> None:
+    """Hold a model to the contract of `phases`.
+
+    Raises:
+        TrainingError: naming the class, the phase and what is wrong with it.
+    """
+    name, children = type(model).__name__, dict(model.named_children())
+    if not phases:
+        raise TrainingError(f"{name}.phases() is empty: a model trains by at least one phase")
+    for index, phase in enumerate(phases):
+        for network in phase.trains:
+            if network not in children:
+                raise TrainingError(
+                    f"{name}, phase '{phase.name}': no network is called '{network}'; {did_you_mean(network, children)}"
+                )
+        if phase.interval < 1 or not trained_parameters(model, phase.trains):
+            what = "interval is below 1" if phase.interval < 1 else f"{phase.trains} have no trainable parameters"
+            raise TrainingError(f"{name}, phase '{phase.name}': {what}")
+        for other in phases[:index]:
+            if other.name == phase.name:
+                raise TrainingError(f"{name}: two phases are called '{phase.name}'")
+            shared = set(phase.trains) & set(other.trains)
+            if shared and set(phase.trains) != set(other.trains):
+                raise TrainingError(
+                    f"{name}: phases '{other.name}' and '{phase.name}' both train {sorted(shared)}, but not the same "
+                    "networks: sets must be equal or disjoint"
+                )
+
+
+def build_optimizers(
+    model: GenerativeModel, phases: Sequence[Phase], config: TrainerConfig
+) -> dict[frozenset[str], PhaseOptimizer]:
+    """One optimizer for each distinct set of networks, in the order of the phases.
+
+    Raises:
+        RecipeError: an override names no network that is trained, two that share an optimizer disagree, or torch's
+            class has no such argument.
+    """
+    sets = {frozenset(phase.trains): phase.trains for phase in phases}
+    trained = {network for networks in sets for network in networks}
+    for network in config.optimizers.keys() - trained:
+        raise RecipeError(f"trainer.optimizers.{network}: no phase trains it; {did_you_mean(network, trained)}")
+    return {
+        key: PhaseOptimizer(
+            trained_parameters(model, networks), _config_of(networks, config), config.max_grad_norm
+        )
+        for key, networks in sets.items()
+    }  # fmt: skip
+
+
+def _config_of(networks: Networks, config: TrainerConfig) -> OptimizerConfig:
+    """The common settings with what the networks override; networks trained together must not disagree."""
+    overrides = {network: config.optimizers[network] for network in networks if network in config.optimizers}
+    if len({_given(override).__repr__() for override in overrides.values()}) > 1:
+        names = " and ".join(overrides)
+        raise RecipeError(f"trainer.optimizers: {names} are trained together, by one optimizer: give them the same keys")
+    merged = _given(config.optimizer)
+    for override in overrides.values():
+        merged = merged | _given(override)
+    return OptimizerConfig.model_validate(merged)
+
+
+def _given(config: OptimizerOverride) -> dict[str, object]:
+    return {key: value for key, value in config.model_dump().items() if value is not None}
+
+
+def _torch_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    cls = CLASSES[config.name]
+    options: Mapping[str, object] = {key: value for key, value in _given(config).items() if key != "name"}
+    try:
+        return cls(parameters, fused=True, **options)  # type: ignore[no-any-return]
+    except (TypeError, RuntimeError):  # no fused form of this class, or not on this device
+        pass
+    try:
+        return cls(parameters, **options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"trainer.optimizer: {config.name}: {error}") from error
+
+
+def lr_factor(config: LRSchedulerConfig, step: int, max_steps: int) -> float:
+    """What the learning rate is multiplied with in step number `step`, in [0, 1]."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.name == "constant":
+        return 1.0
+    progress = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
+    fallen = progress if config.name == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    return 1.0 - (1.0 - config.final_ratio) * fallen

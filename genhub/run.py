@@ -1,0 +1,248 @@
+"""From a recipe to a trained model, and from a folder to pictures: what the verbs and the Python API call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from genhub.checkpoint import load_model
+from genhub.config import DataSpec
+from genhub.data import ImageData, load_data
+from genhub.errors import CheckpointError, RecipeError
+from genhub.interfaces import GenerativeModel
+from genhub.logs import Progress, say
+from genhub.manifest import checkpoints, find_checkpoint
+from genhub.recipe import Recipe, parse_yaml, read_recipe, read_text
+from genhub.recipe import Source as RecipeSource
+from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
+
+SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.log_every",
+                  "trainer.sample_every", "trainer.num_samples", "trainer.save_every", "trainer.keep_last",
+                  "trainer.trackers", "trainer.device")  # fmt: skip
+"""Keys that may differ when a run goes on; any other change would make it a different run."""
+
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The objects a recipe names; its recipe has the shapes that the data filled in."""
+
+    recipe: Recipe
+    model: GenerativeModel
+    data: ImageData
+
+
+def load(path: str | Path, *, device: str | torch.device | None = None) -> GenerativeModel:
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that diffusers saved.
+
+    Returns:
+        The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
+    Raises:
+        CheckpointError: no model is there, it is damaged, or its plugin is not installed.
+    """
+    return load_model(Path(path), device=device)
+
+
+def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
+    """Train what a recipe says, going on where a stopped run was.
+
+    Args:
+        recipe: a file, a shipped recipe's name, a mapping, or a Recipe.
+        overrides: `key.path=value`, on top of the recipe.
+        fresh: start over; the old run's folder is kept under another name.
+    Returns:
+        The last checkpoint's folder.
+    Raises:
+        GenhubError: see genhub.errors; bad input is told before step 0.
+    """
+    recipe = _recipe(recipe, overrides, run_dir)
+    run_folder = Path(recipe.run_dir)
+    _claim(run_folder, fresh)
+    prepared = prepare(recipe)
+    _write_recipe(prepared.recipe, run_folder)
+    done = next(checkpoints(run_folder), None)
+    if done and int(done.name[5:]) >= recipe.trainer.max_steps:
+        say(f"Already trained to step {int(done.name[5:])}: {done} (a larger trainer.max_steps goes on, --fresh starts over)")
+        return done
+    describe(prepared)
+    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)
+    folder: Path = trainer.fit(prepared.model, prepared.data)
+    pictures = sorted((run_folder / "samples").glob("*.png"))
+    if pictures:
+        say(f"Picture  {pictures[-1]}")
+    say(f"Model    {folder}")
+    say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
+    return folder
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Load the data, shape the model by it, and give it the weights that `model.from` names.
+
+    Raises:
+        RecipeError: recipe and data don't fit together.
+    """
+    data = load_data(recipe.data)
+    recipe = fill(recipe, data.spec)
+    model: GenerativeModel = _build(recipe)
+    if recipe.init_from is not None:
+        model.load_networks(find_checkpoint(Path(recipe.init_from)))
+    return Prepared(recipe, model, data)
+
+
+def fill(recipe: Recipe, spec: DataSpec) -> Recipe:
+    """The recipe with the model's shape and classes as the data have them."""
+    try:
+        config = recipe.model.filled_from(spec)
+    except ValidationError as error:
+        faults = [f"model.{'.'.join(map(str, f['loc']))}: {f['msg'].removeprefix('Value error, ')}" for f in error.errors()]
+        raise RecipeError("\n".join(fault.replace("model.: ", "model.") for fault in faults)) from error
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    return recipe.model_copy(update={"model": config})
+
+
+def _build(recipe: Recipe) -> GenerativeModel:
+    torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
+    model: GenerativeModel = recipe.model_class()(recipe.model)
+    return model
+
+
+def _recipe(recipe: RecipeLike, overrides: Sequence[str], run_dir: str | None) -> Recipe:
+    if isinstance(recipe, Recipe):
+        recipe = recipe.dump()
+    return read_recipe(recipe, overrides, run_dir)
+
+
+def describe(prepared: Prepared) -> None:
+    """Say in a few lines what is about to happen."""
+    recipe, spec = prepared.recipe, prepared.data.spec
+    shape = "x".join(map(str, spec.shape))
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    parameters = sum(p.numel() for p in prepared.model.parameters())
+    say(f"Model    {recipe.model.name}, {parameters:,} parameters")
+    say(f"Data     {spec.name}, {spec.num_images:,} images of {shape}{classes}")
+    for row, reason in prepared.data.skipped[:5]:
+        say(f"         left out row {row}: {reason}")
+    if len(prepared.data.skipped) > 5:
+        say(f"         left out {len(prepared.data.skipped)} images in all")
+    unused = [c for c in prepared.data.columns if c != "images" and c not in prepared.model.conditions]
+    if unused:
+        say(f"         the data has {', '.join(unused)}; {recipe.model.name} does not use them")
+    say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} images, in {recipe.run_dir}")
+
+
+# The run's folder
+
+
+def _claim(folder: Path, fresh: bool) -> None:
+    """Make sure that a folder is a run's or can become one; with `fresh`, move the old run out of the way.
+
+    Raises:
+        RecipeError: it is a file, can't be written, or holds something else.
+    """
+    try:
+        if fresh and folder.exists():
+            number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
+            folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
+    if others and "recipe.yaml" not in others:
+        raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Keep the resolved recipe with the run; a run that goes on must go on by the same one.
+
+    Raises:
+        RecipeError: a key that may not change has changed.
+    """
+    file, text = folder / "recipe.yaml", recipe.yaml()
+    if any(checkpoints(folder)) and file.exists():
+        before, after = _flat(parse_yaml(read_text(file), RecipeSource(str(file)))), _flat(recipe.dump())
+        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        faults = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
+        if faults:
+            lines = [f"{key}: was {before.get(key)}, is {after.get(key)}" for key in faults]
+            raise RecipeError(
+                f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
+                + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
+            )  # fmt: skip
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+# Sampling
+
+
+def sample(
+    model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; a folder: one PNG an image).
+
+    Args:
+        model: a model, or what `load` takes.
+        options: the model's own, such as num_inference_steps.
+    Returns:
+        (n, c, h, w) uint8; image i depends on the seed and i alone.
+    Raises:
+        InputError: an unknown option, label or ending.
+        CheckpointError: see `load`.
+    """
+    if not isinstance(model, GenerativeModel):
+        model = load(model, device=device)
+    options = read_options(type(model), options)
+    progress = Progress(n, unit="image")
+    try:
+        images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
+                               on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
+    except ValueError as error:  # an option's value that the model refuses
+        raise CheckpointError(str(error)) from error
+    finally:
+        progress.close()
+    if out is not None:
+        save_images(images, Path(out), labels)
+    return images
+
+
+# Facts
+
+
+def estimate(prepared: Prepared) -> dict[str, Any]:
+    """What a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
+    config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
+    parts = data.config.batch_size // config.gradient_accumulation_steps
+    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=config.gradient_accumulation_steps))
+    saved: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    kept = []  # what backward would need stays alive, so that no address is counted for two
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        for phase in model.phases():
+            kept.append(model(batch, phase.name))
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    adaptive = 0 if config.optimizer.name == "sgd" and not config.optimizer.momentum else 2
+    memory = {"weights and gradients": 2 * weights, "optimizer": adaptive * weights,
+              "averages": weights if config.ema else 0, "activations": max(0, sum(saved.values()) - weights)}  # fmt: skip
+    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
+            "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip

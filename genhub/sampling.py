@@ -1,0 +1,164 @@
+"""Drawing images from a model: in batches, seeded image by image, on all processes; and writing them to disk."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from genhub.errors import InputError, did_you_mean
+from genhub.interfaces import GenerativeModel
+from genhub.seeds import seed_for
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SAMPLE_STREAM = 1
+"""Keeps the seeds of images apart from those of training steps."""
+BATCH_SIZE = 256
+
+
+def sample_images(
+    model: GenerativeModel,
+    n: int,
+    *,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Any] | None = None,
+    accelerator: Accelerator | None = None,
+    on_progress: Callable[[int], None] = lambda drawn: None,
+) -> Tensor:
+    """Draw n images, each from a seed of its own, so that image i does not depend on n, batches or processes.
+
+    Args:
+        labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
+        options: keyword arguments of the model's `sample`.
+        accelerator: draw a share on each process and gather; without one, draw them all here.
+    Returns:
+        (n, c, h, w) uint8 on the CPU.
+    Raises:
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+    """
+    wanted = _labels(model, n, labels)
+    rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    share = -(-n // ranks)
+    mine = [index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat, to be cut off below
+    drawn = []
+    with torch.inference_mode():
+        for start in range(0, share, batch_size):
+            indices = mine[start : start + batch_size]
+            generators = [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
+            given = None if wanted is None else wanted[indices].to(model.device)
+            images = model.sample(len(indices), labels=given, generator=generators, **(options or {}))
+            drawn.append(to_uint8(images))
+            on_progress(start + len(indices))
+        result = torch.cat(drawn)
+        if accelerator and ranks > 1:
+            result = accelerator.gather(result.to(accelerator.device))
+    return result[:n].cpu()
+
+
+def _labels(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Tensor | None:
+    name, classes = type(model).__name__, model.config.num_classes
+    if "labels" not in model.conditions:
+        if labels is not None:
+            raise InputError(f"--labels: {name} is not conditional on labels; leave them out")
+        return None
+    if labels is None:  # every class in turn
+        labels = range(classes or 0)
+    wrong = [label for label in labels if not 0 <= label < (classes or 0)]
+    if wrong:
+        raise InputError(f"--labels: {wrong[0]} is not a label of this model; it has 0 to {(classes or 0) - 1}")
+    return torch.tensor([labels[i % len(labels)] for i in range(n)])
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] float to 0..255 uint8, rounded."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the keyword arguments of a model's `sample`, checked against its signature.
+
+    Raises:
+        InputError: an unknown option, or one of the wrong type.
+    """
+    own = {"self", "n", "labels", "generator"}
+    known = [name for name in inspect.signature(model_class.sample).parameters if name not in own]
+    hints = get_type_hints(model_class.sample)
+    checked = {}
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"--set {name}: {model_class.__name__} has no such option; {did_you_mean(name, known)}")
+        try:
+            checked[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            raise InputError(f"--set {name}: {error.errors()[0]['msg']}, not {value!r}") from error
+    return checked
+
+
+# Files
+
+
+def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """(n, c, h, w) uint8 as one picture, small images enlarged to where a person sees their pixels."""
+    n, _, height, width = images.shape
+    scale, gap = max(1, 64 // max(height, width)), 2
+    columns = columns or max(1, round(n**0.5 * (height / width) ** 0.5))
+    rows = -(-n // columns)
+    cell_h, cell_w = height * scale + gap, width * scale + gap
+    tiles = [np.asarray(picture(image)) for image in images]
+    canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, *tiles[0].shape[2:]), 128, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = gap + i // columns * cell_h, gap + i % columns * cell_w
+        enlarged = tile.repeat(scale, axis=0).repeat(scale, axis=1)
+        canvas[top : top + height * scale, left : left + width * scale] = enlarged
+    return Image.fromarray(canvas)
+
+
+def picture(image: Tensor) -> Image.Image:
+    """(c, h, w) uint8 as a picture: grey, RGB or RGBA; of other channel counts the first (two) or first three."""
+    channels = image.shape[0]
+    shown = image if channels in (1, 3, 4) else image[: 1 if channels == 2 else 3]
+    array = shown.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:
+    """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.png` a grid, a folder
+    one PNG an image.
+
+    Raises:
+        InputError: another ending, or a place that can't be written.
+    """
+    try:
+        if out.suffix == ".npz":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            arrays = {"images": images.permute(0, 2, 3, 1).numpy()}
+            if labels is not None:
+                arrays["labels"] = np.asarray([labels[i % len(labels)] for i in range(len(images))])
+            np.savez_compressed(out, allow_pickle=False, **arrays)
+        elif out.suffix == ".png":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            image_grid(images).save(out)
+        elif out.suffix and not out.is_dir():
+            raise InputError(f"--out {out}: give x.png (a grid), x.npz (arrays) or a folder (one PNG an image)")
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            for name, image in _named(images):
+                picture(image).save(out / name)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror or error}") from error
+    return out
+
+
+def _named(images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    return ((f"{index:06d}.png", image) for index, image in enumerate(images))

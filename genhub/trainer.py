@@ -1,0 +1,375 @@
+"""The loop: every model, one way. `AccelerateTrainer.fit` reads top to bottom; accelerate brings devices, processes,
+precision and trackers, and genhub keeps order, randomness and state to itself, so that a stopped run goes on exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor
+
+from genhub.checkpoint import (
+    TrainerState,
+    load_optimizer,
+    load_state,
+    newest_checkpoint,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from genhub.ema import EMA
+from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
+from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
+from genhub.logs import MetricsFile, Progress, Window, duration, metrics_text, say, warn
+from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
+from genhub.sampling import image_grid, sample_images
+from genhub.seeds import seed_for
+
+
+class AccelerateTrainer(Trainer):
+    """Trains by phases, on one device or many. Its keys are `TrainerConfig`."""
+
+    def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
+        """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.
+
+        Returns:
+            The last checkpoint's folder.
+        Raises:
+            RecipeError: the recipe asks for what this machine or model doesn't have.
+            TrainingError: a loss breaks the contract or is not finite.
+            Interrupted: a signal came; the run has saved.
+        """
+        config, accumulation = self.config, self.config.gradient_accumulation_steps
+        phases = list(model.phases())
+        check_phases(model, phases)
+        check_config(self.config)
+        accelerator = self._accelerator(several_phases=len(phases) > 1)
+        main, device = accelerator.is_main_process, accelerator.device
+        share: dict[str, Any] = {"rank": accelerator.process_index, "world_size": accelerator.num_processes,
+                                 "accumulation": accumulation}  # fmt: skip
+
+        # Networks, optimizers, averages; then the wrapped model, which all losses go through.
+        model.to(device).train()
+        frozen = FrozenNetworks(model, phases)
+        optimizers = build_optimizers(model, phases, config)
+        averaged = {name for phase in phases if phase.ema for name in phase.trains}
+        ema = EMA(model, config.ema, averaged) if config.ema else None
+        if config.compile:
+            for name in {name for phase in phases for name in phase.trains}:
+                getattr(model, name).compile()
+        live = accelerator.prepare_model(model)
+
+        # Where a stopped run was, or the start.
+        folder, faults = newest_checkpoint(self.run_dir)
+        start = int(folder.name[5:]) if folder else 0
+        batches = data.batches(seed=self.seed, start_step=start, device=device, **share)
+        first = next(batches)
+        batches = chain([first], batches)
+        check_losses(model, phases, first)
+        window, seconds = Window(), 0.0
+        for fault in faults:
+            warn(f"{fault}; going back to an earlier checkpoint")
+        if folder:
+            seconds = self._restore(load_state(folder), model, optimizers, ema, window, accelerator)
+            say_on(main, f"resuming at step {start} from {folder}")
+
+        # The loop.
+        metrics = MetricsFile(self.run_dir / "metrics.jsonl", start) if main else None
+        progress = Progress(config.max_steps, start, shown=main)
+        clock = Clock(seconds, start)
+        with StopSignal() as stop:
+            for step in range(start, config.max_steps):
+                torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
+                micro_batches = [next(batches) for _ in range(accumulation)]
+                factor = lr_factor(config.lr_scheduler, step, config.max_steps)
+                for phase in phases:
+                    if step % phase.interval:
+                        continue
+                    frozen.all_but(phase)
+                    for i, batch in enumerate(micro_batches):
+                        with contextlib.nullcontext() if i + 1 == accumulation else accelerator.no_sync(live):
+                            losses = live(batch, phase.name)
+                            accelerator.backward(losses["loss"] / accumulation)
+                        window.add(step, phase.name, losses)
+                    norm = optimizers[frozenset(phase.trains)].step(factor, accelerator.scaler)
+                    if norm is not None and accelerator.scaler is None:  # a scaler skips infinite gradients by itself
+                        window.add(step, phase.name, {"grad_norm": norm})
+                if accelerator.scaler is not None:
+                    accelerator.scaler.update()
+                if ema:
+                    ema.update(step)
+
+                done = step + 1
+                last = done == config.max_steps
+                stopping = stop.seen(accelerator, done % config.log_every == 0)
+                progress.advance(done)
+                if done % config.log_every == 0 or last:
+                    self._log(done, window, factor, accelerator, metrics, progress, data, clock, share)
+                if config.sample_every and (done % config.sample_every == 0 or last):
+                    with clock.paused():
+                        self._preview(done, ema.current() if ema else model, accelerator)
+                if done % config.save_every == 0 or last or stopping:
+                    with clock.paused():
+                        self._check_finite(window, data, share)
+                        state = self._state(model, optimizers, ema, window, accelerator, clock.seconds)
+                        folder = self._save(done, ema.current() if ema else model, state, data, accelerator)
+                if stopping and not last:
+                    progress.close()
+                    raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
+        progress.close()
+        if metrics:
+            metrics.close()
+        accelerator.end_training()
+        if folder is None:
+            raise TrainingError(f"trainer.max_steps: nothing to do in {self.run_dir}")
+        return folder
+
+    # Parts of the loop, in its order
+
+    def _accelerator(self, several_phases: bool) -> Accelerator:
+        config = self.config
+        AcceleratorState._reset_state()  # a process may train twice, at different precisions
+        accelerator = Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision=config.mixed_precision,
+            log_with=list(config.trackers),
+            project_config=ProjectConfiguration(str(self.run_dir), logging_dir=str(self.run_dir / "logs")),
+            # With several phases, the networks of the others are unused in each backward.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_phases)],
+        )
+        if config.trackers:
+            accelerator.init_trackers(self.run_dir.name or "genhub")
+        return accelerator
+
+    def _restore(
+        self, state: TrainerState, model: GenerativeModel, optimizers: Mapping[frozenset[str], PhaseOptimizer],
+        ema: EMA | None, window: Window, accelerator: Accelerator,
+    ) -> float:  # fmt: skip
+        """Put everything back where the checkpoint had it; returns the seconds trained so far."""
+        model.load_state_dict(state.tensors["weights"])
+        if ema:
+            ema.model.load_state_dict(state.tensors["averages"])
+        for index, optimizer in enumerate(optimizers.values()):
+            load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state.values["scaler"])
+        window.entries = [(step, phase, values) for step, phase, values in state.values["window"]]
+        for key, now in _machine(accelerator).items():
+            if state.values["machine"][key] != now:
+                warn(f"{key} was {state.values['machine'][key]}, is {now}: the run goes on, but not bit for bit the same")
+        return float(state.values["seconds"])
+
+    def _state(
+        self, model: GenerativeModel, optimizers: Mapping[frozenset[str], PhaseOptimizer], ema: EMA | None,
+        window: Window, accelerator: Accelerator, seconds: float,
+    ) -> TrainerState:  # fmt: skip
+        tensors = {"weights": model.state_dict()}
+        if ema:
+            tensors["averages"] = ema.current().state_dict()
+        for index, optimizer in enumerate(optimizers.values()):
+            tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
+        values: dict[str, Any] = {"window": window.entries, "seconds": seconds, "machine": _machine(accelerator)}
+        if accelerator.scaler is not None:
+            values["scaler"] = accelerator.scaler.state_dict()
+        return TrainerState(tensors, values)
+
+    def _log(
+        self, done: int, window: Window, factor: float, accelerator: Accelerator, metrics: MetricsFile | None,
+        progress: Progress, data: TrainingData, clock: Clock, share: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        self._check_finite(window, data, share)
+        means = _mean_over_processes(window.means(), accelerator)
+        speed = clock.lap(done) * data.config.batch_size
+        if metrics:
+            lr = {"lr": self.config.optimizer.lr * factor}
+            epoch = done * data.config.batch_size / data.spec.num_images
+            metrics.write({"step": done, "epoch": round(epoch, 4), **means, **lr,
+                           "seconds": round(clock.seconds, 3), "images_per_second": round(speed, 1)})  # fmt: skip
+            accelerator.log(means | lr | {"images_per_second": speed}, step=done)
+            progress.report(done, metrics_text(means, speed))
+
+    def _check_finite(self, window: Window, data: TrainingData, share: Mapping[str, int]) -> None:
+        window.fetch()
+        bad = window.first_not_finite()
+        if bad:
+            step, phase, key, value = bad
+            rows = data.rows(seed=self.seed, step=step, **share)
+            saved, _ = newest_checkpoint(self.run_dir)
+            raise TrainingError(
+                f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {list(map(int, rows))}. "
+                f"Last good checkpoint: {saved or 'none'}. Lower trainer.optimizer.lr, or look at those images."
+            )
+
+    def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
+        """The same seeds every time, so that pictures of different steps compare."""
+        training = model.training
+        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
+        model.train(training)
+        if accelerator.is_main_process:
+            folder = self.run_dir / "samples"
+            folder.mkdir(exist_ok=True)
+            image_grid(images).save(folder / f"step-{done:06d}.png")
+
+    def _save(
+        self, done: int, model: GenerativeModel, state: TrainerState, data: TrainingData, accelerator: Accelerator
+    ) -> Path:
+        accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
+        folder = self.run_dir / "checkpoints" / f"step-{done:06d}"
+        if accelerator.is_main_process:
+            save_checkpoint(self.run_dir, done, model, state, data.spec, self.config.keep_last)
+        accelerator.wait_for_everyone()
+        return folder
+
+
+class FrozenNetworks:
+    """Switches `requires_grad`, so that a phase's backward computes gradients for the networks it trains alone."""
+
+    def __init__(self, model: GenerativeModel, phases: Sequence[Phase]) -> None:
+        self._parameters = {phase.trains: trained_parameters(model, phase.trains) for phase in phases}
+        wanted = {id(p) for parameters in self._parameters.values() for p in parameters}
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in wanted)
+        self._active: tuple[str, ...] | None = phases[0].trains if len(self._parameters) == 1 else None
+
+    def all_but(self, phase: Phase) -> None:
+        if phase.trains == self._active:
+            return
+        for trains, parameters in self._parameters.items():
+            if set(trains) != set(phase.trains):
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
+        for parameter in self._parameters[phase.trains]:
+            parameter.requires_grad_(True)
+        self._active = phase.trains
+
+
+class Clock:
+    """Seconds of training, over all parts of an interrupted run; previews and saves don't count."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        self._before, self._started = seconds, time.perf_counter()
+        self._lap = (step, seconds)
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._started
+
+    def lap(self, step: int) -> float:
+        """Steps a second since the last lap."""
+        (last_step, last_seconds), now = self._lap, self.seconds
+        self._lap = (step, now)
+        return (step - last_step) / max(now - last_seconds, 1e-9)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - started
+
+
+class StopSignal:
+    """Remembers SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._old = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old = {}
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self.__exit__()
+        warn(f"{signal.Signals(number).name}: finishing the step and saving (once more: stop at once)")
+
+    def seen(self, accelerator: Accelerator, meeting: bool) -> bool:
+        """Whether to stop now. Several processes agree on it when they meet, every `log_every` steps."""
+        if accelerator.num_processes == 1:
+            return self.number > 0
+        if not meeting:
+            return False
+        highest = accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max()
+        self.number = int(highest.item())
+        return self.number > 0
+
+
+def check_config(config: TrainerConfig) -> None:
+    """What can't work is said before step 0.
+
+    Raises:
+        RecipeError: fp16 without CUDA, or a tracker that is unknown or not installed.
+    """
+    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise RecipeError("trainer.mixed_precision: fp16 needs a CUDA device; use bf16 or no")
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for tracker in config.trackers:
+        if tracker not in LOGGER_TYPE_TO_CLASS:
+            raise RecipeError(f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}")
+        if tracker not in available:
+            raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
+
+
+def check_losses(model: GenerativeModel, phases: Sequence[Phase], batch: Batch) -> None:
+    """Send a batch through every loss before step 0; buffers and gradients are left as they were.
+
+    Raises:
+        RecipeError: the model needs a column that the data lacks.
+        TrainingError: a loss breaks the contract of `Phase`.
+    """
+    for column in model.conditions:
+        if column not in batch:
+            raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for phase in phases:
+        losses = model(batch, phase.name)
+        where = f"{type(model).__name__}, phase '{phase.name}'"
+        loss = losses.get("loss") if isinstance(losses, Mapping) else None
+        if not isinstance(loss, Tensor) or not loss.requires_grad:
+            raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {losses!r}")
+        for key, value in losses.items():
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")
+        if not torch.isfinite(loss):
+            raise TrainingError(f"{where}: the very first loss is {loss.item()}")
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def _mean_over_processes(means: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    if accelerator.num_processes == 1 or not means:
+        return means
+    tensor = torch.tensor(list(means.values()), device=accelerator.device)
+    return dict(zip(means, accelerator.reduce(tensor, "mean").tolist(), strict=True))
+
+
+def _machine(accelerator: Accelerator) -> dict[str, Any]:
+    """What bit-equality depends on besides the recipe."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "torch": str(torch.__version__),
+    }
+
+
+def say_on(main: bool, text: str) -> None:
+    if main:
+        say(text)

@@ -1,0 +1,5 @@
+"""Denoising diffusion probabilistic models."""
+
+from genhub_ddpm.ddpm import DDPM
+
+__all__ = ["DDPM"]

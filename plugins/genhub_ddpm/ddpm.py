@@ -1,0 +1,255 @@
+"""Denoising Diffusion Probabilistic Models (Ho, Jain & Abbeel 2020, arXiv:2006.11239), on diffusers' U-Net and schedules.
+
+A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plain diffusers saved can be trained on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, Field, model_validator
+from torch import Tensor
+
+from genhub import (
+    Batch,
+    CheckpointError,
+    DenoisingStep,
+    GenerativeModel,
+    Generators,
+    ModelConfig,
+    Phase,
+    Section,
+    load_scheduler,
+    load_strictly,
+    scheduler_names,
+)
+from genhub_ddpm.unet import UNetConfig
+
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
+
+
+def _registered(name: str) -> str:
+    if name not in scheduler_names():
+        raise ValueError(f"no scheduler is called '{name}'; known: {', '.join(scheduler_names())}")
+    return name
+
+
+SchedulerName = Annotated[str, AfterValidator(_registered)]
+
+
+class ScheduleConfig(Section):
+    """The forward process; the names are those of diffusers' schedulers."""
+
+    name: SchedulerName = "ddpm"
+    """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
+    num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
+    """T, the number of noise levels."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: the cosine of Nichol & Dhariwal 2021."""
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    prediction_type: PredictionType = "v_prediction"
+    """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
+    clip_sample: bool = True
+    """Samplers that can, clip their guess of the clean image to [-1, 1]."""
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    """Variance of the ancestral sampler: eq. 7 (fixed_small) or beta_t."""
+    timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
+    """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+
+
+class SamplingConfig(Section):
+    """What `sample` does when not told otherwise."""
+
+    scheduler: SchedulerName = "ddim"
+    num_inference_steps: int = Field(default=50, strict=True, ge=1)
+    eta: float = Field(default=1.0, ge=0, le=1)
+    """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
+
+
+class DDPMConfig(ModelConfig):
+    unet: UNetConfig = UNetConfig()
+    scheduler: ScheduleConfig = ScheduleConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    loss_weighting: Literal["none", "min_snr"] = "none"
+    """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
+    min_snr_gamma: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DDPMConfig:
+        if self.sample_shape is not None:
+            self.unet.check_size(*self.sample_shape[1:])
+        return self
+
+
+class DDPM(GenerativeModel):
+    """A U-Net that learns to undo the noise of a fixed forward process.
+
+    Notation: x_0 the images, a_t = alphas_cumprod[t], x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise (eq. 4).
+    """
+
+    Config = DDPMConfig
+    config: DDPMConfig
+
+    def __init__(self, config: DDPMConfig) -> None:
+        super().__init__(config)
+        self.unet = config.unet.build(self.sample_shape)
+        self.scheduler = load_scheduler(config.scheduler.name)(
+            **accepted(load_scheduler(config.scheduler.name), config.scheduler.model_dump(exclude={"name"}))
+        )
+        self.num_train_timesteps = config.scheduler.num_train_timesteps
+        alphas_cumprod = self.scheduler.alphas_cumprod.double()
+        tables = {"signal": alphas_cumprod.sqrt(), "noise": (1 - alphas_cumprod).sqrt()}
+        for name, table in tables.items():  # constants: they follow the device, and are not saved
+            self.register_buffer(f"{name}_scale", table.float(), persistent=False)
+        self.signal_scale: Tensor
+        self.noise_scale: Tensor
+        self.register_buffer("snr", (alphas_cumprod / (1 - alphas_cumprod)).float(), persistent=False)
+        self.snr: Tensor
+
+    # Training (algorithm 1)
+
+    def phases(self) -> list[Phase]:
+        return [Phase("denoise", self.loss, trains=("unet",))]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean squared error of the prediction at a random noise level per image, eq. 14."""
+        images = batch["images"]
+        timesteps = torch.randint(self.num_train_timesteps, images.shape[:1], device=images.device)
+        noise = torch.randn_like(images)
+        prediction = self.unet(self.add_noise(images, noise, timesteps), timesteps, return_dict=False)[0]
+        error = (prediction.float() - self.target(images, noise, timesteps)).square()
+        if self.config.loss_weighting == "none":
+            return {"loss": error.mean()}
+        return {"loss": (self.min_snr_weight(timesteps) * error.mean((1, 2, 3))).mean(), "mse": error.mean()}
+
+    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t from x_0 in one go, eq. 4. images, noise: (n, c, h, w); timesteps: (n,) int64."""
+        shape = (-1, 1, 1, 1)
+        return self.signal_scale[timesteps].view(shape) * images + self.noise_scale[timesteps].view(shape) * noise
+
+    def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the U-Net should predict: (n, c, h, w)."""
+        match self.config.scheduler.prediction_type:
+            case "epsilon":
+                return noise
+            case "sample":
+                return images
+        return self.add_noise(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
+
+    def min_snr_weight(self, timesteps: Tensor) -> Tensor:
+        """(n,) weights that make every prediction type's loss min(SNR, gamma) times the error in x_0."""
+        snr = self.snr[timesteps]
+        in_x0 = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
+        return snr.clamp(max=self.config.min_snr_gamma) / in_x0[self.config.scheduler.prediction_type]
+
+    def signal_to_noise(self, timesteps: Tensor) -> Tensor:
+        return self.snr[timesteps]
+
+    # Sampling (algorithm 2, or any registered scheduler)
+
+    def sample(
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: str | None = None,
+        num_inference_steps: int | None = None, eta: float | None = None,
+        callback: Callable[[DenoisingStep], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Draw n images.
+
+        Args:
+            scheduler: a registered name; left out: the config's `sampling.scheduler`.
+            num_inference_steps: 1 to num_train_timesteps.
+            eta: the share of ancestral noise, for ddim.
+            callback: is given every `DenoisingStep`.
+        """
+        step = None
+        for step in self.denoise(n, labels=labels, generator=generator, scheduler=scheduler,
+                                 num_inference_steps=num_inference_steps, eta=eta):  # fmt: skip
+            if callback is not None:
+                callback(step)
+        assert step is not None
+        return step.sample.clamp(-1, 1)
+
+    def denoise(
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: str | None = None,
+        num_inference_steps: int | None = None, eta: float | None = None,
+    ) -> Iterator[DenoisingStep]:  # fmt: skip
+        """The reverse process a step at a time. Arguments as in `sample`."""
+        sampler = self.sampler(scheduler)
+        steps = num_inference_steps or self.config.sampling.num_inference_steps
+        if steps > self.num_train_timesteps:
+            raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
+        sampler.set_timesteps(steps, device=self.device)
+        eta = self.config.sampling.eta if eta is None else eta
+        options = {"generator": generator, "eta": eta, "return_dict": True}
+        options = {key: value for key, value in options.items() if key in inspect.signature(sampler.step).parameters}
+        noise = _noise((n, *self.sample_shape), generator, self.device)
+        sample = noise * sampler.init_noise_sigma
+        for index, timestep in enumerate(sampler.timesteps):
+            with torch.inference_mode():
+                model_input = sampler.scale_model_input(sample, timestep)
+                prediction = self.unet(model_input, timestep, return_dict=False)[0]
+                sample = sampler.step(prediction, timestep, sample, **options).prev_sample
+            yield DenoisingStep(index, float(timestep), sample, self.original(model_input, prediction, timestep))
+
+    def original(self, noisy: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
+        """The clean images that a prediction for x_t implies, (n, c, h, w) clipped to [-1, 1]."""
+        level = timestep.round().long().clamp(0, self.num_train_timesteps - 1)
+        signal, noise = self.signal_scale[level], self.noise_scale[level]
+        match self.config.scheduler.prediction_type:
+            case "epsilon":
+                prediction = (noisy - noise * prediction) / signal
+            case "v_prediction":
+                prediction = signal * noisy - noise * prediction
+        return prediction.clamp(-1, 1)
+
+    def sampler(self, name: str | None = None) -> Any:
+        """A fresh scheduler (many keep state) on this model's noise schedule."""
+        cls = load_scheduler(name or self.config.sampling.scheduler)
+        return cls.from_config(self.scheduler.config, timestep_spacing=self.config.scheduler.timestep_spacing)
+
+    # Folders
+
+    def save_networks(self, path: Path) -> None:
+        from diffusers import DDPMPipeline
+
+        DDPMPipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
+
+    def load_networks(self, path: Path) -> None:
+        unet = path / "unet" if (path / "unet").is_dir() else path
+        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors")
+
+    @classmethod
+    def config_from_foreign(cls, path: Path) -> DDPMConfig:
+        """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
+        unet_folder = path / "unet" if (path / "unet").is_dir() else path
+        unet, shape = UNetConfig.from_diffusers(_read(unet_folder / "config.json"))
+        saved = _read(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
+        # diffusers' own defaults stand where its file says nothing
+        schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
+            key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
+        }
+        return DDPMConfig(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
+
+
+def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function's signature names."""
+    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
+
+
+def _noise(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
+    from diffusers.utils.torch_utils import randn_tensor
+
+    return randn_tensor(shape, generator=generator, device=device)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return content

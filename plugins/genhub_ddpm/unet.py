@@ -1,0 +1,108 @@
+"""The options of diffusers' `UNet2DModel`, checked before anything is built, and never importing diffusers to do so."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from torch import nn
+
+from genhub import CheckpointError, PositiveInt, Section
+
+DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
+
+
+class UNetConfig(Section):
+    """Names and meanings are diffusers'; what is left out is fit for a small network."""
+
+    block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
+    """Channels at each level; each level but the last halves height and width."""
+    layers_per_block: PositiveInt = 1
+    norm_num_groups: PositiveInt = 8
+    down_block_types: tuple[DownBlock, ...] | None = None
+    """Left out: attention at the last level alone, or none without add_attention."""
+    up_block_types: tuple[UpBlock, ...] | None = None
+    add_attention: bool = True
+    """Attention in the middle, and at the last level where the block types are left out."""
+    attention_head_dim: PositiveInt | None = 8
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
+    norm_eps: float = Field(default=1e-5, gt=0)
+    time_embedding_type: Literal["positional", "fourier"] = "positional"
+    freq_shift: int = 0
+    flip_sin_to_cos: bool = True
+    center_input_sample: bool = False
+    mid_block_scale_factor: float = 1.0
+    downsample_padding: int = 1
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    attn_norm_num_groups: PositiveInt | None = None
+
+    @field_validator("block_out_channels")
+    @classmethod
+    def _channels(cls, channels: tuple[int, ...]) -> tuple[int, ...]:
+        odd = [width for width in channels if width % 2]
+        if odd:
+            raise ValueError(f"must be even, {odd[0]} is not")
+        return channels
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> UNetConfig:
+        groups = self.norm_num_groups
+        for width in self.block_out_channels:
+            if width % groups:
+                near = max(groups, round(width / groups) * groups)
+                raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {groups}; {near} does")
+            if self.add_attention and self.attention_head_dim and width % self.attention_head_dim and width == self.block_out_channels[-1]:
+                raise ValueError(f"attention_head_dim: {self.attention_head_dim} does not divide {width} channels")
+        for name in ("down_block_types", "up_block_types"):
+            types, levels = getattr(self, name), len(self.block_out_channels)
+            if types is not None and len(types) != levels:
+                raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
+        return self
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        Raises:
+            ValueError: the sides can't be halved as often as the levels ask.
+        """
+        divisor = 2 ** (len(self.block_out_channels) - 1)
+        for side in (height, width):
+            if side % divisor:
+                near = max(divisor, round(side / divisor) * divisor)
+                raise ValueError(
+                    f"unet.block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
+                    f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
+                )
+
+    def build(self, sample_shape: tuple[int, int, int]) -> nn.Module:
+        from diffusers import UNet2DModel
+
+        channels, height, width = sample_shape
+        plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
+        down = self.down_block_types or ("DownBlock2D",) * plain + ("AttnDownBlock2D",) * self.add_attention
+        up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
+        options = self.model_dump() | {"down_block_types": down, "up_block_types": up}
+        size = height if height == width else (height, width)
+        unet: nn.Module = UNet2DModel(sample_size=size, in_channels=channels, out_channels=channels, **options)
+        return unet
+
+    @classmethod
+    def from_diffusers(cls, saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
+        """The options and (c, h, w) in a `config.json` of UNet2DModel.
+
+        Raises:
+            CheckpointError: a network that a plain DDPM can't use.
+        """
+        if saved.get("num_class_embeds") or saved.get("class_embed_type"):
+            raise CheckpointError("this U-Net is conditional on classes; only unconditional ones can be read so far")
+        size = saved.get("sample_size")
+        if not size:
+            raise CheckpointError("this U-Net's config.json names no sample_size")
+        height, width = (size, size) if isinstance(size, int) else size
+        # diffusers' defaults, for what an old file leaves out
+        defaults = {"block_out_channels": (224, 448, 672, 896), "layers_per_block": 2, "norm_num_groups": 32}
+        known = {key: value for key, value in (defaults | saved).items() if key in cls.model_fields}
+        return cls.model_validate(known), (saved.get("in_channels", 3), height, width)
