@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from genhub.errors import GenhubError, InputError
 
+# Plain help and errors: rich's would cost a third of what `genhub --help` takes.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
 app = typer.Typer(
-    help="Train, sample and share generative models: every family the same way.", no_args_is_help=True,
-    add_completion=False, pretty_exceptions_enable=False,
-)  # fmt: skip
-recipes = typer.Typer(help="Look at recipes: check one, show it complete, or write the schema for an editor.")
-plugins = typer.Typer(help="What is installed: models, schedulers, trainers.", invoke_without_command=True)
-app.add_typer(recipes, name="recipe", no_args_is_help=True)
-app.add_typer(plugins, name="plugins")
+    help="Train, sample and share generative models: every family the same way.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    **PLAIN,
+)
+recipes = typer.Typer(help="Look at recipes: check one, show it complete, or write the schema for an editor.", **PLAIN)
+plugins = typer.Typer(help="What is installed: models, schedulers, trainers.", **PLAIN)
+app.add_typer(recipes, name="recipe")
+app.add_typer(plugins, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="On top of the recipe.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or a folder that diffusers saved.")
 ]
+SET_HELP = "The model's own options: num_inference_steps=20."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,7 +40,9 @@ def train(
     overrides: Overrides = None,
     run_dir: Annotated[str | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe, parameters and memory; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the complete recipe, parameters and memory; no training.")
+    ] = False,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
     from genhub import run
@@ -58,36 +66,34 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
     labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i depends on the seed and i alone.")] = 0,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The model's own options: num_inference_steps=20.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = Path("samples.png"),
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the CPU.")] = None,
 ) -> None:
     """Draw images from a trained model."""
     from genhub import run
 
-    wanted = _labels(labels)
-    run.sample(model, n, seed=seed, labels=wanted, batch_size=batch_size, out=out, device=device, **_options(options or []))
+    given = {"seed": seed, "labels": _labels(labels), "batch_size": batch_size, "out": out, "device": device}
+    run.sample(model, n, **given, **_options(options or [], taken=[*given, "model", "n"]))
     typer.echo(f"{n} images: {out}")
 
 
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """What a model folder holds: plugin, config, data, step, files."""
-    from genhub.manifest import FILE, find_checkpoint, read_manifest, read_model
+    from genhub.manifest import FILE, find_checkpoint, read_manifest, read_model, weight_shapes
 
     folder = find_checkpoint(Path(model))
     if (folder / FILE).is_file():
         manifest = read_manifest(folder)
         manifest.verify(folder)
         facts = manifest.model_dump(mode="json", exclude={"checksum"})
-        facts["parameters"] = _parameters(folder)
     else:
-        cls, config = read_model(folder)
-        facts = {"plugin": {"name": config.name}, "config": config.model_dump(mode="json"), "parameters": _parameters(folder)}
-    _print({"folder": str(folder), **facts}, as_json)
+        _, config = read_model(folder)
+        facts = {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
+    parameters = sum(math.prod(shape) for shape in weight_shapes(folder))
+    _print({"folder": str(folder), **facts, "parameters": parameters}, as_json)
 
 
 @app.command()
@@ -115,18 +121,15 @@ def recipe_show(recipe: RecipeArgument, overrides: Overrides = None, as_json: As
     """Print a recipe with every key and its value."""
     from genhub.recipe import read_recipe
 
-    read = read_recipe(recipe, overrides or ())
-    typer.echo(json.dumps(read.dump(), indent=2) if as_json else read.yaml(), nl=as_json)
+    _print(read_recipe(recipe, overrides or ()).dump(), as_json)
 
 
 @recipes.command("list")
-def recipe_list() -> None:
+def recipe_list(as_json: AsJson = False) -> None:
     """The recipes that come with genhub."""
     from genhub.recipe import shipped_recipes
 
-    for name, file in shipped_recipes().items():
-        first = file.read_text().splitlines()[1].removeprefix("# ")
-        typer.echo(f"{name:20} {first}")
+    _print_table([{"name": name, "about": _first_comment(file)} for name, file in shipped_recipes().items()], as_json)
 
 
 @recipes.command("schema")
@@ -134,36 +137,37 @@ def recipe_schema() -> None:
     """Print the JSON Schema of recipes, plugins included, for editors."""
     from genhub.schema import recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(), indent=2))
+    _print(recipe_schema(), as_json=True)
 
 
 @plugins.callback()
-def plugins_default(context: typer.Context) -> None:
+def plugins_default(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
-        plugins_list()
+        plugins_list(as_json)
 
 
 @plugins.command("list")
 def plugins_list(as_json: AsJson = False) -> None:
     """Name, kind and distribution of everything installed; nothing is imported."""
-    from genhub.registry import KINDS, plugins
+    from genhub.registry import plugin_rows
 
-    rows = [{"kind": kind, "name": p.name, "class": p.value, "distribution": p.distribution, "version": p.version}
-            for kind, group in KINDS.items() for p in plugins(group)]  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    widths = {key: max(len(row[key]) for row in [dict.fromkeys(rows[0], ""), *rows]) for key in rows[0]}
-    for row in rows:
-        typer.echo("  ".join(row[key].ljust(widths[key]) for key in row).rstrip())
+    _print_table(list(plugin_rows()), as_json)
 
 
 @plugins.command("info")
-def plugins_info(name: str, kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "") -> None:
+def plugins_info(name: str, as_json: AsJson = False) -> None:
     """A plugin's options with their types, defaults and meanings."""
-    from genhub.schema import plugin_text
+    from genhub.schema import plugin_facts
 
-    typer.echo(plugin_text(name, kind))
+    facts = plugin_facts(name)
+    if as_json:
+        _print(facts, as_json)
+        return
+    for plugin in facts:
+        typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**plugin))
+        for key, option in plugin["options"].items():
+            meaning = f"  # {option['meaning']}" if option["meaning"] else ""
+            typer.echo(f"  {key}: {json.dumps(option['default'])}  ({option['type']}){meaning}")
 
 
 def _labels(text: str | None) -> list[int] | None:
@@ -173,38 +177,38 @@ def _labels(text: str | None) -> list[int] | None:
         raise InputError(f"--labels: numbers with commas between them, such as 0,1,2; not {text!r}") from None
 
 
-def _options(pairs: list[str]) -> dict[str, Any]:
+def _options(pairs: list[str], taken: list[str]) -> dict[str, Any]:
     from genhub.recipe import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
-        apply_override(values, pair, Source("--set"))
+        apply_override(values, pair, Source("--set"), origin="--set")
+    for key in values.keys() & set(taken):
+        raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
     return values
 
 
-def _parameters(folder: Path) -> int:
-    """Numbers in a model folder's weights, from the files' headers alone."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in folder.rglob("*.safetensors"):
-        if file.parent.name != "trainer":
-            with safe_open(file, "np") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - not a dict
-                    size = 1
-                    for side in tensors.get_slice(key).get_shape():
-                        size *= side
-                    total += size
-    return total
+def _first_comment(file: Path) -> str:
+    comments = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+    return next((line for line in comments if not line.startswith("yaml-language-server")), "")
 
 
-def _print(facts: dict[str, Any], as_json: bool) -> None:
+def _print(facts: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    import yaml
+    from genhub.recipe import to_yaml
 
-    typer.echo(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120), nl=False)
+    typer.echo(to_yaml(facts), nl=False)
+
+
+def _print_table(rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        _print(rows, as_json)
+        return
+    widths = [max(map(len, column)) for column in zip(*(row.values() for row in rows), strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row.values(), widths, strict=True)).rstrip())
 
 
 def main() -> None:
@@ -212,16 +216,17 @@ def main() -> None:
     try:
         app()
     except GenhubError as error:
-        sys.exit(_fail(error))
+        _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch is not None and isinstance(error, torch.OutOfMemoryError):
-            sys.exit(_fail(GenhubError(f"out of memory: lower data.batch_size or raise trainer.gradient_accumulation_steps ({error})")))
-        raise
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        advice = "lower data.batch_size or raise trainer.gradient_accumulation_steps"
+        _fail(GenhubError(f"out of memory: {advice} ({error})"))
 
 
-def _fail(error: GenhubError) -> int:
+def _fail(error: GenhubError) -> NoReturn:
     print(f"genhub: {error}", file=sys.stderr)
-    return error.exit_code
+    sys.exit(error.exit_code)

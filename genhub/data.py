@@ -13,22 +13,19 @@ replaced by the next readable ones, where a set in memory leaves them out.
 
 from __future__ import annotations
 
-import gzip
 import os
-import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from glob import glob
 from hashlib import blake2b
 from importlib.util import find_spec
 from io import BytesIO
-from itertools import count
+from itertools import count, islice
+from math import prod
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -38,15 +35,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from genhub.config import DataConfig, DataSpec
 from genhub.errors import DataError, did_you_mean
 from genhub.seeds import seed_for
 
 Batch = dict[str, Tensor]
-"""One part of a step's images: "images" (b, c, h, w) float32 in [-1, 1], and "labels" (b,) int64 if the data has any."""
+"""Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, if the data has labels, "labels" (b,) int64."""
 
-IN_MEMORY_BYTES = 2**30
+IN_MEMORY_BYTES, SURVEYED, CHUNK = 2**30, 1000, 32
 SPLIT_FOLDERS = set("train training test testing val valid validation dev eval".split())
 IMAGE_SUFFIXES = set(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .tga .avif .jp2".split())
 FILE_SUFFIXES = IMAGE_SUFFIXES | set(".parquet .arrow .zip .tar .gz .csv .json .jsonl .npy .npz .txt".split())
@@ -54,33 +52,21 @@ FILE_SUFFIXES = IMAGE_SUFFIXES | set(".parquet .arrow .zip .tar .gz .csv .json .
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
-Pixels = NDArray[np.uint8]
-Index = NDArray[np.int64]
-Shape = tuple[int, int, int]
+Pixels, Index, Flips = NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_] | None
+Order, Decoded = Iterator[tuple[Index, Flips]], Iterator[tuple[Tensor, Index, Flips]]
+Faults = list[tuple[int, str]]  # row numbers, and what is wrong there
+CPU = torch.device("cpu")
 
 
-class _Unreadable(Exception):
-    """One image can't be read; the message says why."""
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Whatever a decoder raises on bad bytes (OSError, SyntaxError, struct.error, ...) becomes _Unreadable."""
+def _attempt(read: Callable[..., Any], *args: Any) -> Any:
+    """What `read` gives, or as text why it can't: decoders raise OSError, SyntaxError, struct.error and more."""
     try:
-        yield
-    except (_Unreadable, DataError):
+        return read(*args)
+    except DataError:
         raise
     except Exception as error:
         known = {FileNotFoundError: "the file is missing", UnidentifiedImageError: "not an image of a known format"}
-        raise _Unreadable(known.get(type(error)) or _first_line(error)) from error
-
-
-@contextmanager
-def _bombs_refused() -> Iterator[None]:
-    """Images so large that Pillow warns can't be read. Put it around threads, not into them: the filters are global."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+        return known.get(type(error)) or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -90,7 +76,7 @@ def _first_line(error: BaseException) -> str:
 def _open(raw: Any) -> Image.Image:
     content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)
     if content is None and path is None:
-        raise _Unreadable("there is no image")
+        raise ValueError("there is no image")
     return Image.open(path if content is None else BytesIO(content), formats=FORMATS)
 
 
@@ -101,12 +87,11 @@ def _as_chw(array: Pixels) -> Pixels:
     return array if array.shape[0] <= array.shape[-1] else np.moveaxis(array, -1, 0)
 
 
-def _shape(raw: Any) -> Shape:
-    """(channels, height, width) from an image's header, 1 channel if it is grey, else 3. Raises _Unreadable."""
+def _shape(raw: Any) -> tuple[int, ...]:
+    """(channels, height, width) from an image's header, 1 channel if it is grey, else 3."""
     if isinstance(raw, np.ndarray):
-        channels, height, width = _as_chw(raw).shape
-        return channels, height, width
-    with _reading(), _open(raw) as image:
+        return _as_chw(raw).shape
+    with _open(raw) as image:
         width, height = image.size
         # To tell its orientation a PNG would have to be decoded, and a TIFF is turned already.
         if image.format not in ("PNG", "TIFF") and image.getexif().get(0x0112, 1) >= 5:
@@ -115,21 +100,19 @@ def _shape(raw: Any) -> Shape:
 
 
 def _decode(raw: Any, channels: int | None, size: tuple[int, int] | None) -> Pixels:
-    """(c, h, w); without `channels` 1 or 3 of an image, and an array's own. Raises _Unreadable, DataError."""
-    with _reading():
-        if not isinstance(raw, np.ndarray):
-            with _open(raw) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                return _convert(image, channels, size)
-        array = _as_chw(raw)
-        if channels in (None, len(array)):
-            if size in (None, array.shape[1:]):
-                return array
-            return np.concatenate([_convert(Image.fromarray(np.ascontiguousarray(a)), 1, size) for a in array])
-        if len(array) not in (1, 3, 4):
-            raise DataError(f"data.channels: {channels} can't be made of arrays with {len(array)} channels")
-        last = np.ascontiguousarray(np.moveaxis(array, 0, -1))
-        return _convert(Image.fromarray(last.squeeze(-1) if len(array) == 1 else last), channels, size)
+    """(c, h, w); without `channels` 1 or 3 of an image, and an array's own."""
+    if not isinstance(raw, np.ndarray):
+        with _open(raw) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _convert(image, channels, size)
+    array = np.ascontiguousarray(_as_chw(raw))
+    if channels in (None, len(array)):
+        same = size in (None, array.shape[1:])
+        return array if same else np.concatenate([_convert(Image.fromarray(plane), 1, size) for plane in array])
+    if len(array) not in (1, 3, 4):
+        raise DataError(f"data.channels: {channels} can't be made of arrays with {len(array)} channels")
+    last = array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1))
+    return _convert(Image.fromarray(last), channels, size)
 
 
 def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | None) -> Pixels:
@@ -137,15 +120,14 @@ def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | N
     if image.mode[0] in "IF":
         values, top = np.asarray(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
         if not (values.min() >= 0 and values.max() <= top):
-            raise _Unreadable(f"grey values outside 0 to {top:g}; save it with 8 or 16 bits")
+            raise ValueError(f"grey values outside 0 to {top:g}; save it with 8 or 16 bits")
         image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    if image.mode != mode:
-        image = image.convert(mode)
+    image = image if image.mode == mode else image.convert(mode)
     if size and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)
     return np.moveaxis(np.atleast_3d(np.asarray(image)), -1, 0)
@@ -160,11 +142,6 @@ class _Source:
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
 
-    def fault(self, row: int, reason: object = "") -> str:
-        raw = self.rows[[row]][0]
-        path = raw["path"] if isinstance(raw, Mapping) else raw
-        return f"row {row}" + (f" ({path})" if isinstance(path, str) else "") + (f": {reason}" if reason else "")
-
 
 def _find(config: DataConfig) -> _Source:
     name, path = config.name, Path(config.name).expanduser()
@@ -172,19 +149,18 @@ def _find(config: DataConfig) -> _Source:
         return _digits(config)
     if path.is_dir():
         return _folder(path, config)
-    pattern = bool(set("*?[") & set(name))
-    files = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True)) if pattern else []
+    files = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True))
     kinds = sorted({Path(file).suffix for file in files})
     if kinds in ([".parquet"], [".arrow"]):
         return _table(config, lambda datasets: datasets.load_dataset(kinds[0][1:], data_files=files))
     if kinds:
-        raise DataError(f"data.name: {name}: files must be .parquet or .arrow (or name a folder), not {', '.join(kinds)}")
-    local = pattern or name.count("/") > 1 or name[:1] in (".", "/", "~") or path.suffix.lower() in FILE_SUFFIXES
+        raise DataError(f"data.name: {name}: give a folder, .parquet or .arrow files, not {', '.join(kinds)}")
+    local = name.count("/") > 1 or name[:1] in "./~" or set("*?[") & set(name) or path.suffix.lower() in FILE_SUFFIXES
     if not local and (path.parent == Path() or not path.parent.is_dir()):
         return _table(config, lambda datasets: datasets.load_dataset(name, revision=config.revision))
     while not path.parent.is_dir():
         path = path.parent
-    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    close = get_close_matches(path.name, os.listdir(path.parent), n=1)
     hint = f"; did you mean '{path.with_name(close[0])}'?" if close else ""
     raise DataError(f"data.name: no such folder or file: {name}{hint}")
 
@@ -194,8 +170,8 @@ def _digits(config: DataConfig) -> _Source:
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("data.name: digits come with scikit-learn, which is not installed: pip install scikit-learn")
-    with gzip.open(Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), "rt") as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    table = np.loadtxt(file, delimiter=",", dtype=np.int64)
     table = np.concatenate([table[part] for _, part in _parts({"train": len(table)}, config)])
     images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _Source(images, _hash(table), torch.from_numpy(table[:, -1].copy()), tuple("0123456789"))
@@ -206,24 +182,24 @@ def _folder(path: Path, config: DataConfig) -> _Source:
         return _table(config, lambda datasets: datasets.load_from_disk(str(path)))
     walk = [Path(top, name).relative_to(path) for top, _, names in os.walk(path, followlinks=True) for name in names]
     files = sorted(file for file in walk if not any(part.startswith(".") for part in file.parts))
-    for kind, found in (("parquet", "*.parquet"), ("arrow", "*.arrow"), ("imagefolder", "metadata.[cj]s*")):
-        if any(file.match(found) for file in files):
+    for kind in ("parquet", "arrow"):
+        if any(file.suffix == f".{kind}" for file in files):
             return _table(config, lambda datasets: datasets.load_dataset(kind, data_dir=str(path)))  # noqa: B023
     files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise DataError(f"data.name: no images, parquet or arrow files in {path}")
-    # Not datasets' imagefolder, which takes a class `test` beside a class `cat` for a split, and drops the cats.
+    # Not datasets' imagefolder: it takes a class `test` beside a class `cat` for a split, and drops the cats.
     tops = {file.parts[0] if len(file.parts) > 1 else "" for file in files}
     depth = int({top.lower() for top in tops} <= SPLIT_FOLDERS)
     splits = {top: [file for file in files if file.parts[0] == top] for top in tops} if depth else {"train": files}
     parts = _parts({split: len(found) for split, found in splits.items()}, config)
     chosen = [file for split, part in parts for file in splits[split][part]]
-    labels, names = None, ()
-    if all(len(file.parts) > depth + 1 for file in files):
-        names = tuple(sorted({file.parts[depth] for file in files}))
-        labels = torch.tensor([names.index(file.parts[depth]) for file in chosen])
-    seen = [f"{file.as_posix()} {(path / file).stat().st_size}" for file in chosen]
-    return _Source(np.array([str(path / file) for file in chosen], dtype=object), _hash(seen), labels, names)
+    seen = [(file.as_posix(), (path / file).stat().st_size) for file in chosen]
+    rows = np.array([str(path / file) for file in chosen], dtype=object)
+    if not all(len(file.parts) > depth + 1 for file in files):
+        return _Source(rows, _hash(seen))
+    numbers = {name: number for number, name in enumerate(sorted({file.parts[depth] for file in files}))}
+    return _Source(rows, _hash(seen), torch.tensor([numbers[file.parts[depth]] for file in chosen]), tuple(numbers))
 
 
 def _hash(*parts: Any) -> str:
@@ -238,7 +214,7 @@ def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, sl
     if config.split in lengths:
         return [(config.split, slice(None))]
     known = f"; the splits of {config.name}: {', '.join(sorted(lengths))}"
-    if not re.search(r"[\[+]", config.split):
+    if not set("[+") & set(config.split):
         raise DataError(f"data.split: no split '{config.split}'{known}")
     from datasets import ReadInstruction
 
@@ -250,21 +226,17 @@ def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, sl
 
 
 def _table(config: DataConfig, load: Callable[[Any], Any]) -> _Source:
-    """What `datasets` loads, which runs no code of a data set."""
+    """What `datasets` loads; since version 4 it runs no code that comes with data."""
     import datasets
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity_error()  # what matters comes as an exception
     try:
         found = load(datasets)
     except Exception as error:  # whatever its readers and the network raise
-        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
-        raise DataError(f"data.name: {config.name}: {_first_line(cause or error)}{hint}") from error
-    finally:
-        datasets.logging.set_verbosity(verbosity)
+        raise DataError(f"data.name: {config.name}: {_first_line(error.__cause__ or error)}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     parts = _parts({split: len(rows) for split, rows in splits.items()}, config)
     chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
@@ -273,77 +245,298 @@ def _table(config: DataConfig, load: Callable[[Any], Any]) -> _Source:
     return _Source(_image_rows(table, config), fingerprint, *_labels(table, config))
 
 
-def _column(key: str, name: str, table: Any) -> Any:
-    if name not in table.features:
-        listing = f"the columns: {', '.join(table.features)}"
-        raise DataError(f"data.{key}: no column '{name}'; {did_you_mean(name, table.features)} {listing}")
-    return table.features[name]
+def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str | None:
+    """The column to take: the one that the recipe names, or the only one found."""
+    if name is None and len(found) > 1:
+        raise DataError(f"data.{key}: several columns would do; set it to one of: {', '.join(found)}")
+    if name is not None and name not in table.column_names:
+        listing = f"the columns: {', '.join(table.column_names)}"
+        raise DataError(f"data.{key}: no column '{name}'; {did_you_mean(name, table.column_names)} {listing}")
+    return name or next(iter(found), None)
 
 
-def _image_rows(table: Any, config: DataConfig) -> Any:
+@dataclass(frozen=True)
+class _Rows:
+    """A column of a table; datasets' own Column copies the table's head at every access."""
+
+    table: Any
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: list[int]) -> Any:
+        return self.table[rows][self.name]
+
+
+def _image_rows(table: Any, config: DataConfig) -> _Rows:
     """The image column, undecoded."""
     from datasets import Array2D, Array3D, Image, Value
 
-    name = config.image_column
-    if name is None:
-        found = [key for key, kind in table.features.items() if isinstance(kind, Image | Array2D | Array3D)]
-        if len(found) != 1:
-            fault = f"several columns hold images: {', '.join(found)}" if found else "no column holds images"
-            raise DataError(f"data.image_column: {fault}; set it to one of: {', '.join(table.features)}")
-        name = found[0]
-    kind = _column("image_column", name, table)
+    found = [key for key, kind in table.features.items() if isinstance(kind, Image | Array2D | Array3D)]
+    name = _column("image_column", config.image_column, found, table)
+    kind = table.features.get(name)
     if isinstance(kind, Array2D | Array3D):
         if kind.dtype != "uint8":
             raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255")
-        return table.with_format("numpy", columns=[name])[name]
-    if not isinstance(kind, Image | dict) and kind != Value("binary"):  # encoded images, but not marked as such
-        raise DataError(f"data.image_column: '{name}' holds no images; the columns: {', '.join(table.features)}")
-    return table.cast_column(name, Image(decode=False))[name]
+        return _Rows(table.with_format("numpy", columns=[name]), name)
+    if not isinstance(kind, Image | dict) and kind != Value("binary"):  # may be images that are not marked as such
+        fault = f"'{name}' holds no images" if name else "no column is marked as images"
+        raise DataError(f"data.image_column: {fault}; the columns: {', '.join(table.column_names)}")
+    return _Rows(table.select_columns([name]).cast_column(name, Image(decode=False)), name)
 
 
 def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
     """Labels and class names: of a class-label column, integers from 0, or text."""
     from datasets import ClassLabel
 
-    name, kinds = config.label_column, table.features
+    types = {key: str(getattr(kind, "dtype", "")) for key, kind in table.features.items()}
+    found = [key for key, kind in table.features.items() if isinstance(kind, ClassLabel)]
+    found = found or [key for key in ("label", "labels", "class") if "int" in types.get(key, "")]
+    name = _column("label_column", config.label_column, found, table)
     if name is None:
-        found = [key for key, kind in kinds.items() if isinstance(kind, ClassLabel)]
-        if len(found) > 1:
-            raise DataError(f"data.label_column: several columns hold class labels; set it to one of: {', '.join(found)}")
-        found += [key for key in ("label", "labels", "class") if "int" in str(getattr(kinds.get(key), "dtype", ""))]
-        if not found:
-            return None, ()
-        name = found[0]
-    kind = _column("label_column", name, table)
-    column = table.with_format("arrow", columns=[name])[:][name]
-    if column.null_count:
-        raise DataError(f"data.label_column: '{name}' is empty in {column.null_count} of {len(table)} rows")
-    if kind.dtype in ("string", "large_string"):
-        names, labels = np.unique(np.array(column.to_pylist(), dtype=str), return_inverse=True)
-        return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, names))
-    if "int" not in kind.dtype:
-        raise DataError(f"data.label_column: '{name}' holds {kind.dtype}, not class labels")
-    labels = column.to_numpy().astype(np.int64)
-    if (labels < 0).any():
-        rows = (labels < 0).nonzero()[0]
-        raise DataError(f"data.label_column: '{name}' is negative (no class) in {len(rows)} of {len(labels)} rows, first "
-                        f"in row {rows[0]}; choose another data.split or column")  # fmt: skip
-    return torch.from_numpy(labels), tuple(kind.names) if isinstance(kind, ClassLabel) else ()
+        return None, ()
+    values, wanted = (
+        table.with_format("arrow", columns=[name])[:][name].to_pylist(),
+        (int, str)["string" in types[name]],
+    )
+    bad = [row for row, value in enumerate(values) if not isinstance(value, wanted) or (wanted is int and value < 0)]
+    if bad:
+        where = f"{len(bad)} of {len(values)} rows, first {values[bad[0]]} in row {bad[0]}"
+        raise DataError(f"data.label_column: '{name}' has no class in {where}; take another split or column")
+    names = sorted(set(values)) if wanted is str else getattr(table.features[name], "names", ())
+    numbers = {value: number for number, value in enumerate(names)}
+    return torch.tensor([numbers[value] for value in values] if wanted is str else values, dtype=torch.int64), tuple(
+        names
+    )
 
 
-class ImageData:
-    """Images of one split, and their labels, as endless batches or one by one."""
+class _Reader:
+    """Decodes a source's images, all to one shape; each worker has a copy."""
 
-    def __init__(self, config: DataConfig, source: _Source) -> None:
-        self.config = config
-        self.skipped: list[tuple[int, str]] = []
-        """Row numbers, and reasons, of images that were left out (`data.on_error: skip`)."""
+    def __init__(self, source: _Source, config: DataConfig) -> None:
+        self.rows, self.config, self.length = source.rows, config, len(source.rows)
+        sample = np.linspace(0, self.length - 1, min(self.length, SURVEYED)).astype(np.int64).tolist()
+        found = {row: _attempt(_shape, self.rows[[row]][0]) for row in sample}
+        shapes = {row: shape for row, shape in found.items() if not isinstance(shape, str)}
+        if not shapes:
+            raise self.fault(list(found.items()))
+        self.first = next(iter(shapes))
+        channels, *stored = shapes[self.first]
+        if not isinstance(self.rows[[self.first]][0], np.ndarray):
+            channels = max(shape[0] for shape in shapes.values())
+        height, width = config.size or stored
+        self.shape = (config.channels or channels, height, width)
+        self.small = prod(stored) <= 2**14
+
+    def name(self, row: int) -> str:
+        raw = self.rows[[row]][0]
+        path = raw["path"] if isinstance(raw, Mapping) else raw
+        return f"row {row} ({path})" if isinstance(path, str) else f"row {row}"
+
+    def fault(self, faults: Faults) -> DataError:
+        names = "; ".join(f"{self.name(row)}: {reason}" for row, reason in faults[:5])
+        advice = "data.on_error: skip leaves them out" if self.config.on_error == "fail" else "too few are left"
+        return DataError(f"{len(faults)} of {self.length} images can't be read: {names}; {advice}")
+
+    def read(self, rows: Sequence[int], channels: int | None) -> list[Any]:
+        """Pixels (c, h, w), or as text why they can't be read. Raises DataError if they don't fit the first's."""
+        images = [_attempt(_decode, raw, channels, self.config.size) for raw in self.rows[list(rows)]]
+        for row, image in zip(rows, images, strict=True):
+            if not isinstance(image, str) and image.shape[1:] != self.shape[1:]:
+                sizes = ((self.first, self.shape), (row, image.shape))
+                listing = ", ".join(f"{self.name(at)} is {height}x{width}" for at, (_, height, width) in sizes)
+                raise DataError(f"images differ in size (height x width): {listing}; set data.image_size")
+            if not isinstance(image, str) and len(image) != self.shape[0] and {len(image), self.shape[0]} != {1, 3}:
+                raise DataError(f"{self.name(row)} has {len(image)} channels, others have {self.shape[0]}")
+        return images
+
+    def read_all(self) -> tuple[Pixels, Faults]:
+        """All images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB."""
+        images, faults = np.empty((self.length, *self.shape), np.uint8), []
+        starts = range(0, self.length, CHUNK)
+
+        def chunk(start: int) -> list[Any]:
+            return self.read(range(start, min(start + CHUNK, self.length)), self.config.channels)
+
+        with ThreadPool(1 if self.small else os.cpu_count()) as pool:  # with small ones threads wait for each other
+            for start, decoded in zip(starts, pool.imap(chunk, starts), strict=True):
+                for row, image in enumerate(decoded, start):
+                    if isinstance(image, str):
+                        faults.append((row, image))
+                        continue
+                    if len(image) > images.shape[1]:
+                        images = images.repeat(3, axis=1)
+                    images[row] = image
+        return images, faults
+
+    def read_some(self, rows: Index) -> tuple[Tensor, Index, Faults]:
+        """Images (n, c, h, w), their rows, which are later ones for those that can't be read, and the latter."""
+        images, used, faults = self.read(rows.tolist(), self.shape[0]), rows.copy(), []
+        for place, row in enumerate(rows.tolist()):
+            while isinstance(images[place], str):
+                faults.append((int(used[place]), images[place]))
+                used[place] = (used[place] + 1) % self.length
+                if self.config.on_error == "fail" or used[place] == row:
+                    raise self.fault(faults)
+                images[place] = self.read([int(used[place])], self.shape[0])[0]
+        return torch.from_numpy(np.stack(images)), used, faults
+
+    def __getitem__(self, order: tuple[Index, Flips]) -> Any:
+        """A batch for the DataLoader, or the DataError: one raised in a worker would come back as a traceback."""
+        try:
+            return (*self.read_some(order[0]), order[1])
+        except DataError as error:
+            return error
 
 
 def load_data(config: DataConfig) -> ImageData:
-    """Find and open the images that a recipe's `data` names, and decode them if they are kept in memory.
+    """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
 
     Raises:
-        DataError: there are none, or some can't be read or don't fit together; the message says which and what to do.
+        DataError: there are none, or they can't be read or don't fit together: which, and what to do.
     """
-    return ImageData(config, _find(config))
+    # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    source = _find(config)
+    if not len(source.rows):
+        raise DataError(f"data.name: {config.name} has no images in split {config.split}")
+    reader, labels, faults = _Reader(source, config), source.labels, []
+    images, shape, kept = reader, reader.shape, np.arange(reader.length)
+    fingerprint = _hash(source.fingerprint, config.size, config.channels)
+    if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
+        pixels, faults = reader.read_all()
+        if faults and (config.on_error == "fail" or len(faults) == reader.length):
+            raise reader.fault(faults)
+        if faults:
+            kept = np.delete(kept, [row for row, _ in faults])
+            pixels, labels = pixels[kept], None if labels is None else labels[kept]
+        images, shape = torch.from_numpy(pixels), pixels.shape[1:]
+        fingerprint = _hash(pixels.shape, pixels, None if labels is None else labels.numpy())
+    spec = DataSpec(
+        name=config.name, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
+        class_names=source.class_names,
+        num_classes=None if labels is None else max(len(source.class_names), int(labels.max()) + 1),
+    )  # fmt: skip
+    return ImageData(config, spec, labels, faults, kept, images)
+
+
+@lru_cache(maxsize=2)
+def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips]:
+    generator = np.random.Generator(np.random.PCG64(seed_for(seed, epoch)))
+    return generator.permutation(length), generator.random(length) < 0.5 if flip else None
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
+    os.setsid()
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _normalise(images: Tensor) -> Tensor:
+    return images.to(torch.float32).div_(127.5).sub_(1)
+
+
+@dataclass(eq=False)
+class ImageData:
+    """The images of a split: in endless batches whose order is known beforehand, or picked by number."""
+
+    config: DataConfig
+    spec: DataSpec
+    labels: Tensor | None
+    """(N,) int64, if the data has labels."""
+    skipped: Faults
+    """Row numbers of images that were left out so far (`data.on_error: skip`), and why they can't be read."""
+    _kept: Index
+    _images: Tensor | _Reader
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a batch holds."""
+        return ("images",) if self.labels is None else ("images", "labels")
+
+    def batches(
+        self, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1, accumulation: int = 1,
+        device: torch.device = CPU,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """Endless micro-batches from `start_step` on, `accumulation` of them a step on each rank.
+
+        Each holds batch_size / (world_size * accumulation) images, on `device`: "images" (b, c, h, w) float32 in
+        [-1, 1], contiguous, and "labels" (b,) int64.
+
+        Raises:
+            DataError: batch_size is no multiple of world_size * accumulation; or, while iterating over images that are
+                not kept in memory, one can't be read.
+        """
+        part, starts = self._starts(start_step, rank, world_size, accumulation)
+        return self._batches((self._order(seed, start, part) for start in starts), device)
+
+    def rows(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1, accumulation: int = 1) -> Index:
+        """Row numbers in the split of a rank's images in a step, its micro-batches one after another."""
+        part, starts = self._starts(step, rank, world_size, accumulation)
+        return self._kept[np.concatenate([self._order(seed, at, part)[0] for at in islice(starts, accumulation)])]
+
+    def images(self, indices: Sequence[int] | Index | Tensor) -> Tensor:
+        """The images with these numbers, from 0 to spec.num_images - 1: (n, c, h, w) float32 in [-1, 1], not mirrored."""
+        index = np.asarray(indices, dtype=np.int64)
+        if isinstance(self._images, _Reader):
+            return _normalise(self._images.read_some(index)[0])
+        return _normalise(self._images[torch.from_numpy(index)].cpu())
+
+    def _starts(self, step: int, rank: int, world_size: int, accumulation: int) -> tuple[int, Iterator[int]]:
+        """The size of a micro-batch, and the positions where this rank's begin."""
+        whole, parts = self.config.batch_size, world_size * accumulation
+        part, rest = divmod(whole, parts)
+        if rest:
+            split = f"{world_size} processes x {accumulation} accumulation steps"
+            nearest = max(1, round(whole / parts)) * parts
+            raise DataError(f"data.batch_size: {whole} can't be split over {split}; the nearest that can: {nearest}")
+        return part, (at * whole + (m * world_size + rank) * part for at in count(step) for m in range(accumulation))
+
+    def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:
+        """Which images the positions from `position` on show, and which of them mirrored."""
+        index, flips = [], []
+        while size:
+            epoch, first = divmod(position, self.spec.num_images)
+            permutation, mirrored = _epoch(self.spec.num_images, self.config.flip, seed, epoch)
+            index.append(permutation[first : first + size])
+            if mirrored is not None:
+                flips.append(mirrored[first : first + size])
+            position, size = position + len(index[-1]), size - len(index[-1])
+        return np.concatenate(index), np.concatenate(flips) if flips else None
+
+    def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
+        kept = isinstance(self._images, Tensor)
+        for images, index, flips in self._from_memory(order, device) if kept else self._from_workers(order, device):
+            images = images.to(device, non_blocking=True)
+            if flips is not None:
+                mirror = torch.from_numpy(flips).to(device, non_blocking=True)[:, None, None, None]
+                images = torch.where(mirror, images.flip(-1), images)
+            batch = {"images": _normalise(images)}
+            if self.labels is not None:
+                batch["labels"] = self.labels.index_select(0, torch.from_numpy(index)).to(device, non_blocking=True)
+            yield batch
+
+    def _from_memory(self, order: Order, device: torch.device) -> Decoded:
+        assert isinstance(self._images, Tensor)
+        if device.type == "cuda" and self._images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+            self._images = self._images.to(device)
+        images = self._images
+        for index, flips in order:
+            yield images.index_select(0, torch.from_numpy(index).to(images.device)), index, flips
+
+    def _from_workers(self, order: Order, device: torch.device) -> Decoded:
+        loader = DataLoader(
+            self._images, batch_size=None, sampler=order, num_workers=self.config.num_workers, collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda", worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else it draws from torch's global one
+        )  # fmt: skip
+        for item in loader:
+            if isinstance(item, DataError):
+                raise item
+            images, used, faults, flips = item
+            self.skipped += [fault for fault in faults if fault not in self.skipped]
+            yield images, used, flips

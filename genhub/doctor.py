@@ -1,4 +1,4 @@
-"""Is this installation sound? Versions against the tested ranges, devices, plugins that don't import."""
+"""Is this installation sound? Versions against the tested ranges, devices, plugins that don't load."""
 
 from __future__ import annotations
 
@@ -9,53 +9,51 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from genhub.errors import PluginError
-from genhub.registry import KINDS, find_plugin, plugins
-
-
-def outside_tested_ranges() -> dict[str, str]:
-    """Package to what is wrong with its installed version."""
-    problems = {}
-    for text in requires("genhub-framework") or []:
-        requirement = Requirement(text)
-        if requirement.marker is not None:  # extras
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            problems[requirement.name] = f"not installed; {requirement.specifier} is needed"
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
-            problems[requirement.name] = f"{installed} is installed, {requirement.specifier} was tested"
-    return problems
+from genhub.manifest import genhub_version
+from genhub.registry import FORMATS, KINDS, all_plugins, load_all
 
 
 def diagnose() -> dict[str, Any]:
     """Facts for a bug report; `problems` lists what is wrong."""
-    import torch
-
-    names = [Requirement(text).name for text in requires("genhub-framework") or [] if "extra ==" not in text]
-    problems = [f"{name}: {what}" for name, what in outside_tested_ranges().items()]
-    versions = {name: version(name) for name in names if name not in outside_tested_ranges() or _installed(name)}
-    for group in KINDS.values():
-        for plugin in plugins(group):
-            try:
-                find_plugin(group, plugin.name).load()
-            except PluginError as error:
-                problems.append(str(error))
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    versions, problems = installed_versions()
+    devices, fault = _devices()
+    problems += [fault] if fault else []
+    problems += all_plugins()[1]
+    for group in [*KINDS.values(), FORMATS]:
+        problems += load_all(group)[1]
     return {
-        "genhub": version("genhub-framework"),
+        "genhub": genhub_version(),
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads",
-        "devices": devices or (["mps"] if torch.backends.mps.is_available() else ["cpu"]),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "devices": devices,
         "versions": versions,
         "problems": list(dict.fromkeys(problems)),
     }
 
 
-def _installed(name: str) -> bool:
+def installed_versions() -> tuple[dict[str, str], list[str]]:
+    """The packages that genhub needs and their versions, and which of them are missing or outside the tested ranges."""
+    versions, problems = {}, []
+    for requirement in map(Requirement, requires("genhub-framework") or []):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, tested = requirement.name, requirement.specifier
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            problems.append(f"{name}: not installed; {tested} is needed: pip install '{requirement}'")
+        else:
+            if not tested.contains(versions[name], prereleases=True):
+                problems.append(f"{name}: {versions[name]} is installed, {tested} was tested")
+    return versions, problems
+
+
+def _devices() -> tuple[list[str], str | None]:
     try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
+        import torch
+
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        names += ["mps"] if torch.backends.mps.is_available() else []
+        return [*names, f"cpu, {torch.get_num_threads()} threads"], None
+    except Exception as error:  # a damaged torch is what a doctor is asked about
+        return [], f"torch: can't be used: {type(error).__name__}: {error}"

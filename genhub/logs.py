@@ -44,12 +44,11 @@ class Window:
         return None
 
     def means(self) -> dict[str, float]:
-        """`phase/key` to the mean over the window, which is emptied."""
+        """`phase/key` to the mean over `entries`."""
         sums: dict[str, list[float]] = {}
         for _, phase, values in self.entries:
             for key, value in values.items():
                 sums.setdefault(f"{phase}/{key}", []).append(value)
-        self.entries = []
         return {name: math.fsum(values) / len(values) for name, values in sums.items()}
 
 
@@ -106,7 +105,14 @@ class Progress:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """Print a line, once however many processes a launcher started."""
+    if main_process():
+        print(text, flush=True)
+
+
+def main_process() -> bool:
+    """Whether this is the launcher's first process; known before torch.distributed is set up."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def warn(text: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from genhub.config import DataSpec, ModelConfig, NonNegativeInt, Section
-from genhub.errors import CheckpointError, GenhubError
-from genhub.registry import FORMATS, MODELS, load_plugin, plugin_names
+from genhub.errors import CheckpointError, PluginError
+from genhub.registry import FORMATS, MODELS, load_class, plugin_names
 
 FORMAT = 1
 FILE = "genhub.json"
@@ -116,9 +116,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{folder / FILE}: damaged: {where}: {first['msg']}") from error
+        raise CheckpointError(f"{folder / FILE}: damaged: {_first_fault(error)}") from error
     if manifest.sealed() != manifest:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
@@ -126,8 +124,26 @@ def read_manifest(folder: Path) -> Manifest:
 
 def checkpoints(run_dir: Path) -> Iterator[Path]:
     """A run's checkpoints, newest first; unfinished ones have other names."""
-    found = {int(path.name[5:]): path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdigit()}
+    found = {int(path.name[5:]): path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()}
     return (found[step] for step in sorted(found, reverse=True))
+
+
+def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """A run's newest whole checkpoint, if it has any, and what is wrong with each newer one.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    faults = []
+    for folder in checkpoints(run_dir):
+        try:
+            read_manifest(folder).verify(folder)
+            return folder, faults
+        except CheckpointError as error:
+            faults.append(str(error))
+    if faults:
+        raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}")
+    return None, []
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -136,20 +152,19 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such folder (a run, a checkpoint, or a folder that diffusers saved)")
-    if (path / FILE).is_file() or foreign_format(path):
-        return path
-    faults = []
-    for folder in checkpoints(path):
-        try:
-            read_manifest(folder).verify(folder)
-            return folder
-        except CheckpointError as error:
-            faults.append(str(error))
-    if faults:
-        raise CheckpointError(f"{path}: no checkpoint is whole: {'; '.join(faults)}")
-    raise CheckpointError(f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such folder (a run, a checkpoint, or a folder that diffusers saved)")
+        if (path / FILE).is_file() or foreign_format(path):
+            return path
+        folder, _ = newest_whole(path)
+    except OSError as error:
+        raise CheckpointError(f"{str(path):.200}: {error.strerror}") from error
+    if folder is None:
+        raise CheckpointError(
+            f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)"
+        )
+    return folder
 
 
 def foreign_format(folder: Path) -> str | None:
@@ -163,24 +178,25 @@ def foreign_format(folder: Path) -> str | None:
     return None
 
 
-def read_model(folder: Path) -> tuple[type[Any], ModelConfig]:
-    """The class and Config of a checkpoint or of a folder that another library saved; only registered names count.
+def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], ModelConfig]:
+    """The class and Config of a checkpoint or of a folder that another library saved.
 
+    Args:
+        cls: the caller's own class. Without it only registered names count: a checkpoint imports nothing else.
     Raises:
-        CheckpointError: damaged, or its Config is not valid.
-        PluginError: its plugin is not installed.
+        CheckpointError: damaged, its Config is not valid, or its plugin is not installed.
     """
     if not (folder / FILE).is_file():
-        cls = load_plugin(FORMATS, foreign_format(folder) or "")
-        return cls, cls.config_from_foreign(folder)
+        return _read_foreign(folder, cls)
     manifest = read_manifest(folder)
     plugin = manifest.plugin
+    if cls is None and ":" in plugin.name:
+        raise CheckpointError(f"{folder}: holds a {plugin.name}, which is not registered: use its own from_pretrained")
     try:
-        cls = load_plugin(MODELS, plugin.name)
-    except GenhubError as error:
-        raise CheckpointError(
-            f"{folder}: this model needs '{plugin.name}' from {plugin.distribution} {plugin.version}: {error}"
-        ) from error
+        cls = cls or load_class(MODELS, plugin.name)
+    except PluginError as error:
+        origin = f"'{plugin.name}' from {plugin.distribution} {plugin.version}"
+        raise CheckpointError(f"{folder}: this model needs {origin}: {error}") from error
     return cls, read_config(cls, manifest, folder)
 
 
@@ -194,9 +210,40 @@ def read_config(cls: type[Any], manifest: Manifest, folder: Path) -> ModelConfig
         config: ModelConfig = cls.Config.model_validate(manifest.config)
         return config
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{folder / FILE}: config.{where}: {first['msg']}") from error
+        raise CheckpointError(f"{folder / FILE}: config.{_first_fault(error)}") from error
+
+
+def _read_foreign(folder: Path, cls: type[Any] | None) -> tuple[type[Any], ModelConfig]:
+    try:
+        cls = cls or load_class(FORMATS, foreign_format(folder) or "")
+        return cls, cls.config_from_foreign(folder)
+    except PluginError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of any shape meets the plugin's reader
+        reason = _first_fault(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder}: its config can't be read: {reason}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+
+
+def weight_shapes(folder: Path) -> Iterator[tuple[int, ...]]:
+    """The shapes of a model folder's tensors, from the files' headers alone.
+
+    Raises:
+        CheckpointError: a file is not safetensors.
+    """
+    for file in sorted(folder.rglob("*.safetensors")):
+        if file.parent.name == "trainer":
+            continue
+        try:
+            with file.open("rb") as stream:
+                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_JSON_BYTES)))
+            yield from (tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: damaged: {error}") from error
 
 
 def genhub_version() -> str:

@@ -16,7 +16,7 @@ from genhub.config import DataSpec
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, RecipeError
 from genhub.interfaces import GenerativeModel
-from genhub.logs import Progress, say
+from genhub.logs import Progress, main_process, say
 from genhub.manifest import checkpoints, find_checkpoint
 from genhub.recipe import Recipe, parse_yaml, read_recipe, read_text
 from genhub.recipe import Source as RecipeSource
@@ -64,13 +64,11 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     """
     recipe = _recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
-    _claim(run_folder, fresh)
+    if main_process():  # the others meet it in `fit`
+        _claim(run_folder, fresh)
     prepared = prepare(recipe)
-    _write_recipe(prepared.recipe, run_folder)
-    done = next(checkpoints(run_folder), None)
-    if done and int(done.name[5:]) >= recipe.trainer.max_steps:
-        say(f"Already trained to step {int(done.name[5:])}: {done} (a larger trainer.max_steps goes on, --fresh starts over)")
-        return done
+    if main_process():
+        _write_recipe(prepared.recipe, run_folder)
     describe(prepared)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)
     folder: Path = trainer.fit(prepared.model, prepared.data)

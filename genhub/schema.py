@@ -1,81 +1,86 @@
-"""Recipes described: JSON Schema for editors, and a plugin's options as text."""
+"""Recipes described: JSON Schema for editors, and the options of plugins."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from genhub.config import ModelConfig
 from genhub.errors import PluginError, did_you_mean
 from genhub.recipe import Recipe
-from genhub.registry import KINDS, MODELS, TRAINERS, load_plugin, plugins
+from genhub.registry import KINDS, MODELS, TRAINERS, find_plugin, load_all, load_class, plugin_names
+
+FROM = {"type": "string", "description": "Start from the weights in this folder; its Config fills what is left out."}
 
 
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of recipes; `model` and `trainer` have the keys of the plugin that `name` names.
 
-    Raises:
-        PluginError: an installed model or trainer is broken.
+    Plugins that can't be loaded are left out: `genhub doctor` says why.
     """
-    configs = {(group, p.name): p.load().Config for group in (MODELS, TRAINERS) for p in plugins(group)}
-    classes: list[type[BaseModel]] = [Recipe, *configs.values()]
-    references, definitions = models_json_schema([(cls, "validation") for cls in dict.fromkeys(classes)])
-    recipe = definitions["$defs"].pop(references[Recipe, "validation"]["$ref"].rpartition("/")[2])
-    properties = recipe["properties"]
-    for key in ("init_from", "folder"):
-        del properties[key]
-    for key, group, default in [("model", MODELS, None), ("trainer", TRAINERS, "accelerate")]:
-        choices = {name: references[cls, "validation"]["$ref"] for (g, name), cls in configs.items() if g == group}
-        properties[key] = _chosen_by_name(choices, default)
-    for name in {ref.rpartition("/")[2] for ref in (references[c, "validation"]["$ref"] for c in configs.values()
-                                                     if issubclass(c, ModelConfig))}:  # fmt: skip
-        definitions["$defs"][name]["properties"]["from"] = {
-            "type": "string", "description": "Start from the weights in this folder; its Config fills what is left out."
-        }  # fmt: skip
+    models = {name: cls.Config for name, cls in load_all(MODELS)[0].items()}
+    trainers = {name: cls.Config for name, cls in load_all(TRAINERS)[0].items()}
+    classes: list[type[BaseModel]] = [Recipe, *models.values(), *trainers.values()]
+    references, schema = models_json_schema([(cls, "validation") for cls in dict.fromkeys(classes)])
+    pointers = {cls: reference["$ref"] for (cls, _), reference in references.items()}
+    definitions = {pointer: schema["$defs"][pointer.rpartition("/")[2]] for pointer in pointers.values()}
+    for config in models.values():
+        definitions[pointers[config]]["properties"]["from"] = FROM
+    properties = definitions[pointers[Recipe]]["properties"]
+    properties["model"] = _by_name({name: pointers[config] for name, config in models.items()})
+    properties["trainer"] = _by_name({name: pointers[config] for name, config in trainers.items()}, "accelerate")
+    order = ["model", "data", "trainer", "seed", "run_dir"]
+    del schema["$defs"][pointers[Recipe].rpartition("/")[2]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
-            "properties": properties, "required": ["model"], "additionalProperties": False, **definitions}  # fmt: skip
+            "properties": {key: properties[key] for key in order}, "required": ["model"],
+            "additionalProperties": False, "$defs": schema["$defs"]}  # fmt: skip
 
 
-def _chosen_by_name(choices: dict[str, str], default: str | None) -> dict[str, Any]:
-    name: dict[str, Any] = {"anyOf": [{"enum": list(choices)}, {"type": "string", "pattern": ":"}]}
-    rules = [{"if": {"properties": {"name": {"const": key}}, "required": [] if key == default else ["name"]},
-              "then": {"$ref": reference}} for key, reference in choices.items()]  # fmt: skip
+def _by_name(choices: dict[str, str], default: str | None = None) -> dict[str, Any]:
+    """A section whose keys depend on its `name`; those of a module:Class are not known here."""
+    name = {"anyOf": [{"enum": list(choices)}, {"type": "string", "pattern": ":"}]}
+    rules = [
+        {
+            "if": {"properties": {"name": {"const": key}}, "required": [] if key == default else ["name"]},
+            "then": {"$ref": pointer},
+        }
+        for key, pointer in choices.items()
+    ]
     return {"type": "object", "properties": {"name": name}, "allOf": rules}
 
 
-def plugin_text(name: str, kind: str = "") -> str:
-    """Where a plugin comes from and what its options are, one a line.
+def plugin_facts(name: str) -> list[dict[str, Any]]:
+    """Where the plugins of that name come from (a model and a scheduler may share one), and what their options are.
 
     Raises:
-        PluginError: no plugin, or several kinds, of that name.
+        PluginError: there is none, two distributions claim it, or it is broken.
     """
-    groups = {k: group for k, group in KINDS.items() if kind in ("", k) and name in {p.name for p in plugins(group)}}
+    groups = {kind: group for kind, group in KINDS.items() if name in plugin_names(group)}
     if not groups:
-        known = {plugin.name for group in KINDS.values() for plugin in plugins(group)}
+        known = {known for group in KINDS.values() for known in plugin_names(group)}
         raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
-    texts = []
-    for k, group in groups.items():
-        cls = load_plugin(group, name)
-        found = next(p for p in plugins(group) if p.name == name)
-        doc = (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
-        lines = [f"{name} ({k}): {found.value}, {found.distribution} {found.version}", f"  {doc}"]
-        if config := getattr(cls, "Config", None):
-            lines += _option_lines(config)
-        texts.append("\n".join(lines))
-    return "\n\n".join(texts)
+    facts = []
+    for kind, group in groups.items():
+        plugin, cls = find_plugin(group, name), load_class(group, name)
+        about = (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
+        facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
+                      "version": plugin.version, "about": about,
+                      "options": _options(cls.Config) if hasattr(cls, "Config") else {}})  # fmt: skip
+    return facts
 
 
-def _option_lines(config: type[BaseModel], indent: str = "  ") -> list[str]:
-    lines = []
+def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every key by its path, as an override would write it."""
+    options: dict[str, dict[str, Any]] = {}
     for name, field in config.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            lines += [f"{indent}{name}:", *_option_lines(annotation, indent + "  ")]
-            continue
-        kind = getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)
-        kind = kind.replace("typing.", "")
-        meaning = f"  # {field.description}" if field.description else ""
-        lines.append(f"{indent}{name}: {field.default!r} ({kind}){meaning}".replace("\n", " "))
-    return lines
+            options |= _options(annotation, f"{prefix}{name}.")
+        else:
+            kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+            options[prefix + name] = {"type": kind, "default": plain, "meaning": field.description or ""}
+    return options

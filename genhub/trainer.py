@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from torch import Tensor
 
 from genhub.checkpoint import (
@@ -32,6 +32,7 @@ from genhub.ema import EMA
 from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
 from genhub.logs import MetricsFile, Progress, Window, duration, metrics_text, say, warn
+from genhub.manifest import checkpoints
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
 from genhub.sampling import image_grid, sample_images
 from genhub.seeds import seed_for
@@ -56,6 +57,11 @@ class AccelerateTrainer(Trainer):
         check_config(self.config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
         main, device = accelerator.is_main_process, accelerator.device
+        folder = self._newest(accelerator)
+        start = int(folder.name[5:]) if folder else 0
+        if folder and start >= config.max_steps:
+            say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
+            return folder
         share: dict[str, Any] = {"rank": accelerator.process_index, "world_size": accelerator.num_processes,
                                  "accumulation": accumulation}  # fmt: skip
 
@@ -70,19 +76,15 @@ class AccelerateTrainer(Trainer):
                 getattr(model, name).compile()
         live = accelerator.prepare_model(model)
 
-        # Where a stopped run was, or the start.
-        folder, faults = newest_checkpoint(self.run_dir)
-        start = int(folder.name[5:]) if folder else 0
+        # A first batch through every loss; then where a stopped run was.
         batches = data.batches(seed=self.seed, start_step=start, device=device, **share)
         first = next(batches)
         batches = chain([first], batches)
         check_losses(model, phases, first)
         window, seconds = Window(), 0.0
-        for fault in faults:
-            warn(f"{fault}; going back to an earlier checkpoint")
         if folder:
             seconds = self._restore(load_state(folder), model, optimizers, ema, window, accelerator)
-            say_on(main, f"resuming at step {start} from {folder}")
+            say(f"resuming at step {start} from {folder}")
 
         # The loop.
         metrics = MetricsFile(self.run_dir / "metrics.jsonl", start) if main else None
@@ -131,8 +133,7 @@ class AccelerateTrainer(Trainer):
         if metrics:
             metrics.close()
         accelerator.end_training()
-        if folder is None:
-            raise TrainingError(f"trainer.max_steps: nothing to do in {self.run_dir}")
+        assert folder is not None  # the last step saves
         return folder
 
     # Parts of the loop, in its order
@@ -141,9 +142,9 @@ class AccelerateTrainer(Trainer):
         config = self.config
         AcceleratorState._reset_state()  # a process may train twice, at different precisions
         accelerator = Accelerator(
-            cpu=config.device == "cpu",
+            cpu=config.device == "cpu" or not torch.accelerator.is_available(),  # else it starts no gloo group
             mixed_precision=config.mixed_precision,
-            log_with=list(config.trackers),
+            log_with=list(config.trackers) or None,
             project_config=ProjectConfiguration(str(self.run_dir), logging_dir=str(self.run_dir / "logs")),
             # With several phases, the networks of the others are unused in each backward.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_phases)],
@@ -151,6 +152,16 @@ class AccelerateTrainer(Trainer):
         if config.trackers:
             accelerator.init_trackers(self.run_dir.name or "genhub")
         return accelerator
+
+    def _newest(self, accelerator: Accelerator) -> Path | None:
+        """The checkpoint to go on from; the main process decides for all."""
+        found: list[Path | None] = [None]
+        if accelerator.is_main_process:
+            found[0], faults = newest_checkpoint(self.run_dir)
+            for fault in faults:
+                warn(f"{fault}; going back to an earlier checkpoint")
+        broadcast_object_list(found)
+        return found[0]
 
     def _restore(
         self, state: TrainerState, model: GenerativeModel, optimizers: Mapping[frozenset[str], PhaseOptimizer],
@@ -190,6 +201,8 @@ class AccelerateTrainer(Trainer):
     ) -> None:  # fmt: skip
         self._check_finite(window, data, share)
         means = _mean_over_processes(window.means(), accelerator)
+        if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
+            window.entries = []
         speed = clock.lap(done) * data.config.batch_size
         if metrics:
             lr = {"lr": self.config.optimizer.lr * factor}
@@ -205,7 +218,7 @@ class AccelerateTrainer(Trainer):
         if bad:
             step, phase, key, value = bad
             rows = data.rows(seed=self.seed, step=step, **share)
-            saved, _ = newest_checkpoint(self.run_dir)
+            saved = next(checkpoints(self.run_dir), None)
             raise TrainingError(
                 f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {list(map(int, rows))}. "
                 f"Last good checkpoint: {saved or 'none'}. Lower trainer.optimizer.lr, or look at those images."
@@ -369,7 +382,3 @@ def _machine(accelerator: Accelerator) -> dict[str, Any]:
         "torch": str(torch.__version__),
     }
 
-
-def say_on(main: bool, text: str) -> None:
-    if main:
-        say(text)

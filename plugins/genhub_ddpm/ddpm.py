@@ -30,6 +30,8 @@ from genhub import (
 )
 from genhub_ddpm.unet import UNetConfig
 
+MAX_SIGMA = 157.0
+"""The last noise level of the paper's linear schedule, where nothing is left of the image."""
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
@@ -193,13 +195,21 @@ class DDPM(GenerativeModel):
             with torch.inference_mode():
                 model_input = sampler.scale_model_input(sample, timestep)
                 prediction = self.unet(model_input, timestep, return_dict=False)[0]
+                original = self.original(model_input, prediction, timestep)
+                if self.config.scheduler.prediction_type == "sample":
+                    signal, noise = self._scales(timestep)
+                    prediction = (signal * model_input - prediction) / noise
                 sample = sampler.step(prediction, timestep, sample, **options).prev_sample
-            yield DenoisingStep(index, float(timestep), sample, self.original(model_input, prediction, timestep))
+            yield DenoisingStep(index, float(timestep), sample, original)
+
+    def _scales(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(a_t) and sqrt(1 - a_t) at a sampler's timestep, which may lie between two levels."""
+        level = timestep.round().long().clamp(0, self.num_train_timesteps - 1)
+        return self.signal_scale[level], self.noise_scale[level]
 
     def original(self, noisy: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
         """The clean images that a prediction for x_t implies, (n, c, h, w) clipped to [-1, 1]."""
-        level = timestep.round().long().clamp(0, self.num_train_timesteps - 1)
-        signal, noise = self.signal_scale[level], self.noise_scale[level]
+        signal, noise = self._scales(timestep)
         match self.config.scheduler.prediction_type:
             case "epsilon":
                 prediction = (noisy - noise * prediction) / signal
@@ -210,7 +220,15 @@ class DDPM(GenerativeModel):
     def sampler(self, name: str | None = None) -> Any:
         """A fresh scheduler (many keep state) on this model's noise schedule."""
         cls = load_scheduler(name or self.config.sampling.scheduler)
-        return cls.from_config(self.scheduler.config, timestep_spacing=self.config.scheduler.timestep_spacing)
+        options: dict[str, Any] = {"timestep_spacing": self.config.scheduler.timestep_spacing}
+        if self.config.scheduler.prediction_type == "sample":
+            options["prediction_type"] = "v_prediction"  # some know no other; `denoise` converts
+        if cls is not type(self.scheduler):  # its own stays as plain diffusers would have it
+            # A cosine schedule ends at sigma = 20,000, where float32 (DDIM's variance, PNDM) and second-order steps
+            # (Heun) break down. Nothing is left of an image long before: bend sigma smoothly to stay below MAX_SIGMA.
+            signal = 1 / (1 + 1 / (self.snr.double().cpu() + MAX_SIGMA**-2))
+            options["trained_betas"] = (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
+        return cls.from_config(self.scheduler.config, **options)
 
     # Folders
 

@@ -1,0 +1,103 @@
+"""Small third-party models for the tests, as a stranger would write them; `module:Class` names them in recipes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from genhub import GenerativeModel, ModelConfig, Phase
+
+
+class Pair(GenerativeModel):
+    """Two networks that alternate, as in a GAN: a generator moves noise to the data's mean, a critic tells real from
+    fake. With batch normalisation (buffers), a lazy third phase and its own options."""
+
+    class Config(ModelConfig):
+        hidden: int = 8
+
+    def __init__(self, config: Pair.Config) -> None:
+        super().__init__(config)
+        size = self.sample_shape[0] * self.sample_shape[1] * self.sample_shape[2]
+        hidden = config.hidden
+        self.generator = nn.Sequential(nn.Linear(4, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
+        self.critic = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.unused = nn.Linear(2, 2)  # trained by no phase
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("generator", self.generator_loss, trains=("generator",)),
+            Phase("critic", self.critic_loss, trains=("critic",), ema=False),
+            Phase("penalty", self.penalty, trains=("critic",), interval=2, ema=False),
+        ]
+
+    def fake(self, n: int) -> torch.Tensor:
+        return self.generator(torch.randn(n, 4, device=self.device))
+
+    def generator_loss(self, batch):
+        return {"loss": -self.critic(self.fake(len(batch["images"]))).mean()}
+
+    def critic_loss(self, batch):
+        real = self.critic(batch["images"].flatten(1))
+        fake = self.critic(self.fake(len(batch["images"])).detach())
+        return {"loss": (1 - real).relu().mean() + (1 + fake).relu().mean(), "real": real.mean()}
+
+    def penalty(self, batch):
+        images = batch["images"].flatten(1).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.critic(images).sum(), images, create_graph=True)
+        return {"loss": gradient.square().sum(1).mean()}
+
+    def sample(self, n, *, labels=None, generator=None, scale: float = 1.0):
+        from diffusers.utils.torch_utils import randn_tensor
+
+        noise = randn_tensor((n, 4), generator=generator, device=self.device)
+        return (scale * self.generator(noise)).tanh().view(n, *self.sample_shape)
+
+
+class Labelled(Pair):
+    """Needs labels."""
+
+    conditions = ("labels",)
+
+    def sample(self, n, *, labels=None, generator=None):
+        return (labels / (self.config.num_classes - 1) * 2 - 1).view(-1, 1, 1, 1).expand(-1, *self.sample_shape)
+
+
+class Explodes(Pair):
+    """Its loss is not a number from the fourth step on."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.register_buffer("step", torch.zeros(()), persistent=True)
+
+    def generator_loss(self, batch):
+        self.step += 1
+        losses = super().generator_loss(batch)
+        return {"loss": losses["loss"] * (float("nan") if self.step > 4 else 1.0)}
+
+
+class Fit(Pair):
+    """Nothing random in its loss."""
+
+    def phases(self):
+        return [Phase("critic", self.critic_loss, trains=("critic",))]
+
+    def critic_loss(self, batch):
+        return {"loss": (self.critic(batch["images"].flatten(1)) - batch["images"].mean((1, 2, 3))[:, None]).square().mean()}
+
+
+class NoLoss(Pair):
+    def generator_loss(self, batch):
+        return {"lss": torch.zeros(())}
+
+
+class WrongNetwork(Pair):
+    def phases(self):
+        return [Phase("generator", self.generator_loss, trains=("genrator",))]
+
+
+class Overlap(Pair):
+    def phases(self):
+        return [
+            Phase("a", self.generator_loss, trains=("generator",)),
+            Phase("b", self.critic_loss, trains=("generator", "critic")),
+        ]

@@ -1,0 +1,324 @@
+"""The loop, through `genhub.train`: what runs, what it writes, and that stopping costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import genhub
+
+sys.path.insert(0, str(Path(__file__).parent))
+import models  # the tests' own third-party models
+
+WEIGHTS = ("trainer/weights", "trainer/averages", "trainer/optimizer-0")
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def same_bits(a: Path, b: Path) -> None:
+    names = sorted(f.relative_to(a).as_posix() for f in a.rglob("*.safetensors"))
+    assert names == sorted(f.relative_to(b).as_posix() for f in b.rglob("*.safetensors"))
+    for name in names:
+        left, right = load_file(a / name), load_file(b / name)
+        assert left.keys() == right.keys()
+        for key in left:
+            assert torch.equal(left[key], right[key]), (name, key)
+
+
+def pair(tiny: dict, name: str = "models:Pair", **trainer) -> dict:
+    tiny["model"] = {"name": name}
+    tiny["trainer"] |= trainer
+    return tiny
+
+
+def test_a_run_writes_what_it_promises(tiny):
+    tiny["trainer"] |= {"sample_every": 3, "trackers": ["tensorboard"]}
+    folder = genhub.train(tiny)
+    run = Path(tiny["run_dir"])
+    assert folder == run / "checkpoints" / "step-000006"
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step-000003.png", "step-000006.png"]
+    assert [line["step"] for line in metrics(run)] == [2, 4, 6]
+    assert {"denoise/loss", "denoise/grad_norm", "lr", "epoch"} <= metrics(run)[0].keys()
+    assert any((run / "logs").rglob("events.out.tfevents.*"))
+    assert {p.name for p in folder.iterdir()} == {
+        "genhub.json", "model_index.json", "recipe.yaml", "scheduler", "trainer", "unet"}  # fmt: skip
+    again = genhub.read_recipe(run / "recipe.yaml")
+    assert again.model.sample_shape == (1, 8, 8)
+    assert again.model.num_classes == 10
+    assert not list(run.rglob("*.pt")) + list(run.rglob("*.pkl")) + list(run.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("name", ["ddpm", "models:Pair"])
+def test_resume_is_exact(tiny, tmp_path, name, accumulation):
+    """Stopped after step 3, in the middle of a log window, the run ends with the same bits."""
+    if name != "ddpm":
+        pair(tiny, name)
+    tiny["trainer"]["gradient_accumulation_steps"] = accumulation
+    whole = genhub.train(tiny, run_dir=str(tmp_path / "whole"))
+    genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
+    parts = genhub.train(tiny, run_dir=str(tmp_path / "parts"))
+    same_bits(whole, parts)
+    assert [m for m in metrics(tmp_path / "parts") if m["step"] != 3] == metrics(tmp_path / "whole")
+
+
+def test_accumulation_changes_nothing_but_rounding(tiny, tmp_path):
+    """Without randomness in the loss, a batch in two parts gives the whole batch's gradient."""
+    pair(tiny, "models:Fit", max_steps=3)
+    one = load_file(genhub.train(tiny, run_dir=str(tmp_path / "one")) / "trainer/weights.safetensors")
+    two = genhub.train(tiny, ["trainer.gradient_accumulation_steps=2"], run_dir=str(tmp_path / "two"))
+    for key, value in load_file(two / "trainer/weights.safetensors").items():
+        torch.testing.assert_close(value, one[key], atol=1e-6, rtol=1e-5)
+
+
+def test_phases_train_their_networks_alone(tiny):
+    pair(tiny, max_steps=1, save_every=1, sample_every=None)
+    torch.manual_seed(0)  # as the run seeds the weights
+    before = models.Pair(models.Pair.Config(sample_shape=(1, 8, 8), num_classes=10)).state_dict()
+    folder = genhub.train(tiny)
+    after = load_file(folder / "trainer/weights.safetensors")
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"generator", "critic"}
+    averages = load_file(folder / "trainer/averages.safetensors")
+    assert torch.equal(averages["critic.0.weight"], after["critic.0.weight"])  # ema=False: follows
+    assert not torch.equal(averages["generator.0.weight"], after["generator.0.weight"])
+    assert torch.equal(averages["generator.1.running_mean"], after["generator.1.running_mean"])  # buffers follow
+
+
+def test_lazy_phases_run_on_their_interval(tiny):
+    pair(tiny, log_every=1)
+    genhub.train(tiny)
+    assert ["penalty/loss" in line for line in metrics(Path(tiny["run_dir"]))] == [True, False] * 3
+
+
+def test_optimizers_differ_by_network(tiny):
+    pair(tiny, optimizers={"critic": {"lr": 1e-9, "name": "sgd", "momentum": 0.5}}, max_steps=2)
+    folder = genhub.train(tiny)
+    torch.manual_seed(0)
+    before = models.Pair(models.Pair.Config(sample_shape=(1, 8, 8), num_classes=10)).state_dict()
+    after = load_file(folder / "trainer/weights.safetensors")
+    assert torch.allclose(before["critic.0.weight"], after["critic.0.weight"], atol=1e-7)
+    assert not torch.allclose(before["generator.0.weight"], after["generator.0.weight"], atol=1e-4)
+    assert any(key.endswith("momentum_buffer") for key in load_file(folder / "trainer/optimizer-1.safetensors"))
+
+
+def test_train_on_from_a_checkpoint(tiny, tmp_path):
+    first = genhub.train(tiny)
+    tiny["model"] = {"from": str(first)}
+    tiny["trainer"] |= {"max_steps": 1, "optimizer": {"lr": 1e-12}, "ema": None}
+    second = genhub.train(tiny, run_dir=str(tmp_path / "second"))
+    a, b = (load_file(f / "unet/diffusion_pytorch_model.safetensors") for f in (first, second))
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+
+
+@pytest.mark.parametrize("keys", [pytest.param({"compile": True}, marks=pytest.mark.slow), {"mixed_precision": "bf16"}, {"ema": None}, {"max_grad_norm": None}])
+def test_options_of_the_loop(tiny, keys):
+    if keys.get("compile") and sys.platform != "linux":
+        pytest.skip("torch.compile needs a C++ compiler at hand")
+    tiny["trainer"] |= keys | {"max_steps": 2, "sample_every": 2}
+    folder = genhub.train(tiny)
+    assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
+    stored = load_file(folder / "trainer/weights.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in stored.values())
+
+
+def test_lr_follows_the_schedule(tiny):
+    tiny["trainer"] |= {"log_every": 1, "lr_scheduler": {"name": "linear", "warmup_steps": 2, "final_ratio": 0.5},
+                        "optimizer": {"lr": 1.0e-3}}  # fmt: skip
+    genhub.train(tiny)
+    assert [round(m["lr"], 6) for m in metrics(Path(tiny["run_dir"]))] == [0.0005, 0.001, 0.001, 0.000875, 0.00075, 0.000625]
+
+
+# Stopping
+
+
+def start(recipe: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "genhub", "train", str(recipe), *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def recipe_file(tiny, tmp_path) -> Path:
+    import yaml
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny))
+    return file
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_loses_nothing(recipe_file, tiny, tmp_path, number, code):
+    """Killed in the middle, started again by the same command: the same bits as never stopped."""
+    steps = ["trainer.max_steps=60", "trainer.save_every=20"]
+    run = Path(tiny["run_dir"])
+    process = start(recipe_file, *steps)
+    wait_for(lambda: (run / "checkpoints" / "step-000020").exists() or process.poll() is not None)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    if number != signal.SIGKILL:
+        assert "the same command goes on from there" in errors
+    again = start(recipe_file, *steps)
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "resuming at step" in output
+    whole = genhub.train(recipe_file, steps, run_dir=str(tmp_path / "whole"))
+    same_bits(whole, run / "checkpoints" / "step-000060")
+    assert metrics(run) == metrics(tmp_path / "whole")
+
+
+def test_damaged_newest_checkpoint_falls_back(tiny, capsys):
+    newest = genhub.train(tiny)
+    weights = newest / "trainer" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    expected = load_file(newest / "trainer" / "averages.safetensors")
+    again = genhub.train(tiny, ["trainer.max_steps=7"])
+    assert "weights.safetensors: damaged" in capsys.readouterr().err
+    assert again.name == "step-000007"
+    genhub.load(newest)  # written anew on the way, whole again
+    assert all(torch.equal(v, expected[k]) for k, v in load_file(newest / "trainer/averages.safetensors").items())
+
+
+def test_old_checkpoints_are_pruned(tiny):
+    tiny["trainer"] |= {"save_every": 1, "keep_last": 2}
+    folder = genhub.train(tiny)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["step-000005", "step-000006"]
+
+
+def test_a_finished_run_says_so(tiny, capsys):
+    folder = genhub.train(tiny)
+    assert genhub.train(tiny) == folder
+    assert "Already trained to step 6" in capsys.readouterr().out
+
+
+def test_fresh_keeps_the_old_run(tiny):
+    genhub.train(tiny)
+    genhub.train(tiny, fresh=True)
+    assert Path(tiny["run_dir"] + ".old-1", "checkpoints", "step-000006").is_dir()
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(tiny):
+    genhub.train(tiny)
+    with pytest.raises(genhub.RecipeError, match=r"data.batch_size: was 16, is 8\n"):
+        genhub.train(tiny, ["data.batch_size=8"])
+    genhub.train(tiny, ["trainer.max_steps=7", "trainer.log_every=3"])
+
+
+# Faults
+
+
+def test_not_finite_stops_with_step_phase_and_rows(tiny):
+    pair(tiny, "models:Explodes", save_every=2, log_every=3)
+    with pytest.raises(genhub.TrainingError) as caught:
+        genhub.train(tiny)
+    text = str(caught.value)
+    assert "step 5, phase 'generator': loss is nan" in text  # the check before step 0 is undone: it does not count
+    assert "step-000004" in text
+    assert len(text.split("rows: [")[1].split("]")[0].split(",")) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models:NoLoss", "phase 'generator': must return a mapping whose 'loss' is a tensor with a gradient"),
+        ("models:WrongNetwork", "no network is called 'genrator'; did you mean 'generator'?"),
+        ("models:Overlap", r"both train \['generator'\], but not the same networks"),
+    ],
+)
+def test_a_broken_contract_is_named_before_step_0(tiny, name, message):
+    with pytest.raises(genhub.TrainingError, match=message):
+        genhub.train(pair(tiny, name))
+    assert not (Path(tiny["run_dir"]) / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.mixed_precision=fp16", "fp16 needs a CUDA device; use bf16 or no"),
+        ("trainer.trackers=[tensorbord]", "no tracker is called 'tensorbord'; did you mean 'tensorboard'"),
+        ("trainer.trackers=[comet_ml]", "comet_ml is not installed: pip install comet_ml"),
+        ("trainer.optimizers.unett.lr=1", "trainer.optimizers.unett: no phase trains it; did you mean 'unet'"),
+        ("trainer.optimizer.momentum=0.9", "trainer.optimizer: adamw: .*momentum"),
+        ("trainer.gradient_accumulation_steps=3", "data.batch_size"),
+        ("model.num_classes=7", "model.num_classes: the recipe says 7, the data .* 10"),
+        ("data.image_size=10", "at most|divisible|fine"),
+    ],
+)
+def test_what_can_not_work_is_said_before_step_0(tiny, override, message):
+    if torch.cuda.is_available() and "fp16" in override:
+        pytest.skip("fp16 works here")
+    if "image_size" in override:
+        genhub.train(tiny, [override, "trainer.max_steps=1"])
+        return
+    with pytest.raises(genhub.InputError, match=message):
+        genhub.train(tiny, [override])
+
+
+def test_a_model_that_needs_labels_and_data_without(tiny, tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    tiny["data"] = {"name": str(tmp_path), "batch_size": 2}
+    with pytest.raises(genhub.RecipeError, match="Labelled needs 'labels', which the data does not have"):
+        genhub.train(pair(tiny, "models:Labelled"))
+
+
+def test_labels_nobody_uses_are_said_once(tiny, capsys):
+    genhub.train(tiny)
+    assert capsys.readouterr().out.count("the data has labels; ddpm does not use them") == 1
+
+
+def test_run_dir_that_is_not_a_run(tiny, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.txt").write_text("meow")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(genhub.RecipeError, match=r"holds other files \(cat.txt"):
+        genhub.train(tiny, run_dir=str(tmp_path / "photos"))
+    with pytest.raises(genhub.RecipeError, match="run_dir"):
+        genhub.train(tiny, run_dir=str(tmp_path / "file"))
+
+
+def test_spaces_and_unicode_in_paths(tiny, tmp_path):
+    folder = genhub.train(tiny, run_dir=str(tmp_path / "mein Lauf ü"))
+    assert genhub.sample(folder, 1, out=tmp_path / "mein Lauf ü" / "a b.png").shape == (1, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_equal_weights_and_write_once(tiny, recipe_file, tmp_path):
+    """torch's own launcher, gloo, a model with alternating phases."""
+    import yaml
+
+    pair(tiny, sample_every=6)
+    (tmp_path / "models.py").write_bytes(Path(models.__file__).read_bytes())
+    recipe_file.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "genhub",
+               "train", str(recipe_file)]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    run = Path(tiny["run_dir"])
+    assert result.stdout.count("Model    ") == 2, result.stdout  # what is trained, and where it is
+    assert [m["step"] for m in metrics(run)] == [2, 4, 6]
+    assert genhub.sample(run, 3).shape == (3, 1, 8, 8)
