@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+import genhub
+from genhub import registry
 from genhub.errors import GenhubError, InputError
 
 # Plain help and errors: rich's would cost a third of what `genhub --help` takes.
@@ -20,8 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     **PLAIN,
 )
-recipes = typer.Typer(help="Look at recipes: check one, show it complete, or write the schema for an editor.", **PLAIN)
-plugins = typer.Typer(help="What is installed: models, schedulers, trainers.", **PLAIN)
+recipes = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
+plugins = typer.Typer(help="List and describe models, schedulers, trainers.", **PLAIN)
 app.add_typer(recipes, name="recipe")
 app.add_typer(plugins, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
@@ -40,22 +42,19 @@ def train(
     overrides: Overrides = None,
     run_dir: Annotated[str | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option(help="Print the complete recipe, parameters and memory; no training.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
-    from genhub import run
-    from genhub.recipe import read_recipe
-
-    read = read_recipe(recipe, overrides or (), run_dir)
+    read = genhub.read_recipe(recipe, overrides or (), run_dir)
     if not dry_run:
-        run.train(read, fresh=fresh)
+        genhub.train(read, fresh=fresh)
         return
+    from genhub import run
+
     prepared = run.prepare(read)
-    facts = run.estimate(prepared)
     typer.echo(prepared.recipe.yaml())
     run.describe(prepared)
+    facts = run.estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
 
@@ -65,40 +64,30 @@ def sample(
     model: ModelArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
     labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Image i depends on the seed and i alone.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the CPU.")] = None,
 ) -> None:
     """Draw images from a trained model."""
-    from genhub import run
-
-    given = {"seed": seed, "labels": _labels(labels), "batch_size": batch_size, "out": out, "device": device}
-    run.sample(model, n, **given, **_options(options or [], taken=[*given, "model", "n"]))
+    given: dict[str, Any] = {"model": model, "n": n, "labels": _labels(labels), "seed": seed, "out": out,
+                             "batch_size": batch_size, "device": device}  # fmt: skip
+    genhub.sample(**given, **_options(options or [], taken=given))
     typer.echo(f"{n} images: {out}")
 
 
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
-    """What a model folder holds: plugin, config, data, step, files."""
-    from genhub.manifest import FILE, find_checkpoint, read_manifest, read_model, weight_shapes
+    """Print what a model folder holds: plugin, config, data, step, files."""
+    from genhub.manifest import describe_folder
 
-    folder = find_checkpoint(Path(model))
-    if (folder / FILE).is_file():
-        manifest = read_manifest(folder)
-        manifest.verify(folder)
-        facts = manifest.model_dump(mode="json", exclude={"checksum"})
-    else:
-        _, config = read_model(folder)
-        facts = {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
-    parameters = sum(math.prod(shape) for shape in weight_shapes(folder))
-    _print({"folder": str(folder), **facts, "parameters": parameters}, as_json)
+    _print(describe_folder(Path(model)), as_json)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Versions against the tested ranges, devices, and plugins that don't load. Exit code 1 if something is wrong."""
+    """Check versions, devices and plugins. Exit code 1 if something is wrong."""
     from genhub.doctor import diagnose
 
     facts = diagnose()
@@ -110,23 +99,19 @@ def doctor(as_json: AsJson = False) -> None:
 @recipes.command("check")
 def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Say everything that is wrong with a recipe, with file, line and key."""
-    from genhub.recipe import read_recipe
-
-    read_recipe(recipe, overrides or ())
+    genhub.read_recipe(recipe, overrides or ())
     typer.echo(f"{recipe}: fine")
 
 
 @recipes.command("show")
 def recipe_show(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print a recipe with every key and its value."""
-    from genhub.recipe import read_recipe
-
-    _print(read_recipe(recipe, overrides or ()).dump(), as_json)
+    _print(genhub.read_recipe(recipe, overrides or ()).dump(), as_json)
 
 
 @recipes.command("list")
 def recipe_list(as_json: AsJson = False) -> None:
-    """The recipes that come with genhub."""
+    """List the recipes that come with genhub."""
     from genhub.recipe import shipped_recipes
 
     _print_table([{"name": name, "about": _first_comment(file)} for name, file in shipped_recipes().items()], as_json)
@@ -148,24 +133,29 @@ def plugins_default(context: typer.Context, as_json: AsJson = False) -> None:
 
 @plugins.command("list")
 def plugins_list(as_json: AsJson = False) -> None:
-    """Name, kind and distribution of everything installed; nothing is imported."""
-    from genhub.registry import plugin_rows
-
-    _print_table(list(plugin_rows()), as_json)
+    """List what is installed, by name, class and distribution; nothing is imported."""
+    claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
+    rows = []
+    for kind, group in registry.KINDS.items():
+        for plugin in registry.plugins(group):
+            problem = "claimed twice: uninstall one" if claims[group, plugin.name] > 1 else ""
+            rows.append({"kind": kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
+                         "version": plugin.version, "problem": problem})  # fmt: skip
+    _print_table(rows, as_json)
 
 
 @plugins.command("info")
 def plugins_info(name: str, as_json: AsJson = False) -> None:
-    """A plugin's options with their types, defaults and meanings."""
-    from genhub.schema import plugin_facts
+    """Print a plugin's options with their types, defaults and meanings."""
+    from genhub.schema import describe_plugin
 
-    facts = plugin_facts(name)
+    described = describe_plugin(name)
     if as_json:
-        _print(facts, as_json)
+        _print(described, as_json)
         return
-    for plugin in facts:
-        typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**plugin))
-        for key, option in plugin["options"].items():
+    for facts in described:
+        typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        for key, option in facts["options"].items():
             meaning = f"  # {option['meaning']}" if option["meaning"] else ""
             typer.echo(f"  {key}: {json.dumps(option['default'])}  ({option['type']}){meaning}")
 
@@ -177,13 +167,13 @@ def _labels(text: str | None) -> list[int] | None:
         raise InputError(f"--labels: numbers with commas between them, such as 0,1,2; not {text!r}") from None
 
 
-def _options(pairs: list[str], taken: list[str]) -> dict[str, Any]:
+def _options(pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
     from genhub.recipe import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
         apply_override(values, pair, Source("--set"), origin="--set")
-    for key in values.keys() & set(taken):
+    for key in values.keys() & taken.keys():
         raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
     return values
 
@@ -206,9 +196,9 @@ def _print_table(rows: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         _print(rows, as_json)
         return
-    widths = [max(map(len, column)) for column in zip(*(row.values() for row in rows), strict=True)]
+    widths = {key: max(len(row[key]) for row in rows) for key in (rows[0] if rows else ())}
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row.values(), widths, strict=True)).rstrip())
+        typer.echo("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """Images, and labels if there are any, from wherever they lie to batches in [-1, 1].
 
-The order is a function, not a state: position p of a run (step * batch_size + place in the batch) is in epoch p // N and
-shows image permutation(seed, epoch)[p % N]. So a run can start at any step, with any number of processes and workers,
-and sees the same images, mirrored or not. Batches run on over the ends of epochs: one that crosses an end, or is larger
-than the data, may hold an image twice.
+The order is a function, not a state: position p of a run (step * batch_size + place in the batch) is in epoch p // N
+and shows image permutation(seed, epoch)[p % N]. So a run can start at any step, with any number of processes and
+workers, and sees the same images, mirrored or not. Batches run on over the ends of epochs: one that crosses an end, or
+is larger than the data, may hold an image twice.
 
-Images that take at most 1 GiB are decoded once and kept as bytes; more are decoded by worker processes when needed. Both
-give the same pixels but where only reading everything first can tell: without `data.channels`, a large set is grey if
-1,000 evenly spaced images are (colour found later becomes grey); and with `on_error: skip` its unreadable images are
+Images that take at most 1 GiB are decoded once and kept as bytes; more are decoded by worker processes when needed.
+Both give the same pixels but where only reading everything first can tell: without `data.channels`, a large set is grey
+if 1,000 evenly spaced images are (colour found later becomes grey); and with `on_error: skip` its unreadable images are
 replaced by the next readable ones, where a set in memory leaves them out.
 """
 
@@ -35,27 +35,28 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from genhub.config import DataConfig, DataSpec
 from genhub.errors import DataError, did_you_mean
 from genhub.seeds import seed_for
 
 Batch = dict[str, Tensor]
-"""Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, if the data has labels, "labels" (b,) int64."""
+"""Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, with labels, "labels" (b,) int64."""
 
+CPU = torch.device("cpu")
 IN_MEMORY_BYTES, SURVEYED, CHUNK = 2**30, 1000, 32
-SPLIT_FOLDERS = set("train training test testing val valid validation dev eval".split())
-IMAGE_SUFFIXES = set(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .tga .avif .jp2".split())
-FILE_SUFFIXES = IMAGE_SUFFIXES | set(".parquet .arrow .zip .tar .gz .csv .json .jsonl .npy .npz .txt".split())
+SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
-Pixels, Index, Flips = NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_] | None
-Order, Decoded = Iterator[tuple[Index, Flips]], Iterator[tuple[Tensor, Index, Flips]]
+Pixels = NDArray[np.uint8]  # (c, h, w)
+Index = NDArray[np.int64]
+Flips = NDArray[np.bool_] | None
 Faults = list[tuple[int, str]]  # row numbers, and what is wrong there
-CPU = torch.device("cpu")
+Order = Iterator[tuple[Index, Flips]]
+Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
 
 
 def _attempt(read: Callable[..., Any], *args: Any) -> Any:
@@ -64,9 +65,12 @@ def _attempt(read: Callable[..., Any], *args: Any) -> Any:
         return read(*args)
     except DataError:
         raise
+    except UnidentifiedImageError:  # its message has a memory address
+        return "not an image of a known format"
+    except FileNotFoundError:
+        return "the file is missing"
     except Exception as error:
-        known = {FileNotFoundError: "the file is missing", UnidentifiedImageError: "not an image of a known format"}
-        return known.get(type(error)) or _first_line(error)
+        return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -149,20 +153,34 @@ def _find(config: DataConfig) -> _Source:
         return _digits(config)
     if path.is_dir():
         return _folder(path, config)
-    files = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True))
+    files = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True))  # noqa: PTH207
     kinds = sorted({Path(file).suffix for file in files})
     if kinds in ([".parquet"], [".arrow"]):
         return _table(config, lambda datasets: datasets.load_dataset(kinds[0][1:], data_files=files))
     if kinds:
         raise DataError(f"data.name: {name}: give a folder, .parquet or .arrow files, not {', '.join(kinds)}")
-    local = name.count("/") > 1 or name[:1] in "./~" or set("*?[") & set(name) or path.suffix.lower() in FILE_SUFFIXES
+    local = name.count("/") > 1 or name[:1] in "./~" or set("*?[") & set(name)
+    local = local or path.suffix.lower() in _suffixes() | {
+        ".parquet",
+        ".arrow",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".csv",
+        ".json",
+        ".npz",
+    }
     if not local and (path.parent == Path() or not path.parent.is_dir()):
         return _table(config, lambda datasets: datasets.load_dataset(name, revision=config.revision))
     while not path.parent.is_dir():
         path = path.parent
-    close = get_close_matches(path.name, os.listdir(path.parent), n=1)
+    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     hint = f"; did you mean '{path.with_name(close[0])}'?" if close else ""
     raise DataError(f"data.name: no such folder or file: {name}{hint}")
+
+
+def _suffixes() -> set[str]:
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def _digits(config: DataConfig) -> _Source:
@@ -185,7 +203,8 @@ def _folder(path: Path, config: DataConfig) -> _Source:
     for kind in ("parquet", "arrow"):
         if any(file.suffix == f".{kind}" for file in files):
             return _table(config, lambda datasets: datasets.load_dataset(kind, data_dir=str(path)))  # noqa: B023
-    files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    suffixes = _suffixes()
+    files = [file for file in files if file.suffix.lower() in suffixes]
     if not files:
         raise DataError(f"data.name: no images, parquet or arrow files in {path}")
     # Not datasets' imagefolder: it takes a class `test` beside a class `cat` for a split, and drops the cats.
@@ -205,7 +224,7 @@ def _folder(path: Path, config: DataConfig) -> _Source:
 def _hash(*parts: Any) -> str:
     digest = blake2b(digest_size=16)
     for part in parts:
-        digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else repr(part).encode())
+        digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
     return digest.hexdigest()
 
 
@@ -255,35 +274,21 @@ def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str
     return name or next(iter(found), None)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A column of a table; datasets' own Column copies the table's head at every access."""
-
-    table: Any
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, rows: list[int]) -> Any:
-        return self.table[rows][self.name]
-
-
-def _image_rows(table: Any, config: DataConfig) -> _Rows:
+def _image_rows(table: Any, config: DataConfig) -> Any:
     """The image column, undecoded."""
     from datasets import Array2D, Array3D, Image, Value
 
     found = [key for key, kind in table.features.items() if isinstance(kind, Image | Array2D | Array3D)]
     name = _column("image_column", config.image_column, found, table)
-    kind = table.features.get(name)
+    kind = table.features[name] if name else None
     if isinstance(kind, Array2D | Array3D):
         if kind.dtype != "uint8":
             raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255")
-        return _Rows(table.with_format("numpy", columns=[name]), name)
-    if not isinstance(kind, Image | dict) and kind != Value("binary"):  # may be images that are not marked as such
+        return table.with_format("numpy", columns=[name])
+    if not isinstance(kind, Image | dict) and kind != Value("binary"):  # perhaps images that are not marked as such
         fault = f"'{name}' holds no images" if name else "no column is marked as images"
         raise DataError(f"data.image_column: {fault}; the columns: {', '.join(table.column_names)}")
-    return _Rows(table.select_columns([name]).cast_column(name, Image(decode=False)), name)
+    return table.select_columns([name]).cast_column(name, Image(decode=False))
 
 
 def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
@@ -292,68 +297,71 @@ def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, .
 
     types = {key: str(getattr(kind, "dtype", "")) for key, kind in table.features.items()}
     found = [key for key, kind in table.features.items() if isinstance(kind, ClassLabel)]
-    found = found or [key for key in ("label", "labels", "class") if "int" in types.get(key, "")]
+    found = found or [key for key in ("label", "labels", "class") if "int" in types.get(key, "")][:1]
     name = _column("label_column", config.label_column, found, table)
     if name is None:
         return None, ()
-    values, wanted = (
-        table.with_format("arrow", columns=[name])[:][name].to_pylist(),
-        (int, str)["string" in types[name]],
-    )
-    bad = [row for row, value in enumerate(values) if not isinstance(value, wanted) or (wanted is int and value < 0)]
+    values, text = table.with_format("arrow", columns=[name])[:][name].to_pylist(), "string" in types[name]
+    bad = [at for at, x in enumerate(values) if not (isinstance(x, str) if text else isinstance(x, int) and x >= 0)]
     if bad:
         where = f"{len(bad)} of {len(values)} rows, first {values[bad[0]]} in row {bad[0]}"
         raise DataError(f"data.label_column: '{name}' has no class in {where}; take another split or column")
-    names = sorted(set(values)) if wanted is str else getattr(table.features[name], "names", ())
+    names = tuple(sorted(set(values)) if text else getattr(table.features[name], "names", ()))
     numbers = {value: number for number, value in enumerate(names)}
-    return torch.tensor([numbers[value] for value in values] if wanted is str else values, dtype=torch.int64), tuple(
-        names
-    )
+    return torch.tensor([numbers[value] for value in values] if text else values, dtype=torch.int64), names
 
 
-class _Reader:
+class _Reader(Dataset[Any]):
     """Decodes a source's images, all to one shape; each worker has a copy."""
 
     def __init__(self, source: _Source, config: DataConfig) -> None:
         self.rows, self.config, self.length = source.rows, config, len(source.rows)
         sample = np.linspace(0, self.length - 1, min(self.length, SURVEYED)).astype(np.int64).tolist()
-        found = {row: _attempt(_shape, self.rows[[row]][0]) for row in sample}
+        found = {row: _attempt(_shape, self.raw([row])[0]) for row in sample}
         shapes = {row: shape for row, shape in found.items() if not isinstance(shape, str)}
         if not shapes:
             raise self.fault(list(found.items()))
         self.first = next(iter(shapes))
         channels, *stored = shapes[self.first]
-        if not isinstance(self.rows[[self.first]][0], np.ndarray):
+        if not isinstance(self.raw([self.first])[0], np.ndarray):
             channels = max(shape[0] for shape in shapes.values())
         height, width = config.size or stored
-        self.shape = (config.channels or channels, height, width)
+        self.shape: tuple[int, int, int] = (config.channels or channels, height, width)
         self.small = prod(stored) <= 2**14
 
+    def raw(self, rows: list[int]) -> Any:
+        """Paths, {"bytes", "path"} or uint8 arrays."""
+        found = self.rows[rows]
+        return next(iter(found.values())) if isinstance(found, dict) else found
+
     def name(self, row: int) -> str:
-        raw = self.rows[[row]][0]
+        raw = self.raw([row])[0]
         path = raw["path"] if isinstance(raw, Mapping) else raw
         return f"row {row} ({path})" if isinstance(path, str) else f"row {row}"
 
     def fault(self, faults: Faults) -> DataError:
         names = "; ".join(f"{self.name(row)}: {reason}" for row, reason in faults[:5])
-        advice = "data.on_error: skip leaves them out" if self.config.on_error == "fail" else "too few are left"
-        return DataError(f"{len(faults)} of {self.length} images can't be read: {names}; {advice}")
+        advice = "; data.on_error: skip leaves them out" if self.config.on_error == "fail" else ""
+        return DataError(f"{len(faults)} of {self.length} images can't be read: {names}{advice}")
 
     def read(self, rows: Sequence[int], channels: int | None) -> list[Any]:
         """Pixels (c, h, w), or as text why they can't be read. Raises DataError if they don't fit the first's."""
-        images = [_attempt(_decode, raw, channels, self.config.size) for raw in self.rows[list(rows)]]
+        images = [_attempt(_decode, raw, channels, self.config.size) for raw in self.raw(list(rows))]
         for row, image in zip(rows, images, strict=True):
-            if not isinstance(image, str) and image.shape[1:] != self.shape[1:]:
-                sizes = ((self.first, self.shape), (row, image.shape))
-                listing = ", ".join(f"{self.name(at)} is {height}x{width}" for at, (_, height, width) in sizes)
-                raise DataError(f"images differ in size (height x width): {listing}; set data.image_size")
-            if not isinstance(image, str) and len(image) != self.shape[0] and {len(image), self.shape[0]} != {1, 3}:
-                raise DataError(f"{self.name(row)} has {len(image)} channels, others have {self.shape[0]}")
+            if isinstance(image, str) or image.shape == self.shape:
+                continue
+            key = "image_size" if image.shape[1:] != self.shape[1:] else "channels"
+            if key == "image_size" or {len(image), self.shape[0]} != {1, 3}:  # grey and colour fit together
+                shapes = [
+                    f"{self.name(at)} is {c}x{h}x{w}"
+                    for at, (c, h, w) in ((self.first, self.shape), (row, image.shape))
+                ]
+                raise DataError(f"{' but '.join(shapes)} (channels x height x width); set data.{key}")
         return images
 
     def read_all(self) -> tuple[Pixels, Faults]:
         """All images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB."""
-        images, faults = np.empty((self.length, *self.shape), np.uint8), []
+        images, faults = np.empty((self.length, *self.shape), np.uint8), Faults()
         starts = range(0, self.length, CHUNK)
 
         def chunk(start: int) -> list[Any]:
@@ -372,7 +380,7 @@ class _Reader:
 
     def read_some(self, rows: Index) -> tuple[Tensor, Index, Faults]:
         """Images (n, c, h, w), their rows, which are later ones for those that can't be read, and the latter."""
-        images, used, faults = self.read(rows.tolist(), self.shape[0]), rows.copy(), []
+        images, used, faults = self.read(rows.tolist(), self.shape[0]), rows.copy(), Faults()
         for place, row in enumerate(rows.tolist()):
             while isinstance(images[place], str):
                 faults.append((int(used[place]), images[place]))
@@ -401,8 +409,9 @@ def load_data(config: DataConfig) -> ImageData:
     source = _find(config)
     if not len(source.rows):
         raise DataError(f"data.name: {config.name} has no images in split {config.split}")
-    reader, labels, faults = _Reader(source, config), source.labels, []
-    images, shape, kept = reader, reader.shape, np.arange(reader.length)
+    reader, labels, faults = _Reader(source, config), source.labels, Faults()
+    images: Tensor | _Reader = reader
+    shape, kept = reader.shape, np.arange(reader.length)
     fingerprint = _hash(source.fingerprint, config.size, config.channels)
     if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
         pixels, faults = reader.read_all()
@@ -411,7 +420,7 @@ def load_data(config: DataConfig) -> ImageData:
         if faults:
             kept = np.delete(kept, [row for row, _ in faults])
             pixels, labels = pixels[kept], None if labels is None else labels[kept]
-        images, shape = torch.from_numpy(pixels), pixels.shape[1:]
+        images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
         fingerprint = _hash(pixels.shape, pixels, None if labels is None else labels.numpy())
     spec = DataSpec(
         name=config.name, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
@@ -421,7 +430,7 @@ def load_data(config: DataConfig) -> ImageData:
     return ImageData(config, spec, labels, faults, kept, images)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips]:
     generator = np.random.Generator(np.random.PCG64(seed_for(seed, epoch)))
     return generator.permutation(length), generator.random(length) < 0.5 if flip else None
@@ -430,10 +439,6 @@ def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips
 def _start_worker(_: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
     os.setsid()
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
 
 
 def _normalise(images: Tensor) -> Tensor:
@@ -477,10 +482,11 @@ class ImageData:
     def rows(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1, accumulation: int = 1) -> Index:
         """Row numbers in the split of a rank's images in a step, its micro-batches one after another."""
         part, starts = self._starts(step, rank, world_size, accumulation)
-        return self._kept[np.concatenate([self._order(seed, at, part)[0] for at in islice(starts, accumulation)])]
+        index = [self._order(seed, start, part)[0] for start in islice(starts, accumulation)]
+        return np.take(self._kept, np.concatenate(index))
 
     def images(self, indices: Sequence[int] | Index | Tensor) -> Tensor:
-        """The images with these numbers, from 0 to spec.num_images - 1: (n, c, h, w) float32 in [-1, 1], not mirrored."""
+        """The images with these numbers, below spec.num_images: (n, c, h, w) float32 in [-1, 1], never mirrored."""
         index = np.asarray(indices, dtype=np.int64)
         if isinstance(self._images, _Reader):
             return _normalise(self._images.read_some(index)[0])
@@ -498,7 +504,7 @@ class ImageData:
 
     def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:
         """Which images the positions from `position` on show, and which of them mirrored."""
-        index, flips = [], []
+        index, flips = list[Index](), list[NDArray[np.bool_]]()
         while size:
             epoch, first = divmod(position, self.spec.num_images)
             permutation, mirrored = _epoch(self.spec.num_images, self.config.flip, seed, epoch)
@@ -509,34 +515,33 @@ class ImageData:
         return np.concatenate(index), np.concatenate(flips) if flips else None
 
     def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
-        kept = isinstance(self._images, Tensor)
-        for images, index, flips in self._from_memory(order, device) if kept else self._from_workers(order, device):
+        for images, index, flips in self._decoded(order, device):
             images = images.to(device, non_blocking=True)
             if flips is not None:
-                mirror = torch.from_numpy(flips).to(device, non_blocking=True)[:, None, None, None]
-                images = torch.where(mirror, images.flip(-1), images)
+                images = torch.where(flips.to(device)[:, None, None, None], images.flip(-1), images)
             batch = {"images": _normalise(images)}
             if self.labels is not None:
-                batch["labels"] = self.labels.index_select(0, torch.from_numpy(index)).to(device, non_blocking=True)
+                batch["labels"] = self.labels.index_select(0, index).to(device)
             yield batch
 
-    def _from_memory(self, order: Order, device: torch.device) -> Decoded:
-        assert isinstance(self._images, Tensor)
-        if device.type == "cuda" and self._images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
-            self._images = self._images.to(device)
-        images = self._images
-        for index, flips in order:
-            yield images.index_select(0, torch.from_numpy(index).to(images.device)), index, flips
-
-    def _from_workers(self, order: Order, device: torch.device) -> Decoded:
+    def _decoded(self, order: Order, device: torch.device) -> Decoded:
+        if isinstance(self._images, Tensor):
+            if device.type == "cuda" and self._images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+                self._images = self._images.to(device)
+            images = self._images
+            for rows, flips in order:
+                index = torch.from_numpy(rows)
+                found = images.index_select(0, index.to(images.device))
+                yield found, index, None if flips is None else torch.from_numpy(flips)
+            return
+        # Each item of `order` is a batch; with a generator of its own the loader draws nothing from torch's global one.
         loader = DataLoader(
-            self._images, batch_size=None, sampler=order, num_workers=self.config.num_workers, collate_fn=_as_it_is,
-            pin_memory=device.type == "cuda", worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else it draws from torch's global one
+            self._images, sampler=order, batch_size=None, num_workers=self.config.num_workers,
+            pin_memory=device.type == "cuda", worker_init_fn=_start_worker, generator=torch.Generator(),
         )  # fmt: skip
         for item in loader:
             if isinstance(item, DataError):
                 raise item
-            images, used, faults, flips = item
-            self.skipped += [fault for fault in faults if fault not in self.skipped]
-            yield images, used, flips
+            found, index, faults, mirrored = item
+            self.skipped += sorted({(row, reason) for row, reason in faults} - set(self.skipped))
+            yield found, index, mirrored

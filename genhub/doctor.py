@@ -10,24 +10,27 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from genhub.manifest import genhub_version
-from genhub.registry import FORMATS, KINDS, all_plugins, load_all
+from genhub.registry import KINDS, all_plugins, load_all
 
 
 def diagnose() -> dict[str, Any]:
     """Facts for a bug report; `problems` lists what is wrong."""
     versions, problems = installed_versions()
-    devices, fault = _devices()
-    problems += [fault] if fault else []
     problems += all_plugins()[1]
-    for group in [*KINDS.values(), FORMATS]:
+    for group in KINDS.values():
         problems += load_all(group)[1]
+    try:
+        devices = _devices()
+    except Exception as error:  # a damaged torch is what a doctor is asked about
+        devices = []
+        problems.append(f"torch can't be used: {type(error).__name__}: {error}")
     return {
         "genhub": genhub_version(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "devices": devices,
         "versions": versions,
-        "problems": list(dict.fromkeys(problems)),
+        "problems": problems,
     }
 
 
@@ -41,19 +44,16 @@ def installed_versions() -> tuple[dict[str, str], list[str]]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            problems.append(f"{name}: not installed; {tested} is needed: pip install '{requirement}'")
-        else:
-            if not tested.contains(versions[name], prereleases=True):
-                problems.append(f"{name}: {versions[name]} is installed, {tested} was tested")
+            problems.append(f"{name}: not installed; pip install '{requirement}'")
+            continue
+        if not tested.contains(versions[name], prereleases=True):
+            problems.append(f"{name}: {versions[name]} is installed, {tested} was tested")
     return versions, problems
 
 
-def _devices() -> tuple[list[str], str | None]:
-    try:
-        import torch
+def _devices() -> list[str]:
+    import torch
 
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        names += ["mps"] if torch.backends.mps.is_available() else []
-        return [*names, f"cpu, {torch.get_num_threads()} threads"], None
-    except Exception as error:  # a damaged torch is what a doctor is asked about
-        return [], f"torch: can't be used: {type(error).__name__}: {error}"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    return [*names, f"cpu with {torch.get_num_threads()} threads"]

@@ -2,76 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Entry = tuple[int, str, dict[str, float]]
+"""(step, phase, values)"""
 
-class Window:
-    """The losses since the last log line. They stay on the device until someone asks: no step waits for them."""
 
-    def __init__(self) -> None:
+class RunLog:
+    """The losses since the last line, metrics.jsonl, the clock, and what the console shows.
+
+    Losses stay on the device until a line is due: no step waits for them. Only the main process (`writes`) has files.
+    """
+
+    def __init__(self, file: Path, total: int, batch_size: int, start: int, writes: bool) -> None:
+        self.entries: list[Entry] = []
+        """The window since the last line, as far as `fetch` has brought it over; a checkpoint keeps it."""
+        self.seconds_before = 0.0
+        """Training time of earlier parts of the run."""
         self._waiting: list[tuple[int, str, dict[str, Tensor]]] = []
-        self.entries: list[tuple[int, str, dict[str, float]]] = []
-        """(step, phase, values) for every phase that ran; `fetch` brings it up to date."""
+        self._batch_size = batch_size
+        self._clock = self._lap = time.perf_counter()
+        self._lap_step = start
+        self._stream = _without_lines_after(start, file) if writes else None
+        self.progress = Progress(total, start, shown=writes)
 
     def add(self, step: int, phase: str, values: Mapping[str, Tensor]) -> None:
         self._waiting.append((step, phase, {key: value.detach() for key, value in values.items()}))
 
     def fetch(self) -> None:
-        """Bring the waiting values over in one copy."""
+        """Bring the waiting values over, in one copy."""
         tensors = [value.float().reshape(()) for _, _, values in self._waiting for value in values.values()]
-        if not tensors:
-            return
-        numbers = iter(torch.stack(tensors).tolist())
-        self.entries += [(step, phase, {key: next(numbers) for key in values}) for step, phase, values in self._waiting]
+        if tensors:
+            numbers = iter(torch.stack(tensors).tolist())
+            self.entries += [(step, phase, {key: next(numbers) for key in values}) for step, phase, values in self._waiting]
         self._waiting = []
 
     def first_not_finite(self) -> tuple[int, str, str, float] | None:
-        """(step, phase, key, value) of the first value that is NaN or infinite."""
-        for step, phase, values in self.entries:
-            for key, value in values.items():
-                if not math.isfinite(value):
-                    return step, phase, key, value
-        return None
+        """(step, phase, key, value) of the first fetched value that is NaN or infinite."""
+        each = ((step, phase, key, value) for step, phase, values in self.entries for key, value in values.items())
+        return next((entry for entry in each if not math.isfinite(entry[3])), None)
 
     def means(self) -> dict[str, float]:
-        """`phase/key` to the mean over `entries`."""
-        sums: dict[str, list[float]] = {}
+        """`phase/key` to its mean over the window."""
+        lists: dict[str, list[float]] = {}
         for _, phase, values in self.entries:
             for key, value in values.items():
-                sums.setdefault(f"{phase}/{key}", []).append(value)
-        return {name: math.fsum(values) / len(values) for name, values in sums.items()}
+                lists.setdefault(f"{phase}/{key}", []).append(value)
+        return {name: math.fsum(values) / len(values) for name, values in lists.items()}
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all parts of an interrupted run; previews and saves don't count."""
+        return self.seconds_before + time.perf_counter() - self._clock
 
-class MetricsFile:
-    """metrics.jsonl: one JSON object a log step. A resumed run first drops the lines that its checkpoint hasn't seen."""
+    @contextlib.contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        gone = time.perf_counter() - started
+        self._clock, self._lap = self._clock + gone, self._lap + gone
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        lines = path.read_text().splitlines(keepends=True) if resume_step and path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, path)
-        self._stream = path.open("a", buffering=1)
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(values) + "\n")
+    def line(self, step: int, values: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, float]:
+        """Write a line of metrics.jsonl and show the losses; returns all values."""
+        now = time.perf_counter()
+        speed = (step - self._lap_step) * self._batch_size / max(now - self._lap, 1e-9)
+        self._lap, self._lap_step = now, step
+        everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
+        if self._stream:
+            self._stream.write(json.dumps({"step": step, **everything}) + "\n")
+        shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
+        self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
+        return everything
 
     def close(self) -> None:
-        self._stream.close()
+        self.progress.close()
+        if self._stream:
+            self._stream.close()
+
+
+def _without_lines_after(step: int, file: Path) -> Any:
+    """metrics.jsonl open for more lines; a resumed run first drops those that its checkpoint hasn't seen."""
+    lines = file.read_text().splitlines(keepends=True) if step and file.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, file)
+    return file.open("a", buffering=1)
 
 
 class Progress:
-    """Tells how far a long piece of work is: a bar on a terminal, a line at each `report` elsewhere."""
+    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         self.total, self.unit, self.shown = total, unit, shown
@@ -81,9 +112,8 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn(),
-                       TextColumn("{task.description}"))  # fmt: skip
-            self._bar = Bar(*columns)
+            count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")
+            self._bar = Bar(count, BarColumn(), TimeRemainingColumn(), text)
             self._bar.start()
             self._task = self._bar.add_task("", total=total, completed=done)
 
@@ -104,15 +134,15 @@ class Progress:
             self._bar.stop()
 
 
+def main_process() -> bool:
+    """Whether this is a launcher's first process; known before torch.distributed is set up."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Print a line, once however many processes a launcher started."""
     if main_process():
         print(text, flush=True)
-
-
-def main_process() -> bool:
-    """Whether this is the launcher's first process; known before torch.distributed is set up."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def warn(text: str) -> None:
@@ -129,9 +159,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def metrics_text(means: Mapping[str, float], images_per_second: float, names: Sequence[str] = ("loss",)) -> str:
-    """The values worth a glance: each phase's loss and the speed."""
-    shown = [f"{name} {value:.4g}" for name, value in means.items() if name.rpartition("/")[2] in names]
-    return "  ".join([*shown, f"{images_per_second:,.0f} images/s"])

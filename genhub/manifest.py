@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +48,7 @@ class Manifest(Section):
     data: DataSpec | None = None
     """What the model was trained on."""
     step: NonNegativeInt = 0
-    files: dict[str, FileEntry] = {}
+    files: dict[str, FileEntry] = {}  # noqa: RUF012
     """Every file beside this one, by its path in the folder."""
     checksum: str = ""
     """SHA-256 of this manifest without the checksum."""
@@ -134,7 +135,7 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
     """
-    faults = []
+    faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
             read_manifest(folder).verify(folder)
@@ -155,11 +156,9 @@ def find_checkpoint(path: Path) -> Path:
     try:
         if not path.exists():
             raise CheckpointError(f"{path}: no such folder (a run, a checkpoint, or a folder that diffusers saved)")
-        if (path / FILE).is_file() or foreign_format(path):
-            return path
-        folder, _ = newest_whole(path)
+        folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
     except OSError as error:
-        raise CheckpointError(f"{str(path):.200}: {error.strerror}") from error
+        raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
     if folder is None:
         raise CheckpointError(
             f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)"
@@ -186,17 +185,19 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     Raises:
         CheckpointError: damaged, its Config is not valid, or its plugin is not installed.
     """
-    if not (folder / FILE).is_file():
-        return _read_foreign(folder, cls)
-    manifest = read_manifest(folder)
-    plugin = manifest.plugin
-    if cls is None and ":" in plugin.name:
-        raise CheckpointError(f"{folder}: holds a {plugin.name}, which is not registered: use its own from_pretrained")
+    needs = ""
     try:
+        if not (folder / FILE).is_file():
+            cls = cls or load_class(FORMATS, foreign_format(folder) or "")
+            return cls, cls.config_from_foreign(folder)
+        manifest = read_manifest(folder)
+        plugin = manifest.plugin
+        needs = f"this model needs '{plugin.name}' from {plugin.distribution or 'your own code'} {plugin.version}: "
         cls = cls or load_class(MODELS, plugin.name)
     except PluginError as error:
-        origin = f"'{plugin.name}' from {plugin.distribution} {plugin.version}"
-        raise CheckpointError(f"{folder}: this model needs {origin}: {error}") from error
+        raise CheckpointError(f"{folder}: {needs}{error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
+        raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
     return cls, read_config(cls, manifest, folder)
 
 
@@ -210,40 +211,38 @@ def read_config(cls: type[Any], manifest: Manifest, folder: Path) -> ModelConfig
         config: ModelConfig = cls.Config.model_validate(manifest.config)
         return config
     except ValidationError as error:
-        raise CheckpointError(f"{folder / FILE}: config.{_first_fault(error)}") from error
+        raise CheckpointError(f"{folder / FILE}: config: {_first_fault(error)}") from error
 
 
-def _read_foreign(folder: Path, cls: type[Any] | None) -> tuple[type[Any], ModelConfig]:
+def describe_folder(path: Path) -> dict[str, Any]:
+    """What a model folder holds, its files verified."""
+    folder = find_checkpoint(path)
+    _, config = read_model(folder)
+    facts: dict[str, Any] = {"folder": str(folder), "parameters": sum(map(_parameters, folder.rglob("*.safetensors")))}
+    if not (folder / FILE).is_file():
+        return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
+    manifest = read_manifest(folder)
+    manifest.verify(folder)
+    return facts | manifest.model_dump(mode="json", exclude={"checksum"})
+
+
+def _parameters(file: Path) -> int:
+    """Numbers in a file of weights, from its header alone; the trainer's part is not the model's."""
+    if file.parent.name == "trainer":
+        return 0
     try:
-        cls = cls or load_class(FORMATS, foreign_format(folder) or "")
-        return cls, cls.config_from_foreign(folder)
-    except PluginError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of any shape meets the plugin's reader
-        reason = _first_fault(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{folder}: its config can't be read: {reason}") from error
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_JSON_BYTES)))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged: {error}") from error
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_fault(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
     first = error.errors()[0]
-    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
-
-
-def weight_shapes(folder: Path) -> Iterator[tuple[int, ...]]:
-    """The shapes of a model folder's tensors, from the files' headers alone.
-
-    Raises:
-        CheckpointError: a file is not safetensors.
-    """
-    for file in sorted(folder.rglob("*.safetensors")):
-        if file.parent.name == "trainer":
-            continue
-        try:
-            with file.open("rb") as stream:
-                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_JSON_BYTES)))
-            yield from (tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{file}: damaged: {error}") from error
+    return ".".join(map(str, first["loc"])) + f": {first['msg']}"
 
 
 def genhub_version() -> str:

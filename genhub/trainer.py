@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import FrameType
@@ -28,10 +28,11 @@ from genhub.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from genhub.config import TrainerConfig
 from genhub.ema import EMA
 from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
-from genhub.logs import MetricsFile, Progress, Window, duration, metrics_text, say, warn
+from genhub.logs import RunLog, say, warn
 from genhub.manifest import checkpoints
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
 from genhub.sampling import image_grid, sample_images
@@ -51,62 +52,58 @@ class AccelerateTrainer(Trainer):
             TrainingError: a loss breaks the contract or is not finite.
             Interrupted: a signal came; the run has saved.
         """
-        config, accumulation = self.config, self.config.gradient_accumulation_steps
-        phases = list(model.phases())
+        config, phases = self.config, list(model.phases())
         check_phases(model, phases)
-        check_config(self.config)
+        check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
-        main, device = accelerator.is_main_process, accelerator.device
         folder = self._newest(accelerator)
         start = int(folder.name[5:]) if folder else 0
         if folder and start >= config.max_steps:
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return folder
-        share: dict[str, Any] = {"rank": accelerator.process_index, "world_size": accelerator.num_processes,
-                                 "accumulation": accumulation}  # fmt: skip
 
         # Networks, optimizers, averages; then the wrapped model, which all losses go through.
-        model.to(device).train()
+        model.to(accelerator.device).train()
         frozen = FrozenNetworks(model, phases)
         optimizers = build_optimizers(model, phases, config)
-        averaged = {name for phase in phases if phase.ema for name in phase.trains}
-        ema = EMA(model, config.ema, averaged) if config.ema else None
+        ema = EMA(model, config.ema, {name for p in phases if p.ema for name in p.trains}) if config.ema else None
         if config.compile:
-            for name in {name for phase in phases for name in phase.trains}:
-                getattr(model, name).compile()
+            for network in {name for phase in phases for name in phase.trains}:
+                getattr(model, network).compile()
         live = accelerator.prepare_model(model)
 
-        # A first batch through every loss; then where a stopped run was.
-        batches = data.batches(seed=self.seed, start_step=start, device=device, **share)
+        # A first batch through every loss; then back to where a stopped run was.
+        share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes,
+                 "accumulation": config.gradient_accumulation_steps}  # fmt: skip
+        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
         first = next(batches)
-        batches = chain([first], batches)
         check_losses(model, phases, first)
-        window, seconds = Window(), 0.0
+        log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
+                     writes=accelerator.is_main_process)  # fmt: skip
+        run = RunState(model, ema, optimizers, log, accelerator)
         if folder:
-            seconds = self._restore(load_state(folder), model, optimizers, ema, window, accelerator)
+            run.load(load_state(folder))
             say(f"resuming at step {start} from {folder}")
 
-        # The loop.
-        metrics = MetricsFile(self.run_dir / "metrics.jsonl", start) if main else None
-        progress = Progress(config.max_steps, start, shown=main)
-        clock = Clock(seconds, start)
+        batches = chain([first], batches)
         with StopSignal() as stop:
             for step in range(start, config.max_steps):
                 torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
-                micro_batches = [next(batches) for _ in range(accumulation)]
+                micro_batches = [next(batches) for _ in range(config.gradient_accumulation_steps)]
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
                 for phase in phases:
                     if step % phase.interval:
                         continue
                     frozen.all_but(phase)
-                    for i, batch in enumerate(micro_batches):
-                        with contextlib.nullcontext() if i + 1 == accumulation else accelerator.no_sync(live):
+                    for batch in micro_batches:
+                        last_part = batch is micro_batches[-1]
+                        with contextlib.nullcontext() if last_part else accelerator.no_sync(live):
                             losses = live(batch, phase.name)
-                            accelerator.backward(losses["loss"] / accumulation)
-                        window.add(step, phase.name, losses)
+                            accelerator.backward(losses["loss"] / len(micro_batches))
+                        log.add(step, phase.name, losses)
                     norm = optimizers[frozenset(phase.trains)].step(factor, accelerator.scaler)
                     if norm is not None and accelerator.scaler is None:  # a scaler skips infinite gradients by itself
-                        window.add(step, phase.name, {"grad_norm": norm})
+                        log.add(step, phase.name, {"grad_norm": norm})
                 if accelerator.scaler is not None:
                     accelerator.scaler.update()
                 if ema:
@@ -114,24 +111,20 @@ class AccelerateTrainer(Trainer):
 
                 done = step + 1
                 last = done == config.max_steps
-                stopping = stop.seen(accelerator, done % config.log_every == 0)
-                progress.advance(done)
+                stopping = stop.seen(accelerator, meet=done % config.log_every == 0)
+                log.progress.advance(done)
                 if done % config.log_every == 0 or last:
-                    self._log(done, window, factor, accelerator, metrics, progress, data, clock, share)
-                if config.sample_every and (done % config.sample_every == 0 or last):
-                    with clock.paused():
+                    self._log(done, log, factor, accelerator, data, share)
+                with log.clock_stopped():
+                    if config.sample_every and (done % config.sample_every == 0 or last):
                         self._preview(done, ema.current() if ema else model, accelerator)
-                if done % config.save_every == 0 or last or stopping:
-                    with clock.paused():
-                        self._check_finite(window, data, share)
-                        state = self._state(model, optimizers, ema, window, accelerator, clock.seconds)
-                        folder = self._save(done, ema.current() if ema else model, state, data, accelerator)
+                    if done % config.save_every == 0 or last or stopping:
+                        self._check_finite(log, data, share)
+                        folder = self._save(done, run, data, accelerator)
                 if stopping and not last:
-                    progress.close()
+                    log.close()
                     raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
-        progress.close()
-        if metrics:
-            metrics.close()
+        log.close()
         accelerator.end_training()
         assert folder is not None  # the last step saves
         return folder
@@ -150,7 +143,7 @@ class AccelerateTrainer(Trainer):
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_phases)],
         )
         if config.trackers:
-            accelerator.init_trackers(self.run_dir.name or "genhub")
+            accelerator.init_trackers(self.run_dir.name)
         return accelerator
 
     def _newest(self, accelerator: Accelerator) -> Path | None:
@@ -163,65 +156,26 @@ class AccelerateTrainer(Trainer):
         broadcast_object_list(found)
         return found[0]
 
-    def _restore(
-        self, state: TrainerState, model: GenerativeModel, optimizers: Mapping[frozenset[str], PhaseOptimizer],
-        ema: EMA | None, window: Window, accelerator: Accelerator,
-    ) -> float:  # fmt: skip
-        """Put everything back where the checkpoint had it; returns the seconds trained so far."""
-        model.load_state_dict(state.tensors["weights"])
-        if ema:
-            ema.model.load_state_dict(state.tensors["averages"])
-        for index, optimizer in enumerate(optimizers.values()):
-            load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state.values["scaler"])
-        window.entries = [(step, phase, values) for step, phase, values in state.values["window"]]
-        for key, now in _machine(accelerator).items():
-            if state.values["machine"][key] != now:
-                warn(f"{key} was {state.values['machine'][key]}, is {now}: the run goes on, but not bit for bit the same")
-        return float(state.values["seconds"])
-
-    def _state(
-        self, model: GenerativeModel, optimizers: Mapping[frozenset[str], PhaseOptimizer], ema: EMA | None,
-        window: Window, accelerator: Accelerator, seconds: float,
-    ) -> TrainerState:  # fmt: skip
-        tensors = {"weights": model.state_dict()}
-        if ema:
-            tensors["averages"] = ema.current().state_dict()
-        for index, optimizer in enumerate(optimizers.values()):
-            tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
-        values: dict[str, Any] = {"window": window.entries, "seconds": seconds, "machine": _machine(accelerator)}
-        if accelerator.scaler is not None:
-            values["scaler"] = accelerator.scaler.state_dict()
-        return TrainerState(tensors, values)
-
     def _log(
-        self, done: int, window: Window, factor: float, accelerator: Accelerator, metrics: MetricsFile | None,
-        progress: Progress, data: TrainingData, clock: Clock, share: Mapping[str, int],
-    ) -> None:  # fmt: skip
-        self._check_finite(window, data, share)
-        means = _mean_over_processes(window.means(), accelerator)
+        self, done: int, log: RunLog, factor: float, accelerator: Accelerator, data: TrainingData, share: Mapping[str, int]
+    ) -> None:
+        self._check_finite(log, data, share)
+        losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
-            window.entries = []
-        speed = clock.lap(done) * data.config.batch_size
-        if metrics:
-            lr = {"lr": self.config.optimizer.lr * factor}
-            epoch = done * data.config.batch_size / data.spec.num_images
-            metrics.write({"step": done, "epoch": round(epoch, 4), **means, **lr,
-                           "seconds": round(clock.seconds, 3), "images_per_second": round(speed, 1)})  # fmt: skip
-            accelerator.log(means | lr | {"images_per_second": speed}, step=done)
-            progress.report(done, metrics_text(means, speed))
+            log.entries = []
+        epoch = done * data.config.batch_size / data.spec.num_images
+        values = log.line(done, {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}, losses)
+        accelerator.log(values, step=done)
 
-    def _check_finite(self, window: Window, data: TrainingData, share: Mapping[str, int]) -> None:
-        window.fetch()
-        bad = window.first_not_finite()
+    def _check_finite(self, log: RunLog, data: TrainingData, share: Mapping[str, int]) -> None:
+        log.fetch()
+        bad = log.first_not_finite()
         if bad:
             step, phase, key, value = bad
-            rows = data.rows(seed=self.seed, step=step, **share)
-            saved = next(checkpoints(self.run_dir), None)
+            rows = [int(row) for row in data.rows(seed=self.seed, step=step, **share)]
             raise TrainingError(
-                f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {list(map(int, rows))}. "
-                f"Last good checkpoint: {saved or 'none'}. Lower trainer.optimizer.lr, or look at those images."
+                f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {rows}. Last good checkpoint: "
+                f"{next(checkpoints(self.run_dir), 'none')}. Lower trainer.optimizer.lr, or look at those images."
             )
 
     def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
@@ -230,19 +184,61 @@ class AccelerateTrainer(Trainer):
         images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
         model.train(training)
         if accelerator.is_main_process:
-            folder = self.run_dir / "samples"
-            folder.mkdir(exist_ok=True)
-            image_grid(images).save(folder / f"step-{done:06d}.png")
+            (self.run_dir / "samples").mkdir(exist_ok=True)
+            image_grid(images).save(self.run_dir / "samples" / f"step-{done:06d}.png")
 
-    def _save(
-        self, done: int, model: GenerativeModel, state: TrainerState, data: TrainingData, accelerator: Accelerator
-    ) -> Path:
+    def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
-        folder = self.run_dir / "checkpoints" / f"step-{done:06d}"
         if accelerator.is_main_process:
-            save_checkpoint(self.run_dir, done, model, state, data.spec, self.config.keep_last)
+            save_checkpoint(self.run_dir, done, run.exported, run.save(), data.spec, self.config.keep_last)
         accelerator.wait_for_everyone()
-        return folder
+        return self.run_dir / "checkpoints" / f"step-{done:06d}"
+
+
+@dataclass
+class RunState:
+    """All that changes in a run, to and from a checkpoint."""
+
+    model: GenerativeModel
+    ema: EMA | None
+    optimizers: Mapping[frozenset[str], PhaseOptimizer]
+    log: RunLog
+    accelerator: Accelerator
+
+    @property
+    def exported(self) -> GenerativeModel:
+        """The model that samples and is shared."""
+        return self.ema.current() if self.ema else self.model
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What bit-equality depends on besides the recipe."""
+        return {"threads": torch.get_num_threads(), "processes": self.accelerator.num_processes,
+                "device": self.accelerator.device.type, "torch": str(torch.__version__)}  # fmt: skip
+
+    def save(self) -> TrainerState:
+        tensors = {"weights": self.model.state_dict()}
+        if self.ema:
+            tensors["averages"] = self.ema.current().state_dict()
+        for index, optimizer in enumerate(self.optimizers.values()):
+            tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+        values = {"window": self.log.entries, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler}
+        return TrainerState(tensors, values)
+
+    def load(self, state: TrainerState) -> None:
+        self.model.load_state_dict(state.tensors["weights"])
+        if self.ema:
+            self.ema.model.load_state_dict(state.tensors["averages"])
+        for index, optimizer in enumerate(self.optimizers.values()):
+            load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state.values["scaler"])
+        self.log.entries = [(step, phase, values) for step, phase, values in state.values["window"]]
+        self.log.seconds_before = state.values["seconds"]
+        for key, now in self.machine.items():
+            if state.values["machine"][key] != now:
+                warn(f"{key} was {state.values['machine'][key]}, is {now}: the run goes on, but not bit for bit the same")
 
 
 class FrozenNetworks:
@@ -267,30 +263,6 @@ class FrozenNetworks:
         self._active = phase.trains
 
 
-class Clock:
-    """Seconds of training, over all parts of an interrupted run; previews and saves don't count."""
-
-    def __init__(self, seconds: float, step: int) -> None:
-        self._before, self._started = seconds, time.perf_counter()
-        self._lap = (step, seconds)
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.perf_counter() - self._started
-
-    def lap(self, step: int) -> float:
-        """Steps a second since the last lap."""
-        (last_step, last_seconds), now = self._lap, self.seconds
-        self._lap = (step, now)
-        return (step - last_step) / max(now - last_seconds, 1e-9)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._started += time.perf_counter() - started
-
-
 class StopSignal:
     """Remembers SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened."""
 
@@ -313,11 +285,11 @@ class StopSignal:
         self.__exit__()
         warn(f"{signal.Signals(number).name}: finishing the step and saving (once more: stop at once)")
 
-    def seen(self, accelerator: Accelerator, meeting: bool) -> bool:
+    def seen(self, accelerator: Accelerator, meet: bool) -> bool:
         """Whether to stop now. Several processes agree on it when they meet, every `log_every` steps."""
         if accelerator.num_processes == 1:
             return self.number > 0
-        if not meeting:
+        if not meet:
             return False
         highest = accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max()
         self.number = int(highest.item())
@@ -371,14 +343,3 @@ def _mean_over_processes(means: dict[str, float], accelerator: Accelerator) -> d
         return means
     tensor = torch.tensor(list(means.values()), device=accelerator.device)
     return dict(zip(means, accelerator.reduce(tensor, "mean").tolist(), strict=True))
-
-
-def _machine(accelerator: Accelerator) -> dict[str, Any]:
-    """What bit-equality depends on besides the recipe."""
-    return {
-        "threads": torch.get_num_threads(),
-        "processes": accelerator.num_processes,
-        "device": accelerator.device.type,
-        "torch": str(torch.__version__),
-    }
-

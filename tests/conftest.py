@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
 
+sys.path.insert(0, str(Path(__file__).parent))  # models.py, the tests' own third-party models
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 TINY_DDPM = {

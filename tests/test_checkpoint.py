@@ -1,0 +1,120 @@
+"""Folders: written whole or not at all, checked before use, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import models
+import pytest
+import torch
+
+import genhub
+from genhub import checkpoint
+
+
+def make(cls=models.Pair) -> models.Pair:
+    torch.manual_seed(0)
+    return cls(cls.Config(sample_shape=(1, 4, 4), num_classes=10)).eval()
+
+
+def draw(model) -> torch.Tensor:
+    return model.sample(3, generator=torch.Generator().manual_seed(1))
+
+
+def test_save_and_load_in_another_process_draws_the_same_bits(tiny, tmp_path):
+    folder = genhub.train(tiny)
+    here = genhub.sample(folder, 2, seed=5, num_inference_steps=3)
+    code = "import genhub, sys; print(genhub.sample(sys.argv[1], 2, seed=5, num_inference_steps=3).flatten().tolist())"
+    out = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out.splitlines()[-1]) == here.flatten().tolist()
+
+
+def test_own_class_by_from_pretrained(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path / "m")
+    assert torch.equal(draw(models.Pair.from_pretrained(tmp_path / "m")), draw(model))
+    with pytest.raises(genhub.CheckpointError, match="models:Pair"):
+        genhub.load(tmp_path / "m")
+
+
+def test_save_pretrained_leaves_other_files_alone_and_replaces_its_own(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    make().save_pretrained(tmp_path)
+    make().save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["genhub.json", "model.safetensors", "notes.txt"]
+    assert json.loads((tmp_path / "genhub.json").read_text())["files"].keys() == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_damage_is_found_and_named(tmp_path, damage):
+    make().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "flip":
+        content[-7] ^= 4
+        weights.write_bytes(content)
+    elif damage == "cut":
+        weights.write_bytes(content[:-9])
+    else:
+        weights.unlink()
+    with pytest.raises(genhub.CheckpointError, match="model.safetensors: (damaged|missing)"):
+        models.Pair.from_pretrained(tmp_path)
+
+
+def test_another_models_weights_are_refused(tmp_path):
+    make().save_networks(tmp_path)
+    bigger = models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), hidden=9))
+    with pytest.raises(genhub.CheckpointError, match=r"tensors don't fit: .*generator.0.weight is \(8, 4\), the model's is \(9, 4\)"):
+        bigger.load_networks(tmp_path)
+
+
+def test_tied_weights_are_saved_and_come_back(tmp_path):
+    class Tied(models.Pair):
+        def __init__(self, config):
+            super().__init__(config)
+            self.unused = torch.nn.Linear(8, 1)
+            self.unused.weight = self.critic[2].weight
+
+    model = make(Tied)
+    model.save_pretrained(tmp_path)
+    again = Tied.from_pretrained(tmp_path)
+    assert torch.equal(again.unused.weight, model.critic[2].weight)
+    assert again.unused.weight is again.critic[2].weight
+
+
+def test_nothing_half_written_stays_when_saving_fails(tiny, monkeypatch):
+    """The disk fills up at the second checkpoint: the first stays, the message has the path."""
+    real, calls = os.replace, []
+
+    def full(source, target):
+        if "step-" in str(target):
+            calls.append(target)
+            if len(calls) == 2:
+                raise OSError(28, "No space left on device", str(target))
+        return real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", full)
+    with pytest.raises(genhub.GenhubError, match=r"step-000006: can't be saved: .*No space left on device"):
+        genhub.train(tiny)
+    folder = Path(tiny["run_dir"]) / "checkpoints"
+    assert [p.name for p in folder.iterdir()] == ["step-000003"]
+    genhub.load(folder / "step-000003")
+
+
+def test_leftovers_of_a_killed_save_are_removed(tiny):
+    leftover = Path(tiny["run_dir"]) / "checkpoints" / ".step-000003.tmp"
+    genhub.train(tiny, ["trainer.max_steps=1"])
+    leftover.mkdir(parents=True)
+    genhub.train(tiny)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_no_model_there(tmp_path, path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(genhub.CheckpointError, match="no such folder|neither a run"):
+        genhub.load(path)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genhub
+from genhub.sampling import image_grid, picture, sample_images, save_images, to_uint8
+
+
+def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:
+    torch.manual_seed(0)
+    return cls(cls.Config(sample_shape=shape, num_classes=10)).eval()
+
+
+def test_an_image_depends_on_its_seed_and_index_alone():
+    model = make()
+    ten = sample_images(model, 10, seed=3)
+    assert torch.equal(sample_images(model, 4, seed=3), ten[:4])
+    assert torch.equal(sample_images(model, 10, seed=3, batch_size=3), ten)
+    assert not torch.equal(sample_images(model, 10, seed=4), ten)
+    assert len({tuple(image.flatten().tolist()) for image in ten}) == 10
+
+
+def test_labels_are_asked_for_in_turn_or_refused():
+    images = sample_images(make(models.Labelled), 12)
+    assert images[:, 0, 0, 0].tolist() == to_uint8(torch.arange(12) % 10 / 9 * 2 - 1).tolist()
+    assert sample_images(make(models.Labelled), 3, labels=[9]).float().mean() == 255
+    with pytest.raises(genhub.InputError, match="12 is not a label of this model; it has 0 to 9"):
+        sample_images(make(models.Labelled), 2, labels=[12])
+    with pytest.raises(genhub.InputError, match="Pair is not conditional on labels"):
+        sample_images(make(), 2, labels=[1])
+
+
+def test_options_are_checked_against_the_signature():
+    assert genhub.sample(make(), 2, scale=2).shape == (2, 1, 4, 4)
+    with pytest.raises(genhub.InputError, match="--set scal: Pair has no such option; did you mean 'scale'"):
+        genhub.sample(make(), 2, scal=2)
+    with pytest.raises(genhub.InputError, match="--set scale: .* not 'big'"):
+        genhub.sample(make(), 2, scale="big")
+
+
+def test_uint8_covers_the_range():
+    values = to_uint8(torch.tensor([-1.5, -1, 0, 1, 1.5]))
+    assert values.tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_files(tmp_path: Path, channels):
+    images = torch.randint(256, (5, channels, 8, 6), dtype=torch.uint8)
+    arrays = np.load(save_images(images, tmp_path / "new" / "x.npz", [3, 4]))
+    assert np.array_equal(arrays["images"], images.permute(0, 2, 3, 1).numpy())
+    assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
+    folder = save_images(images, tmp_path / "folder")
+    files = sorted(folder.iterdir())
+    assert [f.name for f in files] == [f"{i:06d}.png" for i in range(5)]
+    with Image.open(files[2]) as image:
+        assert np.array_equal(np.asarray(image), np.asarray(picture(images[2])))
+        assert image.size == (6, 8)
+    save_images(images, tmp_path / "grid.png")
+    with pytest.raises(genhub.InputError, match=r"give x.png \(a grid\), x.npz"):
+        save_images(images, tmp_path / "x.jpg")
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(genhub.InputError, match="--out"):
+        save_images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), tmp_path / "file" / "x.png")
+
+
+def test_grid_holds_every_image_in_order():
+    images = torch.arange(6, dtype=torch.uint8).mul(40).view(6, 1, 1, 1).expand(6, 1, 64, 64)
+    grid = np.asarray(image_grid(images, columns=3))
+    assert grid.shape == (2 * 66 + 2, 3 * 66 + 2)
+    assert [grid[2 + 66 * (i // 3) + 30, 2 + 66 * (i % 3) + 30] for i in range(6)] == [0, 40, 80, 120, 160, 200]
