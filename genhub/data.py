@@ -46,9 +46,10 @@ Batch = dict[str, Tensor]
 
 CPU = torch.device("cpu")
 IN_MEMORY_BYTES, SURVEYED, CHUNK = 2**30, 1000, 32
+DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 Pixels = NDArray[np.uint8]  # (c, h, w)
@@ -77,11 +78,22 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with; asked late, as all of its plugins are imported."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def _image_suffixes() -> set[str]:
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
 def _open(raw: Any) -> Image.Image:
     content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)
     if content is None and path is None:
         raise ValueError("there is no image")
-    return Image.open(path if content is None else BytesIO(content), formats=FORMATS)
+    return Image.open(path if content is None else BytesIO(content), formats=_formats())
 
 
 def _as_chw(array: Pixels) -> Pixels:
@@ -151,25 +163,16 @@ def _find(config: DataConfig) -> _Source:
     name, path = config.name, Path(config.name).expanduser()
     if name == "digits":
         return _digits(config)
-    if path.is_dir():
+    if name and path.is_dir():
         return _folder(path, config)
-    files = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True))  # noqa: PTH207
+    files = [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
     kinds = sorted({Path(file).suffix for file in files})
     if kinds in ([".parquet"], [".arrow"]):
         return _table(config, lambda datasets: datasets.load_dataset(kinds[0][1:], data_files=files))
     if kinds:
         raise DataError(f"data.name: {name}: give a folder, .parquet or .arrow files, not {', '.join(kinds)}")
-    local = name.count("/") > 1 or name[:1] in "./~" or set("*?[") & set(name)
-    local = local or path.suffix.lower() in _suffixes() | {
-        ".parquet",
-        ".arrow",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".csv",
-        ".json",
-        ".npz",
-    }
+    local = name.count("/") > 1 or name[:1] in "./~" or bool(set("*?[") & set(name))
+    local = local or path.suffix.lower() in DATA_SUFFIXES | _image_suffixes()
     if not local and (path.parent == Path() or not path.parent.is_dir()):
         return _table(config, lambda datasets: datasets.load_dataset(name, revision=config.revision))
     while not path.parent.is_dir():
@@ -177,10 +180,6 @@ def _find(config: DataConfig) -> _Source:
     close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     hint = f"; did you mean '{path.with_name(close[0])}'?" if close else ""
     raise DataError(f"data.name: no such folder or file: {name}{hint}")
-
-
-def _suffixes() -> set[str]:
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def _digits(config: DataConfig) -> _Source:
@@ -203,7 +202,7 @@ def _folder(path: Path, config: DataConfig) -> _Source:
     for kind in ("parquet", "arrow"):
         if any(file.suffix == f".{kind}" for file in files):
             return _table(config, lambda datasets: datasets.load_dataset(kind, data_dir=str(path)))  # noqa: B023
-    suffixes = _suffixes()
+    suffixes = _image_suffixes()
     files = [file for file in files if file.suffix.lower() in suffixes]
     if not files:
         raise DataError(f"data.name: no images, parquet or arrow files in {path}")
@@ -254,8 +253,9 @@ def _table(config: DataConfig, load: Callable[[Any], Any]) -> _Source:
     try:
         found = load(datasets)
     except Exception as error:  # whatever its readers and the network raise
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
-        raise DataError(f"data.name: {config.name}: {_first_line(error.__cause__ or error)}{hint}") from error
+        raise DataError(f"data.name: {config.name}: {_first_line(cause or error)}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     parts = _parts({split: len(rows) for split, rows in splits.items()}, config)
     chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
@@ -284,7 +284,7 @@ def _image_rows(table: Any, config: DataConfig) -> Any:
     if isinstance(kind, Array2D | Array3D):
         if kind.dtype != "uint8":
             raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255")
-        return table.with_format("numpy", columns=[name])
+        return table.with_format("numpy", columns=[name], dtype=np.uint8)
     if not isinstance(kind, Image | dict) and kind != Value("binary"):  # perhaps images that are not marked as such
         fault = f"'{name}' holds no images" if name else "no column is marked as images"
         raise DataError(f"data.image_column: {fault}; the columns: {', '.join(table.column_names)}")
@@ -407,6 +407,11 @@ def load_data(config: DataConfig) -> ImageData:
     # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     source = _find(config)
+    for key, had in (
+        [("image_column", "image"), ("label_column", "label")] if isinstance(source.rows, np.ndarray) else []
+    ):
+        if getattr(config, key) not in (None, had):
+            raise DataError(f"data.{key}: {config.name} is no table; its only columns are image and label")
     if not len(source.rows):
         raise DataError(f"data.name: {config.name} has no images in split {config.split}")
     reader, labels, faults = _Reader(source, config), source.labels, Faults()
