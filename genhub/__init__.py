@@ -8,36 +8,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from genhub.config import ModelConfig, PositiveInt, Section, TrainerConfig
-    from genhub.errors import (
-        CheckpointError,
-        DataError,
-        GenhubError,
-        InputError,
-        Interrupted,
-        PluginError,
-        RecipeError,
-        TrainingError,
-    )
-    from genhub.interfaces import (
-        Autoencoder,
-        Batch,
-        Denoiser,
-        DenoisingStep,
-        GenerativeModel,
-        Generators,
-        Likelihood,
-        Phase,
-        Scheduler,
-        Trainer,
-        TrainingData,
-        load_strictly,
-        save_tensors,
-    )
-    from genhub.recipe import Recipe, read_recipe
-    from genhub.registry import load_scheduler, scheduler_names
-    from genhub.run import load, sample, train
+if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export is told
+    from genhub.config import ModelConfig as ModelConfig
+    from genhub.config import PositiveInt as PositiveInt
+    from genhub.config import Section as Section
+    from genhub.config import TrainerConfig as TrainerConfig
+    from genhub.errors import CheckpointError as CheckpointError
+    from genhub.errors import DataError as DataError
+    from genhub.errors import GenhubError as GenhubError
+    from genhub.errors import InputError as InputError
+    from genhub.errors import Interrupted as Interrupted
+    from genhub.errors import PluginError as PluginError
+    from genhub.errors import RecipeError as RecipeError
+    from genhub.errors import TrainingError as TrainingError
+    from genhub.interfaces import Autoencoder as Autoencoder
+    from genhub.interfaces import Batch as Batch
+    from genhub.interfaces import Denoiser as Denoiser
+    from genhub.interfaces import DenoisingStep as DenoisingStep
+    from genhub.interfaces import GenerativeModel as GenerativeModel
+    from genhub.interfaces import Generators as Generators
+    from genhub.interfaces import Likelihood as Likelihood
+    from genhub.interfaces import Phase as Phase
+    from genhub.interfaces import Scheduler as Scheduler
+    from genhub.interfaces import Trainer as Trainer
+    from genhub.interfaces import TrainingData as TrainingData
+    from genhub.interfaces import load_strictly as load_strictly
+    from genhub.interfaces import save_tensors as save_tensors
+    from genhub.recipe import Recipe as Recipe
+    from genhub.recipe import read_recipe as read_recipe
+    from genhub.registry import load_scheduler as load_scheduler
+    from genhub.registry import scheduler_names as scheduler_names
+    from genhub.run import load as load
+    from genhub.run import sample as sample
+    from genhub.run import train as train
 
 _MODULES = {
     "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
@@ -51,7 +54,7 @@ _MODULES = {
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_WHERE)  # noqa: PLE0605
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

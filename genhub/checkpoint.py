@@ -66,7 +66,7 @@ def save_model(model: GenerativeModel, path: Path) -> None:
             write_manifest(model, folder)
             for name in [*read_manifest(folder).files, FILE]:  # the manifest last: it vouches for the others
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(folder / name, path / name)
+                (folder / name).replace(path / name)
 
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
@@ -98,15 +98,14 @@ def load_model(
         CheckpointError: the folder is not there, is damaged, or needs a plugin that is not installed.
     """
     folder = find_checkpoint(path)
-    if (folder / FILE).is_file():
-        manifest = read_manifest(folder)
-        manifest.verify(folder)
-        if model_class is not None:  # the caller's own class, registered or not
-            model = model_class(read_config(model_class, manifest, folder))
-            model.load_networks(folder)
-            return model.to(device or "cpu").eval()
-    cls, config = read_model(folder)
-    model = cls(config)
+    own = (folder / FILE).is_file()
+    if own:
+        read_manifest(folder).verify(folder)
+    if own and model_class is not None:  # the caller's own class, registered or not
+        config = read_config(model_class, read_manifest(folder), folder)
+    else:
+        model_class, config = read_model(folder)
+    model = model_class(config)
     model.load_networks(folder)
     return model.to(device or "cpu").eval()
 
@@ -137,7 +136,7 @@ def save_checkpoint(
             _sync(temporary)
             if folder.exists():  # damaged, or it would have been resumed from
                 shutil.rmtree(folder)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
             _sync_one(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -155,7 +154,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """
     for leftover in (run_dir / "checkpoints").glob(".step-*.tmp"):
         shutil.rmtree(leftover)
-    faults = []
+    faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
             read_manifest(folder).verify(folder)

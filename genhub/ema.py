@@ -22,7 +22,7 @@ class EMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._live = model
         names = [name for name, _ in model.named_parameters() if name.split(".")[0] in networks]
-        live, averages = dict(model.named_parameters()), dict(self.model.named_parameters())
+        live, averages = model.state_dict(keep_vars=True), self.model.state_dict(keep_vars=True)
         self._pairs = [live[name] for name in names], [averages[name] for name in names]
         averaged = set(names)
         self._copied = [name for name in model.state_dict() if name not in averaged]  # buffers, and networks not averaged

@@ -1,22 +1,22 @@
 """What a model, a noise schedule and a trainer are. A new model is one class that derives from `GenerativeModel`.
 
-    class Mean(GenerativeModel):
-        class Config(ModelConfig):
-            hidden: int = 64
+class Mean(GenerativeModel):
+    class Config(ModelConfig):
+        hidden: int = 64
 
-        def __init__(self, config):
-            super().__init__(config)
-            self.net = build(config)                      # networks are child modules; their names are used in phases
+    def __init__(self, config):
+        super().__init__(config)
+        self.net = build(config)                      # networks are child modules; their names are used in phases
 
-        def phases(self):
-            return [Phase("fit", self.loss, trains=("net",))]
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("net",))]
 
-        def loss(self, batch):                            # {"images": (b, c, h, w) in [-1, 1], ...} -> {"loss": scalar, ...}
-            return {"loss": (self.net(batch["images"]) - batch["images"]).square().mean()}
+    def loss(self, batch):                            # {"images": (b, c, h, w) in [-1, 1], ...} -> {"loss": scalar, ...}
+        return {"loss": (self.net(batch["images"]) - batch["images"]).square().mean()}
 
-        def sample(self, n, *, labels=None, generator=None):
-            ...                                           # (n, c, h, w) in [-1, 1]
-"""  # noqa: E501
+    def sample(self, n, *, labels=None, generator=None):
+        ...                                           # (n, c, h, w) in [-1, 1]
+"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from genhub.errors import CheckpointError
 Batch = Mapping[str, Tensor]
 """What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64."""
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Generators = torch.Generator | list[torch.Generator] | None
 """Where a sampler's randomness comes from: one generator for all images, or one an image, as in diffusers' pipelines."""
 
 
@@ -100,7 +100,7 @@ class GenerativeModel(nn.Module, ABC):
     def _phases(self) -> dict[str, Phase]:
         return {phase.name: phase for phase in self.phases()}
 
-    @final
+    @final  # type: ignore[misc]  # torch declares it as an attribute
     def forward(self, batch: Batch, phase: str) -> Mapping[str, Tensor]:
         """The named phase's losses for a batch."""
         return self._phases[phase].loss(batch)

@@ -97,7 +97,7 @@ def _without_lines_after(step: int, file: Path) -> Any:
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     temporary = file.with_suffix(".tmp")
     temporary.write_text("".join(kept))
-    os.replace(temporary, file)
+    temporary.replace(file)
     return file.open("a", buffering=1)
 
 

@@ -134,7 +134,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
     for key in ("model", "data", "trainer"):
         if not isinstance(content.setdefault(key, {}), dict):
             where.fault((key,), f"must be a section of keys, not {_shown(content[key])}")
-    where.raise_faults()
+            where.raise_faults()
     model, trainer = content["model"], {"name": "accelerate"} | content["trainer"]
     init_from = model.pop("from", None)
     for section, group, values in [("trainer", TRAINERS, trainer), ("model", MODELS, model)]:

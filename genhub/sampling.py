@@ -20,7 +20,7 @@ from genhub.seeds import seed_for
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SAMPLE_STREAM = 1
+SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
 
@@ -156,4 +156,3 @@ def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) 
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror or error}") from error
     return out
-

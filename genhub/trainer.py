@@ -157,7 +157,13 @@ class AccelerateTrainer(Trainer):
         return found[0]
 
     def _log(
-        self, done: int, log: RunLog, factor: float, accelerator: Accelerator, data: TrainingData, share: Mapping[str, int]
+        self,
+        done: int,
+        log: RunLog,
+        factor: float,
+        accelerator: Accelerator,
+        data: TrainingData,
+        share: Mapping[str, int],
     ) -> None:
         self._check_finite(log, data, share)
         losses = _mean_over_processes(log.means(), accelerator)
@@ -307,7 +313,9 @@ def check_config(config: TrainerConfig) -> None:
     available = [str(tracker) for tracker in get_available_trackers()]
     for tracker in config.trackers:
         if tracker not in LOGGER_TYPE_TO_CLASS:
-            raise RecipeError(f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}")
+            raise RecipeError(
+                f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}"
+            )
         if tracker not in available:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
 

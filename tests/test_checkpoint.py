@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import genhub
-from genhub import checkpoint
 
 
 def make(cls=models.Pair) -> models.Pair:
@@ -68,7 +67,9 @@ def test_damage_is_found_and_named(tmp_path, damage):
 def test_another_models_weights_are_refused(tmp_path):
     make().save_networks(tmp_path)
     bigger = models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), hidden=9))
-    with pytest.raises(genhub.CheckpointError, match=r"tensors don't fit: .*generator.0.weight is \(8, 4\), the model's is \(9, 4\)"):
+    with pytest.raises(
+        genhub.CheckpointError, match=r"tensors don't fit: .*generator.0.weight is \(8, 4\), the model's is \(9, 4\)"
+    ):
         bigger.load_networks(tmp_path)
 
 
@@ -97,7 +98,7 @@ def test_nothing_half_written_stays_when_saving_fails(tiny, monkeypatch):
                 raise OSError(28, "No space left on device", str(target))
         return real(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(genhub.GenhubError, match=r"step-000006: can't be saved: .*No space left on device"):
         genhub.train(tiny)
     folder = Path(tiny["run_dir"]) / "checkpoints"

@@ -40,9 +40,11 @@ class Exact(torch.nn.Module):
         variance = a**2 * self.std**2 + b**2
         clean = self.mean + a * self.std**2 / variance * (x - a * self.mean)  # E[x_0 | x_t]
         noise = (x - a * clean) / b
-        return ({"epsilon": noise, "sample": clean, "v_prediction": a * noise - b * clean}[
-            model.config.scheduler.prediction_type
-        ],)
+        return (
+            {"epsilon": noise, "sample": clean, "v_prediction": a * noise - b * clean}[
+                model.config.scheduler.prediction_type
+            ],
+        )
 
 
 # The forward process, section 2
@@ -69,10 +71,16 @@ def test_closed_form_is_diffusers_own(schedule):
     images, noise = torch.rand(16, 1, 8, 8), torch.randn(16, 1, 8, 8)
     timesteps = torch.randint(1000, (16,))
     torch.testing.assert_close(
-        model.add_noise(images, noise, timesteps), model.scheduler.add_noise(images, noise, timesteps), atol=1e-5, rtol=1e-4
+        model.add_noise(images, noise, timesteps),
+        model.scheduler.add_noise(images, noise, timesteps),
+        atol=1e-5,
+        rtol=1e-4,
     )
     torch.testing.assert_close(
-        model.add_noise(noise, -images, timesteps), model.scheduler.get_velocity(images, noise, timesteps), atol=1e-5, rtol=1e-4
+        model.add_noise(noise, -images, timesteps),
+        model.scheduler.get_velocity(images, noise, timesteps),
+        atol=1e-5,
+        rtol=1e-4,
     )
 
 
@@ -93,7 +101,9 @@ def test_posterior_is_eq_6_and_7():
     scheduler.set_timesteps(1000)
     n, t, x0, xt = 40_000, 300, 0.4, -0.9
     a, previous, beta = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[t - 1], scheduler.betas[t]
-    step = scheduler.step(torch.full((n, 1, 1, 1), x0), t, torch.full((n, 1, 1, 1), xt), generator=torch.Generator().manual_seed(0))
+    step = scheduler.step(
+        torch.full((n, 1, 1, 1), x0), t, torch.full((n, 1, 1, 1), xt), generator=torch.Generator().manual_seed(0)
+    )
     mean = previous.sqrt() * beta / (1 - a) * x0 + (1 - beta).sqrt() * (1 - previous) / (1 - a) * xt
     variance = beta * (1 - previous) / (1 - a)
     assert step.prev_sample.mean() == pytest.approx(mean.item(), abs=4 * math.sqrt(variance / n))
@@ -122,7 +132,9 @@ def test_min_snr_weights_the_error_in_the_image_alike(prediction):
     images, noise, error = torch.zeros(4, 1, 8, 8), torch.randn(4, 1, 8, 8), 0.1
     noisy = model.add_noise(images, noise, timesteps)
     # the prediction that implies x_0 = images + error for this x_t
-    implied = (noisy - model.signal_scale[timesteps].view(-1, 1, 1, 1) * (images + error)) / model.noise_scale[timesteps].view(-1, 1, 1, 1)
+    implied = (noisy - model.signal_scale[timesteps].view(-1, 1, 1, 1) * (images + error)) / model.noise_scale[
+        timesteps
+    ].view(-1, 1, 1, 1)
     difference = model.target(images + error, implied, timesteps) - model.target(images, noise, timesteps)
     weighted = model.min_snr_weight(timesteps) * difference.square().mean((1, 2, 3))
     torch.testing.assert_close(weighted, model.snr[timesteps].clamp(max=5) * error**2, rtol=1e-3, atol=1e-7)
@@ -191,7 +203,9 @@ def test_plain_diffusers_opens_and_draws_the_same(tmp_path: Path):
     model.save_pretrained(tmp_path / "model")
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "model")
     pipeline.set_progress_bar_config(disable=True)
-    theirs = pipeline(batch_size=2, generator=torch.Generator().manual_seed(3), num_inference_steps=10, output_type="pt").images
+    theirs = pipeline(
+        batch_size=2, generator=torch.Generator().manual_seed(3), num_inference_steps=10, output_type="pt"
+    ).images
     ours = model.sample(2, generator=torch.Generator().manual_seed(3), scheduler="ddpm", num_inference_steps=10)
     torch.testing.assert_close(theirs.cpu(), ours / 2 + 0.5, atol=1e-5, rtol=0)
 

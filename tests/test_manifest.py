@@ -76,9 +76,7 @@ json_values = st.recursive(
 
 
 @given(key=st.sampled_from([*Manifest.model_fields, "surprise"]), value=json_values)
-def test_any_json_in_any_place_is_answered(
-    tmp_path_factory: pytest.TempPathFactory, key: str, value: object
-) -> None:
+def test_any_json_in_any_place_is_answered(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
     folder = tmp_path_factory.getbasetemp() / "any"
     write(folder)
     content = json.loads((folder / FILE).read_text()) | {key: value}
@@ -89,7 +87,9 @@ def test_any_json_in_any_place_is_answered(
         pass
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"a": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"a": "\\ud800"}']
+)
 def test_files_that_are_no_manifest(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(CheckpointError, match=FILE):

@@ -98,8 +98,8 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         "r.yaml:2: trainer.ema.xyz: unknown key; known: decay, every",
     ),
     "plugin's key": (
-        "model:\n  name: ddpm\n  unet:\n    layers: 1\n    act_fn: relu\n  los_weighting: none\n",
-        "r.yaml:4: model.unet.layers: unknown key; did you mean 'layers_per_block'?\n"
+        "model:\n  name: ddpm\n  unet:\n    layer_per_block: 1\n    act_fn: relu\n  los_weighting: none\n",
+        "r.yaml:4: model.unet.layer_per_block: unknown key; did you mean 'layers_per_block'?\n"
         "r.yaml:6: model.los_weighting: unknown key; did you mean 'loss_weighting'?",
     ),
     "type": (DDPM + "trainer: {max_steps: ten}\n", "r.yaml:2: trainer.max_steps: must be a valid integer, not 'ten'"),
@@ -221,7 +221,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "half a surrogate": (DDPM + 'run_dir: "\\ud800"\n', "r.yaml:2: run_dir: has a character that can't be written: '\\ud800'"),
     "deep": (DDPM + "a: " + "[" * 50 + "]" * 50, "r.yaml:2: a: nested deeper than 32 levels"),
     "very deep": ("a: " + "[" * 5000, "r.yaml: nested deeper than 32 levels"),
-    "deep mapping": ("".join(" " * i + "a:\n" for i in range(300)), "r.yaml: nested deeper than 32 levels"),
+    "deep mapping": ("".join(" " * i + "a:\n" for i in range(100)), "r.yaml:1: a: nested deeper than 32 levels"),
     "large": (DDPM + "#" * 10_000_000, "r.yaml: larger than 131072 bytes; is it a recipe?"),
 }  # fmt: skip
 
@@ -258,7 +258,6 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
     locked = tmp_path / "locked.yaml"
     locked.write_text(DDPM)
     locked.chmod(0)
-    os.mkfifo(tmp_path / "pipe")
     cases = {
         "digits-dppm": "digits-dppm: no such recipe file or shipped recipe; did you mean 'digits-ddpm'?",
         str(tmp_path / "digit.yaml"): f"did you mean '{tmp_path}/digits.yaml'?",
@@ -267,7 +266,6 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
         str(tmp_path): f"{tmp_path}: Is a directory; a recipe is a text file",
         "": "Is a directory",
         "x" * 5000: "File name too long",
-        str(tmp_path / "pipe"): "not a file",
     } | ({} if os.geteuid() == 0 else {str(locked): f"{locked}: Permission denied"})
     for path, message in cases.items():
         with pytest.raises(RecipeError) as caught:
@@ -347,7 +345,7 @@ def test_an_override_goes_into_a_section_that_is_null_or_left_out(tmp_path: Path
         ("seed=*a", "command line: seed: value:1: '*a': aliases are not allowed; write the value out"),
         ("seed=!!python/name:os.system", "command line: seed: value:1: '!!python/name:os.system': tags are not allowed; write the value alone"),
         ("run_dir=\ud800", "command line: run_dir: value:1: not a text: it has the character 0xd800"),
-        ("a" + ".a" * 99 + "=1", "command line: a: nested deeper than 32 levels"),
+        ("a" + ".a" * 99 + "=1", f"{DIGITS}: a: nested deeper than 32 levels"),
     ],
 )  # fmt: skip
 def test_a_fault_in_an_override_is_told_in_one_line(override: str, message: str) -> None:
@@ -365,14 +363,18 @@ scalars = st.one_of(
     st.sampled_from(["ddpm", "no", "1e-4", "adam", "auto", "digits", "8", "os:getcwd"]),
 )
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
 )
 CONTENTS = [yaml.safe_load(file.read_text()) for file in SHIPPED]
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def key_paths(content: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    inner = [p for key, value in content.items() for p in key_paths(value, (*path, key))] if isinstance(content, dict) else []
+    inner = (
+        [p for key, value in content.items() for p in key_paths(value, (*path, key))] if isinstance(content, dict) else []
+    )
     return [path, *inner] if path else inner
 
 
@@ -534,6 +536,15 @@ def test_from_a_folder_that_diffusers_saved(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(f"model: {{name: 'models:Pair', from: {saved}}}\n")
     with pytest.raises(RecipeError, match="model.from"):
         read_recipe(tmp_path / "other.yaml")
+
+
+def test_a_recipe_may_come_through_a_pipe() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m genhub recipe check <(echo 'model: {{name: dppm}}')"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "1: model.name: no model is called 'dppm'; did you mean 'ddpm'?" in done.stderr
 
 
 # What is imported, in real processes

@@ -10,13 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import genhub
-
-import models
 
 WEIGHTS = ("trainer/weights", "trainer/averages", "trainer/optimizer-0")
 
@@ -122,7 +121,15 @@ def test_train_on_from_a_checkpoint(tiny, tmp_path):
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
 
 
-@pytest.mark.parametrize("keys", [pytest.param({"compile": True}, marks=pytest.mark.slow), {"mixed_precision": "bf16"}, {"ema": None}, {"max_grad_norm": None}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+        {"mixed_precision": "bf16"},
+        {"ema": None},
+        {"max_grad_norm": None},
+    ],
+)
 def test_options_of_the_loop(tiny, keys):
     if keys.get("compile") and sys.platform != "linux":
         pytest.skip("torch.compile needs a C++ compiler at hand")
@@ -137,7 +144,14 @@ def test_lr_follows_the_schedule(tiny):
     tiny["trainer"] |= {"log_every": 1, "lr_scheduler": {"name": "linear", "warmup_steps": 2, "final_ratio": 0.5},
                         "optimizer": {"lr": 1.0e-3}}  # fmt: skip
     genhub.train(tiny)
-    assert [round(m["lr"], 6) for m in metrics(Path(tiny["run_dir"]))] == [0.0005, 0.001, 0.001, 0.000875, 0.00075, 0.000625]
+    assert [round(m["lr"], 6) for m in metrics(Path(tiny["run_dir"]))] == [
+        0.0005,
+        0.001,
+        0.001,
+        0.000875,
+        0.00075,
+        0.000625,
+    ]
 
 
 # Stopping

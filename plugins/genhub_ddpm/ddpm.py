@@ -52,7 +52,7 @@ class ScheduleConfig(Section):
     num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
     """T, the number of noise levels."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: the cosine of Nichol & Dhariwal 2021."""
+    """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: Nichol & Dhariwal 2021."""
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     prediction_type: PredictionType = "v_prediction"
@@ -155,7 +155,7 @@ class DDPM(GenerativeModel):
 
     # Sampling (algorithm 2, or any registered scheduler)
 
-    def sample(
+    def sample(  # type: ignore[override]  # the options of this model, in place of any
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: str | None = None,
         num_inference_steps: int | None = None, eta: float | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
@@ -235,7 +235,8 @@ class DDPM(GenerativeModel):
     def save_networks(self, path: Path) -> None:
         from diffusers import DDPMPipeline
 
-        DDPMPipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
+        pipeline: Any = DDPMPipeline
+        pipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
 
     def load_networks(self, path: Path) -> None:
         unet = path / "unet" if (path / "unet").is_dir() else path
@@ -262,7 +263,8 @@ def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[s
 def _noise(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
     from diffusers.utils.torch_utils import randn_tensor
 
-    return randn_tensor(shape, generator=generator, device=device)
+    noise: Tensor = randn_tensor(shape, generator=generator, device=device)
+    return noise
 
 
 def _read(file: Path) -> dict[str, Any]:

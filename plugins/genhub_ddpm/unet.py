@@ -55,7 +55,12 @@ class UNetConfig(Section):
             if width % groups:
                 near = max(groups, round(width / groups) * groups)
                 raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {groups}; {near} does")
-            if self.add_attention and self.attention_head_dim and width % self.attention_head_dim and width == self.block_out_channels[-1]:
+            if (
+                self.add_attention
+                and self.attention_head_dim
+                and width % self.attention_head_dim
+                and width == self.block_out_channels[-1]
+            ):
                 raise ValueError(f"attention_head_dim: {self.attention_head_dim} does not divide {width} channels")
         for name in ("down_block_types", "up_block_types"):
             types, levels = getattr(self, name), len(self.block_out_channels)
@@ -78,7 +83,7 @@ class UNetConfig(Section):
                 )
 
     def build(self, sample_shape: tuple[int, int, int]) -> nn.Module:
-        from diffusers import UNet2DModel
+        import diffusers
 
         channels, height, width = sample_shape
         plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
@@ -86,7 +91,8 @@ class UNetConfig(Section):
         up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
         options = self.model_dump() | {"down_block_types": down, "up_block_types": up}
         size = height if height == width else (height, width)
-        unet: nn.Module = UNet2DModel(sample_size=size, in_channels=channels, out_channels=channels, **options)
+        network: Any = diffusers.UNet2DModel
+        unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=channels, **options)
         return unet
 
     @classmethod
