@@ -45,7 +45,11 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
+    from genhub.doctor import installed_versions
+
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
+    for problem in installed_versions()[1]:
+        print(f"genhub: {problem}", file=sys.stderr)
     if not dry_run:
         genhub.train(read, fresh=fresh)
         return
@@ -133,7 +137,7 @@ def plugins_default(context: typer.Context, as_json: AsJson = False) -> None:
 
 @plugins.command("list")
 def plugins_list(as_json: AsJson = False) -> None:
-    """List what is installed, by name, class and distribution; nothing is imported."""
+    """List what is installed and who brought it. Nothing is imported."""
     claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
     rows = []
     for kind, group in registry.KINDS.items():

@@ -83,8 +83,7 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     """An entry for every file below a folder, but for the manifest."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
     return {
-        file.relative_to(folder).as_posix(): FileEntry(size=file.stat().st_size, sha256=file_digest(file))
-        for file in files
+        file.relative_to(folder).as_posix(): FileEntry(size=file.stat().st_size, sha256=file_digest(file)) for file in files
     }
 
 
@@ -160,9 +159,7 @@ def find_checkpoint(path: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
     if folder is None:
-        raise CheckpointError(
-            f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)"
-        )
+        raise CheckpointError(f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
     return folder
 
 

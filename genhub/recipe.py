@@ -20,7 +20,7 @@ from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_na
 
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
-MAX_DIGITS = 400
+MAX_DIGITS = 40
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 KeyPath = tuple[str | int, ...]
 S = TypeVar("S", bound=Section)
@@ -101,9 +101,7 @@ def one_line(where: str, path: KeyPath, message: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{where}{keys}: {message}")
 
 
-def read_recipe(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), run_dir: str | None = None
-) -> Recipe:
+def read_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), run_dir: str | None = None) -> Recipe:
     """A recipe from a file, a shipped recipe's name or a mapping, with `key.path=value` overrides on top.
 
     The core's own sections are checked first, without importing torch; then the model's, by importing its plugin.
@@ -336,15 +334,12 @@ class _Loader(yaml.SafeLoader):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
-        number = node.tag.endswith((":int", ":float"))
-        if node.tag not in PLAIN_TAGS or (number and re.match(r"[-+]?0\w|.*:", node.value)):
-            # YAML 1.1 has dates, octal numbers and 1:30 for 90, all of them surprises here
-            self.where.fault(path, f"{node.value}: write numbers in decimal digits, and text in quotes")
-        elif number and len(node.value) > MAX_DIGITS:
-            self.where.fault(path, f"{_shown(node.value)}: a number of {len(node.value)} digits")
-        else:
-            return self.construct_object(node)
-        return None
+        # YAML 1.1 has dates, octal numbers and 1:30 for 90, all of them surprises here
+        odd = re.match(r"[-+]?0\w|.*:", node.value) or len(node.value) > MAX_DIGITS
+        if node.tag not in PLAIN_TAGS or (odd and node.tag.endswith((":int", ":float"))):
+            hint = f"write numbers in at most {MAX_DIGITS} decimal digits, and text in quotes"
+            return self.where.fault(path, f"can't be {_shown(node.value)}; {hint}")
+        return self.construct_object(node)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -381,9 +376,7 @@ def _parse(text: str, where: Source) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         context = f"{error.context}, " if str(error.problem).startswith("but") else ""
         hint = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
-        raise RecipeError(
-            one_line(f"{where.name}:{line}", (), f"not valid YAML: {context}{error.problem}{hint}")
-        ) from error
+        raise RecipeError(one_line(f"{where.name}:{line}", (), f"not valid YAML: {context}{error.problem}{hint}")) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise RecipeError(f"{where.name}:{line}: not a text: it has the character {error.character:#x}") from error

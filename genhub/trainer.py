@@ -33,7 +33,7 @@ from genhub.ema import EMA
 from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
 from genhub.logs import RunLog, say, warn
-from genhub.manifest import checkpoints
+from genhub.manifest import checkpoints, read_manifest
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
 from genhub.sampling import image_grid, sample_images
 from genhub.seeds import seed_for
@@ -82,6 +82,7 @@ class AccelerateTrainer(Trainer):
                      writes=accelerator.is_main_process)  # fmt: skip
         run = RunState(model, ema, optimizers, log, accelerator)
         if folder:
+            check_same_data(folder, data)
             run.load(load_state(folder))
             say(f"resuming at step {start} from {folder}")
 
@@ -318,6 +319,19 @@ def check_config(config: TrainerConfig) -> None:
             )
         if tracker not in available:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
+
+
+def check_same_data(folder: Path, data: TrainingData) -> None:
+    """
+    Raises:
+        RecipeError: the images are not those that the checkpoint was trained on.
+    """
+    before = read_manifest(folder).data
+    if before is None or before.fingerprint != data.spec.fingerprint:
+        raise RecipeError(
+            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
+            f"or start a new run from these weights (model.from={folder})"
+        )
 
 
 def check_losses(model: GenerativeModel, phases: Sequence[Phase], batch: Batch) -> None:

@@ -69,7 +69,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         done = process(*verb, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "genhub: r.yaml:3: trainer.max_step: unknown key; did you mean 'max_steps'?\n"
-    assert os.listdir(tmp_path) == ["r.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
 def test_a_mistake_in_the_command_itself_is_exit_code_2() -> None:
@@ -86,6 +86,13 @@ def test_bytes_that_are_no_text_on_the_command_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+def test_training_says_which_versions_were_never_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genhub.doctor.installed_versions", lambda: ({}, ["rich: 3.0 is installed, >=15 was tested"]))
+    monkeypatch.setattr("genhub.train", lambda recipe, fresh: None, raising=False)
+    result = CliRunner().invoke(cli.app, ["train", "digits-ddpm"])
+    assert (result.exit_code, result.stderr) == (0, "genhub: rich: 3.0 is installed, >=15 was tested\n")
 
 
 def test_recipe_check_and_show(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_perfect_prediction_costs_nothing_and_means_the_image(prediction):
     target = model.target(images, noise, timesteps)
     noisy = model.add_noise(images, noise, timesteps)
     for i in range(8):
-        original = model.original(noisy[i : i + 1], target[i : i + 1], timesteps[i])
+        original = model.original(noisy[i : i + 1], target[i : i + 1], i * 100)
         torch.testing.assert_close(original, images[i : i + 1], atol=2e-3, rtol=0)
 
 
@@ -231,6 +231,20 @@ def test_genhub_opens_what_diffusers_saved(tmp_path: Path, pipeline_name):
     assert model.num_train_timesteps == (1000 if pipeline_name == "UNet2DModel" else 500)
     x = torch.randn(2, 3, 8, 16)
     assert torch.equal(model.unet(x, 7).sample, unet.eval()(x, 7).sample)
+
+
+def test_a_foreign_schedule_that_does_not_fit_is_refused(tmp_path: Path):
+    import diffusers
+
+    unet = diffusers.UNet2DModel(sample_size=8, block_out_channels=(32,), down_block_types=("DownBlock2D",),
+                                 up_block_types=("UpBlock2D",))  # fmt: skip
+    for options, message in [
+        ({"trained_betas": [0.1, 0.2]}, "betas of its own"),
+        ({"variance_type": "learned"}, "variance_type"),
+    ]:
+        diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler(**options)).save_pretrained(tmp_path)
+        with pytest.raises(genhub.CheckpointError, match=message):
+            genhub.load(tmp_path)
 
 
 def test_a_class_conditional_foreign_unet_is_refused(tmp_path: Path):

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genhub import GenhubError, Recipe, RecipeError, read_recipe
+from genhub import GenhubError, RecipeError, read_recipe
 from genhub.recipe import find_recipe, shipped_recipes
 
 SHIPPED = sorted(shipped_recipes().values())
@@ -181,9 +181,9 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         DDPM + "seed: 9223372036854775808\n",
         "r.yaml:2: seed: must be less than 9223372036854775808, not 9223372036854775808",
     ),
-    "date": (DDPM + "seed: 2020-01-31\n", "r.yaml:2: seed: 2020-01-31: write numbers in decimal digits, and text in quotes"),
-    "octal": (DDPM + "seed: 010\n", "r.yaml:2: seed: 010: write numbers in decimal digits, and text in quotes"),
-    "sexagesimal": (DDPM + "seed: 1:30\n", "r.yaml:2: seed: 1:30: write numbers in decimal digits, and text in quotes"),
+    "date": (DDPM + "seed: 2020-01-31\n", "r.yaml:2: seed: can't be '2020-01-31'; write numbers in at most 40 decimal digits, and text in quotes"),
+    "octal": (DDPM + "seed: 010\n", "r.yaml:2: seed: can't be '010'; write numbers in at most 40 decimal digits, and text in quotes"),
+    "sexagesimal": (DDPM + "seed: 1:30\n", "r.yaml:2: seed: can't be '1:30'; write numbers in at most 40 decimal digits, and text in quotes"),
     "twice": ("model: {name: ddpm}\nseed: 0\nseed: 1\n", "r.yaml:3: seed: given twice (first at r.yaml:2)"),
     "alias": ("a: &a [x, x]\nb: [*a, *a]\n", "r.yaml:2: '*a': aliases are not allowed; write the value out"),
     "tag": (
@@ -234,9 +234,8 @@ def test_a_fault_is_told_in_one_line(tmp_path: Path, name: str) -> None:
 
 def test_a_number_of_many_digits(tmp_path: Path) -> None:
     message = fault(tmp_path, DDPM + "seed: " + "9" * 100_000 + "\n")
-    assert message.startswith("r.yaml:2: seed: ")
-    assert message.endswith("a number of 100000 digits")
-    assert len(message) < 200
+    assert message.startswith("r.yaml:2: seed: can't be '999999")
+    assert message.endswith("...; write numbers in at most 40 decimal digits, and text in quotes")
 
 
 def test_all_faults_of_the_core_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -406,17 +405,17 @@ def test_an_override_equals_the_same_key_in_the_file(tmp_path: Path, path: tuple
 # Anything at all
 
 
-def answered(file: Path) -> Recipe | None:
+def answered(file: Path) -> None:
     """A recipe that is complete and reads back, or a GenhubError whose lines name the file."""
     try:
         recipe = read_recipe(file)
     except GenhubError as error:
-        assert all(line.startswith(str(file)) for line in str(error).splitlines())
-        return None
-    file.write_text(recipe.yaml())
-    again = read_recipe(file)
-    assert again == recipe
-    return recipe
+        lines = str(error).splitlines()
+    else:
+        lines = []
+        file.write_text(recipe.yaml())
+        assert read_recipe(file) == recipe
+    assert all(line.startswith(str(file)) and line.isprintable() for line in lines)
 
 
 @quick

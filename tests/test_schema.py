@@ -41,8 +41,6 @@ def test_the_schema_has_every_key_of_a_complete_recipe() -> None:
 def test_every_reference_in_the_schema_leads_somewhere() -> None:
     schema = recipe_schema()
     text = json.dumps(schema)
-    for name in schema["$defs"]:
-        assert f"#/$defs/{name}" in text
     assert text.count("#/$defs/") == sum(text.count(f'"#/$defs/{name}"') for name in schema["$defs"])
 
 

@@ -239,6 +239,20 @@ def test_a_changed_recipe_is_refused_with_the_difference(tiny):
     genhub.train(tiny, ["trainer.max_steps=7", "trainer.log_every=3"])
 
 
+def test_changed_data_is_refused(tiny, tmp_path):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(4):
+        Image.new("L", (8, 8), i * 9).save(images / f"{i}.png")
+    tiny["data"] = {"name": str(images), "batch_size": 4}
+    genhub.train(tiny, ["trainer.max_steps=3"])
+    Image.new("L", (8, 8), 200).save(images / "4.png")
+    with pytest.raises(genhub.RecipeError, match="data: the images, labels or their order have changed since"):
+        genhub.train(tiny)
+
+
 # Faults
 
 

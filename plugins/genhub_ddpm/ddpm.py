@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from genhub import (
     Batch,
@@ -101,18 +101,14 @@ class DDPM(GenerativeModel):
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)
         self.unet = config.unet.build(self.sample_shape)
-        self.scheduler = load_scheduler(config.scheduler.name)(
-            **accepted(load_scheduler(config.scheduler.name), config.scheduler.model_dump(exclude={"name"}))
-        )
+        schedule = load_scheduler(config.scheduler.name)
+        self.scheduler = schedule(**_accepted(schedule, config.scheduler.model_dump(exclude={"name"})))
         self.num_train_timesteps = config.scheduler.num_train_timesteps
-        alphas_cumprod = self.scheduler.alphas_cumprod.double()
-        tables = {"signal": alphas_cumprod.sqrt(), "noise": (1 - alphas_cumprod).sqrt()}
-        for name, table in tables.items():  # constants: they follow the device, and are not saved
-            self.register_buffer(f"{name}_scale", table.float(), persistent=False)
-        self.signal_scale: Tensor
-        self.noise_scale: Tensor
-        self.register_buffer("snr", (alphas_cumprod / (1 - alphas_cumprod)).float(), persistent=False)
-        self.snr: Tensor
+        a = self.scheduler.alphas_cumprod.double()
+        self.signal_scale, self.noise_scale, self.snr = (
+            nn.Buffer(table.float(), persistent=False)  # constants: they follow the device, and are not saved
+            for table in (a.sqrt(), (1 - a).sqrt(), a / (1 - a))
+        )
 
     # Training (algorithm 1)
 
@@ -187,27 +183,26 @@ class DDPM(GenerativeModel):
             raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
         sampler.set_timesteps(steps, device=self.device)
         eta = self.config.sampling.eta if eta is None else eta
-        options = {"generator": generator, "eta": eta, "return_dict": True}
-        options = {key: value for key, value in options.items() if key in inspect.signature(sampler.step).parameters}
-        noise = _noise((n, *self.sample_shape), generator, self.device)
-        sample = noise * sampler.init_noise_sigma
-        for index, timestep in enumerate(sampler.timesteps):
+        options = _accepted(sampler.step, {"generator": generator, "eta": eta})
+        sample = _noise((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
+        # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
+        for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
                 model_input = sampler.scale_model_input(sample, timestep)
                 prediction = self.unet(model_input, timestep, return_dict=False)[0]
-                original = self.original(model_input, prediction, timestep)
+                original = self.original(model_input, prediction, number)
                 if self.config.scheduler.prediction_type == "sample":
-                    signal, noise = self._scales(timestep)
+                    signal, noise = self._scales(number)
                     prediction = (signal * model_input - prediction) / noise
                 sample = sampler.step(prediction, timestep, sample, **options).prev_sample
-            yield DenoisingStep(index, float(timestep), sample, original)
+            yield DenoisingStep(index, number, sample, original)
 
-    def _scales(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, timestep: float) -> tuple[Tensor, Tensor]:
         """sqrt(a_t) and sqrt(1 - a_t) at a sampler's timestep, which may lie between two levels."""
-        level = timestep.round().long().clamp(0, self.num_train_timesteps - 1)
+        level = min(max(round(timestep), 0), self.num_train_timesteps - 1)
         return self.signal_scale[level], self.noise_scale[level]
 
-    def original(self, noisy: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
+    def original(self, noisy: Tensor, prediction: Tensor, timestep: float) -> Tensor:
         """The clean images that a prediction for x_t implies, (n, c, h, w) clipped to [-1, 1]."""
         signal, noise = self._scales(timestep)
         match self.config.scheduler.prediction_type:
@@ -248,6 +243,8 @@ class DDPM(GenerativeModel):
         unet_folder = path / "unet" if (path / "unet").is_dir() else path
         unet, shape = UNetConfig.from_diffusers(_read(unet_folder / "config.json"))
         saved = _read(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
+        if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
+            raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
         # diffusers' own defaults stand where its file says nothing
         schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
             key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
@@ -255,7 +252,7 @@ class DDPM(GenerativeModel):
         return DDPMConfig(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
 
 
-def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a function's signature names."""
     return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
 
