@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import PluginError as PluginError
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
+    from genhub.errors import did_you_mean as did_you_mean
     from genhub.interfaces import Autoencoder as Autoencoder
     from genhub.interfaces import Batch as Batch
     from genhub.interfaces import Denoiser as Denoiser
@@ -45,7 +46,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
 _MODULES = {
     "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
-               "TrainingError"),
+               "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "save_tensors"),
     "recipe": ("Recipe", "read_recipe"),

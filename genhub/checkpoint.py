@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genhub.config import DataSpec
-from genhub.errors import CheckpointError, GenhubError
+from genhub.errors import GenhubError, InputError
 from genhub.interfaces import GenerativeModel, save_tensors
 from genhub.manifest import (
     FILE,
@@ -28,7 +28,7 @@ from genhub.manifest import (
     describe_files,
     find_checkpoint,
     genhub_version,
-    read_config,
+    newest_whole,
     read_json,
     read_manifest,
     read_model,
@@ -98,16 +98,15 @@ def load_model(
         CheckpointError: the folder is not there, is damaged, or needs a plugin that is not installed.
     """
     folder = find_checkpoint(path)
-    own = (folder / FILE).is_file()
-    if own:
+    if (folder / FILE).is_file():
         read_manifest(folder).verify(folder)
-    if own and model_class is not None:  # the caller's own class, registered or not
-        config = read_config(model_class, read_manifest(folder), folder)
-    else:
-        model_class, config = read_model(folder)
-    model = model_class(config)
+    model_class, config = read_model(folder, model_class)
+    model: GenerativeModel = model_class(config)
     model.load_networks(folder)
-    return model.to(device or "cpu").eval()
+    try:
+        return model.to(device or "cpu").eval()
+    except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
+        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
 
 
 # Checkpoints of a run
@@ -154,16 +153,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """
     for leftover in (run_dir / "checkpoints").glob(".step-*.tmp"):
         shutil.rmtree(leftover)
-    faults: list[str] = []
-    for folder in checkpoints(run_dir):
-        try:
-            read_manifest(folder).verify(folder)
-            return folder, faults
-        except CheckpointError as error:
-            faults.append(str(error))
-    if faults:
-        raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}; --fresh starts over")
-    return None, []
+    return newest_whole(run_dir)
 
 
 def load_state(folder: Path) -> TrainerState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -48,19 +48,6 @@ class ModelConfig(Section):
     """(channels, height, width) of an image; left out: taken from the data."""
     num_classes: PositiveInt | None = None
     """How many labels there are; left out: taken from the data."""
-
-    def filled_from(self, spec: DataSpec) -> Self:
-        """This config with the data's shape and classes, validated again.
-
-        Raises:
-            ValueError: a value given in the recipe disagrees with the data.
-        """
-        for key, given, found in [("sample_shape", self.sample_shape, spec.shape),
-                                  ("num_classes", self.num_classes, spec.num_classes)]:  # fmt: skip
-            if given is not None and given != found:
-                raise ValueError(f"model.{key}: the recipe says {given}, the data ({spec.name}) has {found}")
-        values = self.model_dump() | {"sample_shape": spec.shape, "num_classes": spec.num_classes}
-        return type(self).model_validate(values)
 
 
 class DataConfig(Section):

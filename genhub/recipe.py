@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 from pydantic_core import ErrorDetails
 
-from genhub.config import DataConfig, ModelConfig, NonNegativeInt, Section, TrainerConfig
+from genhub.config import DataConfig, DataSpec, ModelConfig, NonNegativeInt, Section, TrainerConfig
 from genhub.errors import InputError, RecipeError, did_you_mean
 from genhub.manifest import find_checkpoint, read_model
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
@@ -51,6 +51,20 @@ class Recipe(_Core):
 
     def trainer_class(self) -> Any:
         return load_class(TRAINERS, self.trainer.name, self.folder)
+
+    def filled_from(self, spec: DataSpec) -> Recipe:
+        """This recipe with the model's shape and classes as the data have them, checked again.
+
+        Raises:
+            RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
+        """
+        where, values = Source("recipe and data"), self.model.model_dump()
+        for key, found in [("sample_shape", spec.shape), ("num_classes", spec.num_classes)]:
+            if values[key] not in (None, found):
+                where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
+            values[key] = found
+        where.raise_faults()
+        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain dictionaries, as it would be written in YAML."""

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from genhub.checkpoint import load_model
-from genhub.config import DataSpec
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, RecipeError
 from genhub.interfaces import GenerativeModel
@@ -55,14 +53,15 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
 
     Args:
         recipe: a file, a shipped recipe's name, a mapping, or a Recipe.
-        overrides: `key.path=value`, on top of the recipe.
+        overrides: `key.path=value`, and run_dir, go on top of a recipe that is not read yet.
         fresh: start over; the old run's folder is kept under another name.
     Returns:
         The last checkpoint's folder.
     Raises:
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
-    recipe = _recipe(recipe, overrides, run_dir)
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
     if main_process():  # the others meet it in `fit`
         _claim(run_folder, fresh)
@@ -87,35 +86,17 @@ def prepare(recipe: Recipe) -> Prepared:
         RecipeError: recipe and data don't fit together.
     """
     data = load_data(recipe.data)
-    recipe = fill(recipe, data.spec)
+    recipe = recipe.filled_from(data.spec)
     model: GenerativeModel = _build(recipe)
     if recipe.init_from is not None:
         model.load_networks(find_checkpoint(Path(recipe.init_from)))
     return Prepared(recipe, model, data)
 
 
-def fill(recipe: Recipe, spec: DataSpec) -> Recipe:
-    """The recipe with the model's shape and classes as the data have them."""
-    try:
-        config = recipe.model.filled_from(spec)
-    except ValidationError as error:
-        faults = [f"model.{'.'.join(map(str, f['loc']))}: {f['msg'].removeprefix('Value error, ')}" for f in error.errors()]
-        raise RecipeError("\n".join(fault.replace("model.: ", "model.") for fault in faults)) from error
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    return recipe.model_copy(update={"model": config})
-
-
 def _build(recipe: Recipe) -> GenerativeModel:
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: GenerativeModel = recipe.model_class()(recipe.model)
     return model
-
-
-def _recipe(recipe: RecipeLike, overrides: Sequence[str], run_dir: str | None) -> Recipe:
-    if isinstance(recipe, Recipe):
-        recipe = recipe.dump()
-    return read_recipe(recipe, overrides, run_dir)
 
 
 def describe(prepared: Prepared) -> None:

@@ -93,7 +93,7 @@ def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) 
     """
     own = {"self", "n", "labels", "generator"}
     known = [name for name in inspect.signature(model_class.sample).parameters if name not in own]
-    hints = get_type_hints(model_class.sample)
+    hints = get_type_hints(model_class.sample, include_extras=True)
     checked = {}
     for name, value in values.items():
         if name not in known:
@@ -101,7 +101,8 @@ def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) 
         try:
             checked[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            raise InputError(f"--set {name}: {error.errors()[0]['msg']}, not {value!r}") from error
+            message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
+            raise InputError(f"--set {name}: {message}, not {value!r}") from error
     return checked
 
 

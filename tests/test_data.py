@@ -122,9 +122,7 @@ def digits() -> ImageData:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.integers(1, 40), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 9), st.integers(0, 5)
-)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 9), st.integers(0, 5))
 def test_order_is_pure_and_covers_each_epoch_once(
     number: int, part: int, world: int, accumulation: int, start: int, seed: int
 ) -> None:
@@ -136,9 +134,7 @@ def test_order_is_pure_and_covers_each_epoch_once(
         rows = data.rows(seed=seed, step=step)
         torch.testing.assert_close(batch["labels"], data.labels[torch.from_numpy(rows)])  # type: ignore[index]
         ranks = [
-            data.rows(seed=seed, step=step, rank=r, world_size=world, accumulation=accumulation).reshape(
-                accumulation, -1
-            )
+            data.rows(seed=seed, step=step, rank=r, world_size=world, accumulation=accumulation).reshape(accumulation, -1)
             for r in range(world)
         ]
         np.testing.assert_array_equal(np.concatenate(ranks, axis=1).ravel(), rows)
@@ -388,9 +384,7 @@ def test_choice_of_columns(tmp_path: Path) -> None:
     assert numbers.spec.num_classes == 4
     assert numbers.spec.class_names == ()
     assert load(path, image_column="image").spec.class_names == ("even", "odd")
-    assert "'open' has no class in 2 of 4 rows, first -1 in row 1" in fault(
-        path, image_column="image", label_column="open"
-    )
+    assert "'open' has no class in 2 of 4 rows, first -1 in row 1" in fault(path, image_column="image", label_column="open")
     assert "no column 'lable'; did you mean 'label'?" in fault(path, image_column="image", label_column="lable")
     found.remove_columns(["image", "second"]).to_parquet(str(tmp_path / "none.parquet"))
     assert "no column is marked as images; the columns: label, kind" in fault(tmp_path / "none.parquet")

@@ -12,7 +12,8 @@ import genhub
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators",
     "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "Phase", "PluginError", "PositiveInt",
-    "Recipe", "RecipeError", "Scheduler", "Section", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "load",
+    "Recipe", "RecipeError", "Scheduler", "Section", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
+    "load",
     "load_scheduler", "load_strictly", "read_recipe", "sample", "save_tensors", "scheduler_names", "train",
 ]  # fmt: skip
 

@@ -23,7 +23,9 @@ from genhub import (
     Generators,
     ModelConfig,
     Phase,
+    PositiveInt,
     Section,
+    did_you_mean,
     load_scheduler,
     load_strictly,
     scheduler_names,
@@ -37,11 +39,12 @@ PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 def _registered(name: str) -> str:
     if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; known: {', '.join(scheduler_names())}")
+        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
     return name
 
 
 SchedulerName = Annotated[str, AfterValidator(_registered)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ScheduleConfig(Section):
@@ -69,8 +72,8 @@ class SamplingConfig(Section):
     """What `sample` does when not told otherwise."""
 
     scheduler: SchedulerName = "ddim"
-    num_inference_steps: int = Field(default=50, strict=True, ge=1)
-    eta: float = Field(default=1.0, ge=0, le=1)
+    num_inference_steps: PositiveInt = 50
+    eta: Share = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
 
 
@@ -152,8 +155,8 @@ class DDPM(GenerativeModel):
     # Sampling (algorithm 2, or any registered scheduler)
 
     def sample(  # type: ignore[override]  # the options of this model, in place of any
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: str | None = None,
-        num_inference_steps: int | None = None, eta: float | None = None,
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
+        num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw n images.
@@ -173,8 +176,8 @@ class DDPM(GenerativeModel):
         return step.sample.clamp(-1, 1)
 
     def denoise(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: str | None = None,
-        num_inference_steps: int | None = None, eta: float | None = None,
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
+        num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The reverse process a step at a time. Arguments as in `sample`."""
         sampler = self.sampler(scheduler)
