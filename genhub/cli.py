@@ -72,7 +72,7 @@ def sample(
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the CPU.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw images from a trained model."""
     given: dict[str, Any] = {"model": model, "n": n, "labels": _labels(labels), "seed": seed, "out": out,

@@ -115,17 +115,20 @@ def one_line(where: str, path: KeyPath, message: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{where}{keys}: {message}")
 
 
-def read_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), run_dir: str | None = None) -> Recipe:
-    """A recipe from a file, a shipped recipe's name or a mapping, with `key.path=value` overrides on top.
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+
+
+def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str | None = None) -> Recipe:
+    """A recipe from a file, a shipped recipe's name, a mapping or a Recipe, with `key.path=value` overrides on top.
 
     The core's own sections are checked first, without importing torch; then the model's, by importing its plugin.
 
     Raises:
         RecipeError: all faults found, one a line, each with file, line and key path.
     """
-    if isinstance(source, Mapping):
-        where, folder = Source("recipe"), Path.cwd()
-        content = _plain(source, (), where)
+    if isinstance(source, Recipe | Mapping):
+        where, folder = Source("recipe"), source.folder if isinstance(source, Recipe) else Path.cwd()
+        content = _plain(source.dump() if isinstance(source, Recipe) else source, (), where)
     else:
         file = find_recipe(str(source))
         where, folder = Source(str(file)), file.resolve().parent

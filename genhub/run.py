@@ -12,11 +12,11 @@ from torch import Tensor
 
 from genhub.checkpoint import load_model
 from genhub.data import ImageData, load_data
-from genhub.errors import CheckpointError, RecipeError
+from genhub.errors import InputError, RecipeError
 from genhub.interfaces import GenerativeModel
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import checkpoints, find_checkpoint
-from genhub.recipe import Recipe, parse_yaml, read_recipe, read_text
+from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 
@@ -24,8 +24,6 @@ SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_
                   "trainer.sample_every", "trainer.num_samples", "trainer.save_every", "trainer.keep_last",
                   "trainer.trackers", "trainer.device")  # fmt: skip
 """Keys that may differ when a run goes on; any other change would make it a different run."""
-
-RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,14 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
 
     Args:
         recipe: a file, a shipped recipe's name, a mapping, or a Recipe.
-        overrides: `key.path=value`, and run_dir, go on top of a recipe that is not read yet.
+        overrides: `key.path=value`, on top of the recipe.
         fresh: start over; the old run's folder is kept under another name.
     Returns:
         The last checkpoint's folder.
     Raises:
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = read_recipe(recipe, overrides, run_dir)
+    recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
     if main_process():  # the others meet it in `fit`
         _claim(run_folder, fresh)
@@ -178,6 +175,7 @@ def sample(
 
     Args:
         model: a model, or what `load` takes.
+        device: where to load it; left out: the accelerator, if there is one.
         options: the model's own, such as num_inference_steps.
     Returns:
         (n, c, h, w) uint8; image i depends on the seed and i alone.
@@ -186,14 +184,14 @@ def sample(
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device)
+        model = load(model, device=device or torch.accelerator.current_accelerator())
     options = read_options(type(model), options)
     progress = Progress(n, unit="image")
     try:
         images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
                                on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
     except ValueError as error:  # an option's value that the model refuses
-        raise CheckpointError(str(error)) from error
+        raise InputError(f"{type(model).__name__}: {error}") from error
     finally:
         progress.close()
     if out is not None:

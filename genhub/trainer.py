@@ -87,7 +87,7 @@ class AccelerateTrainer(Trainer):
             say(f"resuming at step {start} from {folder}")
 
         batches = chain([first], batches)
-        with StopSignal() as stop:
+        with contextlib.closing(log), StopSignal() as stop:
             for step in range(start, config.max_steps):
                 torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
                 micro_batches = [next(batches) for _ in range(config.gradient_accumulation_steps)]
@@ -122,11 +122,11 @@ class AccelerateTrainer(Trainer):
                     if done % config.save_every == 0 or last or stopping:
                         self._check_finite(log, data, share)
                         folder = self._save(done, run, data, accelerator)
-                if stopping and not last:
-                    log.close()
-                    raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
-        log.close()
+                if stopping:
+                    break
         accelerator.end_training()
+        if stop.number and done < config.max_steps:
+            raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves
         return folder
 

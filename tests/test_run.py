@@ -1,0 +1,85 @@
+"""What the verbs and the Python API share: from a recipe to objects, from a folder to pictures, and the facts of a dry run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import genhub
+from genhub import run
+
+
+def test_train_takes_a_recipe_object_with_overrides(tiny, tmp_path):
+    read = genhub.read_recipe(tiny)
+    folder = genhub.train(read, ["trainer.max_steps=2"], run_dir=str(tmp_path / "other"))
+    assert folder == tmp_path / "other" / "checkpoints" / "step-000002"
+
+
+def test_the_seed_decides_the_first_weights(tiny):
+    weights = [run.prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.unet.conv_in.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_estimate_counts_what_is_there(tiny):
+    tiny["model"] = {"name": "models:Pair", "hidden": 8}
+    prepared = run.prepare(genhub.read_recipe(tiny))
+    facts = run.estimate(prepared)
+    numbers = sum(p.numel() for p in prepared.model.parameters())
+    assert facts["parameters"] == numbers
+    assert facts["memory"]["weights and gradients"] == facts["memory"]["optimizer"] == 2 * 4 * numbers
+    assert facts["memory"]["averages"] == 4 * numbers
+    # at the least the batch, 16 images of 64 floats, is kept for backward
+    assert 16 * 64 * 4 <= facts["memory"]["activations"] < 100 * 16 * 64 * 4
+    assert facts["memory in all"] == sum(facts["memory"].values())
+
+
+def test_activations_grow_with_the_batch(tiny):
+    small, large = (
+        run.estimate(run.prepare(genhub.read_recipe(tiny, [f"data.batch_size={n}"])))["memory"]["activations"]
+        for n in (16, 64)
+    )
+    assert 3 < large / small < 4.5
+    halves = genhub.read_recipe(tiny, ["data.batch_size=64", "trainer.gradient_accumulation_steps=4"])
+    assert run.estimate(run.prepare(halves))["memory"]["activations"] == pytest.approx(small, rel=0.1)
+
+
+def test_left_out_images_are_listed(tiny, tmp_path, capsys):
+    for i in range(3):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    tiny["data"] = {"name": str(tmp_path), "batch_size": 2, "on_error": "skip"}
+    genhub.train(tiny, ["trainer.max_steps=1"])
+    said = capsys.readouterr().out
+    assert "3 images of 1x8x8" in said
+    assert "left out row 3: not an image of a known format" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device 'gpu': "),
+        ({"scheduler": "ddimm"}, "--set scheduler: no scheduler is called 'ddimm'; did you mean 'ddim'"),
+        ({"num_inference_steps": 0}, "--set num_inference_steps: must be greater than or equal to 1, not 0"),
+        ({"num_inference_steps": 5000}, "num_inference_steps: at most 1000, not 5000"),
+        ({"eta": -1}, "--set eta: must be greater than or equal to 0"),
+        ({"labels": [1]}, "DDPM is not conditional on labels"),
+        ({"out": "x.gif"}, "give x.png"),
+    ],
+)
+def test_what_sample_refuses(tiny, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    folder = genhub.train(tiny, ["trainer.max_steps=1"])
+    with pytest.raises(genhub.InputError, match=message):
+        genhub.sample(folder, 1, **options)
+
+
+def test_run_folder_loads_its_newest_checkpoint(tiny):
+    genhub.train(tiny)
+    model = genhub.load(tiny["run_dir"])
+    newest = genhub.load(Path(tiny["run_dir"]) / "checkpoints" / "step-000006")
+    assert torch.equal(model.unet.conv_in.weight, newest.unet.conv_in.weight)
+    assert not model.training
