@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import TrainingData as TrainingData
     from genhub.interfaces import load_strictly as load_strictly
     from genhub.interfaces import save_tensors as save_tensors
+    from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
     from genhub.registry import load_scheduler as load_scheduler
@@ -49,6 +50,7 @@ _MODULES = {
                "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "save_tensors"),
+    "manifest": ("read_json",),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
     "run": ("load", "sample", "train"),

@@ -6,13 +6,11 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from genhub import (
@@ -21,75 +19,16 @@ from genhub import (
     DenoisingStep,
     GenerativeModel,
     Generators,
-    ModelConfig,
     Phase,
     PositiveInt,
-    Section,
-    did_you_mean,
     load_scheduler,
     load_strictly,
-    scheduler_names,
+    read_json,
 )
-from genhub_ddpm.unet import UNetConfig
+from genhub_ddpm.config import DDPMConfig, ScheduleConfig, SchedulerName, Share, UNetConfig
 
 MAX_SIGMA = 157.0
 """The last noise level of the paper's linear schedule, where nothing is left of the image."""
-PredictionType = Literal["epsilon", "sample", "v_prediction"]
-
-
-def _registered(name: str) -> str:
-    if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
-    return name
-
-
-SchedulerName = Annotated[str, AfterValidator(_registered)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ScheduleConfig(Section):
-    """The forward process; the names are those of diffusers' schedulers."""
-
-    name: SchedulerName = "ddpm"
-    """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
-    num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
-    """T, the number of noise levels."""
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: Nichol & Dhariwal 2021."""
-    beta_start: float = Field(default=1e-4, gt=0, lt=1)
-    beta_end: float = Field(default=0.02, gt=0, lt=1)
-    prediction_type: PredictionType = "v_prediction"
-    """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
-    clip_sample: bool = True
-    """Samplers that can, clip their guess of the clean image to [-1, 1]."""
-    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
-    """Variance of the ancestral sampler: eq. 7 (fixed_small) or beta_t."""
-    timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
-    """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
-
-
-class SamplingConfig(Section):
-    """What `sample` does when not told otherwise."""
-
-    scheduler: SchedulerName = "ddim"
-    num_inference_steps: PositiveInt = 50
-    eta: Share = 1.0
-    """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
-
-
-class DDPMConfig(ModelConfig):
-    unet: UNetConfig = UNetConfig()
-    scheduler: ScheduleConfig = ScheduleConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    loss_weighting: Literal["none", "min_snr"] = "none"
-    """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
-    min_snr_gamma: float = Field(default=5.0, gt=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> DDPMConfig:
-        if self.sample_shape is not None:
-            self.unet.check_size(*self.sample_shape[1:])
-        return self
 
 
 class DDPM(GenerativeModel):
@@ -180,6 +119,8 @@ class DDPM(GenerativeModel):
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The reverse process a step at a time. Arguments as in `sample`."""
+        from diffusers.utils.torch_utils import randn_tensor
+
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if steps > self.num_train_timesteps:
@@ -187,7 +128,8 @@ class DDPM(GenerativeModel):
         sampler.set_timesteps(steps, device=self.device)
         eta = self.config.sampling.eta if eta is None else eta
         options = _accepted(sampler.step, {"generator": generator, "eta": eta})
-        sample = _noise((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
+        sample: Tensor = randn_tensor((n, *self.sample_shape), generator=generator, device=self.device)
+        sample = sample * sampler.init_noise_sigma
         # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
         for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
@@ -244,8 +186,8 @@ class DDPM(GenerativeModel):
     def config_from_foreign(cls, path: Path) -> DDPMConfig:
         """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
         unet_folder = path / "unet" if (path / "unet").is_dir() else path
-        unet, shape = UNetConfig.from_diffusers(_read(unet_folder / "config.json"))
-        saved = _read(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
+        unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
+        saved = read_json(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
         if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
             raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
         # diffusers' own defaults stand where its file says nothing
@@ -258,18 +200,3 @@ class DDPM(GenerativeModel):
 def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a function's signature names."""
     return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
-
-
-def _noise(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
-    from diffusers.utils.torch_utils import randn_tensor
-
-    noise: Tensor = randn_tensor(shape, generator=generator, device=device)
-    return noise
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: {error}") from error
-    return content

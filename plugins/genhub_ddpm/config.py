@@ -1,13 +1,13 @@
-"""The options of diffusers' `UNet2DModel`, checked before anything is built, and never importing diffusers to do so."""
+"""A DDPM's options, checked before anything is built, and without importing diffusers."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch import nn
 
-from genhub import CheckpointError, PositiveInt, Section
+from genhub import CheckpointError, ModelConfig, PositiveInt, Section, did_you_mean, scheduler_names
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
@@ -112,3 +112,61 @@ class UNetConfig(Section):
         defaults = {"block_out_channels": (224, 448, 672, 896), "layers_per_block": 2, "norm_num_groups": 32}
         known = {key: value for key, value in (defaults | saved).items() if key in cls.model_fields}
         return cls.model_validate(known), (saved.get("in_channels", 3), height, width)
+
+
+PredictionType = Literal["epsilon", "sample", "v_prediction"]
+
+
+def _registered(name: str) -> str:
+    if name not in scheduler_names():
+        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
+    return name
+
+
+SchedulerName = Annotated[str, AfterValidator(_registered)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ScheduleConfig(Section):
+    """The forward process; the names are those of diffusers' schedulers."""
+
+    name: SchedulerName = "ddpm"
+    """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
+    num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
+    """T, the number of noise levels."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: Nichol & Dhariwal 2021."""
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    prediction_type: PredictionType = "v_prediction"
+    """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
+    clip_sample: bool = True
+    """Samplers that can, clip their guess of the clean image to [-1, 1]."""
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    """Variance of the ancestral sampler: eq. 7 (fixed_small) or beta_t."""
+    timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
+    """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+
+
+class SamplingConfig(Section):
+    """What `sample` does when not told otherwise."""
+
+    scheduler: SchedulerName = "ddim"
+    num_inference_steps: PositiveInt = 50
+    eta: Share = 1.0
+    """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
+
+
+class DDPMConfig(ModelConfig):
+    unet: UNetConfig = UNetConfig()
+    scheduler: ScheduleConfig = ScheduleConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    loss_weighting: Literal["none", "min_snr"] = "none"
+    """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
+    min_snr_gamma: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DDPMConfig:
+        if self.sample_shape is not None:
+            self.unet.check_size(*self.sample_shape[1:])
+        return self
