@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import Trainer as Trainer
     from genhub.interfaces import TrainingData as TrainingData
     from genhub.interfaces import load_strictly as load_strictly
+    from genhub.interfaces import randn as randn
     from genhub.interfaces import save_tensors as save_tensors
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
@@ -49,7 +50,7 @@ _MODULES = {
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
                "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
-                   "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "save_tensors"),
+                   "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
     "manifest": ("read_json",),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),

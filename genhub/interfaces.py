@@ -181,6 +181,14 @@ def load_strictly(module: nn.Module, file: Path) -> None:
     module.load_state_dict(tensors)
 
 
+def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None) -> Tensor:
+    """Standard normal noise. With a list of generators, one for each of shape[0] images, an image's noise is its own
+    generator's alone; noise is drawn where the generator is, so that a CPU's draws the same on every device."""
+    if isinstance(generator, list):
+        return torch.cat([randn((1, *shape[1:]), one, device) for one in generator])
+    return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
+
+
 # Capabilities: what views, metrics and other models may ask of a model, whatever its class.
 
 

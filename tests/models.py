@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from genhub import GenerativeModel, ModelConfig, Phase
+from genhub import GenerativeModel, ModelConfig, Phase, randn
 
 
 class Pair(GenerativeModel):
@@ -47,9 +47,7 @@ class Pair(GenerativeModel):
         return {"loss": gradient.square().sum(1).mean()}
 
     def sample(self, n, *, labels=None, generator=None, scale: float = 1.0):
-        from diffusers.utils.torch_utils import randn_tensor
-
-        noise = randn_tensor((n, 4), generator=generator, device=self.device)
+        noise = randn((n, 4), generator, self.device)
         return (scale * self.generator(noise)).tanh().view(n, *self.sample_shape)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
 from genhub import CheckpointError, ModelConfig, PositiveInt, Section, did_you_mean, scheduler_names
@@ -40,18 +40,12 @@ class UNetConfig(Section):
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     attn_norm_num_groups: PositiveInt | None = None
 
-    @field_validator("block_out_channels")
-    @classmethod
-    def _channels(cls, channels: tuple[int, ...]) -> tuple[int, ...]:
-        odd = [width for width in channels if width % 2]
-        if odd:
-            raise ValueError(f"must be even, {odd[0]} is not")
-        return channels
-
     @model_validator(mode="after")
     def _arithmetic(self) -> UNetConfig:
         groups = self.norm_num_groups
         for width in self.block_out_channels:
+            if width % 2:
+                raise ValueError(f"block_out_channels: must be even, {width} is not")
             if width % groups:
                 near = max(groups, round(width / groups) * groups)
                 raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {groups}; {near} does")

@@ -23,6 +23,7 @@ from genhub import (
     PositiveInt,
     load_scheduler,
     load_strictly,
+    randn,
     read_json,
 )
 from genhub_ddpm.config import DDPMConfig, ScheduleConfig, SchedulerName, Share, UNetConfig
@@ -119,8 +120,6 @@ class DDPM(GenerativeModel):
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The reverse process a step at a time. Arguments as in `sample`."""
-        from diffusers.utils.torch_utils import randn_tensor
-
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if steps > self.num_train_timesteps:
@@ -128,8 +127,7 @@ class DDPM(GenerativeModel):
         sampler.set_timesteps(steps, device=self.device)
         eta = self.config.sampling.eta if eta is None else eta
         options = _accepted(sampler.step, {"generator": generator, "eta": eta})
-        sample: Tensor = randn_tensor((n, *self.sample_shape), generator=generator, device=self.device)
-        sample = sample * sampler.init_noise_sigma
+        sample = randn((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
         # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
         for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():

@@ -1,0 +1,32 @@
+"""The pieces of the interfaces that are code; the contract itself is held by test_trainer.py and test_checkpoint.py."""
+
+from __future__ import annotations
+
+import torch
+
+from genhub import Autoencoder, Denoiser, Likelihood, randn
+
+
+def test_noise_is_the_images_own():
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2, 3)]
+    noise = randn((3, 2, 4, 4), generators)
+    alone = randn((1, 2, 4, 4), torch.Generator().manual_seed(2))
+    assert torch.equal(noise[1:2], alone)
+    assert randn((3, 5)).shape == (3, 5)
+
+
+def test_noise_is_diffusers_own():
+    from diffusers.utils.torch_utils import randn_tensor
+
+    ours = randn((2, 3), [torch.Generator().manual_seed(seed) for seed in (1, 2)], "cpu")
+    theirs = randn_tensor((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    assert torch.equal(ours, theirs)
+
+
+def test_capabilities_are_asked_by_what_an_object_has():
+    class Coder:
+        def encode(self, images): ...
+        def decode(self, latents): ...
+
+    assert isinstance(Coder(), Autoencoder)
+    assert not isinstance(Coder(), Denoiser | Likelihood)
