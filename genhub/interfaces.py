@@ -66,7 +66,7 @@ class GenerativeModel(nn.Module, ABC):
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
-    conditions: ClassVar[tuple[str, ...]] = ()
+    conditions: tuple[str, ...] = ()
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
 
     def __init__(self, config: ModelConfig) -> None:

@@ -172,8 +172,8 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
     where.raise_faults()
     config = _model_config(model, init_from, where, folder)
     if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already
-        shape = (core.data.channels or 1, *core.data.size)
-        _check(type(config), config.model_dump() | {"sample_shape": shape}, ("model",), where)
+        stand_ins = {"sample_shape": (core.data.channels or 1, *core.data.size), "num_classes": config.num_classes or 1}
+        _check(type(config), config.model_dump() | stand_ins, ("model",), where)
     values = {name: getattr(core, name) for name in _Core.model_fields}
     return Recipe(model=config, init_from=init_from, folder=folder, **values)
 

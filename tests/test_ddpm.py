@@ -33,7 +33,7 @@ class Exact(torch.nn.Module):
         self.model, self.mean, self.std = [model], mean, std  # in a list: not a child module
         self.place = torch.nn.Parameter(torch.zeros(1))  # models are where their parameters are
 
-    def forward(self, x, timestep, return_dict=False):
+    def forward(self, x, timestep, labels=None, return_dict=False):
         model = self.model[0]
         level = torch.as_tensor(timestep).round().long().clamp(0, model.num_train_timesteps - 1)
         a, b = model.signal_scale[level].view(-1, 1, 1, 1), model.noise_scale[level].view(-1, 1, 1, 1)

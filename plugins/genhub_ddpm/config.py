@@ -76,14 +76,14 @@ class UNetConfig(Section):
                     f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
                 )
 
-    def build(self, sample_shape: tuple[int, int, int]) -> nn.Module:
+    def build(self, sample_shape: tuple[int, int, int], num_class_embeds: int | None) -> nn.Module:
         import diffusers
 
         channels, height, width = sample_shape
         plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
         down = self.down_block_types or ("DownBlock2D",) * plain + ("AttnDownBlock2D",) * self.add_attention
         up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
-        options = self.model_dump() | {"down_block_types": down, "up_block_types": up}
+        options = self.model_dump() | {"down_block_types": down, "up_block_types": up, "num_class_embeds": num_class_embeds}
         size = height if height == width else (height, width)
         network: Any = diffusers.UNet2DModel
         unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=channels, **options)
@@ -119,6 +119,7 @@ def _registered(name: str) -> str:
 
 SchedulerName = Annotated[str, AfterValidator(_registered)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(ge=0)]
 
 
 class ScheduleConfig(Section):
@@ -149,12 +150,18 @@ class SamplingConfig(Section):
     num_inference_steps: PositiveInt = 50
     eta: Share = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
+    guidance_scale: Scale = 1.0
+    """For a conditional model: 1 is the condition alone, more exaggerates it (Ho & Salimans 2022), 0 ignores it."""
 
 
 class DDPMConfig(ModelConfig):
     unet: UNetConfig = UNetConfig()
     scheduler: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
+    conditional: bool = False
+    """Learn to draw what a label asks for. Without it, labels in the data are ignored."""
+    label_dropout: Share = 0.1
+    """For a conditional model: the share of images trained on without their label, which guidance needs."""
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
     min_snr_gamma: float = Field(default=5.0, gt=0)
@@ -163,4 +170,6 @@ class DDPMConfig(ModelConfig):
     def _fits(self) -> DDPMConfig:
         if self.sample_shape is not None:
             self.unet.check_size(*self.sample_shape[1:])
+            if self.conditional and self.num_classes is None:
+                raise ValueError("conditional: needs labels, and the data has none")
         return self

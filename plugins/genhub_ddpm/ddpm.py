@@ -26,7 +26,8 @@ from genhub import (
     randn,
     read_json,
 )
-from genhub_ddpm.config import DDPMConfig, ScheduleConfig, SchedulerName, Share, UNetConfig
+from genhub_ddpm.config import DDPMConfig, Scale, ScheduleConfig, SchedulerName, Share, UNetConfig
+from genhub_ddpm.likelihood import bits_per_dimension
 
 MAX_SIGMA = 157.0
 """The last noise level of the paper's linear schedule, where nothing is left of the image."""
@@ -43,7 +44,9 @@ class DDPM(GenerativeModel):
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)
-        self.unet = config.unet.build(self.sample_shape)
+        self.conditions = ("labels",) if config.conditional else ()
+        self.no_label = config.num_classes or 0  # a conditional U-Net's last class: an image without its label
+        self.unet = config.unet.build(self.sample_shape, self.no_label + 1 if config.conditional else None)
         schedule = load_scheduler(config.scheduler.name)
         self.scheduler = schedule(**_accepted(schedule, config.scheduler.model_dump(exclude={"name"})))
         self.num_train_timesteps = config.scheduler.num_train_timesteps
@@ -63,7 +66,11 @@ class DDPM(GenerativeModel):
         images = batch["images"]
         timesteps = torch.randint(self.num_train_timesteps, images.shape[:1], device=images.device)
         noise = torch.randn_like(images)
-        prediction = self.unet(self.add_noise(images, noise, timesteps), timesteps, return_dict=False)[0]
+        labels = None
+        if self.config.conditional:
+            dropped = torch.rand(len(images), device=images.device) < self.config.label_dropout
+            labels = batch["labels"].masked_fill(dropped, self.no_label)
+        prediction = self.predict(self.add_noise(images, noise, timesteps), timesteps, labels)
         error = (prediction.float() - self.target(images, noise, timesteps)).square()
         if self.config.loss_weighting == "none":
             return {"loss": error.mean()}
@@ -83,6 +90,16 @@ class DDPM(GenerativeModel):
                 return images
         return self.add_noise(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
 
+    def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None, guidance_scale: float = 1.0) -> Tensor:
+        """What the U-Net predicts for x_t (n, c, h, w), with labels (n,); a guidance scale other than 1 moves it away from
+        the prediction without labels, or towards it (Ho & Salimans 2022, eq. 6), in one call of twice the batch."""
+        if labels is None or guidance_scale == 1:
+            prediction: Tensor = self.unet(noisy, timesteps, labels, return_dict=False)[0]
+            return prediction
+        pair = torch.cat([labels, torch.full_like(labels, self.no_label)])
+        with_label, without = self.unet(torch.cat([noisy, noisy]), timesteps, pair, return_dict=False)[0].chunk(2)
+        return torch.lerp(without, with_label, guidance_scale)
+
     def min_snr_weight(self, timesteps: Tensor) -> Tensor:
         """(n,) weights that make every prediction type's loss min(SNR, gamma) times the error in x_0."""
         snr = self.snr[timesteps]
@@ -96,7 +113,7 @@ class DDPM(GenerativeModel):
 
     def sample(  # type: ignore[override]  # the options of this model, in place of any
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
-        num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
+        num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw n images.
@@ -105,11 +122,12 @@ class DDPM(GenerativeModel):
             scheduler: a registered name; left out: the config's `sampling.scheduler`.
             num_inference_steps: 1 to num_train_timesteps.
             eta: the share of ancestral noise, for ddim.
+            guidance_scale: for a conditional model; 1 is the condition alone, more exaggerates it.
             callback: is given every `DenoisingStep`.
         """
         step = None
-        for step in self.denoise(n, labels=labels, generator=generator, scheduler=scheduler,
-                                 num_inference_steps=num_inference_steps, eta=eta):  # fmt: skip
+        for step in self.denoise(n, labels=labels, generator=generator, scheduler=scheduler, eta=eta,
+                                 num_inference_steps=num_inference_steps, guidance_scale=guidance_scale):  # fmt: skip
             if callback is not None:
                 callback(step)
         assert step is not None
@@ -117,13 +135,16 @@ class DDPM(GenerativeModel):
 
     def denoise(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
-        num_inference_steps: PositiveInt | None = None, eta: Share | None = None,
+        num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The reverse process a step at a time. Arguments as in `sample`."""
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if steps > self.num_train_timesteps:
             raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
+        if self.config.conditional and labels is None:
+            raise ValueError("labels: this model draws what a label asks for; give one an image")
+        scale = self.config.sampling.guidance_scale if guidance_scale is None else guidance_scale
         sampler.set_timesteps(steps, device=self.device)
         eta = self.config.sampling.eta if eta is None else eta
         options = _accepted(sampler.step, {"generator": generator, "eta": eta})
@@ -132,7 +153,7 @@ class DDPM(GenerativeModel):
         for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
                 model_input = sampler.scale_model_input(sample, timestep)
-                prediction = self.unet(model_input, timestep, return_dict=False)[0]
+                prediction = self.predict(model_input, timestep, labels, scale)
                 original = self.original(model_input, prediction, number)
                 if self.config.scheduler.prediction_type == "sample":
                     signal, noise = self._scales(number)
@@ -167,6 +188,13 @@ class DDPM(GenerativeModel):
             signal = 1 / (1 + 1 / (self.snr.double().cpu() + MAX_SIGMA**-2))
             options["trained_betas"] = (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
         return cls.from_config(self.scheduler.config, **options)
+
+    def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
+        """(n,) an upper bound of the bits that each pixel and channel needs, eq. 5; num_train_timesteps evaluations.
+
+        batch: "images" (n, c, h, w) of 8-bit values in [-1, 1], and "labels" for a conditional model.
+        """
+        return bits_per_dimension(self, batch, generator)
 
     # Folders
 
