@@ -233,6 +233,23 @@ def test_genhub_opens_what_diffusers_saved(tmp_path: Path, pipeline_name):
     assert torch.equal(model.unet(x, 7).sample, unet.eval()(x, 7).sample)
 
 
+def test_genhub_trains_on_from_what_diffusers_saved(tiny, tmp_path: Path):
+    import diffusers
+
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 16), norm_num_groups=8, layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
+    tiny["model"] = {"from": str(tmp_path / "theirs")}
+    tiny["trainer"] |= {"max_steps": 1, "optimizer": {"lr": 1e-12}, "ema": None}
+    folder = genhub.train(tiny)
+    again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet")
+    torch.testing.assert_close(again.conv_in.weight, unet.conv_in.weight, atol=1e-6, rtol=0)
+    with pytest.raises(genhub.RecipeError, match=r"model.sample_shape: the recipe says \(1, 8, 8\), the data .* \(3, 8, 8\)"):
+        genhub.train(tiny, ["data.channels=3"], run_dir=str(tmp_path / "other"))
+
+
 def test_a_foreign_schedule_that_does_not_fit_is_refused(tmp_path: Path):
     import diffusers
 

@@ -56,6 +56,18 @@ def test_readme_names_every_sampler_and_picture():
         assert (ROOT / picture).stat().st_size > 1000
 
 
+def test_ddpm_page_runs(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "models" / "ddpm.md").read_text()
+    genhub.train(tiny, ["trainer.max_steps=1", "model.scheduler.num_train_timesteps=1000"], run_dir="runs/digits-ddpm")
+    capsys.readouterr()
+    exec(block(page, "python", "genhub.load"), {})
+    said = capsys.readouterr().out
+    assert said.startswith("[999, 899, 799, 699, 599, 499, 399, 299, 199, 99]\ntorch.Size([4, 1, 8, 8])")
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (ROOT / "docs" / "models" / picture).is_file()
+
+
 def test_contributing_example_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blur.py").write_text(block(CONTRIBUTING, "python", "class Blur"))
