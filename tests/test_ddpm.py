@@ -191,6 +191,8 @@ def test_callback_sees_every_step_and_denoise_is_a_denoiser():
 def test_too_many_steps_are_refused():
     with pytest.raises(ValueError, match="num_inference_steps: at most 1000"):
         make().sample(1, num_inference_steps=2000)
+    with pytest.raises(ValueError, match="num_inference_steps: 3 are too few for PNDMScheduler"):
+        make().sample(1, scheduler="pndm", num_inference_steps=3)
 
 
 # Folders that diffusers reads and writes
@@ -246,7 +248,9 @@ def test_genhub_trains_on_from_what_diffusers_saved(tiny, tmp_path: Path):
     folder = genhub.train(tiny)
     again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet")
     torch.testing.assert_close(again.conv_in.weight, unet.conv_in.weight, atol=1e-6, rtol=0)
-    with pytest.raises(genhub.RecipeError, match=r"model.sample_shape: the recipe says \(1, 8, 8\), the data .* \(3, 8, 8\)"):
+    with pytest.raises(
+        genhub.RecipeError, match=r"model.sample_shape: the recipe says \(1, 8, 8\), the data .* \(3, 8, 8\)"
+    ):
         genhub.train(tiny, ["data.channels=3"], run_dir=str(tmp_path / "other"))
 
 

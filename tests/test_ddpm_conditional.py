@@ -106,7 +106,7 @@ def test_labels_are_not_said_to_be_unused(tiny, capsys):
 
 def test_kl_is_torch_distributions_own():
     a, b = torch.distributions.Normal(0.3, 0.7), torch.distributions.Normal(-0.2, 1.1)
-    ours = gaussian_kl(torch.tensor(0.3), torch.tensor(0.49), torch.tensor(-0.2), torch.tensor(1.21))
+    ours = gaussian_kl(torch.tensor(0.3), torch.tensor(0.49).log(), torch.tensor(-0.2), torch.tensor(1.21).log())
     torch.testing.assert_close(ours, torch.distributions.kl_divergence(a, b))
 
 
@@ -133,6 +133,62 @@ def test_the_bound_of_an_exact_model_is_the_datas_entropy():
         bits[variance] = model.bits_per_dimension({"images": images}, generator=generator).mean().item()
     assert entropy - 0.02 < bits["fixed_large"] < entropy + 0.2
     assert bits["fixed_small"] - bits["fixed_large"] == pytest.approx(0.41 / math.log(2), abs=0.1)
+
+
+class WithShare(torch.nn.Module):
+    """A network of one output, and a learned variance of one share of it everywhere."""
+
+    def __init__(self, network: torch.nn.Module, share: float) -> None:
+        super().__init__()
+        self.network, self.share = network, share
+
+    def forward(self, x, timestep, labels=None, return_dict=False):
+        (output,) = self.network(x, timestep, labels)
+        return (torch.cat([output, torch.full_like(output, self.share)], dim=1),)
+
+
+def test_a_learned_variance_lies_between_the_fixed_ones():
+    """Nichol & Dhariwal 2021, eq. 15: 1 is beta_t, -1 is eq. 7's, 0 their geometric mean; in the bound and in samples."""
+    images = {"images": torch.rand(4, 1, 8, 8).mul(255).round() / 127.5 - 1}
+    bits, samples = {}, {}
+    for variance, share in [("fixed_small", None), ("fixed_large", None)] + [("learned_range", s) for s in (-1, 0, 1)]:
+        model = make(scheduler={"variance_type": variance, "num_train_timesteps": 50, "beta_end": 0.3,
+                                "beta_schedule": "linear", "timestep_spacing": "leading"})  # fmt: skip
+        model.unet = Exact(model, 0.1, 0.2) if share is None else WithShare(Exact(model, 0.1, 0.2), share)
+        generator = torch.Generator().manual_seed(0)
+        bits[variance, share] = model.bits_per_dimension(images, generator=generator).mean()
+        generator = torch.Generator().manual_seed(0)
+        samples[variance, share] = model.sample(4, generator=generator, scheduler="ddpm", num_inference_steps=50)
+    torch.testing.assert_close(bits["learned_range", -1], bits["fixed_small", None])
+    torch.testing.assert_close(bits["learned_range", 1], bits["fixed_large", None])
+    assert bits["fixed_large", None] < bits["learned_range", 0] < bits["fixed_small", None]
+    torch.testing.assert_close(samples["learned_range", 1], samples["fixed_large", None], atol=0.05, rtol=0)
+
+
+def test_the_bound_trains_the_variance_alone(tiny):
+    model = make(scheduler={"variance_type": "learned_range"}, vlb_weight=1.0)
+    losses = model.loss({"images": torch.rand(8, 1, 8, 8).mul(255).round() / 127.5 - 1})
+    losses["vlb"].backward()
+    gradient = model.unet.conv_out.weight.grad
+    assert torch.isfinite(gradient).all()
+    assert gradient[0].abs().max() == 0
+    assert gradient[1].abs().max() > 0
+
+
+def test_a_learned_variance_trains_samples_with_all_and_opens_in_diffusers(tiny):
+    from diffusers import DDPMPipeline
+
+    tiny["model"]["scheduler"] = {"variance_type": "learned_range"}
+    folder = genhub.train(tiny)
+    assert "denoise/vlb" in metrics(Path(tiny["run_dir"]))[0]
+    for scheduler in genhub.scheduler_names():
+        assert genhub.sample(folder, 1, scheduler=scheduler, num_inference_steps=8).shape == (1, 1, 8, 8)
+    model, pipeline = genhub.load(folder), DDPMPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 5, "generator": torch.Generator().manual_seed(0)}
+    theirs = pipeline(batch_size=1, output_type="pt", **options).images
+    options["generator"].manual_seed(0)
+    torch.testing.assert_close(theirs, model.sample(1, scheduler="ddpm", **options) / 2 + 0.5, atol=1e-5, rtol=0)
 
 
 def test_terms_have_their_places_and_signs():

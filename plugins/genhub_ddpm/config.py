@@ -76,7 +76,7 @@ class UNetConfig(Section):
                     f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
                 )
 
-    def build(self, sample_shape: tuple[int, int, int], num_class_embeds: int | None) -> nn.Module:
+    def build(self, sample_shape: tuple[int, int, int], out_channels: int, num_class_embeds: int | None) -> nn.Module:
         import diffusers
 
         channels, height, width = sample_shape
@@ -86,7 +86,7 @@ class UNetConfig(Section):
         options = self.model_dump() | {"down_block_types": down, "up_block_types": up, "num_class_embeds": num_class_embeds}
         size = height if height == width else (height, width)
         network: Any = diffusers.UNet2DModel
-        unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=channels, **options)
+        unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=out_channels, **options)
         return unet
 
     @classmethod
@@ -137,8 +137,8 @@ class ScheduleConfig(Section):
     """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
     """Samplers that can, clip their guess of the clean image to [-1, 1]."""
-    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
-    """Variance of the ancestral sampler: eq. 7 (fixed_small) or beta_t."""
+    variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
+    """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
     """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
 
@@ -162,6 +162,8 @@ class DDPMConfig(ModelConfig):
     """Learn to draw what a label asks for. Without it, labels in the data are ignored."""
     label_dropout: Share = 0.1
     """For a conditional model: the share of images trained on without their label, which guidance needs."""
+    vlb_weight: float = Field(default=0.001, ge=0)
+    """With learned_range: the weight of the variational bound beside the simple loss (Nichol & Dhariwal 2021, eq. 16)."""
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
     min_snr_gamma: float = Field(default=5.0, gt=0)

@@ -27,7 +27,7 @@ from genhub import (
     read_json,
 )
 from genhub_ddpm.config import DDPMConfig, Scale, ScheduleConfig, SchedulerName, Share, UNetConfig
-from genhub_ddpm.likelihood import bits_per_dimension
+from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 
 MAX_SIGMA = 157.0
 """The last noise level of the paper's linear schedule, where nothing is left of the image."""
@@ -46,14 +46,16 @@ class DDPM(GenerativeModel):
         super().__init__(config)
         self.conditions = ("labels",) if config.conditional else ()
         self.no_label = config.num_classes or 0  # a conditional U-Net's last class: an image without its label
-        self.unet = config.unet.build(self.sample_shape, self.no_label + 1 if config.conditional else None)
+        self.learns_variance = config.scheduler.variance_type == "learned_range"
+        channels = self.sample_shape[0] * (2 if self.learns_variance else 1)
+        self.unet = config.unet.build(self.sample_shape, channels, self.no_label + 1 if config.conditional else None)
         schedule = load_scheduler(config.scheduler.name)
         self.scheduler = schedule(**_accepted(schedule, config.scheduler.model_dump(exclude={"name"})))
         self.num_train_timesteps = config.scheduler.num_train_timesteps
         a = self.scheduler.alphas_cumprod.double()
-        self.signal_scale, self.noise_scale, self.snr = (
+        self.signal_scale, self.noise_scale, self.snr, self.posterior_table = (
             nn.Buffer(table.float(), persistent=False)  # constants: they follow the device, and are not saved
-            for table in (a.sqrt(), (1 - a).sqrt(), a / (1 - a))
+            for table in (a.sqrt(), (1 - a).sqrt(), a / (1 - a), posterior_table(a))
         )
 
     # Training (algorithm 1)
@@ -70,16 +72,22 @@ class DDPM(GenerativeModel):
         if self.config.conditional:
             dropped = torch.rand(len(images), device=images.device) < self.config.label_dropout
             labels = batch["labels"].masked_fill(dropped, self.no_label)
-        prediction = self.predict(self.add_noise(images, noise, timesteps), timesteps, labels)
-        error = (prediction.float() - self.target(images, noise, timesteps)).square()
-        if self.config.loss_weighting == "none":
-            return {"loss": error.mean()}
-        return {"loss": (self.min_snr_weight(timesteps) * error.mean((1, 2, 3))).mean(), "mse": error.mean()}
+        noisy = self.add_noise(images, noise, timesteps)
+        output = self.predict(noisy, timesteps, labels).float()
+        error = (output[:, : images.shape[1]] - self.target(images, noise, timesteps)).square().mean((1, 2, 3))
+        losses = {"loss": error.mean()}
+        if self.config.loss_weighting == "min_snr":
+            losses = {"loss": (self.min_snr_weight(timesteps) * error).mean(), "mse": error.mean()}
+        if self.learns_variance:  # eq. 16 of Nichol & Dhariwal; the bound trains the variance alone, as there
+            output = torch.cat([output[:, : images.shape[1]].detach(), output[:, images.shape[1] :]], dim=1)
+            vlb = self.num_train_timesteps * bound_term(self, images, noisy, output, timesteps).mean() / images[0].numel()
+            losses |= {"loss": losses["loss"] + self.config.vlb_weight * vlb, "vlb": vlb}
+        return losses
 
     def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t from x_0 in one go, eq. 4. images, noise: (n, c, h, w); timesteps: (n,) int64."""
-        shape = (-1, 1, 1, 1)
-        return self.signal_scale[timesteps].view(shape) * images + self.noise_scale[timesteps].view(shape) * noise
+        signal_scale, noise_scale = self._scales(timesteps)
+        return signal_scale * images + noise_scale * noise
 
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the U-Net should predict: (n, c, h, w)."""
@@ -91,14 +99,17 @@ class DDPM(GenerativeModel):
         return self.add_noise(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None, guidance_scale: float = 1.0) -> Tensor:
-        """What the U-Net predicts for x_t (n, c, h, w), with labels (n,); a guidance scale other than 1 moves it away from
+        """The U-Net's output for x_t (n, c, h, w), with labels (n,): (n, c, h, w), or (n, 2c, h, w) with a learned variance,
+        as the share of log beta_t against eq. 7's in [-1, 1], behind. A guidance scale other than 1 moves it away from
         the prediction without labels, or towards it (Ho & Salimans 2022, eq. 6), in one call of twice the batch."""
         if labels is None or guidance_scale == 1:
             prediction: Tensor = self.unet(noisy, timesteps, labels, return_dict=False)[0]
             return prediction
         pair = torch.cat([labels, torch.full_like(labels, self.no_label)])
         with_label, without = self.unet(torch.cat([noisy, noisy]), timesteps, pair, return_dict=False)[0].chunk(2)
-        return torch.lerp(without, with_label, guidance_scale)
+        guided = torch.lerp(without, with_label, guidance_scale)
+        guided[:, noisy.shape[1] :] = with_label[:, noisy.shape[1] :]  # a learned variance is the label's own
+        return guided
 
     def min_snr_weight(self, timesteps: Tensor) -> Tensor:
         """(n,) weights that make every prediction type's loss min(SNR, gamma) times the error in x_0."""
@@ -145,29 +156,39 @@ class DDPM(GenerativeModel):
         if self.config.conditional and labels is None:
             raise ValueError("labels: this model draws what a label asks for; give one an image")
         scale = self.config.sampling.guidance_scale if guidance_scale is None else guidance_scale
-        sampler.set_timesteps(steps, device=self.device)
+        try:
+            sampler.set_timesteps(steps, device=self.device)
+        except ValueError as error:  # PNDM starts with four steps of its own
+            raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
         options = _accepted(sampler.step, {"generator": generator, "eta": eta})
+        # The others of diffusers' would drop it, some taking the first three channels for the image.
+        takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
         # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
         for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
                 model_input = sampler.scale_model_input(sample, timestep)
-                prediction = self.predict(model_input, timestep, labels, scale)
+                output = self.predict(model_input, timestep, labels, scale)
+                prediction = output[:, : sample.shape[1]]
                 original = self.original(model_input, prediction, number)
                 if self.config.scheduler.prediction_type == "sample":
                     signal, noise = self._scales(number)
                     prediction = (signal * model_input - prediction) / noise
+                if takes_variance:
+                    prediction = torch.cat([prediction, output[:, sample.shape[1] :]], dim=1)
                 sample = sampler.step(prediction, timestep, sample, **options).prev_sample
             yield DenoisingStep(index, number, sample, original)
 
-    def _scales(self, timestep: float) -> tuple[Tensor, Tensor]:
-        """sqrt(a_t) and sqrt(1 - a_t) at a sampler's timestep, which may lie between two levels."""
+    def _scales(self, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(a_t) and sqrt(1 - a_t) at levels (n,), or at a sampler's timestep, which may lie between two levels."""
+        if isinstance(timestep, Tensor):
+            return self.signal_scale[timestep].view(-1, 1, 1, 1), self.noise_scale[timestep].view(-1, 1, 1, 1)
         level = min(max(round(timestep), 0), self.num_train_timesteps - 1)
         return self.signal_scale[level], self.noise_scale[level]
 
-    def original(self, noisy: Tensor, prediction: Tensor, timestep: float) -> Tensor:
-        """The clean images that a prediction for x_t implies, (n, c, h, w) clipped to [-1, 1]."""
+    def original(self, noisy: Tensor, prediction: Tensor, timestep: float | Tensor) -> Tensor:
+        """The clean images that a prediction (n, c, h, w) for x_t implies, clipped to [-1, 1]."""
         signal, noise = self._scales(timestep)
         match self.config.scheduler.prediction_type:
             case "epsilon":

@@ -16,57 +16,55 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """The terms L_0, L_1, ..., L_T of eq. 5 in nats: (T + 1, n), each summed over an image's pixels.
+    """The terms of eq. 5 in nats: (T + 1, n), each summed over an image's pixels.
 
-    Levels are counted from 0 here, as in the code: row 0 is the discrete decoder -log p(x_0 | x_1), eq. 13; row t for
-    0 < t < T is KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)) at level t; row T is KL(q(x_T | x_0) || N(0, I)). One network
-    evaluation a level, noise drawn once a level.
+    Levels are counted from 0, as in the code. Row t < T is `bound_term` at level t, with noise drawn once a level; row T
+    is KL(q(x_T | x_0) || N(0, I)). One network evaluation a level.
     """
     images, labels = batch["images"], batch["labels"] if model.config.conditional else None
-    scheduler, last = model.scheduler, model.num_train_timesteps
     terms = []
-    for level in range(last):
+    for level in range(model.num_train_timesteps):
         timesteps = torch.full((len(images),), level, device=images.device)
         noisy = model.add_noise(images, randn(tuple(images.shape), generator, images.device), timesteps)
-        guess = model.original(noisy, model.predict(noisy, timesteps, labels), level)
-        mean, variance = posterior(model, guess, noisy, level)
-        if level == 0:
-            terms.append(-discretized_gaussian(images, mean, variance.sqrt()).sum((1, 2, 3)))
-            continue
-        true_mean, true_variance = posterior(model, images, noisy, level, small=True)
-        terms.append(gaussian_kl(true_mean, true_variance, mean, variance).sum((1, 2, 3)))
-    signal = scheduler.alphas_cumprod[-1].to(images).double()
-    prior = gaussian_kl(signal.sqrt() * images.double(), 1 - signal, torch.zeros((), dtype=torch.float64), signal**0)
-    return torch.stack([*terms, prior.sum((1, 2, 3)).float()])
+        terms.append(bound_term(model, images, noisy, model.predict(noisy, timesteps, labels).float(), timesteps))
+    signal, noise = model.signal_scale[-1], model.noise_scale[-1]
+    prior = gaussian_kl(signal * images, 2 * noise.log(), torch.zeros_like(signal), torch.zeros_like(signal))
+    return torch.stack([*terms, prior.sum((1, 2, 3))])
 
 
-def posterior(model: DDPM, images: Tensor, noisy: Tensor, level: int, small: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and variance of q(x_t-1 | x_t, x_0), eq. 6-7. With the model's guess for x_0 it is p(x_t-1 | x_t), whose
-    variance is beta_t where the schedule says fixed_large, unless `small`.
+def bound_term(model: DDPM, images: Tensor, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+    """(n,) nats an image: KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)), or -log p(x_0 | x_1), eq. 13, where t is 0.
 
-    At level 0, where eq. 7's variance is 0, both have that of level 1, as in the authors' code.
+    images, noisy: x_0 and x_t (n, c, h, w); output: the U-Net's, for x_t; timesteps: (n,).
     """
-    schedule = model.scheduler.alphas_cumprod.to(device=images.device, dtype=torch.float64)
-    a, previous = schedule[level], schedule[level - 1] if level else torch.ones_like(schedule[0])
+    guess = model.original(noisy, output[:, : images.shape[1]], timesteps)
+    of_x0, of_xt, small, large = (row[timesteps].view(-1, 1, 1, 1) for row in model.posterior_table)
+    mean = of_x0 * guess + of_xt * noisy
+    share = {"fixed_small": torch.zeros_like(small), "fixed_large": torch.ones_like(small)}.get(
+        model.config.scheduler.variance_type, (output[:, images.shape[1] :] + 1) / 2
+    )
+    log_variance = share * large + (1 - share) * small
+    kl = gaussian_kl(of_x0 * images + of_xt * noisy, small, mean, log_variance)
+    decoder = -discretized_gaussian(images, mean, (0.5 * log_variance).exp())
+    return torch.where(timesteps.view(-1, 1, 1, 1) == 0, decoder, kl).sum((1, 2, 3))
+
+
+def posterior_table(a: Tensor) -> Tensor:
+    """(4, T) of q(x_t-1 | x_t, x_0), eq. 6-7, from the cumulative alphas (T,): what its mean takes of x_0 and of x_t, the
+    log of its variance, and the log of beta_t. At level 0, where eq. 7 is 0, both have level 1's, as the authors do."""
+    previous = torch.cat([torch.ones_like(a[:1]), a[:-1]])
     beta = 1 - a / previous
-    mean = previous.sqrt() * beta / (1 - a) * images + (1 - beta).sqrt() * (1 - previous) / (1 - a) * noisy
-    if model.config.scheduler.variance_type == "fixed_large" and not small:
-        variance = beta if level else _small_variance(schedule, 1)
-    else:
-        variance = _small_variance(schedule, max(level, 1))
-    return mean, variance
+    small = (1 - previous) / (1 - a) * beta
+    small[0] = small[1]
+    large = torch.cat([small[:1], beta[1:]])
+    of_x0, of_xt = previous.sqrt() * beta / (1 - a), (1 - beta).sqrt() * (1 - previous) / (1 - a)
+    return torch.stack([of_x0, of_xt, small.log(), large.log()])
 
 
-def _small_variance(schedule: Tensor, level: int) -> Tensor:
-    """Eq. 7."""
-    a, previous = schedule[level], schedule[level - 1]
-    return (1 - previous) / (1 - a) * (1 - a / previous)
-
-
-def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
+def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
     """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, a number a dimension."""
-    ratio = variance / other_variance
-    return 0.5 * (ratio - 1 - ratio.log() + (mean - other_mean) ** 2 / other_variance)
+    ratio = log_variance - other_log_variance
+    return 0.5 * (ratio.exp() - 1 - ratio + (mean - other_mean) ** 2 / other_log_variance.exp())
 
 
 def discretized_gaussian(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -74,10 +72,10 @@ def discretized_gaussian(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     neighbours' midpoints, the outermost values taking all that is beyond them."""
     centred, half_bin = images - mean, 1 / 255
     above, below = _log_cdf((centred + half_bin) / std), _log_cdf((centred - half_bin) / std)
-    inside = above + torch.log1p(-torch.exp((below - above).clamp(max=-1e-12)))
+    inside = above + torch.log1p(-torch.exp((below - above).clamp(max=-1e-6)))
     upper = _log_cdf(-(centred - half_bin) / std)
     # In the upper tail both cdfs are 1 to the last digit: there the mirrored difference keeps its digits.
-    mirrored = upper + torch.log1p(-torch.exp((_log_cdf(-(centred + half_bin) / std) - upper).clamp(max=-1e-12)))
+    mirrored = upper + torch.log1p(-torch.exp((_log_cdf(-(centred + half_bin) / std) - upper).clamp(max=-1e-6)))
     inside = torch.where(centred > 0, mirrored, inside)
     return torch.where(images < -0.999, above, torch.where(images > 0.999, upper, inside))
 
