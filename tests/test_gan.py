@@ -1,0 +1,401 @@
+"""The GAN plugin: its losses against their formulas, its phases, and what the recipe promises."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from genhub_gan import GAN, losses
+from genhub_gan.gan import truncated
+from genhub_gan.networks import Discriminator, Generator, level_sizes
+from judge import judge
+from test_trainer import metrics, same_bits
+
+import genhub
+
+DOCS = Path(__file__).parents[1] / "docs" / "models"
+LOSSES = ["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]
+SMALL = {"latent_dim": 4, "generator": {"channels": [4, 8]}, "discriminator": {"channels": [4, 8]}}
+
+
+def make(shape=(1, 8, 8), **keys) -> GAN:
+    torch.manual_seed(0)
+    return GAN(GAN.Config.model_validate({"name": "gan", "sample_shape": shape, **SMALL, **keys}))
+
+
+def batch(shape=(1, 8, 8), n: int = 6) -> dict[str, torch.Tensor]:
+    return {"images": torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1}
+
+
+def gan(tiny: dict, **model) -> dict:
+    tiny["model"] = {"name": "gan", **SMALL, **model}
+    return tiny
+
+
+# Losses, on logits C where D = sigmoid(C)
+
+
+def log_d(logit: float) -> float:
+    return math.log(1 / (1 + math.exp(-logit)))
+
+
+REAL, FAKE = [2.0, -0.5, 0.3], [-1.5, 0.8, 0.1]
+PAIRS = list(zip(REAL, FAKE, strict=True))
+EXPECTED = {  # (discriminator, generator), a pair of images at a time
+    "minimax": (lambda r, f: -log_d(r) - log_d(-f), lambda r, f: log_d(-f)),
+    "non_saturating": (lambda r, f: -log_d(r) - log_d(-f), lambda r, f: -log_d(f)),
+    "hinge": (lambda r, f: max(0, 1 - r) + max(0, 1 + f), lambda r, f: -f),
+    "wasserstein": (lambda r, f: f - r, lambda r, f: -f),
+    "relativistic": (lambda r, f: -log_d(r - f), lambda r, f: -log_d(f - r)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_their_formulas(name):
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+    of_discriminator, of_generator = EXPECTED[name]
+    assert losses.discriminator_loss(name, real, fake).item() == pytest.approx(
+        sum(of_discriminator(*p) for p in PAIRS) / 3, abs=1e-6
+    )
+    assert losses.generator_loss(name, real, fake).item() == pytest.approx(
+        sum(of_generator(*p) for p in PAIRS) / 3, abs=1e-6
+    )
+
+
+def test_minimax_is_worth_minus_log_4_where_the_discriminator_cannot_tell():
+    """Goodfellow et al. 2014, theorem 1: V = -loss = -log 4 at D = 1/2; the generator's half of V is then -log 2."""
+    zero = torch.zeros(5)
+    assert -losses.discriminator_loss("minimax", zero, zero).item() == pytest.approx(-math.log(4))
+    assert losses.generator_loss("minimax", zero, zero).item() == pytest.approx(-math.log(2))
+
+
+def test_the_optimal_discriminator_is_the_ratio_of_densities():
+    """Proposition 1: D* = p / (p + q), found by descent for ten real and ten fake draws of three points."""
+    real, fake = torch.tensor([0] * 5 + [1] * 3 + [2] * 2), torch.tensor([0] * 1 + [1] * 3 + [2] * 6)
+    logits = torch.zeros(3, requires_grad=True)
+    for _ in range(200):
+        loss = losses.discriminator_loss("minimax", logits[real], logits[fake])
+        logits.data -= 2 * torch.autograd.grad(loss, logits)[0]
+    torch.testing.assert_close(torch.sigmoid(logits.detach()), torch.tensor([5 / 6, 3 / 6, 2 / 8]), atol=1e-4, rtol=0)
+
+
+def test_minimax_generator_saturates_and_non_saturating_does_not():
+    """Section 3: where the discriminator is sure (C = -12) only one of them has a gradient left."""
+    gradients = {}
+    for name in ("minimax", "non_saturating"):
+        fake = torch.tensor([-12.0], requires_grad=True)
+        losses.generator_loss(name, fake, fake).backward()
+        gradients[name] = fake.grad.item()
+    assert gradients["minimax"] == pytest.approx(0, abs=1e-5)
+    assert gradients["non_saturating"] == pytest.approx(-1, abs=1e-5)
+
+
+def test_relativistic_ignores_what_both_logits_share():
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+    a, b = (losses.discriminator_loss("relativistic", real + shift, fake + shift) for shift in (0, 7))
+    torch.testing.assert_close(a, b)
+
+
+# Penalties
+
+
+def test_penalties_of_a_linear_critic():
+    """C(x) = w . x has the gradient w everywhere: R1 = R2 = |w|^2, and the gradient penalty is (|w| - 1)^2."""
+    weight = torch.randn(1, 2, 3, 4, requires_grad=True)
+    critic = lambda x: (x * weight).sum((1, 2, 3))  # noqa: E731
+    real, fake = torch.randn(5, 2, 3, 4), torch.randn(5, 2, 3, 4)
+    square = weight.detach().square().sum()
+    torch.testing.assert_close(losses.squared_gradient(critic, real), square.expand(5))
+    torch.testing.assert_close(losses.zero_centred(critic, fake), square)
+    penalty = losses.one_centred(critic, real, fake)
+    torch.testing.assert_close(penalty, (square.sqrt() - 1).square())
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    torch.testing.assert_close(gradient, (2 * (1 - 1 / square.sqrt()) * weight).detach())
+    (gradient,) = torch.autograd.grad(losses.zero_centred(critic, real), weight)
+    torch.testing.assert_close(gradient, 2 * weight.detach())
+
+
+def test_gp_is_taken_between_real_and_fake():
+    """C(x) = x^2 / 2 has the gradient x: from the points' norms one sees where they lie."""
+    seen = []
+    critic = lambda x: (seen.append(x), x.square().sum((1, 2, 3)) / 2)[1]  # noqa: E731
+    real, fake = torch.ones(400, 1, 1, 1), torch.full((400, 1, 1, 1), 3.0)
+    penalty = losses.one_centred(critic, real, fake)
+    assert seen[0].min() >= 1
+    assert seen[0].max() <= 3
+    assert seen[0].mean().item() == pytest.approx(2, abs=0.15)
+    torch.testing.assert_close(penalty, (seen[0] - 1).square().mean(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["r1", "r1_r2", "gp"])
+def test_the_models_penalty_is_weighted(name):
+    model = make(penalty=name, penalty_weight=4.0)
+    torch.manual_seed(3)
+    parts = model.discriminator_loss(batch())
+    weighted = 4 * parts["gp"] if name == "gp" else 2 * sum(parts[key] for key in ("r1", "r2") if key in parts)
+    torch.testing.assert_close(parts["loss"], parts["adversarial"] + weighted)
+    assert ("r2" in parts) == (name == "r1_r2")
+
+
+def test_penalties_fit_the_loss_unless_told():
+    assert [make(loss=loss).config.used_penalty for loss in LOSSES] == ["r1", "r1", "r1", "gp", "r1_r2"]
+    assert make(loss="wasserstein").config.used_weight == 10
+    assert make().config.used_weight == 1
+    assert make().config.loss == "non_saturating"
+    assert make(penalty="r1_r2", penalty_weight=0.0).config.used_weight == 0
+
+
+def test_a_lazy_penalty_is_a_phase_as_many_times_as_heavy():
+    eager, lazy = make(penalty="r1"), make(penalty="r1", penalty_interval=4)
+    assert [phase.name for phase in eager.phases()] == ["discriminator", "generator"]
+    assert [(p.name, p.interval, p.trains, p.ema) for p in lazy.phases()] == [
+        ("discriminator", 1, ("discriminator",), False),
+        ("penalty", 4, ("discriminator",), False),
+        ("generator", 1, ("generator",), True),
+    ]
+    assert "r1" not in lazy.discriminator_loss(batch())
+    once, four_times = eager.discriminator_loss(batch()), lazy.penalty(batch())
+    torch.testing.assert_close(four_times["r1"], once["r1"])
+    torch.testing.assert_close(four_times["loss"], 4 * (once["loss"] - once["adversarial"]))
+    assert len(make(penalty="none", penalty_interval=4).phases()) == 2
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_penalties_and_losses_are_float32_under_autocast(loss):
+    model = make(loss=loss)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        parts = model.discriminator_loss(batch()) | model.generator_loss(batch())
+        penalty = model.penalty(batch())["loss"]
+    assert {value.dtype for value in [*parts.values(), penalty]} == {torch.float32}
+    if loss != "wasserstein":  # R1 at real images has nothing random in it
+        torch.testing.assert_close(losses.zero_centred(model.discriminator, batch()["images"]), model.penalty(batch())["r1"])
+
+
+# Phases
+
+
+def gradients(model: GAN) -> set[str]:
+    return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_discriminators_phases_reach_it_alone(loss):
+    for interval in (1, 3):
+        model = make(loss=loss, penalty_interval=interval)
+        model.discriminator_loss(batch())["loss"].backward()
+        assert gradients(model) == {"discriminator"}
+    model.zero_grad()
+    model.penalty(batch())["loss"].backward()
+    assert gradients(model) == {"discriminator"}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_generators_phase_reaches_it_alone(loss):
+    """With the discriminator frozen, as the trainer does it; gradients flow through it all the same."""
+    model = make(loss=loss)
+    for parameter in model.discriminator.parameters():
+        parameter.requires_grad_(False)
+    model.generator_loss(batch())["loss"].backward()
+    assert gradients(model) == {"generator"}
+
+
+def test_n_critic_and_lazy_penalty_run_on_their_steps(tiny):
+    gan(tiny, n_critic=3, penalty_interval=2)["trainer"]["log_every"] = 1
+    genhub.train(tiny)
+    lines = metrics(Path(tiny["run_dir"]))
+    assert ["generator/loss" in line for line in lines] == [True, False, False] * 2
+    assert ["penalty/r1" in line for line in lines] == [True, False] * 3
+    first = {"discriminator/loss", "discriminator/real", "discriminator/fake", "discriminator/told_apart", "generator/fake",
+             "generator/spread", "penalty/loss", "discriminator/grad_norm", "generator/grad_norm"}  # fmt: skip
+    assert first <= lines[0].keys()
+
+
+def test_two_optimizers_have_their_own_settings(tiny):
+    tiny["trainer"]["optimizers"] = {"discriminator": {"lr": 1e-12}}
+    folder = genhub.train(gan(tiny), run_dir=tiny["run_dir"])
+    from safetensors.torch import load_file
+
+    torch.manual_seed(0)
+    before = GAN(GAN.Config(sample_shape=(1, 8, 8), num_classes=10, **SMALL)).state_dict()
+    after = load_file(folder / "trainer/weights.safetensors")
+    moved = {key.split(".")[0] for key in before if not torch.allclose(before[key], after[key], atol=1e-7)}
+    assert moved == {"generator"}
+
+
+def test_the_average_is_the_generators(tiny):
+    from safetensors.torch import load_file
+
+    folder = genhub.train(gan(tiny))
+    weights, averages = (load_file(folder / f"trainer/{name}.safetensors") for name in ("weights", "averages"))
+    differ = {key.split(".")[0] for key in weights if not torch.equal(weights[key], averages[key])}
+    assert differ == {"generator"}
+
+
+def test_told_apart_and_spread_say_what_goes_wrong():
+    model = make()
+    model.discriminator.forward = lambda x, y=None: x.mean((1, 2, 3))
+    model.generator.forward = lambda z, y=None: torch.full((len(z), 1, 8, 8), -0.9)  # collapsed: one image
+    assert model.discriminator_loss({"images": torch.rand(6, 1, 8, 8)})["told_apart"] == 1
+    assert model.generator_loss(batch())["spread"] == 0
+    model.generator.forward = lambda z, y=None: batch()["images"]
+    assert model.generator_loss(batch())["spread"].item() == pytest.approx(1)
+
+
+# Runs
+
+
+@pytest.mark.parametrize("keys", [{"loss": "relativistic"}, {"loss": "wasserstein", "n_critic": 2, "penalty_interval": 2}])
+def test_resume_is_exact(tiny, tmp_path, keys):
+    gan(tiny, **keys)
+    whole = genhub.train(tiny, run_dir=str(tmp_path / "whole"))
+    genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
+    parts = genhub.train(tiny, run_dir=str(tmp_path / "parts"))
+    same_bits(whole, parts)
+    assert [m for m in metrics(tmp_path / "parts") if m["step"] != 3] == metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_in_bf16(tiny, loss):
+    gan(tiny, loss=loss)["trainer"] |= {"max_steps": 2, "mixed_precision": "bf16"}
+    folder = genhub.train(tiny)
+    assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_compiled_networks_have_their_penalties(tiny):
+    gan(tiny, loss="relativistic")["trainer"] |= {"max_steps": 2, "compile": True}
+    genhub.train(tiny)
+    assert "discriminator/r1" in metrics(Path(tiny["run_dir"]))[-1]
+
+
+def test_saved_and_loaded_it_draws_the_same_bits(tmp_path):
+    model = make().eval()
+    model.save_pretrained(tmp_path / "model")
+    again = GAN.from_pretrained(tmp_path / "model")
+    a, b = (m.sample(5, generator=torch.Generator().manual_seed(3)) for m in (model, again))
+    assert torch.equal(a, b)
+    assert again.config == model.config
+
+
+def test_sample_is_the_generators_alone_and_image_by_image():
+    model = make().eval()
+    generators = lambda: [torch.Generator().manual_seed(i) for i in range(5)]  # noqa: E731
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    a, b = model.sample(5, generator=generators()), model.sample(5, generator=generators())
+    assert torch.equal(a, b)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.testing.assert_close(model.sample(1, generator=generators()[2:3])[0], a[2], atol=1e-5, rtol=0)
+    assert a.abs().max() <= 1
+    assert (a[0] - a[1]).abs().max() > 1e-3
+
+
+def test_truncation_cuts_the_noise_off():
+    from scipy.stats import truncnorm
+
+    noise = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    cut = truncated(noise, 0.7)
+    assert cut.abs().max() <= 0.7
+    assert cut.std().item() == pytest.approx(truncnorm(-0.7, 0.7).std(), rel=0.02)
+    assert torch.equal(cut.argsort(), noise.argsort()) or (cut[noise.argsort()].diff() >= 0).all()
+    torch.testing.assert_close(truncated(noise, 9.0), noise, atol=1e-4, rtol=0)
+    model = make().eval()
+    wide, narrow = (model.sample(200, generator=torch.Generator().manual_seed(1), truncation=t) for t in (None, 0.2))
+    assert narrow.std(0).mean() < 0.5 * wide.std(0).mean()
+
+
+def test_truncation_is_checked(tmp_path):
+    make().save_pretrained(tmp_path / "m")
+    with pytest.raises(genhub.InputError, match="--set truncation: must be greater than 0"):
+        genhub.sample(tmp_path / "m", 2, truncation=0)
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 12, 20), (1, 7, 5), (2, 9, 33), (1, 1, 1), (3, 1, 6)]
+)
+def test_any_size(shape):
+    model = GAN(GAN.Config(sample_shape=shape, loss="relativistic"))
+    assert model.sample(2).shape == (2, *shape)
+    model.discriminator_loss(batch(shape, 2))["loss"].backward()
+    model.generator_loss(batch(shape, 2))["loss"].backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_sizes_and_default_widths():
+    assert level_sizes(7, 5, 3) == [(7, 5), (4, 3), (2, 2)]
+    widths = make().config.generator.model_copy(update={"channels": None}).widths
+    assert widths((1, 8, 8)) == (32, 64)
+    assert widths((1, 28, 28)) == (32, 64, 128)
+    assert widths((3, 256, 300)) == (32, 64, 128, 256, 256, 256, 256)[:7]
+    assert widths((1, 4, 4)) == (32,)
+
+
+def test_residual_branches_start_at_zero():
+    """So a discriminator twice as deep starts as the same function."""
+    torch.manual_seed(0)
+    shallow = Discriminator((1, 8, 8), (4, 8), 1)
+    deep = Discriminator((1, 8, 8), (4, 8), 3)
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(deep(x), shallow(x))
+    assert Generator((1, 8, 8), 4, (4,), 1)(torch.randn(2, 4)).shape == (2, 1, 8, 8)  # a single level
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"loss": "hings"}, "loss"),
+        ({"penalty_interval": 0}, "penalty_interval"),
+        ({"n_critic": 0}, "n_critic"),
+        ({"penalty_weight": -1}, "penalty_weight"),
+        ({"generator": {"channels": []}}, "at least 1 item"),
+        ({"generator": {"channel": [8]}}, "channel"),
+    ],
+)
+def test_options_are_checked(keys, message):
+    with pytest.raises(ValueError, match=message):
+        make(**keys)
+
+
+# The page and the recipe
+
+
+def test_the_page_names_what_there_is():
+    page = (DOCS / "gan.md").read_text()
+    logged = make(penalty="r1_r2").discriminator_loss(batch()).keys() - {"adversarial", "loss"}
+    for word in [*LOSSES, "none", "r1", "r1_r2", "gp", *(f"discriminator/{key}" for key in logged - {"r1", "r2"}),
+                 *(f"generator/{key}" for key in make().generator_loss(batch()).keys() - {"fake"})]:  # fmt: skip
+        assert f"`{word}`" in page, word
+    for option in ("loss", "penalty", "penalty_weight", "penalty_interval", "n_critic"):
+        assert f"`{option}" in page, option
+    assert (DOCS.parent / "images" / "digits-gan.png").stat().st_size > 1000
+
+
+def trained(tmp_path: Path, recipe: str, seed: int, *sampling: str) -> Path:
+    """2,000 samples of a shipped recipe, by the commands that a user types; in processes of their own."""
+    command = [sys.executable, "-m", "genhub"]
+    run, out = str(tmp_path / "run"), str(tmp_path / "x.npz")
+    subprocess.run([*command, "train", recipe, f"seed={seed}", "--run-dir", run], check=True, capture_output=True)
+    subprocess.run([*command, "sample", run, "-n", "2000", *sampling, "--out", out], check=True, capture_output=True)
+    return Path(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_digits_recipe(tmp_path):
+    with np.load(trained(tmp_path, "digits-gan", 0)) as arrays:
+        figures = judge(arrays["images"])
+    assert figures["frechet"] <= 0.3, figures
+    assert figures["smallest_class"] >= 0.04, figures
+    assert figures["copies"] < 0.1, figures
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0.8 < last["generator/spread"] < 1.2
