@@ -1,0 +1,82 @@
+"""The autoencoder: an encoder to a point in the latent space, a decoder back (Hinton & Salakhutdinov 2006)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genhub import Batch, GenerativeModel, Generators, Phase, randn
+from genhub_vae.config import AutoencoderConfig
+from genhub_vae.networks import Decoder, Encoder
+
+
+class Autoencoder(GenerativeModel):
+    """It learns to copy images through a narrow place, and has no prior: nothing makes its latents follow a known
+    distribution, so it does not know where to draw one from.
+
+    `sample` makes do with a Gaussian fitted to the training latents. Where that Gaussian has mass and the latents have
+    none, the decoder draws what it was never trained on: smears between digits. The VAE is the answer to this.
+
+    Notation: x the images, z = encoder(x), decoder(z) the reconstruction.
+    """
+
+    Config = AutoencoderConfig
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        size = config.latent_dim
+        self.encoder = Encoder(self.sample_shape, config.channels, size)
+        self.decoder = Decoder(self.sample_shape, config.channels, size)
+        self.latent_mean = nn.Buffer(torch.zeros(size))
+        self.latent_covariance = nn.Buffer(torch.eye(size))
+        self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that the Gaussian has seen
+
+    def phases(self) -> list[Phase]:
+        return [Phase("reconstruct", self.loss, trains=("encoder", "decoder"))]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """|x - decoder(encoder(x))|^2, summed over an image, averaged over the batch."""
+        images = batch["images"]
+        latents = self.encoder(images)
+        error = (self.decoder(latents).float() - images).square()
+        if self.training:
+            self.fit_gaussian(latents.detach().float())
+        return {"loss": error.flatten(1).sum(1).mean(), "mse": error.mean()}
+
+    @torch.no_grad()
+    def fit_gaussian(self, latents: Tensor) -> None:
+        """Merge a batch's mean and covariance into the buffers (Chan et al. 1979). latents: (b, latent_dim).
+
+        The first `latent_window` batches weigh the same; after that, old ones fade, as the encoder moves on.
+        No difference of large squares is taken, and a sum of covariances stays one.
+        """
+        weight = 1 / (self.batches + 1).clamp(max=self.config.latent_window)
+        centred, shift = latents - latents.mean(0), latents.mean(0) - self.latent_mean
+        with torch.autocast(latents.device.type, enabled=False):
+            covariance = centred.T @ centred / len(latents)
+        between = weight * (1 - weight) * torch.outer(shift, shift)
+        self.latent_covariance.copy_(torch.lerp(self.latent_covariance, covariance, weight) + between)
+        self.latent_mean.add_(weight * shift)
+        self.batches.add_(1)
+
+    def sample(  # type: ignore[override]  # this model has no options
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None
+    ) -> Tensor:
+        """Decode n draws from the Gaussian fitted to the training latents; see the class for why they are poor."""
+        values, vectors = torch.linalg.eigh(self.latent_covariance.double().cpu())
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # rounding may leave an eigenvalue just below 0
+        noise = randn((n, self.config.latent_dim), generator, self.device)
+        return self.decode(self.latent_mean + noise @ root.to(noise))
+
+    # The capability `Autoencoder`
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to z, (n, latent_dim)."""
+        latents: Tensor = self.encoder(images)
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """z, (n, latent_dim), to (n, c, h, w) in [-1, 1]."""
+        images: Tensor = self.decoder(latents)
+        return images.clamp(-1, 1)

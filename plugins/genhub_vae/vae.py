@@ -1,0 +1,178 @@
+"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114), its relatives by option, and its likelihood."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genhub import Batch, GenerativeModel, Generators, Phase, PositiveInt, load_strictly, randn, save_tensors
+from genhub_vae.config import VAEConfig
+from genhub_vae.likelihoods import LIKELIHOODS
+from genhub_vae.networks import Decoder, Encoder, kl_networks, load_kl, save_kl
+
+ACTIVE = 0.01
+"""A latent dimension is active if its posterior mean varies more than this over the data (Burda et al. 2016)."""
+
+
+class VAE(GenerativeModel):
+    """An encoder that says where an image's latent may be, a decoder that says what image a latent may be.
+
+    Notation: x the images, z the latents, prior p(z) = N(0, I), posterior q(z|x) = N(mean, exp(log_variance)) from the
+    encoder, likelihood p(x|z) from the decoder. Latents are (n, latent_dim), or (n, latent_dim, h, w) for network: kl.
+    """
+
+    Config = VAEConfig
+    config: VAEConfig
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__(config)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if config.network == "kl":
+            self.encoder, self.decoder = kl_networks(self.sample_shape, self._kl_options)
+        else:
+            self.encoder = Encoder(self.sample_shape, config.channels, 2 * config.latent_dim)
+            self.decoder = Decoder(self.sample_shape, config.channels, config.latent_dim)
+        self.likelihood = LIKELIHOODS[config.likelihood]()
+        self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # trained on, for the KL term's warm-up
+
+    # Training
+
+    def phases(self) -> list[Phase]:
+        return [Phase("elbo", self.loss, trains=("encoder", "decoder", "likelihood"))]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """-E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an image's dimensions,
+        averaged over the batch.
+
+        Logged apart: `reconstruction`, `kl` (whatever beta and free_bits make of it), and `active_units`, the number of
+        latent dimensions that say anything about the image: when it falls to 0, the posterior has collapsed.
+        """
+        images = batch["images"]
+        mean, log_variance = self.posterior(images)
+        latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        reconstruction = -self.likelihood.log_prob(images, self.decoder(latents).float()).mean()
+        kl = gaussian_kl(mean, log_variance).flatten(1).mean(0)  # (dimensions,)
+        beta = self.beta()
+        losses = {
+            "loss": reconstruction + beta * kl.clamp(min=self.config.free_bits).sum(),
+            "reconstruction": reconstruction,
+            "kl": kl.sum(),
+            "active_units": (mean.detach().flatten(1).var(0, correction=0) > ACTIVE).sum(),
+        }
+        if self.config.kl_warmup_steps:
+            losses["beta"] = beta
+            if self.training:
+                self.batches.add_(1)
+        return losses
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), float32 in any precision of training."""
+        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(-30, 20)  # diffusers' bounds
+
+    def beta(self) -> Tensor:
+        """The KL term's weight now."""
+        share = (self.batches.float() / max(1, self.config.kl_warmup_steps)).clamp(max=1)
+        return self.config.beta * (share if self.config.kl_warmup_steps else torch.ones_like(share))
+
+    # Sampling
+
+    def sample(  # type: ignore[override]  # the options of this model, in place of any
+        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, observe: bool = False
+    ) -> Tensor:
+        """Draw z from the prior and decode it: the mean of p(x|z), a smooth image.
+
+        Args:
+            observe: draw the image from p(x|z), pixel by pixel, as the model strictly says; noisy for wide likelihoods.
+        """
+        shape = self.latent_shape
+        if not observe:
+            return self.decode(randn((n, *shape), generator, self.device))
+        size = math.prod(shape)
+        noise = randn((n, size + math.prod(self.sample_shape)), generator, self.device)
+        output = self.decoder(noise[:, :size].view(n, *shape)).float()
+        return self.likelihood.draw(output, noise[:, size:].view(n, *self.sample_shape))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        if self.config.network == "conv":
+            return (self.config.latent_dim,)
+        scale = 2 ** (len(self.config.channels) - 1)
+        return (self.config.latent_dim, self.sample_shape[1] // scale, self.sample_shape[2] // scale)
+
+    # The capability `Autoencoder`
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to the posterior's mean, (n, *latent_shape)."""
+        return self.posterior(images)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(n, *latent_shape) to the mean of p(x|z), (n, c, h, w) in [-1, 1]."""
+        return self.likelihood.mean(self.decoder(latents).float())
+
+    # The capability `Likelihood`
+
+    def bits_per_dimension(
+        self, batch: Batch, *, generator: Generators = None, importance_samples: PositiveInt = 1
+    ) -> Tensor:
+        """(n,) bits a pixel and channel, at least as many as -log2 p(x): the negative ELBO, or the tighter bound of Burda
+        et al. 2016 for more importance samples.
+
+        For 8-bit images, which a Gaussian gives their bins' mass. With a Bernoulli likelihood they are the bits of the
+        binarised image instead: a grey image has many more, so don't compare them with other models' figures.
+        """
+        nats = -self.log_likelihood(batch["images"], generator, importance_samples, in_8bit=True)
+        return nats / (math.log(2) * batch["images"][0].numel())
+
+    @torch.no_grad()
+    def log_likelihood(
+        self, images: Tensor, generator: Generators = None, importance_samples: int = 1, in_8bit: bool = False
+    ) -> Tensor:
+        """(n,) nats, a lower bound of log p(x) in expectation: log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x),
+        Burda et al. 2016, eq. 8. One sample makes it the ELBO. `in_8bit`: of bins' masses, not densities."""
+        mean, log_variance = self.posterior(images)
+        log_prob = self.likelihood.log_prob_8bit if in_8bit else self.likelihood.log_prob
+        log_weights = []
+        for _ in range(importance_samples):
+            noise = randn(tuple(mean.shape), generator, images.device)
+            latents = mean + torch.exp(0.5 * log_variance) * noise
+            # log p(z) - log q(z|x); the constants cancel
+            ratio = 0.5 * (noise.square() + log_variance - latents.square()).flatten(1).sum(1)
+            log_weights.append(log_prob(images, self.decoder(latents).float()) + ratio)
+        return torch.stack(log_weights).logsumexp(0) - math.log(importance_samples)
+
+    # Folders
+
+    def save_networks(self, path: Path) -> None:
+        if self.config.network == "conv":
+            return save_tensors(self.state_dict(), path / "model.safetensors")
+        save_kl(self.encoder, self.decoder, self.sample_shape, self._kl_options, path / "vae")
+        save_tensors(self._rest().state_dict(), path / "model.safetensors")
+
+    def load_networks(self, path: Path) -> None:
+        if self.config.network == "conv":
+            return load_strictly(self, path / "model.safetensors")
+        load_kl(self.encoder, self.decoder, self.sample_shape, self._kl_options, path / "vae")
+        load_strictly(self._rest(), path / "model.safetensors")
+
+    @property
+    def _kl_options(self) -> dict[str, Any]:
+        """The arguments of diffusers' `AutoencoderKL`."""
+        config = self.config
+        return {"block_out_channels": config.channels, "latent_channels": config.latent_dim} | config.kl.model_dump()
+
+    def _rest(self) -> nn.Module:
+        """What the model has besides the networks, under the names it has here."""
+        rest = nn.Module()
+        rest.likelihood, rest.batches = self.likelihood, self.batches
+        return rest
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) in nats, a number a dimension (appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
