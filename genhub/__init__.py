@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
     from genhub.errors import did_you_mean as did_you_mean
+    from genhub.evaluation.evaluate import evaluate as evaluate
     from genhub.interfaces import Autoencoder as Autoencoder
     from genhub.interfaces import Batch as Batch
     from genhub.interfaces import Denoiser as Denoiser
@@ -49,6 +50,7 @@ _MODULES = {
     "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
                "TrainingError", "did_you_mean"),
+    "evaluation.evaluate": ("evaluate",),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
     "manifest": ("read_json",),

@@ -82,6 +82,38 @@ def sample(
 
 
 @app.command()
+def evaluate(
+    model: ModelArgument,
+    n: Annotated[int, typer.Option("-n", min=2, help="How many images to draw; those drawn before are kept.")] = 10_000,
+    metrics: Annotated[str | None, typer.Option(help="frechet_distance,cost; default: all that apply.")] = None,
+    extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
+    data: Annotated[list[str] | None, typer.Option("--data", metavar="KEY=VALUE", help="name=path/to/mnist")] = None,
+    held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
+    labels: Annotated[str | None, typer.Option(help="For a conditional model; default: every class in turn.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model; the figures are stored with their protocol."""
+    given: dict[str, Any] = {"model": model, "n": n, "metrics": metrics.split(",") if metrics else None,
+                             "extractor": extractor, "seed": seed, "data": data or (), "held_out": held_out,
+                             "labels": _labels(labels), "batch_size": batch_size, "device": device}  # fmt: skip
+    found = genhub.evaluate(**given, **_options(options or [], taken=given))
+    if as_json:
+        _print(found.model_dump(mode="json"), as_json)
+        return
+    for name, value in found.values.items():
+        typer.echo(f"{name:24}{value:,.6g}")
+    protocol = found.protocol
+    typer.echo(f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    typer.echo(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model folder holds: plugin, config, data, step, files."""
     from genhub.manifest import describe_folder

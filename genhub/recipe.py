@@ -64,7 +64,7 @@ class Recipe(_Core):
                 where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
             values[key] = found
         where.raise_faults()
-        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
+        return self.model_copy(update={"model": check_section(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain dictionaries, as it would be written in YAML."""
@@ -166,14 +166,14 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
         where.raise_faults()
-        content["trainer"] = _check(trainer_class.Config, trainer, ("trainer",), where)
+        content["trainer"] = check_section(trainer_class.Config, trainer, ("trainer",), where)
     content.setdefault("run_dir", f"runs/{model.get('name', 'recipe')}")
-    core = _check(_Core, {key: content[key] for key in content.keys() & _Core.model_fields.keys()}, (), where)
+    core = check_section(_Core, {key: content[key] for key in content.keys() & _Core.model_fields.keys()}, (), where)
     where.raise_faults()
     config = _model_config(model, init_from, where, folder)
     if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already
         stand_ins = {"sample_shape": (core.data.channels or 1, *core.data.size), "num_classes": config.num_classes or 1}
-        _check(type(config), config.model_dump() | stand_ins, ("model",), where)
+        check_section(type(config), config.model_dump() | stand_ins, ("model",), where)
     values = {name: getattr(core, name) for name in _Core.model_fields}
     return Recipe(model=config, init_from=init_from, folder=folder, **values)
 
@@ -193,11 +193,11 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
-    config: ModelConfig = _check(cls.Config, model, ("model",), where)
+    config: ModelConfig = check_section(cls.Config, model, ("model",), where)
     return config
 
 
-def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
+def check_section(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
     """`values` as a section; what is wrong with them becomes faults, and then an error."""
     try:
         return cls.model_validate(values)

@@ -15,13 +15,15 @@ from genhub.errors import PluginError, did_you_mean
 MODELS = "genhub.models"
 SCHEDULERS = "genhub.schedulers"
 TRAINERS = "genhub.trainers"
+EXTRACTORS = "genhub.extractors"
 FORMATS = "genhub.formats"
 """Names here are the `_class_name` that another library writes into a folder's JSON; the classes are models."""
-KINDS = {"model": MODELS, "scheduler": SCHEDULERS, "trainer": TRAINERS, "format": FORMATS}
+KINDS = {"model": MODELS, "scheduler": SCHEDULERS, "trainer": TRAINERS, "extractor": EXTRACTORS, "format": FORMATS}
 ATTRIBUTES = {
     MODELS: ("Config", "phases", "sample", "save_networks", "load_networks"),
     SCHEDULERS: ("add_noise", "set_timesteps", "scale_model_input", "step"),
     TRAINERS: ("Config", "fit"),
+    EXTRACTORS: ("features",),
     FORMATS: ("Config", "config_from_foreign"),
 }
 """What a class of a group has at least; the interfaces say more."""

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
+PART = 500
+"""Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
 
 
 def sample_images(
     model: GenerativeModel,
     n: int,
     *,
+    first: int = 0,
     seed: int = 0,
     labels: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
@@ -39,6 +42,7 @@ def sample_images(
     """Draw n images, each from a seed of its own, so that image i does not depend on n, batches or processes.
 
     Args:
+        first: the number of the first image.
         labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
         options: keyword arguments of the model's `sample`.
         accelerator: draw a share on each process and gather; without one, draw them all here.
@@ -47,10 +51,10 @@ def sample_images(
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
     """
-    wanted = _labels(model, n, labels)
+    wanted = _labels(model, first + n, labels)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
-    mine = [index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat, to be cut off below
+    mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
     drawn = []
     with torch.inference_mode():
         for start in range(0, share, batch_size):
@@ -64,6 +68,37 @@ def sample_images(
         if accelerator and ranks > 1:
             result = accelerator.gather(result.to(accelerator.device))
     return result[:n].cpu()
+
+
+def draw_parts(
+    model: GenerativeModel,
+    n: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int], None] = lambda drawn: None,
+) -> list[Path]:
+    """Draw at least n images into files of PART images each, which are not drawn again: part-PPPPPP.npy holds
+    (PART, c, h, w) uint8. The arguments are those of `sample_images`, and must be the same for the same folder.
+
+    Raises:
+        InputError: see `sample_images`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"part-{part:06d}.npy" for part in range(-(-n // PART))]
+    for part, file in enumerate(files):
+        if not file.is_file():
+            images = sample_images(model, PART, first=part * PART, seed=seed, labels=labels, batch_size=batch_size,
+                                   options=options, on_progress=lambda drawn: on_progress(part * PART + drawn))  # fmt: skip  # noqa: B023
+            temporary = file.with_suffix(".tmp")
+            with temporary.open("wb") as stream:
+                np.save(stream, images.numpy(), allow_pickle=False)
+            temporary.replace(file)
+        on_progress((part + 1) * PART)
+    return files
 
 
 def _labels(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Tensor | None:

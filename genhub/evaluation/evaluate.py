@@ -1,0 +1,122 @@
+"""Draw a model's images once, hand them to every metric, and store the figures with their protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genhub.checkpoint import load_model
+from genhub.config import DataConfig
+from genhub.data import ImageData, load_data
+from genhub.errors import DataError, InputError, did_you_mean
+from genhub.evaluation.figures import METRICS
+from genhub.evaluation.protocol import Evaluation, current_versions, evaluations_folder
+from genhub.evaluation.subject import Subject
+from genhub.images import hash_of
+from genhub.logs import Progress
+from genhub.manifest import FILE, Manifest, find_checkpoint, read_manifest
+from genhub.recipe import Source, apply_override, check_section, parse_yaml, read_text
+from genhub.sampling import BATCH_SIZE, draw_parts, read_options
+
+
+def evaluate(
+    model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
+    data: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE,
+    device: str | None = None, **options: Any,
+) -> Evaluation:  # fmt: skip
+    """Measure a model by images drawn from it, and store the figures with their protocol beside its run.
+
+    Args:
+        model: what `genhub.load` takes.
+        n: how many images to draw; those that an earlier call drew are not drawn again.
+        metrics: names from METRICS; left out: all that apply to the model and the data.
+        extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
+        data: `key=value` on top of the data section the model was trained with, such as name=path/to/mnist.
+        held_out: the split of the same data that the model was not trained on, for the metrics that need one.
+        labels: for a conditional model, the labels to ask for in turn; left out: every class.
+        options: the model's own sampler options.
+    Raises:
+        InputError: an unknown metric or extractor, or one that can't be had here.
+        DataError: the real images are not there.
+        CheckpointError: the model is not.
+    """
+    for name in metrics or ():
+        if name not in METRICS:
+            raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
+    checkpoint = find_checkpoint(Path(model))
+    loaded = load_model(checkpoint, device=device or torch.accelerator.current_accelerator())
+    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+    config, folder = data_config(checkpoint, data), evaluations_folder(checkpoint)
+    checked = read_options(type(loaded), options)
+
+    def draw() -> Tensor:
+        depends_on = seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step
+        progress = Progress(n, unit="image")
+        try:
+            parts = draw_parts(loaded, n, folder / f"images-{hash_of(*depends_on)[:12]}", seed=seed, labels=labels,
+                               options=checked, batch_size=batch_size, on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
+        finally:
+            progress.close()
+        return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
+
+    step = manifest.step if manifest else 0
+    subject = Subject(loaded, load_data(config), _held_out(config, held_out), extractor, n, seed, labels, checked, draw)
+    evaluation = measure(subject, metrics, step, manifest)
+    evaluation.write(folder)
+    return evaluation
+
+
+def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: Manifest | None = None) -> Evaluation:
+    """Compute the metrics named, or all that apply and are computed by default.
+
+    Raises:
+        InputError: a metric that is named does not apply.
+    """
+    values: dict[str, float] = {}
+    for name in names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]:
+        metric = METRICS[name]
+        reason = metric.lacking(subject)
+        if reason and names is not None:
+            raise InputError(f"metric '{name}': {reason}")
+        if not reason:
+            values |= metric.compute(subject)
+            subject.notes += [note] if (note := metric.warning(subject)) else []
+    trained_on = manifest.data if manifest else None
+    if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
+        subject.notes.append("the real images are not those that the model was trained on")
+    config = subject.model.config
+    return Evaluation(
+        model=config.name, step=step, config=config.model_dump(mode="json"), protocol=subject.protocol, values=values,
+        notes=tuple(dict.fromkeys(subject.notes)), versions=current_versions(),
+    )  # fmt: skip
+
+
+def data_config(checkpoint: Path, overrides: Sequence[str] = ()) -> DataConfig:
+    """The data section of the recipe in a checkpoint, with `key=value` on top.
+
+    Raises:
+        DataError: there is no recipe, and the overrides don't name the data.
+    """
+    file = checkpoint / "recipe.yaml"
+    if not file.is_file() and not any(override.startswith("name=") for override in overrides):
+        raise DataError(f"{checkpoint}: has no recipe that says what it was trained on; give --data name=...")
+    written = parse_yaml(read_text(file), Source(str(file))).get("data", {}) if file.is_file() else {}
+    content, where = {"data": written}, Source("--data")
+    for override in overrides:
+        apply_override(content, f"data.{override}", where, origin="--data")
+    return check_section(DataConfig, content["data"], ("data",), where)
+
+
+def _held_out(config: DataConfig, split: str) -> ImageData | DataError:
+    """The split that was not trained on, or why there is none."""
+    try:
+        return load_data(config.model_copy(update={"split": split}))
+    except DataError as error:
+        return error
+
+

@@ -1,0 +1,173 @@
+"""Images to features, by networks that others trained; and by none at all. Registered under `genhub.extractors`."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genhub.errors import InputError
+from genhub.interfaces import TrainingData
+
+OFFLINE = "`probe` and `pixels` need no download"
+
+
+class Extractor(Protocol):
+    """What turns images into the rows that metrics compare. A class is registered under `genhub.extractors` and built as
+    `cls(data, source, device)`; it must give the same features for the same image whatever comes with it in a batch."""
+
+    fingerprint: str
+    """Changes when the features of an image may: a hash of weights and preprocessing."""
+    source: str
+    """Where the weights come from."""
+    preprocessing: str
+    """What is done to images before, in words."""
+
+    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
+        """`data`: the real images, for extractors that learn from them. `source`: what follows NAME: in the user's
+        choice of extractor, such as a folder of weights."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) uint8 to (n, d) float32 on the CPU."""
+
+
+class Pixels:
+    """The pixels themselves, in [0, 1]: the same everywhere, and of use for small images that are centred."""
+
+    MOST = 4096
+    fingerprint = source = "pixels"
+    preprocessing = "none"
+
+    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
+        size = torch.Size(data.spec.shape).numel()
+        if size > self.MOST:
+            raise InputError(f"extractor 'pixels' is for images of at most {self.MOST} numbers, these have {size}; use probe")
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1).float() / 255
+
+
+class Pretrained:
+    """A vision network of transformers, from the Hub or a folder; safetensors only."""
+
+    network: ClassVar[str]
+    """The class in transformers."""
+    default: ClassVar[str]
+    output: ClassVar[str]
+    mean: ClassVar[tuple[float, float, float]]
+    std: ClassVar[tuple[float, float, float]]
+    side = 224
+    batch_size = 64
+
+    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
+        self.source, self.device = source or self.default, device
+        name = type(self).__name__.lower()
+        try:
+            import transformers
+        except ImportError as error:
+            raise InputError(
+                f"extractor '{name}' needs transformers: pip install 'genhub-framework[evaluate]'; {OFFLINE}"
+            ) from error
+        transformers.logging.set_verbosity_error()
+        try:
+            loaded = getattr(transformers, self.network).from_pretrained(self.source, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"extractor '{name}': no weights from {self.source} ({reason}); give a folder that has them as "
+                f"{name}:FOLDER, or take another extractor: {OFFLINE}"
+            ) from error
+        self.model: nn.Module = loaded.to(device).eval()
+
+    @property
+    def preprocessing(self) -> str:
+        return f"RGB, {self.side}x{self.side} bicubic antialiased, mean {self.mean} std {self.std}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest_of(self.model, self.preprocessing)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        rows = []
+        for batch in images.split(self.batch_size):
+            pixels = (resized(as_rgb(batch), self.side) - mean) / std
+            rows.append(self.pooled(self.model(pixel_values=pixels.to(self.device))).float().cpu())
+        return torch.cat(rows)
+
+    def pooled(self, outputs: Any) -> Tensor:
+        found: Tensor = getattr(outputs, self.output)
+        return found
+
+
+class DINOv2(Pretrained):
+    """The class token of DINOv2, which Stein et al. 2023 (arXiv:2306.04675) found closest to people's judgement."""
+
+    network, default, output = "Dinov2Model", "facebook/dinov2-small", "pooler_output"
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class CLIP(Pretrained):
+    """CLIP's image embedding (Jayasumana et al. 2024, arXiv:2401.09603)."""
+
+    network, default, output = "CLIPVisionModelWithProjection", "openai/clip-vit-base-patch32", "image_embeds"
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Inception:
+    """The Inception network that published FID figures use, through torch-fidelity, which downloads its weights."""
+
+    source = "torch-fidelity inception-v3-compat"
+    preprocessing = "RGB, 299x299 bilinear as TensorFlow 1 does it"
+    batch_size = 64
+
+    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
+        self.device = device
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise InputError(
+                f"extractor 'inception' needs torch-fidelity: pip install 'genhub-framework[inception]'; {OFFLINE}"
+            ) from error
+        try:
+            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=source)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"extractor 'inception': no weights ({reason}); {OFFLINE}") from error
+        self.model = network.to(device).eval()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest_of(self.model, self.preprocessing)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        batches = (self.model(as_rgb(batch).to(self.device))[0] for batch in images.split(self.batch_size))
+        return torch.cat([batch.float().cpu() for batch in batches])
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """(n, c, h, w) to (n, 3, h, w): grey repeated, of more than three channels the first three."""
+    channels = images.shape[1]
+    return images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(n, c, h, w) uint8 to (n, c, side, side) float in [0, 1], as Pillow's bicubic filter does it: averaging where it
+    makes smaller, rounded to 8 bits."""
+    larger = functional.interpolate(images.float(), (side, side), mode="bicubic", antialias=True, align_corners=False)
+    return larger.round().clamp(0, 255) / 255
+
+
+def digest_of(network: nn.Module, *more: str) -> str:
+    """SHA-256 of a network's weights, and of anything else that matters."""
+    digest = hashlib.sha256(repr(more).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else repr(tensor).encode())
+    return digest.hexdigest()

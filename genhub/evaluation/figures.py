@@ -1,0 +1,155 @@
+"""The metrics by name: which figures, to whom they apply, and what to beware of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genhub.data import ImageData
+from genhub.errors import DataError
+from genhub.evaluation import metrics
+from genhub.evaluation.subject import Subject
+from genhub.interfaces import Autoencoder, Likelihood
+from genhub.sampling import BATCH_SIZE, sample_images, to_uint8
+from genhub.seeds import seed_for
+
+MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
+"""Held-out images that are looked at; a diffusion model's bits take its full chain for each."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure, or a few that are computed together."""
+
+    name: str
+    better: Literal["lower", "higher"]
+    compute: Callable[[Subject], dict[str, float]]
+    """Figures by name; the first is the metric's own."""
+    lacking: Callable[[Subject], str | None] = lambda subject: None
+    """Why it does not apply, if it does not."""
+    least: int = 0
+    """With fewer images it misleads."""
+    bias: str = ""
+    """How it misleads then."""
+    by_default: bool = True
+
+    def warning(self, subject: Subject) -> str | None:
+        if subject.n >= self.least:
+            return None
+        return f"{self.name}: {subject.n} images are few; below {self.least} it is {self.bias}"
+
+
+def _no_held_out(subject: Subject) -> str | None:
+    return f"needs images that were not trained on: {subject.held_out}" if isinstance(subject.held_out, DataError) else None
+
+
+def _not_conditional(subject: Subject) -> str | None:
+    if "labels" not in subject.model.conditions:
+        return "the model draws without labels"
+    return None if subject.probe.reads_labels else "the data has no labels to learn to read"
+
+
+def _without(capability: type[Any]) -> Callable[[Subject], str | None]:
+    return lambda subject: None if isinstance(subject.model, capability) else f"the model is no {capability.__name__}"
+
+
+def _kernel_distance(subject: Subject) -> dict[str, float]:
+    distance, spread = metrics.kernel_distance(*subject.features)
+    return {"kernel_distance": distance, "kernel_distance_std": spread}
+
+
+def _memorised(subject: Subject) -> dict[str, float]:
+    training, unseen = (_pixels(data, range(data.spec.num_images)) for data in (subject.reference, subject.unseen))
+    return {"memorised": metrics.memorised(subject.images.flatten(1).float() / 255, training, unseen)}
+
+
+@torch.inference_mode()
+def _reconstruction(subject: Subject) -> dict[str, float]:
+    model, data = subject.model, subject.unseen
+    assert isinstance(model, Autoencoder)
+    errors = [
+        (model.decode(model.encode(images)) - images).square().mean((1, 2, 3)).cpu() / 4  # of pixels in [0, 1]
+        for images in (data.images(rows).to(model.device) for rows in _blocks(data, MOST_RECONSTRUCTED))
+    ]
+    return {"reconstruction_mse": float(torch.cat(errors).double().mean())}
+
+
+@torch.inference_mode()
+def _bits_per_dimension(subject: Subject) -> dict[str, float]:
+    model, data = subject.model, subject.unseen
+    assert isinstance(model, Likelihood)
+    bits = []
+    for rows in _blocks(data, MOST_BITS):
+        batch = {"images": data.images(rows).to(model.device)}
+        if data.labels is not None:
+            batch["labels"] = data.labels[torch.from_numpy(rows)].to(model.device)
+        generator = torch.Generator().manual_seed(seed_for(subject.seed, int(rows[0])))
+        bits.append(model.bits_per_dimension(batch, generator=generator).cpu())
+    subject.notes.append(f"bits_per_dimension: of {min(MOST_BITS, data.spec.num_images)} images of split {data.spec.split}")
+    return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
+
+
+def _cost(subject: Subject) -> dict[str, float]:
+    """Parameters; and, of a batch drawn for this alone, the evaluations of its networks an image, and images a second."""
+    model, n = subject.model, min(subject.n, 64)
+    rows = 0
+
+    def count(module: Any, args: Any, output: Any) -> None:
+        nonlocal rows
+        rows += len(next(arg for arg in args if isinstance(arg, Tensor)))
+
+    draw = partial(sample_images, model, n, seed=subject.seed, labels=subject.labels, options=subject.options)
+    networks = [child for child in model.children() if any(True for _ in child.parameters())]
+    hooks = [network.register_forward_hook(count) for network in networks]
+    try:
+        draw()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    started = time.perf_counter()
+    draw()
+    return {"parameters": float(sum(p.numel() for p in model.parameters())), "network_evaluations": rows / n,
+            "images_per_second": n / (time.perf_counter() - started)}  # fmt: skip
+
+
+def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:
+    """(n, d) in [0, 1]."""
+    return torch.cat([to_uint8(data.images(part)).flatten(1) for part in np.array_split(list(rows), 32)]).float() / 255
+
+
+def _blocks(data: ImageData, most: int) -> list[Any]:
+    """Row numbers of the first `most` images of a fixed order, in batches."""
+    order = np.random.Generator(np.random.PCG64(0)).permutation(data.spec.num_images)[:most]
+    return np.array_split(order, -(-len(order) // BATCH_SIZE))
+
+
+_ALL = (
+    Metric("frechet_distance", "lower", lambda s: {"frechet_distance": metrics.frechet_distance(*s.features)},
+           least=5000, bias="biased upwards"),
+    Metric("kernel_distance", "lower", _kernel_distance, least=1000, bias="uncertain: see its standard deviation"),
+    Metric("precision_recall", "higher",
+           lambda s: dict(zip(("precision", "recall"), metrics.precision_recall(*s.features), strict=True)),
+           least=5000, bias="a loose estimate of the manifolds"),
+    Metric("density_coverage", "higher",
+           lambda s: dict(zip(("density", "coverage"), metrics.density_coverage(*s.features), strict=True)),
+           least=5000, bias="lower in coverage, the more real images there are for each drawn one"),
+    Metric("label_entropy", "higher", lambda s: {"label_entropy": metrics.inception_score(s.probabilities)},
+           lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
+           least=1000, bias="biased downwards"),
+    Metric("label_accuracy", "higher",
+           lambda s: {"label_accuracy": float((s.probabilities.argmax(1) == s.asked_for).double().mean())}, _not_conditional),
+    Metric("memorised", "lower", _memorised, _no_held_out),
+    Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s)),
+    Metric("bits_per_dimension", "lower", _bits_per_dimension, lambda s: _without(Likelihood)(s) or _no_held_out(s),
+           by_default=False),
+    Metric("cost", "lower", _cost),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in _ALL}
+"""What `genhub evaluate` computes; bits_per_dimension, which may take a model's full chain for each image, when named."""

@@ -1,0 +1,121 @@
+"""What a number depends on, and the file that both are stored in. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
+from genhub.errors import CheckpointError
+from genhub.manifest import read_json, read_manifest
+
+FOLDER = "evaluations"
+"""Where a run keeps its evaluations, and the images they were computed from."""
+
+
+class Protocol(Section):
+    """All that a number depends on besides the model. Numbers compare where their protocols are equal."""
+
+    extractor: str
+    """The network whose features are compared, and where its weights come from."""
+    extractor_hash: str
+    """SHA-256 of its weights and preprocessing."""
+    preprocessing: str
+    """How images reach it: size, resize filter, range."""
+    reference: DataSpec
+    """The real images."""
+    reference_images: PositiveInt
+    """How many of them were compared."""
+    held_out: DataSpec | None = None
+    """Real images that the model was not trained on."""
+    n: PositiveInt
+    """How many images were drawn."""
+    seed: NonNegativeInt
+    """Image i depends on the seed and i alone."""
+    labels: tuple[NonNegativeInt, ...] | None = None
+    """The labels asked for, in turn."""
+    options: Mapping[str, Any] = {}
+    """What the sampler was told beyond the model's own Config."""
+    precision: str = "float32"
+
+    def digest(self) -> str:
+        """Equal for equal protocols."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def differences(self, other: Protocol) -> list[str]:
+        """The keys in which two protocols differ."""
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return [key for key in mine if mine[key] != theirs[key]]
+
+
+class Evaluation(Section):
+    """One model's figures under one protocol."""
+
+    model: str
+    """The plugin's name."""
+    step: NonNegativeInt
+    config: Mapping[str, Any]
+    """The model's Config: with it, the sampler's defaults."""
+    protocol: Protocol
+    values: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    """What a reader must know: too few images, metrics that don't apply."""
+    versions: Mapping[str, str] = {}
+
+    def write(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"step-{self.step:06d}-{self.protocol.digest()}.json"
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
+        temporary.replace(file)
+        return file
+
+
+def read_evaluation(file: Path) -> Evaluation:
+    """
+    Raises:
+        CheckpointError: it is not an evaluation.
+    """
+    try:
+        return Evaluation.model_validate(read_json(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{file}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
+    """The evaluations of a checkpoint, oldest first."""
+    files = sorted(evaluations_folder(checkpoint).glob("step-*.json"), key=lambda file: file.stat().st_mtime)
+    step = read_manifest(checkpoint).step if (checkpoint / "genhub.json").is_file() else 0
+    return [found for found in map(read_evaluation, files) if found.step == step]
+
+
+def evaluations_folder(checkpoint: Path) -> Path:
+    """A run's own folder for them; of other models, which may lie where nothing can be written, one in the cache."""
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent / FOLDER
+    identity = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
+    return cache_folder() / FOLDER / identity
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub."""
+    return Path(os.environ.get("GENHUB_CACHE") or Path.home() / ".cache" / "genhub").expanduser()
+
+
+def current_versions() -> dict[str, str]:
+    versions = {}
+    for name in ("genhub-framework", "torch", "diffusers", "transformers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
