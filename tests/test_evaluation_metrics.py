@@ -1,0 +1,90 @@
+"""Each metric against a reference implementation, a closed form or a count by hand; and what must not change it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genhub.evaluation import metrics
+
+
+def normal(n: int, d: int, seed: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * std + mean
+
+
+def test_frechet_distance_of_two_gaussians_has_a_closed_form():
+    a, b = normal(200_000, 3, 0, mean=0.5, std=2.0), normal(200_000, 3, 1, mean=-0.5, std=1.0)
+    assert metrics.frechet_distance(a, b) == pytest.approx(3 * (1.0 + (2.0 - 1.0) ** 2), rel=0.02)
+
+
+def test_frechet_and_kernel_distance_are_torchmetrics():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    rows = torch.nn.Flatten()
+    real, generated = (torch.rand(300, 3, 4, 4, generator=torch.Generator().manual_seed(s)) ** (1 + s) for s in (0, 1))
+    distance = fid.FrechetInceptionDistance(feature=_Flat(), normalize=True, input_img_size=(3, 4, 4)).set_dtype(torch.float64)
+    kernel = kid.KernelInceptionDistance(feature=_Flat(), normalize=True, subsets=1, subset_size=300)
+    for metric in (distance, kernel):
+        metric.update(real.double(), real=True)
+        metric.update(generated.double(), real=False)
+    a, b = rows(real), rows(generated)
+    assert metrics.frechet_distance(a, b) == pytest.approx(float(distance.compute()), rel=1e-4)
+    ours, spread = metrics.kernel_distance(a, b, subsets=1, subset_size=300)  # the whole sets, in any order
+    assert ours == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
+    assert spread == 0
+
+
+class _Flat(torch.nn.Module):
+    num_features = 48
+
+    def forward(self, images):
+        return (images / 255 if images.dtype == torch.uint8 else images).flatten(1)
+
+
+def test_manifolds_counted_by_hand():
+    real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])  # radii to the nearest other: 1, 1, 1, 8
+    generated = torch.tensor([[0.5], [2.5], [30.0]])  # radii: 2, 2, 27.5
+    assert metrics.kth_distances(real, 1).tolist() == [1, 1, 1, 8]
+    precision, recall = metrics.precision_recall(real, generated, k=1)
+    assert precision == pytest.approx(2 / 3)  # 0.5 and 2.5 are inside, 30 is not
+    assert recall == 1.0  # 0, 1, 2 within 2 of 0.5 or 2.5; 10 within 27.5 of 30
+    density, coverage = metrics.density_coverage(real, generated, k=1)
+    assert density == pytest.approx((2 + 2) / 3)  # 0.5 in the balls of 0 and 1; 2.5 in those of 2 and 10
+    assert coverage == pytest.approx(4 / 4)
+    assert metrics.density_coverage(real, generated[2:], k=1) == (0.0, 0.0)
+
+
+def test_a_set_against_itself_and_orders():
+    real = normal(400, 8, 0)
+    assert metrics.frechet_distance(real, real) == pytest.approx(0, abs=1e-9)
+    assert metrics.precision_recall(real, real) == (1.0, 1.0)
+    assert metrics.density_coverage(real, real)[1] == 1.0
+    other = normal(300, 8, 1, mean=0.3)
+    mixed = other[torch.randperm(300)]
+    for metric in (metrics.frechet_distance, metrics.precision_recall, metrics.density_coverage):
+        assert metric(real, other) == pytest.approx(metric(real, mixed), rel=1e-9)
+    assert metrics.kernel_distance(real, other) == metrics.kernel_distance(real, other)
+    same, apart = metrics.kernel_distance(real, normal(400, 8, 2))[0], metrics.kernel_distance(real, other)[0]
+    assert abs(same) < apart / 3
+
+
+def test_blocks_do_not_change_a_figure(monkeypatch):
+    real, other = normal(500, 4, 0), normal(450, 4, 1)
+    whole = metrics.precision_recall(real, other), metrics.density_coverage(real, other)
+    monkeypatch.setattr(metrics, "BLOCK", 7)
+    assert (metrics.precision_recall(real, other), metrics.density_coverage(real, other)) == whole
+
+
+def test_inception_score_by_hand():
+    certain = torch.eye(4).repeat(5, 1)
+    assert metrics.inception_score(certain) == pytest.approx(4)
+    assert metrics.inception_score(torch.full((10, 4), 0.25)) == pytest.approx(1)
+    assert metrics.inception_score(certain[:1].repeat(9, 1)) == pytest.approx(1)
+
+
+def test_copies_are_found():
+    training, held_out = normal(200, 5, 0), normal(200, 5, 1)
+    copies = training[:30] + 1e-4
+    assert metrics.memorised(torch.cat([copies, normal(70, 5, 2)]), training, held_out) == pytest.approx(0.3, abs=0.02)
+    assert metrics.memorised(held_out, training, held_out) == 0
+    assert metrics.nearest_distances(training[:3], training).max() < 1e-6
