@@ -114,6 +114,52 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL ...", help="Runs, checkpoints.")],
+    out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put what is stored of models side by side."""
+    from genhub.evaluation.compare import compare as gather
+
+    _compare(gather(models), out, as_json)
+
+
+def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
+    if out is not None:
+        from genhub.evaluation.report import write_report
+
+        write_report(comparison, Path(out))
+    if as_json:
+        _print(comparison.model_dump(mode="json"), as_json)
+        return
+    names, lines = comparison.table()
+    _print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
+    for note in comparison.notes:
+        typer.echo(note)
+
+
+@app.command()
+def sweep(
+    recipe: RecipeArgument,
+    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUES", help="key.path=1e-4,3e-4 or seed=0..4")],
+    run_dir: Annotated[str | None, typer.Option(help="Where the runs go; default runs/RECIPE-sweep.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train every combination of some settings; the same command goes on where it was stopped. Ends in compare."""
+    from genhub.evaluation.compare import compare as gather
+    from genhub.evaluation.sweep import sweep as train_all
+
+    done, faults = train_all(recipe, settings, folder=run_dir, jobs=jobs)
+    if done:
+        _compare(gather(done), out, as_json)
+    if faults:
+        raise GenhubError("\n".join(faults))
+
+
+@app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model folder holds: plugin, config, data, step, files."""
     from genhub.manifest import describe_folder

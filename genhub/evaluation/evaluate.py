@@ -54,19 +54,22 @@ def evaluate(
     config, folder = data_config(checkpoint, data), evaluations_folder(checkpoint)
     checked = read_options(type(loaded), options)
 
+    step = manifest.step if manifest else 0
+    images = f"images-{hash_of(seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step)[:12]}"
+
     def draw() -> Tensor:
-        depends_on = seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step
         progress = Progress(n, unit="image")
         try:
-            parts = draw_parts(loaded, n, folder / f"images-{hash_of(*depends_on)[:12]}", seed=seed, labels=labels,
+            parts = draw_parts(loaded, n, folder / images, seed=seed, labels=labels,
                                options=checked, batch_size=batch_size, on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
         finally:
             progress.close()
         return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
 
-    step = manifest.step if manifest else 0
     subject = Subject(loaded, load_data(config), _held_out(config, held_out), extractor, n, seed, labels, checked, draw)
     evaluation = measure(subject, metrics, step, manifest)
+    if (folder / images).is_dir():
+        evaluation = evaluation.model_copy(update={"images": images})
     evaluation.write(folder)
     return evaluation
 

@@ -44,16 +44,19 @@ class Protocol(Section):
     options: Mapping[str, Any] = {}
     """What the sampler was told beyond the model's own Config."""
     precision: str = "float32"
+    reader: str | None = None
+    """SHA-256 of the classifier that read the images' labels, if a metric had it do so."""
 
     def digest(self) -> str:
-        """Equal for equal protocols."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Equal for equal ways of measuring."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"reader"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def differences(self, other: Protocol) -> list[str]:
-        """The keys in which two protocols differ."""
+        """The keys in which two ways of measuring differ; the sampler's options belong to what is measured."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return [key for key in mine if mine[key] != theirs[key]]
+        no_matter = {"options", "reader"} if self.reader is None or other.reader is None else {"options"}
+        return [key for key in mine if mine[key] != theirs[key] and key not in no_matter]
 
 
 class Evaluation(Section):
@@ -69,10 +72,19 @@ class Evaluation(Section):
     notes: tuple[str, ...] = ()
     """What a reader must know: too few images, metrics that don't apply."""
     versions: Mapping[str, str] = {}
+    images: str | None = None
+    """The folder, beside this file, with the images that were drawn."""
 
     def write(self, folder: Path) -> Path:
+        """Keep it in a folder, together with figures that were measured there before in the same way."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"step-{self.step:06d}-{self.protocol.digest()}.json"
+        if file.is_file():
+            before = read_evaluation(file)
+            values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
+            reader = self.protocol.reader or before.protocol.reader
+            protocol = self.protocol.model_copy(update={"reader": reader})
+            self = self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})  # noqa: PLW0642
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
         temporary.replace(file)
