@@ -107,7 +107,9 @@ def evaluate(
     for name, value in found.values.items():
         typer.echo(f"{name:24}{value:,.6g}")
     protocol = found.protocol
-    typer.echo(f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    typer.echo(
+        f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}"
+    )
     typer.echo(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
     for note in found.notes:
         typer.echo(f"note: {note}")

@@ -22,7 +22,9 @@ def test_frechet_and_kernel_distance_are_torchmetrics():
     kid = pytest.importorskip("torchmetrics.image.kid")
     rows = torch.nn.Flatten()
     real, generated = (torch.rand(300, 3, 4, 4, generator=torch.Generator().manual_seed(s)) ** (1 + s) for s in (0, 1))
-    distance = fid.FrechetInceptionDistance(feature=_Flat(), normalize=True, input_img_size=(3, 4, 4)).set_dtype(torch.float64)
+    distance = fid.FrechetInceptionDistance(feature=_Flat(), normalize=True, input_img_size=(3, 4, 4)).set_dtype(
+        torch.float64
+    )
     kernel = kid.KernelInceptionDistance(feature=_Flat(), normalize=True, subsets=1, subset_size=300)
     for metric in (distance, kernel):
         metric.update(real.double(), real=True)

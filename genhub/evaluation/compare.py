@@ -100,5 +100,3 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.4g}"
-
-

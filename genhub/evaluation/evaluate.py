@@ -55,7 +55,9 @@ def evaluate(
     checked = read_options(type(loaded), options)
 
     step = manifest.step if manifest else 0
-    images = f"images-{hash_of(seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step)[:12]}"
+    images = (
+        f"images-{hash_of(seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step)[:12]}"
+    )
 
     def draw() -> Tensor:
         progress = Progress(n, unit="image")
@@ -121,5 +123,3 @@ def _held_out(config: DataConfig, split: str) -> ImageData | DataError:
         return load_data(config.model_copy(update={"split": split}))
     except DataError as error:
         return error
-
-

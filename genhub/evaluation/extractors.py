@@ -45,7 +45,9 @@ class Pixels:
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
         size = torch.Size(data.spec.shape).numel()
         if size > self.MOST:
-            raise InputError(f"extractor 'pixels' is for images of at most {self.MOST} numbers, these have {size}; use probe")
+            raise InputError(
+                f"extractor 'pixels' is for images of at most {self.MOST} numbers, these have {size}; use probe"
+            )
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1).float() / 255
@@ -160,8 +162,8 @@ def as_rgb(images: Tensor) -> Tensor:
 def resized(images: Tensor, side: int) -> Tensor:
     """(n, c, h, w) uint8 to (n, c, side, side) float in [0, 1], as Pillow's bicubic filter does it: averaging where it
     makes smaller, rounded to 8 bits."""
-    larger = functional.interpolate(images.float(), (side, side), mode="bicubic", antialias=True, align_corners=False)
-    return larger.round().clamp(0, 255) / 255
+    other = functional.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
+    return other.float() / 255
 
 
 def digest_of(network: nn.Module, *more: str) -> str:
@@ -169,5 +171,7 @@ def digest_of(network: nn.Module, *more: str) -> str:
     digest = hashlib.sha256(repr(more).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else repr(tensor).encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else repr(tensor).encode()
+        )
     return digest.hexdigest()

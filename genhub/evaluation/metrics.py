@@ -50,7 +50,9 @@ def kernel_distance(
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float, float]:
     """The share of generated rows within the real rows' manifold, and of real rows within the generated ones'
     (Kynkaanniemi et al. 2019, eq. 2 and 3); a manifold is the union of balls that reach each row's k-th neighbour."""
-    return _share_inside(generated, real, kth_distances(real, k)), _share_inside(real, generated, kth_distances(generated, k))
+    return _share_inside(generated, real, kth_distances(real, k)), _share_inside(
+        real, generated, kth_distances(generated, k)
+    )
 
 
 def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from genhub.logs import say
 
 VERSION = 1
 """Raised when the network or its training changes: cached probes of other versions are not used."""
-STEPS, EPOCHS, BATCH, HELD_OUT = 800, 3, 128, 10
+STEPS, EPOCHS, BATCH, HELD_OUT = 500, 3, 128, 10
 FEATURES = 128
 
 
@@ -37,7 +37,9 @@ class Network(nn.Module):
         for level, (before, after) in enumerate(itertools.pairwise(widths)):
             stride = 2 if level else 1
             layers += [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.trunk = nn.Sequential(*layers, nn.Conv2d(FEATURES, FEATURES, 3, padding=1, bias=False), nn.BatchNorm2d(FEATURES))
+        self.trunk = nn.Sequential(
+            *layers, nn.Conv2d(FEATURES, FEATURES, 3, padding=1, bias=False), nn.BatchNorm2d(FEATURES)
+        )
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
@@ -106,7 +108,9 @@ def train(network: Network, data: Any) -> float:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     network.train()
     for _ in range(steps):
-        images, labels = _batch(data, training[torch.randint(len(training), (BATCH,), generator=generator).numpy()], generator)
+        images, labels = _batch(
+            data, training[torch.randint(len(training), (BATCH,), generator=generator).numpy()], generator
+        )
         loss = functional.cross_entropy(network(_shifted(images, generator)), labels)
         loss.backward()
         optimizer.step()
@@ -142,5 +146,7 @@ def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 def _write(network: Network, accuracy: float, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary, {"accuracy": str(accuracy)})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary, {"accuracy": str(accuracy)}
+    )
     temporary.replace(file)

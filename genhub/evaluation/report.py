@@ -50,7 +50,9 @@ def html(comparison: Comparison) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n" + "\n".join(filter(None, parts)) + "\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        + "\n".join(filter(None, parts))
+        + "\n</body></html>\n"
     )
 
 
@@ -77,7 +79,9 @@ def _picture(row: Row) -> str:
     else:
         content, caption = previews[-1].read_bytes(), f"{caption}: the run's last preview"
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return f'<figure><img alt="images drawn by {escape(row.name)}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    return (
+        f'<figure><img alt="images drawn by {escape(row.name)}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    )
 
 
 def _drawn(row: Row) -> torch.Tensor | None:
@@ -138,7 +142,9 @@ def _protocol(row: Row) -> str:
         return ""
     found = row.evaluations[-1]
     facts: dict[str, Any] = found.protocol.model_dump(mode="json") | {"versions": dict(found.versions)}
-    items = "".join(f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in facts.items())
+    items = "".join(
+        f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in facts.items()
+    )
     return f"<details><summary>{escape(row.name)}</summary><dl>{items}</dl></details>"
 
 

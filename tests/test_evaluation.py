@@ -1,0 +1,159 @@
+"""`genhub evaluate` and what it stores: on small models and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import genhub
+from genhub.cli import app
+from genhub.config import DataConfig
+from genhub.data import load_data
+from genhub.evaluation.extractors import as_rgb, resized
+from genhub.evaluation.figures import METRICS
+from genhub.evaluation.probe import Probe
+from genhub.evaluation.protocol import read_evaluation, stored_evaluations
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """One cache for the module: the probe is trained once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENHUB_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """Small trained models, by name."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"vae": {"channels": [8]}, "cgan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
+    found = {}
+    for name, options in settings.items():
+        recipe = {"model": {"name": name, **options}, "data": {"split": "train[:80%]"},
+                  "trainer": {"max_steps": 30, "log_every": 10, "sample_every": None, "trackers": []}}  # fmt: skip
+        genhub.train(recipe, run_dir=str(folder / name))
+        found[name] = folder / name
+    return found
+
+
+def test_every_metric_that_applies_and_its_protocol(runs):
+    found = genhub.evaluate(runs["vae"], 300, held_out="train[80%:]", metrics=[n for n in METRICS if n != "label_accuracy"])
+    values = found.values
+    assert values["frechet_distance"] > 0
+    assert 0 <= values["precision"] <= 1
+    assert 0 <= values["coverage"] <= 1
+    assert 1 <= values["label_entropy"] <= 10
+    assert values["memorised"] == 0
+    assert 0 < values["reconstruction_mse"] < 0.25
+    assert 1 < values["bits_per_dimension"] < 12
+    assert values["network_evaluations"] == 1
+    assert values["parameters"] == sum(p.numel() for p in genhub.load(runs["vae"]).parameters())
+    protocol = found.protocol
+    assert protocol.reference.num_images == 1438
+    assert protocol.held_out.num_images == 359
+    assert (protocol.n, protocol.seed, len(protocol.extractor_hash)) == (300, 0, 64)
+    assert "trained on digits's labels" in protocol.extractor
+    assert protocol.reader == protocol.extractor_hash
+    assert any("300 images are few" in note for note in found.notes)
+    stored = stored_evaluations(runs["vae"] / "checkpoints" / "step-000030")
+    assert stored[-1].values == values
+
+
+def test_the_same_figures_again_without_drawing_again(runs):
+    first = genhub.evaluate(runs["vae"], 600, metrics=["frechet_distance"], extractor="pixels")
+    parts = sorted((runs["vae"] / "evaluations" / first.images).glob("*.npy"))
+    assert len(parts) == 2
+    times = [part.stat().st_mtime_ns for part in parts]
+    parts[1].unlink()  # as if the drawing had been stopped there
+    again = genhub.evaluate(runs["vae"], 600, metrics=["frechet_distance"], extractor="pixels", batch_size=70)
+    assert again.values == pytest.approx(first.values, rel=1e-3)
+    assert parts[0].stat().st_mtime_ns == times[0]
+    whole = np.concatenate([np.load(part) for part in parts])
+    assert np.abs(whole[:80].astype(int) - genhub.sample(runs["vae"], 80).numpy().astype(int)).max() <= 1
+
+
+def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
+    command = ["evaluate", str(runs["cgan"]), "-n", "200", "--metrics", "label_accuracy,cost", "--labels", "3,4", "--json"]
+    with pytest.raises(SystemExit) as stopped:
+        app(command)
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    facts = json.loads(said[said.index("{") :])
+    assert 0 <= facts["values"]["label_accuracy"] <= 1
+    assert facts["protocol"]["labels"] == [3, 4]
+    file = next((runs["cgan"] / "evaluations").glob("step-*.json"))
+    genhub.evaluate(runs["cgan"], 200, metrics=["frechet_distance"], labels=[3, 4])
+    merged = read_evaluation(file)
+    assert {"label_accuracy", "frechet_distance", "parameters"} <= merged.values.keys()
+
+
+def test_what_does_not_apply_is_said(runs):
+    with pytest.raises(genhub.InputError, match="metric 'label_accuracy': the model draws without labels"):
+        genhub.evaluate(runs["vae"], 10, metrics=["label_accuracy"])
+    with pytest.raises(genhub.InputError, match="'memorised': needs images that were not trained on: .*no split 'test'"):
+        genhub.evaluate(runs["vae"], 10, metrics=["memorised"])
+    with pytest.raises(genhub.InputError, match="metric 'reconstruction': the model is no Autoencoder"):
+        genhub.evaluate(runs["cgan"], 10, metrics=["reconstruction"])
+    with pytest.raises(genhub.InputError, match="did you mean 'cost'"):
+        genhub.evaluate(runs["vae"], 10, metrics=["costs"])
+    with pytest.raises(genhub.PluginError, match="no extractor is called 'dinov3'; did you mean 'dinov2'"):
+        genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="dinov3")
+    with pytest.raises(genhub.RecipeError, match="--data: data.nme: unknown key; did you mean 'name'"):
+        genhub.evaluate(runs["vae"], 10, data=["nme=digits"])
+    with pytest.raises(genhub.InputError, match="'inception' needs torch-fidelity"):
+        genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="inception")
+
+
+def test_other_data_than_it_was_trained_on_is_noted(runs):
+    found = genhub.evaluate(runs["vae"], 50, metrics=["frechet_distance"], extractor="pixels", data=["split=train"])
+    assert "the real images are not those that the model was trained on" in found.notes
+    assert found.protocol.reference.num_images == 1797
+
+
+def test_the_probe_reads_digits_and_is_kept(cache):
+    data = load_data(DataConfig())
+    before = set((cache / "probes").glob("*")) if (cache / "probes").exists() else set()
+    probe = Probe(data, None, torch.device("cpu"))
+    assert probe.accuracy > 0.97
+    kept = set((cache / "probes").glob("*.safetensors")) - before
+    again = Probe(data, None, torch.device("cpu"))
+    assert len(kept) == 1
+    assert again.fingerprint == probe.fingerprint
+    images = ((data.images(range(100)) + 1) * 127.5).round().to(torch.uint8)
+    assert probe.features(images).shape == (100, 128)
+    alone = torch.cat([again.features(images[i : i + 1]) for i in range(5)])
+    assert torch.allclose(alone, probe.features(images)[:5], atol=1e-5)
+    assert (probe.probabilities(images).argmax(1) == data.labels[:100]).float().mean() > 0.97
+
+
+def test_resizing_is_pillows():
+    from PIL import Image
+
+    image = (torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    for side in (16, 224):
+        ours = (resized(image[None], side)[0] * 255).round().to(torch.uint8)
+        pillows = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC))
+        difference = np.abs(ours.permute(1, 2, 0).numpy().astype(int) - pillows.astype(int))
+        assert difference.max() <= 1
+    assert as_rgb(image[:1][None]).shape == (1, 3, 40, 40)
+
+
+@pytest.mark.slow
+def test_a_local_dinov2(runs, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    found = genhub.evaluate(runs["vae"], 20, metrics=["frechet_distance"], extractor=f"dinov2:{tmp_path / 'dino'}")
+    assert found.values["frechet_distance"] > 0
+    assert "224x224 bicubic antialiased" in found.protocol.preprocessing
+    with pytest.raises(genhub.InputError, match="no weights from .*nothing .*`probe` and `pixels` need no download"):
+        genhub.evaluate(runs["vae"], 20, metrics=["frechet_distance"], extractor=f"dinov2:{tmp_path / 'nothing'}")
