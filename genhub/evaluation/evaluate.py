@@ -14,6 +14,7 @@ from genhub.checkpoint import load_model
 from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import DataError, InputError, did_you_mean
+from genhub.evaluation.extractors import digest_of
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, current_versions, evaluations_folder
 from genhub.evaluation.subject import Subject
@@ -53,23 +54,21 @@ def evaluate(
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     config, folder = data_config(checkpoint, data), evaluations_folder(checkpoint)
     checked = read_options(type(loaded), options)
-
-    step = manifest.step if manifest else 0
-    images = (
-        f"images-{hash_of(seed, tuple(labels or ()), sorted(checked.items()), loaded.config.model_dump_json(), step)[:12]}"
-    )
+    images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"
 
     def draw() -> Tensor:
         progress = Progress(n, unit="image")
         try:
-            parts = draw_parts(loaded, n, folder / images, seed=seed, labels=labels,
-                               options=checked, batch_size=batch_size, on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
+            parts = draw_parts(
+                loaded, n, folder / images, seed=seed, labels=labels, options=checked, batch_size=batch_size,
+                on_progress=lambda drawn: progress.advance(min(drawn, n)),
+            )  # fmt: skip
         finally:
             progress.close()
         return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
 
     subject = Subject(loaded, load_data(config), _held_out(config, held_out), extractor, n, seed, labels, checked, draw)
-    evaluation = measure(subject, metrics, step, manifest)
+    evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
     if (folder / images).is_dir():
         evaluation = evaluation.model_copy(update={"images": images})
     evaluation.write(folder)

@@ -97,7 +97,7 @@ class Pretrained:
     def features(self, images: Tensor) -> Tensor:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         rows = []
-        for batch in images.split(self.batch_size):
+        for batch in torch.split(images, self.batch_size):
             pixels = (resized(as_rgb(batch), self.side) - mean) / std
             rows.append(self.pooled(self.model(pixel_values=pixels.to(self.device))).float().cpu())
         return torch.cat(rows)
@@ -149,7 +149,7 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        batches = (self.model(as_rgb(batch).to(self.device))[0] for batch in images.split(self.batch_size))
+        batches = (self.model(as_rgb(batch).to(self.device))[0] for batch in torch.split(images, self.batch_size))
         return torch.cat([batch.float().cpu() for batch in batches])
 
 

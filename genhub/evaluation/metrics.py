@@ -97,5 +97,5 @@ def _distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
     """Distances of each row to all others, in blocks (up to BLOCK, m). In float64, as matrix products lose the small ones
     to cancellation in float32."""
     others = others.double()
-    for block in rows.double().split(BLOCK):
+    for block in torch.split(rows.double(), BLOCK):
         yield torch.cdist(block, others, compute_mode="use_mm_for_euclid_dist")

@@ -81,12 +81,12 @@ class Probe:
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        return torch.cat([self.network.features(self._input(part)).cpu() for part in images.split(self.batch_size)])
+        return torch.cat([self.network.features(self._input(part)).cpu() for part in torch.split(images, self.batch_size)])
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """(n, c, h, w) uint8 to (n, classes)."""
-        return torch.cat([self.network(self._input(part)).softmax(1).cpu() for part in images.split(self.batch_size)])
+        return torch.cat([self.network(self._input(part)).softmax(1).cpu() for part in torch.split(images, self.batch_size)])
 
     def _input(self, images: Tensor) -> Tensor:
         return images.to(self.device).float() / 127.5 - 1
@@ -112,7 +112,7 @@ def train(network: Network, data: Any) -> float:
             data, training[torch.randint(len(training), (BATCH,), generator=generator).numpy()], generator
         )
         loss = functional.cross_entropy(network(_shifted(images, generator)), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -84,7 +84,7 @@ class Evaluation(Section):
             values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
             reader = self.protocol.reader or before.protocol.reader
             protocol = self.protocol.model_copy(update={"reader": reader})
-            self = self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})  # noqa: PLW0642
+            self = self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
         temporary.replace(file)

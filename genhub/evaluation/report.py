@@ -130,10 +130,10 @@ def _by_cost(evaluations: Sequence[Evaluation]) -> list[tuple[float, float, floa
     found = {}
     for evaluation in evaluations:
         values = evaluation.values
-        if {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys():
-            if not evaluation.protocol.differences(evaluations[-1].protocol):
-                cost = values["network_evaluations"]
-                found[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
+        measured = {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys()
+        if measured and not evaluation.protocol.differences(evaluations[-1].protocol):
+            cost = values["network_evaluations"]
+            found[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
     return sorted(found.values())
 
 
