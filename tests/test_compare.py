@@ -1,0 +1,137 @@
+"""`genhub compare` and `genhub sweep`: what is stored, side by side; the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import genhub
+from genhub.evaluation.compare import compare
+from genhub.evaluation.report import html, write_report
+from genhub.evaluation.sweep import grid
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+MODELS = {"vae": {"channels": [8]}, "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Two small evaluated runs and one that was never evaluated."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENHUB_CACHE", str(folder / "cache"))
+        for name in ("vae", "gan", "bare"):
+            recipe = {"model": {"name": "vae" if name == "bare" else name, **MODELS.get(name, {})},
+                      "trainer": {"max_steps": 20, "log_every": 5, "sample_every": None, "trackers": []}}  # fmt: skip
+            genhub.train(recipe, run_dir=str(folder / name))
+        metrics = ["frechet_distance", "cost"]
+        for name, n in (("vae", 100), ("gan", 120)):
+            genhub.evaluate(folder / name, n, metrics=metrics, extractor="pixels")
+    return [folder / name for name in ("vae", "gan", "bare")]
+
+
+def test_the_table_and_what_does_not_compare(runs):
+    comparison = compare(runs)
+    names, lines = comparison.table()
+    assert names[:6] == ["run", "model", "steps", "images seen", "seconds", "frechet_distance"]
+    assert [line[1] for line in lines] == ["vae", "gan", "vae"]
+    assert lines[0][2:4] == ["20", "1,280"]
+    assert lines[1][5].endswith(" *")
+    assert not lines[0][5].endswith("*")
+    assert lines[2][5:] == [""] * len(lines[2][5:])
+    assert comparison.notes[0].endswith(f"genhub evaluate {runs[2]}")
+    assert comparison.notes[1].endswith("was measured differently from " + str(runs[0]) + ", in: n")
+    again = json.loads(comparison.model_dump_json())
+    assert again["rows"][0]["evaluations"][0]["values"]["parameters"] > 0
+
+
+def test_no_run_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(genhub.CheckpointError, match="no such folder"):
+        compare([tmp_path / "nothing"])
+    with pytest.raises(genhub.InputError, match="at least one"):
+        compare([])
+
+
+def test_the_page_needs_nothing_else_and_is_the_same_again(runs):
+    page = html(compare(runs))
+    assert page == html(compare(runs))
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", "")  # fmt: skip
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<svg") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_in_a_browser(runs, tmp_path, width):
+    """Nothing is wider than the window but the table, which scrolls on its own."""
+    file = write_report(compare(runs), tmp_path / "report.html")
+    probe = ("<script>addEventListener('load', () => { document.title = JSON.stringify([document.documentElement.scrollWidth,"
+             " innerWidth, [...document.images].every(i => i.complete && i.naturalWidth > 0), document.querySelectorAll('svg')"
+             ".length]); })</script></body>")  # fmt: skip
+    file.write_text(file.read_text().replace("</body>", probe))
+    # A window can't be narrower than 500 pixels: a frame can.
+    frame = tmp_path / "frame.html"
+    frame.write_text(f"<body style='margin:0'><iframe id=f src=report.html width={width} height=900></iframe>"
+                     "<script>f.onload = () => setTimeout(() => document.body.append(f.contentDocument.title), 300)</script>")  # fmt: skip
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
+               "--dump-dom", frame.as_uri()]  # fmt: skip
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = json.loads(said[said.index("[", said.index("</script>")) : said.rindex("]") + 1])
+    wide, inner, pictures, curves = found
+    assert inner == pytest.approx(width, abs=20)
+    assert wide <= inner
+    assert pictures is True
+    assert curves == 3
+
+
+def test_a_grid_of_settings():
+    points = grid("digits-gan", ["trainer.optimizer.lr=1e-4,3e-4", "model.generator.channels=[8, 16],[16,32]", "seed=0..1"])
+    assert len(points) == 8
+    assert points[0].overrides == ("trainer.optimizer.lr=1e-4", "model.generator.channels=[8, 16]", "seed=0")
+    assert points[1].overrides[2] == "seed=1"
+    assert points[0].run_dir == Path("runs/digits-gan-sweep/lr=1e-4,channels=_8,_16_,seed=0")
+    assert len({point.run_dir for point in points}) == 8
+    with pytest.raises(genhub.InputError, match="must look like"):
+        grid("digits-gan", ["seed"])
+    with pytest.raises(genhub.InputError, match="a range goes up"):
+        grid("digits-gan", ["seed=4..1"])
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_goes_on_and_compares(tmp_path):
+    small = ["--set", "trainer.max_steps=4", "--set", "trainer.sample_every=null", "--set", "trainer.trackers=[]"]
+    command = [
+        sys.executable,
+        "-m",
+        "genhub",
+        "sweep",
+        "digits-gan",
+        "--set",
+        "seed=0..1",
+        *small,
+        "--run-dir",
+        "s",
+        "--json",
+    ]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    facts = json.loads(first.stdout[first.stdout.index("{") :])
+    assert [row["steps"] for row in facts["rows"]] == [4, 4]
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    logs = sorted((tmp_path / "s").glob("*.log"))
+    assert len(logs) == 2
+    assert "Already trained to step 4" in logs[0].read_text()
+    assert again.stdout == first.stdout
+    command[command.index("seed=0..1")] = "seed=-1"
+    wrong = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "seed: must be greater than or equal to 0" in wrong.stderr
