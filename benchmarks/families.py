@@ -1,0 +1,105 @@
+"""A leaderboard: every MNIST recipe that ships, trained for the same time, judged by one evaluator on as many images.
+
+    python benchmarks/families.py --data path/to/mnist [--minutes 10] [--n 10000] [--runs runs/leaderboard] [--out docs]
+
+How many steps fit into the time is measured once for each recipe, by 60 steps of it, and kept: the learning rate's schedule
+must know its end. Run it again after a stop, and it goes on where it was; nothing is trained or drawn twice. Writes
+OUT/leaderboard.md and its pictures. Let nothing else run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+
+import genhub
+from genhub.evaluation.compare import Comparison, compare, read_metrics
+from genhub.evaluation.protocol import Evaluation
+
+RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-ddpm", "mnist-ddpm-conditional")
+COLUMNS = {
+    "frechet_distance": "Frechet distance", "kernel_distance": "KID", "precision": "precision", "recall": "recall",
+    "density": "density", "coverage": "coverage", "label_accuracy": "asked-for label", "memorised": "memorised",
+    "parameters": "parameters", "network_evaluations": "network evaluations an image", "images_per_second": "images/s drawn",
+}  # fmt: skip
+
+
+def steps_that_fit(recipe: str, data: str, seconds: float, folder: Path) -> int:
+    """How many steps of a recipe take so long here; measured once, then read from the folder."""
+    file = folder / f"{recipe}.steps.json"
+    if not file.is_file():
+        trial = folder / f"{recipe}.trial"
+        quiet = ["trainer.max_steps=60", "trainer.log_every=20", "trainer.sample_every=null", "trainer.trackers=[]"]
+        genhub.train(recipe, [f"data.name={data}", *quiet], run_dir=str(trial))
+        first, *_, last = read_metrics(trial / "metrics.jsonl")
+        per_step = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+        file.write_text(json.dumps({"steps": round(seconds / per_step), "seconds_per_step": per_step}) + "\n")
+        shutil.rmtree(trial)
+    steps: int = json.loads(file.read_text())["steps"]
+    return steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="MNIST: a folder of parquet files with the splits train and test")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--runs", type=Path, default=Path("runs/leaderboard"))
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES)
+    args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    for recipe in args.only:
+        steps = steps_that_fit(recipe, args.data, 60 * args.minutes, args.runs)
+        genhub.train(recipe, [f"data.name={args.data}", f"trainer.max_steps={steps}", "trainer.sample_every=null"],
+                     run_dir=str(args.runs / recipe))  # fmt: skip
+        genhub.evaluate(args.runs / recipe, args.n)
+    comparison = compare([args.runs / recipe for recipe in args.only])
+    pictures = args.out / "images" / "leaderboard"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for recipe in args.only:
+        genhub.sample(args.runs / recipe, 40, out=pictures / f"{recipe}.png")
+    (args.out / "leaderboard.md").write_text(page(comparison, args.minutes))
+    print(f"{args.out / 'leaderboard.md'}")
+
+
+def page(comparison: Comparison, minutes: float) -> str:
+    """The leaderboard in Markdown, best Frechet distance first."""
+    rows = sorted(comparison.rows, key=lambda row: row.evaluations[-1].values["frechet_distance"])
+    columns = [key for key in COLUMNS if any(key in row.evaluations[-1].values for row in rows)]
+    head = ["recipe", "steps", "seconds of training", *(COLUMNS[key] for key in columns)]
+    lines = [
+        [row.checkpoint.parent.parent.name, f"{row.steps:,}", f"{row.seconds or 0:,.0f}",
+         *(figure(row.evaluations[-1], key) for key in columns)] for row in rows
+    ]  # fmt: skip
+    table = "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
+    pictures = "\n".join(
+        f"**{line[0]}**\n\n![Digits drawn by {line[0]}](images/leaderboard/{line[0]}.png)\n" for line in lines
+    )
+    protocol = rows[0].evaluations[-1].protocol
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"""# MNIST, {minutes:g} minutes each
+
+Every recipe trained on the same machine ({machine}) for {minutes:g} minutes, without previews, and judged on {protocol.n:,} images of
+seed {protocol.seed} beside {protocol.reference_images:,} training images by {protocol.extractor}. Made by `python benchmarks/families.py`.
+
+{table}
+
+{pictures}"""
+
+
+def figure(evaluation: Evaluation, key: str) -> str:
+    value = evaluation.values.get(key)
+    if value is None:
+        return ""
+    spread = evaluation.values.get(f"{key}_std")
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" + (f" ± {spread:.2g}" if spread is not None else "")
+
+
+if __name__ == "__main__":
+    main()
