@@ -105,6 +105,20 @@ class GenerativeModel(nn.Module, ABC):
         """The named phase's losses for a batch."""
         return self._phases[phase].loss(batch)
 
+    @final
+    def check_labels(self, labels: Tensor | None) -> Tensor:
+        """What a conditional model's `sample` does first: its labels (n,), known to be good, on the model's device.
+
+        Raises:
+            ValueError: there are none, or one is not below `num_classes`.
+        """
+        if labels is None:
+            raise ValueError("labels: this model draws what a label asks for; give one an image")
+        classes = self.config.num_classes or 0
+        if any(not 0 <= label < classes for label in labels.tolist()):
+            raise ValueError(f"labels: this model has 0 to {classes - 1}, not {labels.tolist()}")
+        return labels.to(self.device)
+
     def save_networks(self, path: Path) -> None:
         """Write the weights into a folder. Replace together with `load_networks` to write a format that others read."""
         save_tensors(self.state_dict(), path / "model.safetensors")

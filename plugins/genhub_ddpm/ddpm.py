@@ -153,8 +153,8 @@ class DDPM(GenerativeModel):
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if steps > self.num_train_timesteps:
             raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
-        if self.config.conditional and labels is None:
-            raise ValueError("labels: this model draws what a label asks for; give one an image")
+        if self.config.conditional:
+            labels = self.check_labels(labels)
         scale = self.config.sampling.guidance_scale if guidance_scale is None else guidance_scale
         try:
             sampler.set_timesteps(steps, device=self.device)

@@ -1,0 +1,169 @@
+"""Checks, their results, and the report that a person or a program reads."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from genhub.errors import GenhubError, InputError, did_you_mean
+
+
+class Broken(Exception):
+    """A check's finding: what is wrong and what to do, in a sentence each, and the code it is about."""
+
+    def __init__(self, what: str, do: str = "", at: Any = None) -> None:
+        super().__init__(f"{what}: {do}" if do else what)
+        self.where = place_of(at) if at is not None else ""
+
+
+class NotHere(Exception):
+    """Why a check says nothing about this class, or can't run on this machine."""
+
+
+class ContractError(AssertionError):
+    """A class breaks its contract; the message lists every failure."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A function that is given what a suite examines, and raises `Broken`. Its docstring is the contract it checks."""
+
+    run: Callable[[Any], None]
+    needs: tuple[str, ...] = ()
+    """Checks without which this one means nothing."""
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+    @property
+    def contract(self) -> str:
+        return " ".join((self.run.__doc__ or "").split())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one check."""
+
+    name: str
+    contract: str
+    outcome: Literal["passed", "failed", "skipped"]
+    message: str = ""
+    """What is wrong and what to do, or why the check was skipped."""
+    where: str = ""
+    """file:line, where a failure has one."""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.name}: {self.message}{place}\n    The contract: {self.contract}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results for one class."""
+
+    title: str
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Result]:
+        return [result for result in self.results if result.outcome == "failed"]
+
+    def raise_failures(self) -> None:
+        """
+        Raises:
+            ContractError: listing every failure.
+        """
+        if self.failures:
+            count = f"{len(self.failures)} of {len(self.results)} checks failed"
+            raise ContractError(f"{self.title}: {count}\n" + "\n".join(map(str, self.failures)))
+
+    def dump(self) -> dict[str, Any]:
+        return {"title": self.title, "passed": not self.failures, "checks": [asdict(result) for result in self.results]}
+
+
+class Suite:
+    """The checks of one class, to be run in any order; each is run once, after those it needs."""
+
+    def __init__(self, title: str, checks: Sequence[Check], subject: Any, code: type, skip: Collection[str] = ()) -> None:
+        """code: the class whose file a failure is looked for in."""
+        self.title = title
+        self.checks = {check.name: check for check in checks}
+        self._subject, self._code = subject, code
+        self._skip = self._known(skip)
+        self._results: dict[str, Result] = {}
+
+    def _known(self, names: Collection[str]) -> set[str]:
+        for name in names:
+            if name not in self.checks:
+                raise InputError(f"no check is called '{name}'; {did_you_mean(name, self.checks)}")
+        return set(names)
+
+    def report(self, only: Collection[str] = (), shown: Callable[[Result], None] = lambda result: None) -> Report:
+        """Run all checks, or those named by `only`; `shown` is given each result at once.
+
+        Raises:
+            InputError: no check has that name.
+        """
+        wanted = (self._known(only) or set(self.checks)) - self._skip
+        results = []
+        for name in self.checks:
+            if name in wanted:
+                results.append(self.run(name))
+                shown(results[-1])
+        return Report(self.title, results)
+
+    def run(self, name: str) -> Result:
+        if name not in self._results:
+            self._results[name] = self._run(self.checks[name])
+        return self._results[name]
+
+    def _run(self, check: Check) -> Result:
+        for need in check.needs:
+            if need not in self._skip and self.run(need).outcome != "passed":
+                return Result(check.name, check.contract, "skipped", f"means nothing before '{need}' passes")
+        started = time.perf_counter()
+        outcome: Literal["passed", "failed", "skipped"] = "failed"
+        message = where = ""
+        try:
+            check.run(self._subject)
+            outcome = "passed"
+        except NotHere as reason:
+            outcome, message = "skipped", str(reason)
+        except Broken as fault:
+            message, where = str(fault), fault.where
+        except GenhubError as error:
+            message, where = str(error), place_in(error, self._code)
+        except Exception as error:
+            message, where = f"raised {told(error)}", place_in(error, self._code)
+        return Result(check.name, check.contract, outcome, message, where, round(time.perf_counter() - started, 2))
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line, as the end of a traceback has it."""
+    return " ".join(traceback.format_exception_only(error)[-1].split())
+
+
+def place_of(code: Any) -> str:
+    """file:line of a function or class."""
+    try:
+        code = inspect.unwrap(getattr(code, "__func__", code))
+        return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
+    except (OSError, TypeError):  # no source at hand
+        return ""
+
+
+def place_in(error: BaseException, code: type) -> str:
+    """file:line of the innermost frame of a traceback in the folder of a class, if it has one."""
+    try:
+        folder = Path(inspect.getfile(code)).resolve().parent
+    except (OSError, TypeError):
+        return ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if folder in Path(f.filename).resolve().parents]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
