@@ -6,13 +6,16 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 import genhub
 from genhub import registry
 from genhub.errors import GenhubError, InputError
+
+if TYPE_CHECKING:
+    from genhub.testing import Result
 
 # Plain help and errors: rich's would cost a third of what `genhub --help` takes.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
@@ -23,7 +26,7 @@ app = typer.Typer(
     **PLAIN,
 )
 recipes = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
-plugins = typer.Typer(help="List and describe models, schedulers, trainers.", **PLAIN)
+plugins = typer.Typer(help="List, describe and check models, schedulers, trainers.", **PLAIN)
 app.add_typer(recipes, name="recipe")
 app.add_typer(plugins, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
@@ -164,6 +167,38 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
             typer.echo(f"  {key}: {json.dumps(option['default'])}  ({option['type']}){meaning}")
 
 
+@plugins.command("check")
+def plugins_check(
+    name: Annotated[str, typer.Argument(help="A registered name, or module:Class of a model.")],
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Its Config's keys.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
+    from genhub.testing import suites_of
+
+    values, reports, failed = _pairs(keys or [], "key=value"), [], False
+    for plugin, suite in suites_of(name, values):
+        if not as_json:
+            typer.echo(f"{plugin}: {plugin.value}")
+        with suite:
+            report = suite.report(shown=(lambda result: None) if as_json else _show_check)
+        failed = failed or bool(report.failures)
+        reports.append({"plugin": str(plugin), **report.dump()})
+        if not as_json:
+            typer.echo(report.summary)
+    if as_json:
+        _print(reports, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_check(result: Result) -> None:
+    mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
+    typer.echo(f"  {mark:<5} {result.name:<11} {result.contract}")
+    for line in filter(None, (result.message, result.where)):
+        typer.echo(f"        {line}")
+
+
 def _labels(text: str | None) -> list[int] | None:
     try:
         return [int(label) for label in text.split(",")] if text is not None else None
@@ -172,13 +207,19 @@ def _labels(text: str | None) -> list[int] | None:
 
 
 def _options(pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
+    values = _pairs(pairs, "--set")
+    for key in values.keys() & taken.keys():
+        raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
+    return values
+
+
+def _pairs(pairs: list[str], origin: str) -> dict[str, Any]:
+    """key.path=value pairs as nested dictionaries."""
     from genhub.recipe import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
-        apply_override(values, pair, Source("--set"), origin="--set")
-    for key in values.keys() & taken.keys():
-        raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
+        apply_override(values, pair, Source(origin), origin=origin)
     return values
 
 

@@ -12,12 +12,15 @@ every check. All runs on the CPU, on scikit-learn's digits in whatever shape the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from genhub.config import ModelConfig
-from genhub.interfaces import GenerativeModel
-from genhub.testing import drawing, learning, running
+from genhub.config import ModelConfig, TrainerConfig
+from genhub.errors import PluginError, did_you_mean
+from genhub.interfaces import GenerativeModel, Trainer
+from genhub.registry import MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
+from genhub.testing import drawing, learning, running, schedulers, trainers
 from genhub.testing.report import Check, ContractError, Report, Result, Suite
 
 __all__ = ["ContractError", "Report", "Result", "check_model", "check_scheduler", "check_trainer"]
@@ -42,13 +45,27 @@ MODEL_CHECKS = (
     Check(running.resume, needs=("sample",)),
     Check(running.processes, needs=("sample",)),
 )
+SCHEDULER_CHECKS = (
+    Check(schedulers.interface),
+    Check(schedulers.timesteps, needs=("interface",)),
+    Check(schedulers.noise, needs=("timesteps",)),
+    Check(schedulers.step, needs=("noise",)),
+    Check(schedulers.randomness, needs=("step",)),
+    Check(schedulers.saved, needs=("interface",)),
+)
+TRAINER_CHECKS = (
+    Check(trainers.config),
+    Check(trainers.fit, needs=("config",)),
+    Check(trainers.files, needs=("fit",)),
+    Check(trainers.resume, needs=("fit",)),
+)
+Names = Collection[str]
 
 
 def check_model(
-    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None = None, *,
-    only: Collection[str] = (), skip: Collection[str] = (),
-) -> Report:  # fmt: skip
-    """Hold a model class to the contract of `GenerativeModel`, in about half a minute for a small network.
+    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:
+    """Hold a model class to the contract of `GenerativeModel`, in a quarter of a minute for a small network.
 
     Args:
         config: keys of its Config that differ from the defaults: a small network makes the checks quick. Images are
@@ -60,12 +77,64 @@ def check_model(
     Raises:
         ContractError: an AssertionError that lists every failure: the check, what is wrong and what to do, file and
             line, and the contract.
-        InputError: a check of that name does not exist.
+        InputError: no check has that name.
     """
-    subject = running.TrainedSubject(cls, config)
-    try:
-        report = Suite(cls.__name__, MODEL_CHECKS, subject, cls, skip).report(only)
-    finally:
-        subject.close()
+    return _checked(model_suite(cls, config, skip), only)
+
+
+def check_scheduler(
+    cls: type[Any], config: Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:  # fmt: skip
+    """Hold a noise schedule's class to the contract of `Scheduler`, in about a second.
+
+    Args:
+        config: arguments of its constructor; all else as for `check_model`.
+    """
+    return _checked(scheduler_suite(cls, config, skip), only)
+
+
+def check_trainer(
+    cls: type[Trainer], config: TrainerConfig | Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:
+    """Hold a trainer's class to the contract of `Trainer`, with a small model, in a few seconds.
+
+    Args:
+        config: keys of its Config that differ from the defaults; all else as for `check_model`.
+    """
+    return _checked(trainer_suite(cls, config, skip), only)
+
+
+def _checked(suite: Suite, only: Names) -> Report:
+    with suite:
+        report = suite.report(only)
     report.raise_failures()
     return report
+
+
+def suites_of(name: str, config: Mapping[str, Any]) -> Iterator[tuple[Plugin, Suite]]:
+    """The checks of every plugin of that name (a model and a scheduler may share one), or of a model's module:Class.
+
+    Raises:
+        PluginError: there is none, two distributions claim it, or it is broken.
+    """
+    kinds = {MODELS: model_suite, SCHEDULERS: scheduler_suite, TRAINERS: trainer_suite}
+    groups = [MODELS] if ":" in name else [group for group in kinds if name in plugin_names(group)]
+    if not groups:
+        known = {known for group in kinds for known in plugin_names(group)}
+        raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
+    for group in groups:
+        cls = load_class(group, name, Path.cwd())
+        plugin = Plugin(group, name, name) if ":" in name else find_plugin(group, name)
+        yield plugin, kinds[group](cls, config)
+
+
+def model_suite(cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, MODEL_CHECKS, running.TrainedSubject(cls, config), skip)
+
+
+def scheduler_suite(cls: type[Any], config: Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, SCHEDULER_CHECKS, schedulers.SchedulerSubject(cls, config), skip)
+
+
+def trainer_suite(cls: type[Trainer], config: TrainerConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, TRAINER_CHECKS, trainers.TrainerSubject(cls, config), skip)

@@ -15,14 +15,14 @@ from genhub.ema import EMA
 from genhub.errors import GenhubError
 from genhub.interfaces import GenerativeModel
 from genhub.testing.report import Broken, NotHere, told
-from genhub.testing.subject import Subject, code_of, generators
+from genhub.testing.subject import ModelSubject, code_of, generators
 
 TOLERANCE = 1e-3
 """How much of a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
 differently at every size, and a sampler of many steps carries that on."""
 
 
-def sample(subject: Subject) -> None:
+def sample(subject: ModelSubject) -> None:
     """`sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be one, a list of n, or None."""
     model = subject.trained().eval()
     at = code_of(model, "sample")
@@ -40,7 +40,7 @@ def sample(subject: Subject) -> None:
             raise Broken(f"sample gives values from {low:.4g} to {high:.4g}", "return images.clamp(-1, 1)", at)
 
 
-def options(subject: Subject) -> None:
+def options(subject: ModelSubject) -> None:
     """The options of `sample` are keywords with an annotation and a default: `--set key=value` is checked by them."""
     function = subject.cls.sample
     hints = get_type_hints(function, include_extras=True)
@@ -48,13 +48,15 @@ def options(subject: Subject) -> None:
         if name in ("self", "n", "labels", "generator"):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            raise Broken(f"sample takes any keyword as **{name}", "name each option, so that a misspelt one is found", function)
+            raise Broken(
+                f"sample takes any keyword as **{name}", "name each option, so that a misspelt one is found", function
+            )
         if name not in hints or parameter.default is parameter.empty:
             raise Broken(f"sample's option '{name}' has no annotation or no default", f"write {name}: float | None = None, "
                          "say: its type is what --set is checked against", function)  # fmt: skip
 
 
-def randomness(subject: Subject) -> None:
+def randomness(subject: ModelSubject) -> None:
     """Given generators, `sample` draws from them alone: torch's, NumPy's and Python's global ones are not touched."""
     model = subject.trained().eval()
     before = global_states()
@@ -71,7 +73,7 @@ def global_states() -> dict[str, Any]:
     return {"torch": torch.get_rng_state().tolist(), "NumPy": (numpy[1].tolist(), numpy[2]), "Python": random.getstate()}
 
 
-def seeds(subject: Subject) -> None:
+def seeds(subject: ModelSubject) -> None:
     """The same seeds give the same bits, other seeds other images."""
     model = subject.trained()
     first, again, others = (subject.draw(model, 3, seeds) for seeds in ([0, 1, 2], [0, 1, 2], [3, 4, 5]))
@@ -82,7 +84,7 @@ def seeds(subject: Subject) -> None:
         raise Broken("other seeds give the same images", "draw with the given generator, not with one of your own", at)
 
 
-def batches(subject: Subject) -> None:
+def batches(subject: ModelSubject) -> None:
     """With a generator an image, an image does not depend on those drawn with it, within 0.001 of [-1, 1]."""
     model = subject.trained()
     labels = torch.arange(5) % (model.config.num_classes or 1) if subject.conditional else None
@@ -96,7 +98,7 @@ def batches(subject: Subject) -> None:
                          "over the batch", code_of(model, "sample"))  # fmt: skip
 
 
-def labels(subject: Subject) -> None:
+def labels(subject: ModelSubject) -> None:
     """A conditional model draws what labels ask for, and refuses missing or unknown ones by a ValueError; another ignores
     or refuses all."""
     model = subject.trained().eval()
@@ -132,7 +134,7 @@ def refusal(model: GenerativeModel, labels: Tensor | None) -> Exception | None:
     return None
 
 
-def ema(subject: Subject) -> None:
+def ema(subject: ModelSubject) -> None:
     """The averaged copy draws from its own weights and buffers, as a fresh model with the same ones would."""
     model = subject.build()
     networks = {name for phase in model.phases() if phase.ema for name in phase.trains}

@@ -10,16 +10,17 @@ from torch import Tensor
 from genhub.config import TrainerConfig
 from genhub.interfaces import GenerativeModel, Phase
 from genhub.optim import build_optimizers, check_phases, trained_parameters
-from genhub.testing.report import Broken
-from genhub.testing.subject import Subject
+from genhub.testing.report import Broken, told
+from genhub.testing.subject import ModelSubject
 from genhub.trainer import FrozenNetworks, check_losses
 
 LEARNING_RATES = (1e-3, 1e-4)
 """A loss has to fall at one of them."""
 TRIES = 30
+COMPILE_ADVICE = "call network.forward() where it can't be compiled (for a second derivative, say), or simplify it"
 
 
-def config(subject: Subject) -> None:
+def config(subject: ModelSubject) -> None:
     """Every key of Config has a default, a Config survives JSON, and `super().__init__` is given it."""
     made = subject.recipe.model
     if type(made).model_validate_json(made.model_dump_json()) != made:
@@ -31,13 +32,13 @@ def config(subject: Subject) -> None:
                      "call super().__init__(config) first, and leave self.config alone", subject.cls.__init__)  # fmt: skip
 
 
-def phases(subject: Subject) -> None:
+def phases(subject: ModelSubject) -> None:
     """Phases have names of their own and train existing networks, in sets that are equal or disjoint."""
     model = subject.build()
     check_phases(model, model.phases())
 
 
-def losses(subject: Subject) -> None:
+def losses(subject: ModelSubject) -> None:
     """A loss is a mapping of scalar tensors; its "loss" is finite and has a gradient, and the batch stays as it was."""
     model = subject.build()
     check_losses(model, list(model.phases()), subject.batch)
@@ -50,7 +51,7 @@ def losses(subject: Subject) -> None:
                              "work on a new tensor: the phases of a step share a batch", phase.loss)  # fmt: skip
 
 
-def gradients(subject: Subject) -> None:
+def gradients(subject: ModelSubject) -> None:
     """Gradients reach every trained parameter, and no parameter that no phase trains."""
     model = subject.build()
     phases, names = list(model.phases()), {id(p): name for name, p in model.named_parameters()}
@@ -70,7 +71,7 @@ def gradients(subject: Subject) -> None:
                      "leave them out of the network, or freeze them: requires_grad_(False)", phases[0].loss)  # fmt: skip
 
 
-def training(subject: Subject) -> None:
+def training(subject: ModelSubject) -> None:
     """Each phase, trained alone on one batch with the same random numbers every time, lowers its loss."""
     model = subject.trained()
     for phase in model.phases():
@@ -82,7 +83,7 @@ def training(subject: Subject) -> None:
                          phase.loss)  # fmt: skip
 
 
-def curve(subject: Subject, phase_name: str, lr: float) -> list[float]:
+def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
     """A phase's losses over TRIES steps. The other networks, buffers and random numbers stay as they are, so that the
     loss is one function of what the phase trains, and going down means the same for every family: a GAN's discriminator
     and generator each against the other as it was."""
@@ -110,7 +111,7 @@ def fallen(losses: list[float]) -> bool:
     return last < losses[0] - 1e-3 * abs(losses[0])
 
 
-def bf16(subject: Subject) -> None:
+def bf16(subject: ModelSubject) -> None:
     """Losses and gradients are finite under bfloat16 autocast (`trainer.mixed_precision: bf16`)."""
     model = subject.trained()
     for phase in model.phases():
@@ -119,13 +120,13 @@ def bf16(subject: Subject) -> None:
         backward_of(model, loss)
         wrong = {name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()}
         if wrong or not loss.isfinite():
-            what = f"the gradient of {some(wrong)} is not finite" if wrong else f"the loss is {loss.item()}"
+            what = f"the gradient of {some(wrong)} is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
             raise Broken(f"phase '{phase.name}' in bf16: {what}",
                          "do what needs digits in float32: x.float(), or torch.autocast(device_type, enabled=False)",
                          phase.loss)  # fmt: skip
 
 
-def compile(subject: Subject) -> None:
+def compile(subject: ModelSubject) -> None:
     """Losses and gradients are the same with the trained networks compiled (`trainer.compile`).
 
     Compiled with the backend aot_eager: tracing and autograd are torch.compile's, and it is there that a model can go
@@ -139,8 +140,9 @@ def compile(subject: Subject) -> None:
             try:
                 loss, gradients = loss_and_gradients(model, phase, subject), loss_and_gradients(compiled, phase, subject)
             except RuntimeError as error:
-                raise Broken(f"phase '{phase.name}' with compiled networks: {error}", "call the network's forward() where it "
-                             "can't be compiled (a second derivative, say), or simplify it", phase.loss) from error  # fmt: skip
+                raise Broken(
+                    f"phase '{phase.name}' with compiled networks: {told(error)}", COMPILE_ADVICE, phase.loss
+                ) from error
             for name, ours in loss.items():
                 if not torch.allclose(ours, gradients[name], rtol=1e-2, atol=1e-4):
                     raise Broken(f"phase '{phase.name}' with compiled networks: another {name}",
@@ -149,7 +151,7 @@ def compile(subject: Subject) -> None:
         torch.compiler.reset()
 
 
-def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: Subject) -> dict[str, Tensor]:
+def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> dict[str, Tensor]:
     torch.manual_seed(0)
     loss = model(subject.batch, phase.name)["loss"]
     backward_of(model, loss)
@@ -157,7 +159,7 @@ def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: Subject) -
     return {"loss": loss.detach()} | found
 
 
-def backward(model: GenerativeModel, phase: Phase, subject: Subject) -> set[str]:
+def backward(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> set[str]:
     """The parameters that a phase's gradient reaches."""
     backward_of(model, model(subject.batch, phase.name)["loss"])
     return {name for name, p in model.named_parameters() if p.grad is not None}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from genhub.errors import GenhubError, InputError, did_you_mean
 
@@ -75,29 +76,53 @@ class Report:
     def failures(self) -> list[Result]:
         return [result for result in self.results if result.outcome == "failed"]
 
+    @property
+    def summary(self) -> str:
+        """'18 checks, 1 failed, 2 skipped, in 9.3 s'"""
+        skipped = sum(result.outcome == "skipped" for result in self.results)
+        parts = [f"{len(self.results)} checks", f"{len(self.failures)} failed", f"{skipped} skipped"]
+        return f"{', '.join(parts)}, in {sum(result.seconds for result in self.results):.1f} s"
+
     def raise_failures(self) -> None:
         """
         Raises:
             ContractError: listing every failure.
         """
         if self.failures:
-            count = f"{len(self.failures)} of {len(self.results)} checks failed"
-            raise ContractError(f"{self.title}: {count}\n" + "\n".join(map(str, self.failures)))
+            raise ContractError(f"{self.title}: {self.summary}\n" + "\n".join(map(str, self.failures)))
 
     def dump(self) -> dict[str, Any]:
         return {"title": self.title, "passed": not self.failures, "checks": [asdict(result) for result in self.results]}
 
 
-class Suite:
-    """The checks of one class, to be run in any order; each is run once, after those it needs."""
+class Subject:
+    """A class under examination, and what its checks share: made when first asked for, gone when it is left."""
 
-    def __init__(self, title: str, checks: Sequence[Check], subject: Any, code: type, skip: Collection[str] = ()) -> None:
-        """code: the class whose file a failure is looked for in."""
-        self.title = title
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="genhub-check-")
+        self.folder = Path(self._folder.name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+
+class Suite:
+    """The checks of one class, to be run in any order while it is entered; each is run once, after those it needs."""
+
+    def __init__(self, cls: type, checks: Sequence[Check], subject: Subject, skip: Collection[str]) -> None:
+        self.cls = cls
         self.checks = {check.name: check for check in checks}
-        self._subject, self._code = subject, code
+        self._subject = subject
         self._skip = self._known(skip)
         self._results: dict[str, Result] = {}
+
+    def __enter__(self) -> Suite:
+        self._subject.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._subject.__exit__(*error)
 
     def _known(self, names: Collection[str]) -> set[str]:
         for name in names:
@@ -117,7 +142,7 @@ class Suite:
             if name in wanted:
                 results.append(self.run(name))
                 shown(results[-1])
-        return Report(self.title, results)
+        return Report(self.cls.__name__, results)
 
     def run(self, name: str) -> Result:
         if name not in self._results:
@@ -139,9 +164,9 @@ class Suite:
         except Broken as fault:
             message, where = str(fault), fault.where
         except GenhubError as error:
-            message, where = str(error), place_in(error, self._code)
+            message, where = str(error), place_in(error, self.cls)
         except Exception as error:
-            message, where = f"raised {told(error)}", place_in(error, self._code)
+            message, where = f"raised {told(error)}", place_in(error, self.cls)
         return Result(check.name, check.contract, outcome, message, where, round(time.perf_counter() - started, 2))
 
 

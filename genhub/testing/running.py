@@ -14,23 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from genhub.testing.report import Broken
-from genhub.testing.subject import STOPPED_AT, Subject, code_of
+from genhub.testing.subject import STOPPED_AT, ModelSubject, code_of
 
 SAFE = {".json", ".safetensors", ".yaml", ".md", ".png"}
 LIMIT_S = 600
 
 
-class TrainedSubject(Subject):
+class TrainedSubject(ModelSubject):
     """A model whose checks start other processes: all of them once, when the first result is asked for."""
 
     @cached_property
     def runs(self) -> dict[str, str]:
         """What `genhub.testing.worker` did in `folder`, and how each of its jobs failed, or ""."""
-        self.saved = self.trained().eval()
-        self.saved.save_pretrained(self.folder / "saved")
+        self.original.eval().save_pretrained(self.folder / "saved")
         (self.folder / "recipe.json").write_text(json.dumps(self.recipe.dump()))
         threads = str(torch.get_num_threads())  # the same number everywhere: sums round as they are split
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
                             "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # fmt: skip
         command = [sys.executable, "-m", "genhub.testing.worker", str(self.folder)]
         try:
@@ -63,10 +62,10 @@ def checkpoint(subject: TrainedSubject) -> None:
     """A model that was saved, loaded in another process and sampled draws the same bits as the one in memory."""
     subject.expect("loaded")
     theirs = load_file(subject.folder / "loaded.safetensors")["images"]
-    if not torch.equal(subject.draw(subject.saved, 3), theirs):
+    if not torch.equal(subject.draw(subject.original, 3), theirs):
         raise Broken("the model that came back draws other images",
                      "keep all that sample needs in parameters or persistent buffers (nn.Buffer), and all of them in what "
-                     "save_networks writes", code_of(subject.saved, "sample"))  # fmt: skip
+                     "save_networks writes", code_of(subject.original, "sample"))  # fmt: skip
 
 
 def files(subject: TrainedSubject) -> None:
@@ -74,7 +73,7 @@ def files(subject: TrainedSubject) -> None:
     subject.expect("whole")
     for folder in (subject.folder / "saved", newest(subject.folder / "whole")):
         for file in (path for path in folder.rglob("*") if path.is_file()):
-            name, at = file.relative_to(folder).as_posix(), code_of(subject.saved, "save_networks")
+            name, at = file.relative_to(folder).as_posix(), code_of(subject.original, "save_networks")
             if file.suffix not in SAFE:
                 raise Broken(f"a checkpoint has a file {name}", f"write tensors by genhub.save_tensors, facts as JSON; what "
                              f"may be there: {', '.join(sorted(SAFE))}", at)  # fmt: skip
@@ -83,7 +82,9 @@ def files(subject: TrainedSubject) -> None:
                     with safe_open(file, "pt"):
                         pass
                 except SafetensorError as error:
-                    raise Broken(f"{name} is no safetensors file ({error})", "write it by genhub.save_tensors", at) from error
+                    raise Broken(
+                        f"{name} is no safetensors file ({error})", "write it by genhub.save_tensors", at
+                    ) from error
 
 
 def resume(subject: TrainedSubject) -> None:

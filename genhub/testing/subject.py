@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +18,7 @@ from genhub.optim import build_optimizers
 from genhub.recipe import Recipe, read_recipe
 from genhub.registry import MODELS, plugin_of
 from genhub.seeds import seed_for
-from genhub.testing.report import Broken
+from genhub.testing.report import Broken, Subject
 from genhub.trainer import FrozenNetworks
 
 STEPS, STOPPED_AT = 4, 2
@@ -29,17 +27,12 @@ TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED
 Values = ModelConfig | Mapping[str, Any] | None
 
 
-class Subject:
+class ModelSubject(Subject):
     """A model class under examination."""
 
     def __init__(self, cls: type[GenerativeModel], values: Values) -> None:
         self.cls = cls
         self.values = dict(values.model_dump() if isinstance(values, ModelConfig) else values or {})
-        self._folder = tempfile.TemporaryDirectory(prefix="genhub-check-")
-        self.folder = Path(self._folder.name)
-
-    def close(self) -> None:
-        self._folder.cleanup()
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -68,13 +61,14 @@ class Subject:
         return self.cls(self.recipe.model)
 
     @cached_property
-    def _trained(self) -> dict[str, Tensor]:
-        return self.train(self.build(), 10).state_dict()
+    def original(self) -> GenerativeModel:
+        """A model that ten steps have moved from wherever it starts; not to be changed."""
+        return self.train(self.build(), 10)
 
     def trained(self) -> GenerativeModel:
-        """A fresh model with weights that ten steps have moved from wherever they start, in training mode."""
+        """A fresh model with the original's weights and buffers, in training mode."""
         model = self.build()
-        model.load_state_dict(self._trained)
+        model.load_state_dict(self.original.state_dict())
         return model
 
     def train(self, model: GenerativeModel, steps: int, lr: float = 1e-3) -> GenerativeModel:
@@ -107,10 +101,13 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def name_of(cls: type[GenerativeModel]) -> str:
-    """What a recipe calls a class."""
+    """What a recipe calls a model's class."""
     plugin = plugin_of(MODELS, cls)
-    if plugin is not None:
-        return plugin.name
+    return plugin.name if plugin else importable_name(cls)
+
+
+def importable_name(cls: type) -> str:
+    """module:Class, for a class that other processes can import."""
     if "<locals>" in cls.__qualname__ or cls.__module__ == "__main__":
         raise Broken(f"{cls.__qualname__} can't be imported by other processes", "define it at the top of a module", at=cls)
     return f"{cls.__module__}:{cls.__qualname__}"
@@ -118,7 +115,10 @@ def name_of(cls: type[GenerativeModel]) -> str:
 
 def image_keys(shape: Any) -> dict[str, Any]:
     """A recipe's keys that give digits a shape (channels, height, width)."""
-    return {} if shape is None else {"image_size": tuple(shape)[1:], "channels": tuple(shape)[0]}
+    if shape is None:
+        return {}
+    channels, height, width = shape
+    return {"image_size": [height, width], "channels": channels}
 
 
 def code_of(model: GenerativeModel, method: str) -> Any:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from genhub.interfaces import save_tensors
 from genhub.recipe import Recipe, read_recipe
 from genhub.run import prepare, train
 from genhub.testing.report import told
-from genhub.testing.subject import STOPPED_AT, Subject
+from genhub.testing.subject import STOPPED_AT, ModelSubject
 
 Job = Callable[[Path, Recipe], None]
 
@@ -37,17 +38,16 @@ def main(folder: Path) -> None:
 
 
 def in_processes(job: Job, folder: Path, recipe: Recipe, number: int, threads: int) -> str:
-    """Run a job on so many processes; how the first of them failed, or ""."""
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    """Run a job on so many processes; how the one that failed first did, or ""."""
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     started = [context.Process(target=attempt, args=(job, folder, recipe, rank, number, threads)) for rank in range(number)]
     for process in started:
         process.start()
     for process in started:
         process.join()
-    failures = [folder / f"{job.__name__}-{rank}.failure" for rank in range(number)]
-    told_of = next((failure.read_text() for failure in failures if failure.exists()), "")
-    codes = [process.exitcode for process in started if process.exitcode]
-    return told_of or (f"a process ended with code {codes[0]}" if codes else "")
+    failures = sorted(folder.glob(f"{job.__name__}-*.failure"), key=lambda file: file.stat().st_mtime_ns)
+    codes = [f"a process ended with code {process.exitcode}" for process in started if process.exitcode]
+    return next(iter([*(file.read_text() for file in failures), *codes]), "")
 
 
 def attempt(job: Job, folder: Path, recipe: Recipe, rank: int, number: int, threads: int) -> None:
@@ -77,7 +77,7 @@ def resumed(folder: Path, recipe: Recipe) -> None:
 
 def loaded(folder: Path, recipe: Recipe) -> None:
     cls = recipe.model_class()
-    images = Subject(cls, recipe.model).draw(cls.from_pretrained(folder / "saved"), 3)
+    images = ModelSubject(cls, recipe.model).draw(cls.from_pretrained(folder / "saved"), 3)
     save_tensors({"images": images}, folder / "loaded.safetensors")
 
 
