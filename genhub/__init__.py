@@ -1,7 +1,7 @@
 """genhub: every family of generative model trained, sampled, measured, compared and shared the same way.
 
-The names below are the public interface; everything else may change. They are imported when they are first used, so
-that `import genhub` costs nothing.
+The names below and those of `genhub.testing` are the public interface; everything else may change. They are imported when
+they are first used, so that `import genhub` costs nothing.
 """
 
 from __future__ import annotations

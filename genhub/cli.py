@@ -169,15 +169,16 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
 
 @plugins.command("check")
 def plugins_check(
-    name: Annotated[str, typer.Argument(help="A registered name, or module:Class of a model.")],
+    name: Annotated[str, typer.Argument(help="A registered name, or module:Class.")],
     keys: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Its Config's keys.")] = None,
+    kind: Annotated[str | None, typer.Option(help="model, scheduler or trainer, where a name is used by several.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
     from genhub.testing import suites_of
 
     values, reports, failed = _pairs(keys or [], "key=value"), [], False
-    for plugin, suite in suites_of(name, values):
+    for plugin, suite in suites_of(name, values, kind):
         if not as_json:
             typer.echo(f"{plugin}: {plugin.value}")
         with suite:
@@ -194,9 +195,10 @@ def plugins_check(
 
 def _show_check(result: Result) -> None:
     mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
-    typer.echo(f"  {mark:<5} {result.name:<11} {result.contract}")
-    for line in filter(None, (result.message, result.where)):
-        typer.echo(f"        {line}")
+    typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
+    if result.outcome == "failed":
+        for line in filter(None, (result.message, result.where)):
+            typer.echo(f"        {line}")
 
 
 def _labels(text: str | None) -> list[int] | None:

@@ -101,6 +101,17 @@ def test_only_and_skip_and_other_shapes() -> None:
         check_model(broken_models.Sound, only=("sampel",))
 
 
+def test_the_public_names_and_no_trace_in_the_callers_random_numbers() -> None:
+    import torch
+
+    from genhub import testing
+
+    assert testing.__all__ == ["ContractError", "Report", "Result", "check_model", "check_scheduler", "check_trainer"]
+    state = torch.get_rng_state()
+    check_model(broken_models.Sound, only=("seeds", "training"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_class_that_others_can_not_import() -> None:
     class Local(broken_models.Sound):
         pass
@@ -205,8 +216,16 @@ def test_plugins_check_reports_and_exits(tmp_path: Path) -> None:
     assert lines[0].startswith("scheduler 'unipc' from genhub-framework ")
     assert lines[1] == "  ok    interface   It is built without arguments, and has what `genhub.Scheduler` names."
     assert lines[-1].startswith("6 checks, 0 failed, 0 skipped, in ")
-    result = CliRunner().invoke(cli.app, ["plugins", "check", "unipcc"])
-    assert str(result.exception) == "no plugin is called 'unipcc'; did you mean 'unipc'?"
+    for words, message in [
+        (["unipcc"], "no plugin is called 'unipcc'; did you mean 'unipc'?"),
+        (["ddpm", "num_train_timesteps=50"], "'ddpm' is several plugins: say by --kind which of them the keys are for"),
+        (["ddpm", "--kind", "modell"], "--kind modell: did you mean 'model'?"),
+    ]:
+        assert str(CliRunner().invoke(cli.app, ["plugins", "check", *words]).exception) == message
+    words = ["plugins", "check", "ddpm", "--kind", "scheduler", "num_train_timesteps=50", "--json"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0
+    assert [report["plugin"].split(" from")[0] for report in json.loads(result.stdout)] == ["scheduler 'ddpm'"]
 
 
 def test_plugins_check_says_what_is_broken() -> None:

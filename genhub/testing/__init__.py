@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from genhub.config import ModelConfig, TrainerConfig
-from genhub.errors import PluginError, did_you_mean
+from genhub.errors import InputError, PluginError, did_you_mean
 from genhub.interfaces import GenerativeModel, Trainer
-from genhub.registry import MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
+from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
 from genhub.testing import drawing, learning, running, schedulers, trainers
 from genhub.testing.report import Check, ContractError, Report, Result, Suite
 
@@ -111,21 +111,29 @@ def _checked(suite: Suite, only: Names) -> Report:
     return report
 
 
-def suites_of(name: str, config: Mapping[str, Any]) -> Iterator[tuple[Plugin, Suite]]:
-    """The checks of every plugin of that name (a model and a scheduler may share one), or of a model's module:Class.
+def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> Iterator[tuple[Plugin, Suite]]:
+    """The checks of every plugin of that name (a model and a scheduler may share one), or of that kind alone.
 
+    Args:
+        name: a registered name, or module:Class, which is a model where `kind` does not say otherwise.
     Raises:
         PluginError: there is none, two distributions claim it, or it is broken.
+        InputError: no such kind, or a `config` for plugins of several kinds.
     """
-    kinds = {MODELS: model_suite, SCHEDULERS: scheduler_suite, TRAINERS: trainer_suite}
-    groups = [MODELS] if ":" in name else [group for group in kinds if name in plugin_names(group)]
+    suites = {MODELS: model_suite, SCHEDULERS: scheduler_suite, TRAINERS: trainer_suite}
+    kinds = {kind: group for kind, group in KINDS.items() if group in suites}
+    if kind is not None and kind not in kinds:
+        raise InputError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
+    groups = [kinds[kind]] if kind else [MODELS] if ":" in name else [g for g in suites if name in plugin_names(g)]
     if not groups:
-        known = {known for group in kinds for known in plugin_names(group)}
+        known = {known for group in suites for known in plugin_names(group)}
         raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
+    if config and len(groups) > 1:
+        raise InputError(f"'{name}' is several plugins: say by --kind which of them the keys are for")
     for group in groups:
         cls = load_class(group, name, Path.cwd())
         plugin = Plugin(group, name, name) if ":" in name else find_plugin(group, name)
-        yield plugin, kinds[group](cls, config)
+        yield plugin, suites[group](cls, config)
 
 
 def model_suite(cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:

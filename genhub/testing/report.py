@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
+
 from genhub.errors import GenhubError, InputError, did_you_mean
 
 
@@ -32,7 +34,7 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True)
 class Check:
-    """A function that is given what a suite examines, and raises `Broken`. Its docstring is the contract it checks."""
+    """A function that is given what a suite examines, and raises `Broken`. Its docstring begins with the contract."""
 
     run: Callable[[Any], None]
     needs: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ class Check:
 
     @property
     def contract(self) -> str:
-        return " ".join((self.run.__doc__ or "").split())
+        return " ".join((self.run.__doc__ or "").partition("\n\n")[0].split())
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Suite:
         outcome: Literal["passed", "failed", "skipped"] = "failed"
         message = where = ""
         try:
-            check.run(self._subject)
+            with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+                check.run(self._subject)
             outcome = "passed"
         except NotHere as reason:
             outcome, message = "skipped", str(reason)
