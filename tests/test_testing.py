@@ -146,6 +146,12 @@ class OneNoiseForAll(DDIMScheduler):
         return super().add_noise(images, noise[:1].expand_as(noise), timesteps)
 
 
+class Forgetful(DDIMScheduler):
+    def __init__(self, beta_end: float = 0.01):
+        super().__init__(beta_end=beta_end)
+        self.register_to_config(beta_end=0.5)
+
+
 class NoStep:
     config: dict = {}  # noqa: RUF012
 
@@ -160,6 +166,7 @@ class NoStep:
         (Backwards, "timesteps", "noise grows on the way: order timesteps from noise to image"),
         (OneNoiseForAll, "noise", "an image's noise depends on the other images"),
         (WrongSign, "step", "with a perfect network, 20 steps end this far from the image: "),
+        (Forgetful, "saved", "built again from its config, it is another schedule: keep every argument"),
         (Restless, "randomness", "step draws from the global random numbers of torch: take generator=None"),
     ],
 )

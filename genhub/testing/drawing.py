@@ -15,7 +15,7 @@ from genhub.ema import EMA
 from genhub.errors import GenhubError
 from genhub.interfaces import GenerativeModel
 from genhub.testing.report import Broken, NotHere, told
-from genhub.testing.subject import ModelSubject, code_of, generators
+from genhub.testing.subject import ModelSubject, generators
 
 TOLERANCE = 1e-3
 """How much of a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
@@ -25,7 +25,7 @@ differently at every size, and a sampler of many steps carries that on."""
 def sample(subject: ModelSubject) -> None:
     """`sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be one, a list of n, or None."""
     model = subject.trained().eval()
-    at = code_of(model, "sample")
+    at = type(model).sample
     labels = torch.arange(3) % (model.config.num_classes or 1) if subject.conditional else None
     for generator in (generators(range(3)), torch.Generator().manual_seed(0), None):
         with torch.inference_mode():
@@ -65,7 +65,7 @@ def randomness(subject: ModelSubject) -> None:
         if state != before[library]:
             raise Broken(f"sample draws from the global random numbers of {library}",
                          "draw with genhub.randn(shape, generator, self.device), or pass generator= on",
-                         code_of(model, "sample"))  # fmt: skip
+                         type(model).sample)  # fmt: skip
 
 
 def global_states() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def seeds(subject: ModelSubject) -> None:
     """The same seeds give the same bits, other seeds other images."""
     model = subject.trained()
     first, again, others = (subject.draw(model, 3, seeds) for seeds in ([0, 1, 2], [0, 1, 2], [3, 4, 5]))
-    at = code_of(model, "sample")
+    at = type(model).sample
     if not torch.equal(first, again):
         raise Broken("the same seeds give other images the second time", "keep no state between calls of sample", at)
     if torch.equal(first, others):
@@ -95,14 +95,14 @@ def batches(subject: ModelSubject) -> None:
         if not distance <= TOLERANCE:
             raise Broken(f"image {index} of 5 differs by up to {distance:.3g} from the same image drawn alone",
                          "draw an image's noise from its own generator (genhub.randn does), and let nothing in sample run "
-                         "over the batch", code_of(model, "sample"))  # fmt: skip
+                         "over the batch", type(model).sample)  # fmt: skip
 
 
 def labels(subject: ModelSubject) -> None:
     """A conditional model draws what labels ask for, and refuses missing or unknown ones by a ValueError; another ignores
     or refuses all."""
     model = subject.trained().eval()
-    at, classes = code_of(model, "sample"), model.config.num_classes or 1
+    at, classes = type(model).sample, model.config.num_classes or 1
     asked = torch.arange(2) % classes
     if not subject.conditional:
         error = refusal(model, asked)
@@ -148,4 +148,4 @@ def ema(subject: ModelSubject) -> None:
     if not torch.equal(subject.draw(copy, 3), subject.draw(fresh, 3)):
         raise Broken("the averaged copy draws other images than a fresh model with its weights",
                      "reach networks through self only: lambdas and closures kept from __init__ go on to use the original's",
-                     code_of(model, "sample"))  # fmt: skip
+                     type(model).sample)  # fmt: skip

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from genhub.testing.report import Broken
-from genhub.testing.subject import STOPPED_AT, ModelSubject, code_of
+from genhub.testing.subject import STOPPED_AT, ModelSubject
 
 SAFE = {".json", ".safetensors", ".yaml", ".md", ".png"}
 LIMIT_S = 600
@@ -65,7 +65,7 @@ def checkpoint(subject: TrainedSubject) -> None:
     if not torch.equal(subject.draw(subject.original, 3), theirs):
         raise Broken("the model that came back draws other images",
                      "keep all that sample needs in parameters or persistent buffers (nn.Buffer), and all of them in what "
-                     "save_networks writes", code_of(subject.original, "sample"))  # fmt: skip
+                     "save_networks writes", type(subject.original).sample)  # fmt: skip
 
 
 def files(subject: TrainedSubject) -> None:
@@ -73,7 +73,7 @@ def files(subject: TrainedSubject) -> None:
     subject.expect("whole")
     for folder in (subject.folder / "saved", newest(subject.folder / "whole")):
         for file in (path for path in folder.rglob("*") if path.is_file()):
-            name, at = file.relative_to(folder).as_posix(), code_of(subject.original, "save_networks")
+            name, at = file.relative_to(folder).as_posix(), type(subject.original).save_networks
             if file.suffix not in SAFE:
                 raise Broken(f"a checkpoint has a file {name}", f"write tensors by genhub.save_tensors, facts as JSON; what "
                              f"may be there: {', '.join(sorted(SAFE))}", at)  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.config import ModelConfig, TrainerConfig
+from genhub.config import ModelConfig
 from genhub.data import ImageData, load_data
 from genhub.interfaces import GenerativeModel
 from genhub.optim import build_optimizers
@@ -19,7 +18,7 @@ from genhub.recipe import Recipe, read_recipe
 from genhub.registry import MODELS, plugin_of
 from genhub.seeds import seed_for
 from genhub.testing.report import Broken, Subject
-from genhub.trainer import FrozenNetworks
+from genhub.trainer import AccelerateTrainer, FrozenNetworks
 
 STEPS, STOPPED_AT = 4, 2
 TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
@@ -74,7 +73,7 @@ class ModelSubject(Subject):
     def train(self, model: GenerativeModel, steps: int, lr: float = 1e-3) -> GenerativeModel:
         """Ordinary steps, as the trainer takes them, without its surroundings."""
         phases = list(model.phases())
-        frozen, optimizers = FrozenNetworks(model, phases), build_optimizers(model, phases, TrainerConfig())
+        frozen, optimizers = FrozenNetworks(model, phases), build_optimizers(model, phases, AccelerateTrainer.Config())
         for step, batch in enumerate(islice(self.data.batches(seed=0), steps)):
             torch.manual_seed(seed_for(0, step))
             for phase in phases:
@@ -119,7 +118,3 @@ def image_keys(shape: Any) -> dict[str, Any]:
         return {}
     channels, height, width = shape
     return {"image_size": [height, width], "channels": channels}
-
-
-def code_of(model: GenerativeModel, method: str) -> Any:
-    return inspect.unwrap(getattr(type(model), method))

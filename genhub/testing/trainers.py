@@ -55,7 +55,8 @@ class TrainerSubject(Subject):
         self.cls = cls
         given = values.model_dump(exclude_unset=True) if isinstance(values, TrainerConfig) else dict(values or {})
         plugin = plugin_of(TRAINERS, cls)
-        self.values = TRAINER | given | {"name": plugin.name if plugin else importable_name(cls)}
+        common = {key: value for key, value in TRAINER.items() if key in cls.Config.model_fields}
+        self.values = common | given | {"name": plugin.name if plugin else importable_name(cls)}
 
     @property
     def run_dir(self) -> Path:
