@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from pathlib import Path
 
 import torch
@@ -198,11 +197,6 @@ class CountsInAnAttribute(Sound):
     def loss(self, batch):
         self.calls += 1
         return {"loss": super().loss(batch)["loss"] * (1 + self.calls % 3)}
-
-
-class PythonsRandom(Sound):
-    def loss(self, batch):
-        return {"loss": super().loss(batch)["loss"] * random.uniform(0.99, 1.01)}
 
 
 class PullsWeights(Sound):

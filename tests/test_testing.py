@@ -43,7 +43,6 @@ BROKEN_RUNS = {
     "Forgets": ("checkpoint", "the model that came back draws other images: keep all that sample needs in parameters"),
     "Pickles": ("files", "a checkpoint has a file model.pt: write tensors by genhub.save_tensors"),
     "CountsInAnAttribute": ("resume", "stopped after step 2 and resumed, model.safetensors: "),
-    "PythonsRandom": ("resume", "and draw from torch's random numbers, not NumPy's or Python's"),
     "PullsWeights": ("processes", "trained on two processes, net.last.bias differs between them: change weights through"),
 }
 
