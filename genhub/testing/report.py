@@ -167,9 +167,9 @@ class Suite:
         except Broken as fault:
             message, where = str(fault), fault.where
         except GenhubError as error:
-            message, where = str(error), place_in(error, self.cls)
+            message, where = str(error), place_in(error, self.cls) or place_of(self.cls)
         except Exception as error:
-            message, where = f"raised {told(error)}", place_in(error, self.cls)
+            message, where = f"raised {told(error)}", place_in(error, self.cls) or place_of(self.cls)
         return Result(check.name, check.contract, outcome, message, where, round(time.perf_counter() - started, 2))
 
 
