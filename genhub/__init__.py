@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export is told
     from genhub.config import ModelConfig as ModelConfig
+    from genhub.config import ModelPath as ModelPath
     from genhub.config import PositiveInt as PositiveInt
     from genhub.config import Section as Section
     from genhub.config import TrainerConfig as TrainerConfig
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import load_strictly as load_strictly
     from genhub.interfaces import randn as randn
     from genhub.interfaces import save_tensors as save_tensors
+    from genhub.manifest import StoredModel as StoredModel
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
@@ -46,12 +48,12 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.run import train as train
 
 _MODULES = {
-    "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
+    "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
                "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
-    "manifest": ("read_json",),
+    "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
     "run": ("load", "sample", "train"),

@@ -23,7 +23,7 @@ from genhub.interfaces import GenerativeModel, save_tensors
 from genhub.manifest import (
     FILE,
     Manifest,
-    PluginEntry,
+    StoredModel,
     checkpoints,
     describe_files,
     find_checkpoint,
@@ -33,7 +33,6 @@ from genhub.manifest import (
     read_manifest,
     read_model,
 )
-from genhub.registry import MODELS, plugin_of
 
 TRAINER = "trainer"
 """The part of a checkpoint that only resuming needs, and that is never published."""
@@ -71,15 +70,11 @@ def save_model(model: GenerativeModel, path: Path) -> None:
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
     """Describe everything in a folder by its genhub.json."""
-    plugin = plugin_of(MODELS, type(model))
+    described = StoredModel.of(model)
     manifest = Manifest(
         genhub=genhub_version(),
-        plugin=PluginEntry(
-            name=plugin.name if plugin else f"{type(model).__module__}:{type(model).__qualname__}",
-            distribution=plugin.distribution if plugin else "",
-            version=plugin.version if plugin else "",
-        ),
-        config=model.config.model_dump(mode="json"),
+        plugin=described.plugin,
+        config=described.config,
         data=data,
         step=step,
         files=describe_files(folder),

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+STORED = {"stored": True}
+"""The validation context of a Config that is read from a model folder, not from a recipe."""
+
+
+def _not_stored(value: str, info: ValidationInfo) -> str:
+    if info.context == STORED:
+        raise ValueError("a model folder stands alone: it can't name another one")
+    return value
+
+
+ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_not_stored)]
+"""A trained model that a recipe names, as `genhub.load` takes it. A model that opens one puts a `StoredModel` in its place
+into its Config, and saves the weights with its own: a Config in a model folder can't have a path."""
 
 
 class Section(BaseModel):

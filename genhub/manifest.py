@@ -12,13 +12,16 @@ import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from genhub.config import DataSpec, ModelConfig, NonNegativeInt, Section
+from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
 from genhub.errors import CheckpointError, PluginError
-from genhub.registry import FORMATS, MODELS, load_class, plugin_names
+from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
+
+if TYPE_CHECKING:
+    from genhub.interfaces import GenerativeModel
 
 FORMAT = 1
 FILE = "genhub.json"
@@ -34,6 +37,35 @@ class PluginEntry(Section):
     name: str
     distribution: str
     version: str
+
+
+class StoredModel(Section):
+    """A model described: enough to build it again, its weights apart. For models that have another one inside."""
+
+    plugin: PluginEntry
+    config: dict[str, Any]
+    """The model's Config."""
+
+    @classmethod
+    def of(cls, model: GenerativeModel, **values: Any) -> Self:
+        """The description of a model; `values` are the keys of a class derived from this one."""
+        plugin, own = plugin_of(MODELS, type(model)), type(model)
+        entry = PluginEntry(
+            name=plugin.name if plugin else f"{own.__module__}:{own.__qualname__}",
+            distribution=plugin.distribution if plugin else "",
+            version=plugin.version if plugin else "",
+        )
+        return cls(plugin=entry, config=model.config.model_dump(mode="json"), **values)
+
+    def build(self) -> GenerativeModel:
+        """The model, its weights new. Only registered names count.
+
+        Raises:
+            CheckpointError: its plugin is not installed, or its Config is not valid.
+        """
+        cls = _plugin_class(self.plugin, "")
+        model: GenerativeModel = cls(read_config(cls, self.config, self.plugin.name))
+        return model
 
 
 class Manifest(Section):
@@ -182,33 +214,38 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     Raises:
         CheckpointError: damaged, its Config is not valid, or its plugin is not installed.
     """
-    needs = ""
-    try:
-        if not (folder / FILE).is_file():
-            cls = cls or load_class(FORMATS, foreign_format(folder) or "")
-            return cls, cls.config_from_foreign(folder)
+    if (folder / FILE).is_file():
         manifest = read_manifest(folder)
-        plugin = manifest.plugin
-        needs = f"this model needs '{plugin.name}' from {plugin.distribution or 'your own code'} {plugin.version}: "
-        cls = cls or load_class(MODELS, plugin.name)
+        cls = cls or _plugin_class(manifest.plugin, f"{folder}: ")
+        return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+    try:
+        cls = cls or load_class(FORMATS, foreign_format(folder) or "")
+        return cls, cls.config_from_foreign(folder)
     except PluginError as error:
-        raise CheckpointError(f"{folder}: {needs}{error}") from error
+        raise CheckpointError(f"{folder}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
         raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
-    return cls, read_config(cls, manifest, folder)
 
 
-def read_config(cls: type[Any], manifest: Manifest, folder: Path) -> ModelConfig:
-    """The manifest's Config, as `cls` types it.
+def _plugin_class(plugin: PluginEntry, where: str) -> Any:
+    try:
+        return load_class(MODELS, plugin.name)
+    except PluginError as error:
+        source = f"{plugin.distribution or 'your own code'} {plugin.version}"
+        raise CheckpointError(f"{where}this model needs '{plugin.name}' from {source}: {error}") from error
+
+
+def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConfig:
+    """A stored Config, as `cls` types it.
 
     Raises:
         CheckpointError: it is not valid for this class.
     """
     try:
-        config: ModelConfig = cls.Config.model_validate(manifest.config)
-        return config
+        typed: ModelConfig = cls.Config.model_validate(config, context=STORED)
+        return typed
     except ValidationError as error:
-        raise CheckpointError(f"{folder / FILE}: config: {_first_fault(error)}") from error
+        raise CheckpointError(f"{where}: {_first_fault(error)}") from error
 
 
 def describe_folder(path: Path) -> dict[str, Any]:

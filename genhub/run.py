@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from genhub.checkpoint import load_model
 from genhub.data import ImageData, load_data
-from genhub.errors import InputError, RecipeError
+from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.interfaces import GenerativeModel
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import checkpoints, find_checkpoint
-from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text
+from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 
@@ -43,7 +44,10 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Gener
     Raises:
         CheckpointError: no model is there, it is damaged, or its plugin is not installed.
     """
-    return load_model(Path(path), device=device)
+    path = Path(path)
+    if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
+        raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
+    return load_model(path, device=device)
 
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
@@ -62,9 +66,11 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     run_folder = Path(recipe.run_dir)
     if main_process():  # the others meet it in `fit`
         _claim(run_folder, fresh)
-    prepared = prepare(recipe)
+    data = load_data(recipe.data)
+    recipe = recipe.filled_from(data.spec)
     if main_process():
-        _write_recipe(prepared.recipe, run_folder)
+        _write_recipe(recipe, run_folder)
+    prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
     describe(prepared)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)
     folder: Path = trainer.fit(prepared.model, prepared.data)
@@ -84,16 +90,24 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     data = load_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
-    model: GenerativeModel = _build(recipe)
-    if recipe.init_from is not None:
-        model.load_networks(find_checkpoint(Path(recipe.init_from)))
-    return Prepared(recipe, model, data)
+    return Prepared(recipe, _build(recipe), data)
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: GenerativeModel = recipe.model_class()(recipe.model)
+    if recipe.init_from is not None:
+        model.load_networks(find_checkpoint(Path(recipe.init_from)))
     return model
+
+
+def _resumed(recipe: Recipe, run_folder: Path) -> GenerativeModel | None:
+    """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there."""
+    torch.manual_seed(recipe.seed)
+    for folder in checkpoints(run_folder):
+        with contextlib.suppress(CheckpointError):  # the trainer says what is wrong with it
+            return load_model(folder, recipe.model_class())
+    return None
 
 
 def describe(prepared: Prepared) -> None:

@@ -224,19 +224,25 @@ class RunState:
                 "device": self.accelerator.device.type, "torch": str(torch.__version__)}  # fmt: skip
 
     def save(self) -> TrainerState:
-        tensors = {"weights": self.model.state_dict()}
+        tensors = {"weights": self._changing(self.model)}
         if self.ema:
-            tensors["averages"] = self.ema.current().state_dict()
+            tensors["averages"] = self._changing(self.ema.current())
         for index, optimizer in enumerate(self.optimizers.values()):
             tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         values = {"window": self.log.entries, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler}
         return TrainerState(tensors, values)
 
+    def _changing(self, model: GenerativeModel) -> dict[str, Tensor]:
+        """The trained networks and all buffers. Weights that no phase trains are in the model's own folder already."""
+        trained = frozenset().union(*self.optimizers)
+        names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
+
     def load(self, state: TrainerState) -> None:
-        self.model.load_state_dict(state.tensors["weights"])
+        self.model.load_state_dict(self.model.state_dict() | state.tensors["weights"])
         if self.ema:
-            self.ema.model.load_state_dict(state.tensors["averages"])
+            self.ema.model.load_state_dict(self.ema.model.state_dict() | state.tensors["averages"])
         for index, optimizer in enumerate(self.optimizers.values()):
             load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
         if self.accelerator.scaler:

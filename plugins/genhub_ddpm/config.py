@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch import nn
 
-from genhub import CheckpointError, ModelConfig, PositiveInt, Section, did_you_mean, scheduler_names
+from genhub import (
+    CheckpointError,
+    ModelConfig,
+    ModelPath,
+    PositiveInt,
+    Section,
+    StoredModel,
+    did_you_mean,
+    read_json,
+    scheduler_names,
+)
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
@@ -62,7 +73,7 @@ class UNetConfig(Section):
                 raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
         return self
 
-    def check_size(self, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int, latents: bool = False) -> None:
         """
         Raises:
             ValueError: the sides can't be halved as often as the levels ask.
@@ -71,9 +82,12 @@ class UNetConfig(Section):
         for side in (height, width):
             if side % divisor:
                 near = max(divisor, round(side / divisor) * divisor)
+                remedy = f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
+                if latents:
+                    remedy = f"the autoencoder's latents are {height}x{width}: use fewer levels"
                 raise ValueError(
                     f"unet.block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
-                    f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
+                    + remedy
                 )
 
     def build(self, sample_shape: tuple[int, int, int], out_channels: int, num_class_embeds: int | None) -> nn.Module:
@@ -136,7 +150,7 @@ class ScheduleConfig(Section):
     prediction_type: PredictionType = "v_prediction"
     """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
-    """Samplers that can, clip their guess of the clean image to [-1, 1]."""
+    """Samplers that can, clip their guess of the clean image to [-1, 1]; latents are not clipped."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
@@ -154,6 +168,20 @@ class SamplingConfig(Section):
     """For a conditional model: 1 is the condition alone, more exaggerates it (Ho & Salimans 2022), 0 ignores it."""
 
 
+class StoredAutoencoder(StoredModel):
+    """An autoencoder whose weights are in the checkpoint. genhub writes it; a recipe names a folder."""
+
+    latent_shape: tuple[PositiveInt, ...]
+    """(c, h, w), or (d,) for a vector, which is treated as (d, 1, 1)."""
+
+    @field_validator("latent_shape")
+    @classmethod
+    def _image_like(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (1, 3):
+            raise ValueError(f"autoencoder: its latents have the shape {shape}; a U-Net needs (c, h, w) or (d,)")
+        return shape
+
+
 class DDPMConfig(ModelConfig):
     unet: UNetConfig = UNetConfig()
     scheduler: ScheduleConfig = ScheduleConfig()
@@ -167,11 +195,41 @@ class DDPMConfig(ModelConfig):
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
     min_snr_gamma: float = Field(default=5.0, gt=0)
+    autoencoder: ModelPath | StoredAutoencoder | None = None
+    """Latent diffusion: a trained model that can encode and decode (a vae, say), by its run or folder. The U-Net works on
+    its latents; a checkpoint has a copy of it. Left out: the U-Net works on the images themselves."""
+
+    @property
+    def unet_shape(self) -> tuple[int, int, int] | None:
+        """(c, h, w) of what the U-Net works on; not known before the data and the autoencoder are."""
+        if isinstance(self.autoencoder, StoredAutoencoder):
+            channels, height, width = (*self.autoencoder.latent_shape, 1, 1)[:3]
+            return channels, height, width
+        return self.sample_shape if self.autoencoder is None else None
 
     @model_validator(mode="after")
     def _fits(self) -> DDPMConfig:
         if self.sample_shape is not None:
-            self.unet.check_size(*self.sample_shape[1:])
+            if self.unet_shape is not None:
+                self.unet.check_size(*self.unet_shape[1:], latents=self.autoencoder is not None)
             if self.conditional and self.num_classes is None:
                 raise ValueError("conditional: needs labels, and the data has none")
         return self
+
+    @classmethod
+    def from_diffusers(cls, path: Path) -> DDPMConfig:
+        """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder.
+
+        Raises:
+            CheckpointError: a network or noise schedule that a DDPM can't use.
+        """
+        unet_folder = path / "unet" if (path / "unet").is_dir() else path
+        unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
+        saved = read_json(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
+        if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
+            raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
+        # diffusers' own defaults stand where its file says nothing
+        schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
+            key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
+        }
+        return cls(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
