@@ -99,3 +99,26 @@ class Overlap(Pair):
             Phase("a", self.generator_loss, trains=("generator",)),
             Phase("b", self.critic_loss, trains=("generator", "critic")),
         ]
+
+
+class Halves(GenerativeModel):
+    """An autoencoder: the means of 2x2 pixels, moved far away from mean 0 and deviation 1."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.gain = nn.ParameterList([torch.tensor(5.0)])
+
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("gain",))]
+
+    def loss(self, batch):
+        return {"loss": (self.decode(self.encode(batch["images"])) - batch["images"]).square().mean()}
+
+    def sample(self, n, *, labels=None, generator=None):
+        return torch.zeros(n, *self.sample_shape, device=self.device)
+
+    def encode(self, images):
+        return nn.functional.avg_pool2d(images, 2) * self.gain[0] + 30
+
+    def decode(self, latents):
+        return nn.functional.interpolate((latents - 30) / self.gain[0], scale_factor=2)
