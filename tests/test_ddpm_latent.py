@@ -234,6 +234,18 @@ def test_steps_are_images(vae):
     assert torch.equal(images, again[-1].sample.clamp(-1, 1))
 
 
+def test_noise_is_added_to_latents_and_seen_in_images(halves):
+    """Two by two pixels stay alike, as the decoder makes them, and at the first level the image is hardly changed."""
+    model = build(halves).eval()
+    model.autoencoder.mean.fill_(30.0)
+    images = digits(4)
+    noisy = model.add_noise(images, torch.randn(4, 1, 8, 8), torch.tensor([0, 300, 600, 999]))
+    assert torch.equal(noisy, torch.nn.functional.interpolate(noisy[..., ::2, ::2], scale_factor=2))
+    clean = models.Halves.decode(model.autoencoder.model, nn_latents(images))
+    far = (noisy - clean).square().mean((1, 2, 3))
+    assert far[0] < 1e-3 < far[1] < far[2]
+
+
 def test_a_variance_is_learned_by_the_latents_bound(vae):
     model = build(vae, scheduler={"variance_type": "learned_range"}, vlb_weight=1.0).train()
     losses = model.loss({"images": digits()})

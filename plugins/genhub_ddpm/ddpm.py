@@ -72,7 +72,7 @@ class DDPM(GenerativeModel):
         if self.config.conditional:
             dropped = torch.rand(len(x_0), device=x_0.device) < self.config.label_dropout
             labels = batch["labels"].masked_fill(dropped, self.no_label)
-        noisy = self.add_noise(x_0, noise, timesteps)
+        noisy = self.diffuse(x_0, noise, timesteps)
         output = self.predict(noisy, timesteps, labels).float()
         error = (output[:, : x_0.shape[1]] - self.target(x_0, noise, timesteps)).square().mean((1, 2, 3))
         losses = {"loss": error.mean()}
@@ -84,10 +84,15 @@ class DDPM(GenerativeModel):
             losses |= {"loss": losses["loss"] + self.config.vlb_weight * vlb, "vlb": vlb}
         return losses
 
-    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t from x_0 in one go, eq. 4. images, noise: (n, c, h, w); timesteps: (n,) int64."""
+    def diffuse(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t from x_0 in one go, eq. 4. x_0, noise: (n, c, h, w); timesteps: (n,) int64."""
         signal_scale, noise_scale = self._scales(timesteps)
-        return signal_scale * images + noise_scale * noise
+        return signal_scale * x_0 + noise_scale * noise
+
+    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """`diffuse` for images and noise (n, c, h, w), seen as images: latents are encoded before, and decoded behind."""
+        space = self.autoencoder
+        return space.decode(self.diffuse(space.encode(images), space.reshape_noise(noise), timesteps))
 
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the U-Net should predict: (n, c, h, w)."""
@@ -96,7 +101,7 @@ class DDPM(GenerativeModel):
                 return noise
             case "sample":
                 return images
-        return self.add_noise(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
+        return self.diffuse(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None, guidance_scale: float = 1.0) -> Tensor:
         """The U-Net's output for x_t (n, c, h, w), with labels (n,): (n, c, h, w), or (n, 2c, h, w) with a learned variance,

@@ -67,6 +67,9 @@ class Pixels(nn.Module):
     def decode(self, images: Tensor) -> Tensor:
         return images
 
+    def reshape_noise(self, noise: Tensor) -> Tensor:
+        return noise
+
     def log_prob(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Log-probability in nats of 8-bit images under N(mean, std^2), eq. 13 of Ho et al.: (n, c, h, w)."""
         return discretized_gaussian(images, mean, std)
@@ -118,6 +121,11 @@ class Latents(nn.Module):
         """Scaled latents to images (n, c, h, w) in [-1, 1]."""
         images: Tensor = self.model.decode((latents * self.scale + self.mean).view(-1, *self.latent_shape))
         return images
+
+    def reshape_noise(self, noise: Tensor) -> Tensor:
+        """Noise of the latents' shape from an image's, (n, c, h, w): the first of its numbers."""
+        flat, shape = noise.flatten(1), (len(self.mean), *self._sides)
+        return flat[:, torch.arange(math.prod(shape), device=noise.device) % flat.shape[1]].view(-1, *shape)
 
     def measure(self, latents: Tensor) -> None:
         """Merge a batch's moments into the buffers (Chan et al. 1979); after WINDOW batches nothing changes any more, and

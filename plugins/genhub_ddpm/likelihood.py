@@ -25,7 +25,7 @@ def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -
     terms = []
     for level in range(model.num_train_timesteps):
         timesteps = torch.full((len(images),), level, device=images.device)
-        noisy = model.add_noise(images, randn(tuple(images.shape), generator, images.device), timesteps)
+        noisy = model.diffuse(images, randn(tuple(images.shape), generator, images.device), timesteps)
         terms.append(bound_term(model, images, noisy, model.predict(noisy, timesteps, labels).float(), timesteps))
     signal, noise = model.signal_scale[-1], model.noise_scale[-1]
     prior = gaussian_kl(signal * images, 2 * noise.log(), torch.zeros_like(signal), torch.zeros_like(signal))
