@@ -118,6 +118,13 @@ def test_resume_does_not_take_up_a_retrained_autoencoder(latent, tmp_path):
 
 def test_trains_on_from_a_latent_checkpoint(latent, tmp_path):
     first = genhub.train(latent)
+    (other := build(tmp_path / "vae").autoencoder.model).decoder[0].weight.data.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(genhub.CheckpointError, match=r"trained on another autoencoder than .*other; leave model.autoenc"):
+        genhub.train(
+            {**latent, "model": {"from": str(first), "autoencoder": str(tmp_path / "other")}},
+            run_dir=str(tmp_path / "unused"),
+        )
     shutil.rmtree(tmp_path / "vae")
     latent["model"] = {"from": str(first)}
     second = genhub.train(latent, ["trainer.max_steps=1"], run_dir=str(tmp_path / "second"))
@@ -321,3 +328,18 @@ def test_it_is_built_without_memory_from_its_config_alone(latent, tmp_path):
         model = DDPM(config)
     assert isinstance(model.autoencoder, Latents)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in genhub.load(folder).parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_digits_through_latents(tmp_path: Path):
+    """The shipped recipes, one after the other, in half their steps."""
+    from judge import judge
+
+    vae = genhub.train("digits-vae-kl", ["trainer.max_steps=600"], run_dir=str(tmp_path / "vae"))
+    keys = [f"model.autoencoder={vae}", "trainer.max_steps=800", "trainer.sample_every=null"]
+    folder = genhub.train("digits-ddpm-latent", keys, run_dir=str(tmp_path / "run"))
+    figures = judge(genhub.sample(folder, 2000).permute(0, 2, 3, 1).numpy())
+    assert figures["frechet"] <= 0.25, figures
+    assert figures["near"] >= 0.95, figures
+    assert figures["smallest_class"] >= 0.04, figures

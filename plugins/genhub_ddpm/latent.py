@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from genhub import Autoencoder, GenerativeModel, InputError, RecipeError, load, load_strictly, save_tensors
+from genhub import Autoencoder, CheckpointError, GenerativeModel, InputError, RecipeError, load, load_strictly, save_tensors
 from genhub_ddpm.config import DDPMConfig, StoredAutoencoder
 from genhub_ddpm.likelihood import discretized_gaussian
 
@@ -37,7 +37,7 @@ def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
         with torch.no_grad():
             shape = tuple(model.eval().encode(torch.zeros(1, *model.sample_shape)).shape[1:])
         values = config.model_dump() | {"autoencoder": StoredAutoencoder.of(model, latent_shape=shape)}
-        return Latents(model, shape), DDPMConfig.model_validate(values)
+        return Latents(model, shape, config.autoencoder), DDPMConfig.model_validate(values)
     except InputError as error:
         raise RecipeError(f"model.autoencoder: {error}") from error
     except ValidationError as error:
@@ -90,10 +90,11 @@ class Latents(nn.Module):
 
     limit = math.inf
 
-    def __init__(self, model: GenerativeModel, latent_shape: tuple[int, ...]) -> None:
+    def __init__(self, model: GenerativeModel, latent_shape: tuple[int, ...], trained_as: str = "") -> None:
         super().__init__()
         self.model: Any = model.eval().requires_grad_(False)
         self.latent_shape = latent_shape
+        self.trained_as = trained_as
         self.mean = nn.Buffer(torch.zeros(latent_shape[0], 1, 1))
         self.variance = nn.Buffer(torch.ones(latent_shape[0], 1, 1))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
@@ -150,9 +151,15 @@ class Latents(nn.Module):
     def load(self, path: Path) -> None:
         """
         Raises:
-            CheckpointError: the weights don't fit.
+            CheckpointError: the weights don't fit, or the recipe names another autoencoder.
         """
+        before = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.model.load_networks(path / "autoencoder")
+        changed = any(not torch.equal(value, before[key]) for key, value in self.model.state_dict().items())
+        if self.trained_as and changed:
+            raise CheckpointError(
+                f"{path}: trained on another autoencoder than {self.trained_as}; leave model.autoencoder out"
+            )
         load_strictly(self._moments(), path / "latents.safetensors")
 
     @property
