@@ -11,8 +11,8 @@ import genhub
 
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators",
-    "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "Phase", "PluginError", "PositiveInt",
-    "Recipe", "RecipeError", "Scheduler", "Section", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
+    "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "ModelPath", "Phase", "PluginError", "PositiveInt",
+    "Recipe", "RecipeError", "Scheduler", "Section", "StoredModel", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
     "load",
     "load_scheduler", "load_strictly", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "train",
 ]  # fmt: skip

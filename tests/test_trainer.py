@@ -87,8 +87,12 @@ def test_phases_train_their_networks_alone(tiny):
     before = models.Pair(models.Pair.Config(sample_shape=(1, 8, 8), num_classes=10)).state_dict()
     folder = genhub.train(tiny)
     after = load_file(folder / "trainer/weights.safetensors")
-    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    changed = {key.split(".")[0] for key in after if not torch.equal(before[key], after[key])}
     assert changed == {"generator", "critic"}
+    untrained = {key for key in before if key.startswith("unused.")}  # stored once, in the model's own folder
+    assert before.keys() - after.keys() == untrained
+    exported = load_file(folder / "model.safetensors")
+    assert all(torch.equal(before[key], exported[key]) for key in untrained)
     averages = load_file(folder / "trainer/averages.safetensors")
     assert torch.equal(averages["critic.0.weight"], after["critic.0.weight"])  # ema=False: follows
     assert not torch.equal(averages["generator.0.weight"], after["generator.0.weight"])
