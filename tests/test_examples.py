@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -13,13 +14,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import genhub
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {"rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"), "vqvae": ("vqvae",), "realnvp": ("realnvp",)}
 """Folder to the names it registers; the first is the model's."""
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_is_one_module_over_the_public_names(name: str) -> None:
+    (module,) = [file for file in (EXAMPLES / name).glob("*.py") if not file.name.startswith("test_")]
+    imports = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    assert {module for module in modules if module and module.startswith("genhub")} == {"genhub"}
+    taken = {a.name for node in imports if isinstance(node, ast.ImportFrom) and node.module == "genhub" for a in node.names}
+    assert taken <= set(genhub.__all__)
 
 
 class Site:
@@ -60,6 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return site
 
 
+@pytest.mark.slow
 def test_they_are_listed_with_who_brought_them(site: Site) -> None:
     rows = json.loads(site("genhub", "plugins", "--json"))
     listed = {row["name"]: (row["distribution"], row["version"], row["problem"]) for row in rows}
@@ -71,6 +84,7 @@ def test_they_are_listed_with_who_brought_them(site: Site) -> None:
     assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PLUGINS)
 def test_its_recipe_trains_and_its_model_comes_back(site: Site, name: str) -> None:
@@ -83,6 +97,7 @@ def test_its_recipe_trains_and_its_model_comes_back(site: Site, name: str) -> No
     assert len(np.unique(images)) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_their_own_tests_pass(site: Site) -> None:
     site("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGINS)
