@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 from pydantic import AfterValidator, Field, model_validator
@@ -120,6 +120,12 @@ class FlowSchedule(ABC):
             "num_train_timesteps": num_train_timesteps, "prediction_type": prediction_type, "use_flow_sigmas": True,
         }  # fmt: skip
         self.set_timesteps(num_train_timesteps)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **options: Any) -> Self:
+        """Of another schedule's config, the keys that this one has, too."""
+        known = inspect.signature(cls).parameters
+        return cls(**{key: value for key, value in {**config, **options}.items() if key in known})
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_sigma = (1 - sigma) x + sigma noise, for x (n, c, h, w) and timesteps (n,)."""

@@ -54,7 +54,7 @@ def test_what_knows_no_flows_is_refused():
     with pytest.raises(genhub.InputError, match="'ddim' knows no flows; flow_euler"):
         make().sample(1, scheduler="ddim")
     with pytest.raises(ValueError, match="FlowHeun follows the velocity of a flow, not v_prediction"):
-        genhub.load_scheduler("flow_heun")(prediction_type="v_prediction")
+        genhub.load_scheduler("flow_heun").from_config({"prediction_type": "v_prediction", "beta_start": 0.1})
     with pytest.raises(ValidationError, match="2 levels need sides divisible by 2, not 7x8"):
         make(sample_shape=(1, 7, 8))
     with pytest.raises(ValidationError, match="no multiple of norm_num_groups 8"):
