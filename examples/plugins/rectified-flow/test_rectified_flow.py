@@ -9,6 +9,7 @@ from genhub_rectified_flow import RectifiedFlow
 from pydantic import ValidationError
 
 import genhub
+from genhub.testing import check_scheduler
 
 
 def make(**keys) -> RectifiedFlow:
@@ -19,6 +20,7 @@ def make(**keys) -> RectifiedFlow:
 
 @pytest.mark.parametrize(("name", "evaluations", "error"), [("flow_euler", 10, 0.3), ("flow_heun", 20, 0.015)])
 def test_schedules_solve_an_ode_in_code_that_knows_none_of_them(name, evaluations, error):
+    check_scheduler(genhub.load_scheduler(name))
     schedule = genhub.load_scheduler(name)()
     assert isinstance(schedule, genhub.Scheduler)
     schedule.set_timesteps(10)
