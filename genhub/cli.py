@@ -99,7 +99,7 @@ def show(
     steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
     labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
-    scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,4,8.")] = None,
+    scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
     between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,

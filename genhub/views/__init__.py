@@ -160,7 +160,9 @@ def _encoded(drawn: Image.Image | Film, moving: bool) -> bytes:
         (first, *others), durations = drawn.frames()
         first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     else:
-        (drawn.strip() if isinstance(drawn, Film) else drawn).save(stream, "PNG", optimize=True)
+        picture = drawn.strip() if isinstance(drawn, Film) else drawn
+        grey = picture.convert("L")
+        (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 

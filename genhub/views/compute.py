@@ -20,7 +20,7 @@ from torch import Tensor
 from genhub.errors import CheckpointError, InputError
 from genhub.interfaces import Autoencoder, Between, Denoiser, randn
 from genhub.logs import Progress
-from genhub.sampling import SAMPLE_STREAM, generators, read_options, to_uint8
+from genhub.sampling import SAMPLE_STREAM, generators, read_options
 from genhub.seeds import seed_for
 from genhub.views import drawing
 from genhub.views.drawing import Film, Row
@@ -47,14 +47,15 @@ def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0
     model = cast(Denoiser, subject.model)
     images = subject.images(n, seed)
     noise = randn(tuple(images.shape), generators(seed, range(len(images))), images.device)
-    timesteps = torch.linspace(0, model.num_train_timesteps - 1, steps + 1)[1:].round().long().unique().to(images.device)
+    total, steps = model.num_train_timesteps, min(steps, model.num_train_timesteps)
+    timesteps = torch.tensor([total * step // steps - 1 for step in range(1, steps + 1)], device=images.device)
     with torch.inference_mode():
         noisy = [model.add_noise(images, noise, timestep.expand(len(images))) for timestep in timesteps]
         ratios = model.signal_to_noise(timesteps).tolist()
     captions = [f"t = {t}\nSNR {_short(ratio)}" for t, ratio in zip(timesteps.tolist(), ratios, strict=True)]
     return Film(
         f"{_plain(subject)}: the forward process, from images to noise",
-        f"$x_t$ at {len(captions)} of {model.num_train_timesteps:,} noise levels t; SNR: signal power over noise power",
+        f"$x_t$ at {steps} of {total:,} noise levels t; SNR: signal power over noise power",
         {"$x_t$": torch.stack([images, *noisy]).cpu()}, ["$x_0$", *captions],
     )  # fmt: skip
 
@@ -167,7 +168,7 @@ def classes(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels =
 
 def guidance(
     subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
-    scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 2.0, 4.0, 8.0), **options: Any,
+    scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
 ) -> Image.Image:  # fmt: skip
     """A row a guidance scale."""
     drawn = _each(scales, lambda scale: subject.sample(n, seed, labels, {**options, "guidance_scale": scale}))
@@ -219,7 +220,7 @@ def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int
 # Charts
 
 
-def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 16, seed: Seed = 0) -> Image.Image:
+def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
     """A plane of the latent space: n x n decoded points, and where real images are in it."""
     model, device = cast(Autoencoder, subject.model), subject.model.device
     chosen = subject.choose(POINTS, seed)
@@ -238,7 +239,7 @@ def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64
     names = {label: subject.label_name(label) for label in (() if labels is None else set(labels.tolist()))}
     return drawing.plane(
         f"{_plain(subject)}: the latent space", note, _axis_names(points.shape[1]), places.numpy(), labels, names,
-        list(to_uint8(decoded)), [(low[i].item(), high[i].item()) for i in range(2)],
+        list(decoded), [(low[i].item(), high[i].item()) for i in range(2)],
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ that the same values give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from genhub.sampling import enlarged, picture, to_uint8
@@ -33,6 +33,7 @@ MAX_TILE = 128
 GREY = "#555555"
 
 Array = NDArray[Any]
+Place = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ def table(title: str, note: str, rows: Sequence[Row], group: int = 1, width: int
         canvas = _rendered(figure)
     for images, top in zip(tiles, ys, strict=True):
         for image, x in zip(images, xs, strict=False):
-            canvas.paste(image, (x, top), image if image.mode == "RGBA" else None)
+            canvas.paste(image, (x, top))
     return canvas
 
 
 def tile(image: Tensor) -> Image.Image:
     """(c, h, w), in [-1, 1] or uint8, as it appears in a row."""
     shown = picture(to_uint8(image) if image.is_floating_point() else image)
+    if shown.mode == "RGBA":
+        shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     if max(shown.size) > MAX_TILE:
         shown.thumbnail((MAX_TILE, MAX_TILE), Image.Resampling.LANCZOS)
     return enlarged(shown)
@@ -129,8 +132,7 @@ def plane(
             plot.set(xlim=limits[0], ylim=limits[1], xlabel=axes[0], ylabel=axes[1])
             plot.set_title(name, fontsize=TEXT + 1)
             plot.tick_params(labelsize=TEXT - 1)
-        left.imshow(_mosaic(decoded), extent=(*limits[0], *limits[1]), aspect="auto", interpolation="lanczos", cmap="gray",
-                    vmin=0, vmax=255)  # fmt: skip
+        left.imshow(_mosaic(decoded), extent=(*limits[0], *limits[1]), aspect="auto", interpolation="lanczos")
         for label, colour in _colours(labels):
             chosen = points if labels is None else points[labels == label]
             right.scatter(*chosen.T, s=9, color=colour, alpha=0.7, linewidths=0, label=names.get(label, str(label)))
@@ -172,7 +174,7 @@ def _figure(size: tuple[int, int]) -> Iterator[Any]:
         yield figure, lambda x, y: (x / width, 1 - y / height)
 
 
-def _head(figure: Figure, at: Any, title: str, note: str) -> None:
+def _head(figure: Figure, at: Place, title: str, note: str) -> None:
     figure.text(*at(MARGIN, MARGIN), title, va="top", fontsize=TITLE)
     figure.text(*at(MARGIN, MARGIN + 22), note, va="top", fontsize=TEXT, color=GREY)
 
@@ -183,7 +185,7 @@ def _ends(title: str, note: str) -> tuple[int, int]:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
@@ -195,9 +197,9 @@ def _width(text: str, size: int = TEXT) -> int:
 
 
 def _mosaic(images: Sequence[Tensor]) -> Array:
-    """(c, h, w) uint8 images as one array, a square of them, without gaps."""
+    """Images (c, h, w) as one array, a square of them, each with a thin edge."""
     side = round(len(images) ** 0.5)
-    shown = [np.asarray(picture(image)) for image in images]
+    shown = [np.asarray(ImageOps.expand(tile(image).convert("RGB"), 1, GREY)) for image in images]
     return np.concatenate([np.concatenate(shown[row * side : (row + 1) * side], 1) for row in range(side)], 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genhub import run
-from genhub.data import ImageData
+from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import FILE, find_checkpoint, read_manifest
@@ -70,7 +70,7 @@ class Subject:
             if not any(override.startswith("data.name=") for override in self.overrides):
                 raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
             file = None
-        data = run.load_data(read_data_config(file, self.overrides))
+        data = load_data(read_data_config(file, self.overrides))
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
@@ -118,12 +118,11 @@ class Subject:
         return None if found is None else found.to(self.model.device)
 
 
-def in_batches(function: Any, *tensors: Tensor) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
     with torch.inference_mode():
-        return torch.cat(
-            [function(*part).float().cpu() for part in zip(*(t.split(BATCH_SIZE) for t in tensors), strict=True)]
-        )
+        parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
+        return torch.cat([function(part).float().cpu() for part in parts])
 
 
 def _recipe(source: Any) -> RecipeLike:
