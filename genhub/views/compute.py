@@ -247,7 +247,11 @@ def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:
     """A point (d,) and two directions (2, d) of the plane to show, and what to say of it."""
     size = points.shape[1]
     if size <= 2:
-        return torch.zeros(size).double(), torch.eye(2, size).double(), f"all of it: {size}-dimensional"
+        return (
+            torch.zeros(size).double(),
+            torch.eye(2, size).double(),
+            f"all of it: it has {size} dimension" + "s" * (size > 1),
+        )
     centre = points.mean(0)
     values, axes = torch.linalg.eigh((points - centre).T @ (points - centre))
     axes, share = axes[:, -2:].flip(1).T, values[-2:].sum() / values.sum()

@@ -126,7 +126,7 @@ def plane(
     with _figure((1180, 620)) as (figure, at):
         _head(figure, at, title, note)
         left, right = figure.subplots(
-            1, 2, gridspec_kw={"left": 0.05, "right": 0.925, "bottom": 0.08, "top": 0.87, "wspace": 0.13}
+            1, 2, gridspec_kw={"left": 0.065, "right": 0.925, "bottom": 0.08, "top": 0.87, "wspace": 0.17}
         )
         for plot, name in [(left, "decoded points"), (right, f"where {len(points):,} real images are")]:
             plot.set(xlim=limits[0], ylim=limits[1], xlabel=axes[0], ylabel=axes[1])
