@@ -107,10 +107,11 @@ def show(
     """Draw a picture that shows how a model works."""
     own = {"n": n, "steps": steps, "seed": seed, "labels": _numbers("--labels", labels, int),
            "scales": _numbers("--scales", scales, float), "between": between}  # fmt: skip
-    given: dict[str, Any] = {"out": out or f"{view}.png", "device": device}
-    given |= {name: value for name, value in own.items() if value is not None}
-    genhub.show(view, model, overrides or (), **given, **_options("show", options or [], taken={**own, **given}))
-    typer.echo(f"{view}: {given['out']}")
+    fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
+                             "out": out or f"{view}.png"}  # fmt: skip
+    given = {name: value for name, value in own.items() if value is not None}
+    genhub.show(**fixed, **given, **_options("show", options or [], taken=fixed | own))
+    typer.echo(f"{view}: {fixed['out']}")
 
 
 @app.command()

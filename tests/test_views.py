@@ -372,6 +372,7 @@ def test_the_verb(runs, tmp_path, monkeypatch) -> None:
         run("guidance", "x", "--scales", "much") == "--scales: numbers with commas between them, such as 0,1,2; not 'much'"
     )
     assert run("reverse", "x", "--set", "steps=3") == "--set steps: has an option of its own; see genhub show --help"
+    assert run("reverse", "x", "--set", "view=3") == "--set view: has an option of its own; see genhub show --help"
     assert run("losses", str(runs["gan"]), "--seed", "3") == "--seed: the view losses has no such option; known: none"
     (tmp_path / "file").write_text("")
     assert run("losses", str(runs["gan"]), "--out", "file/x.png") == "--out file/x.png: File exists"

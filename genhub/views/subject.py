@@ -54,7 +54,7 @@ class Subject:
             return self._model.eval()
         if self.folder is not None:
             return run.load(self.folder, device=self._device)
-        return self._prepared.model.to(self._device).eval()
+        return self._prepared.model.eval()  # untrained: on the CPU, as nothing is drawn from it
 
     @cached_property
     def data(self) -> ImageData:
@@ -86,13 +86,14 @@ class Subject:
         assert self.recipe is not None
         return run.prepare(self.recipe)
 
-    @property
+    @cached_property
     def label_names(self) -> tuple[str, ...]:
         """The classes' names, as far as the data that the model was trained on has them."""
-        if self.folder is not None and (folder := find_checkpoint(self.folder)) / FILE in folder.iterdir():
-            spec = read_manifest(folder).data
-            return spec.class_names if spec else ()
-        return self.data.spec.class_names if self.recipe is not None else ()
+        folder = find_checkpoint(self.folder) if self.folder else None
+        if folder is None or not (folder / FILE).is_file():
+            return ()
+        spec = read_manifest(folder).data
+        return spec.class_names if spec else ()
 
     def label_name(self, label: int) -> str:
         return self.label_names[label] if label < len(self.label_names) else str(label)
