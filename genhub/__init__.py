@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.run import load as load
     from genhub.run import sample as sample
     from genhub.run import train as train
+    from genhub.views import show as show
 
 _MODULES = {
     "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
@@ -57,6 +58,7 @@ _MODULES = {
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
     "run": ("load", "sample", "train"),
+    "views": ("show",),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -36,6 +36,9 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or a folder that diffusers saved.")
 ]
 SET_HELP = "The model's own options: num_inference_steps=20."
+# Of genhub.views, which imports torch.
+VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
+N = TypeVar("N", int, float)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -78,10 +81,37 @@ def sample(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"model": model, "n": n, "labels": _labels(labels), "seed": seed, "out": out,
+    given: dict[str, Any] = {"model": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed, "out": out,
                              "batch_size": batch_size, "device": device}  # fmt: skip
-    genhub.sample(**given, **_options(options or [], taken=given))
+    genhub.sample(**given, **_options("sample", options or [], taken=given))
     typer.echo(f"{n} images: {out}")
+
+
+@app.command()
+def show(
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="One of: " + ", ".join(VIEWS))],
+    model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="As sample's; forward takes a recipe, too.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other images: data.split=test.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="x.png, or x.gif for what moves; default: VIEW.png.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
+    scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
+    between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+) -> None:
+    """Draw a picture that shows how a model works."""
+    own = {"n": n, "steps": steps, "seed": seed, "labels": _numbers("--labels", labels, int),
+           "scales": _numbers("--scales", scales, float), "between": between}  # fmt: skip
+    fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
+                             "out": out or f"{view}.png"}  # fmt: skip
+    given = {name: value for name, value in own.items() if value is not None}
+    genhub.show(**fixed, **given, **_options("show", options or [], taken=fixed | own))
+    typer.echo(f"{view}: {fixed['out']}")
 
 
 @app.command()
@@ -201,17 +231,17 @@ def _show_check(result: Result) -> None:
             typer.echo(f"        {line}")
 
 
-def _labels(text: str | None) -> list[int] | None:
+def _numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None:
     try:
-        return [int(label) for label in text.split(",")] if text is not None else None
+        return [kind(number) for number in text.split(",")] if text is not None else None
     except ValueError:
-        raise InputError(f"--labels: numbers with commas between them, such as 0,1,2; not {text!r}") from None
+        raise InputError(f"{option}: numbers with commas between them, such as 0,1,2; not {text!r}") from None
 
 
-def _options(pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
+def _options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
     values = _pairs(pairs, "--set")
     for key in values.keys() & taken.keys():
-        raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
+        raise InputError(f"--set {key}: has an option of its own; see genhub {verb} --help")
     return values
 
 

@@ -142,6 +142,24 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     return _validate(content, where, folder)
 
 
+def read_data_config(file: Path | None, overrides: Sequence[str] = ()) -> DataConfig:
+    """The data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has does
+    not matter. Without a file, what the overrides say.
+
+    Raises:
+        RecipeError: an override of something else, or data that can't be right.
+    """
+    where = Source(str(file) if file else "command line")
+    content = parse_yaml(read_text(file), where) if file else {}
+    for override in overrides:
+        if not override.startswith("data."):
+            raise RecipeError(
+                one_line("command line", (), f"'{override}': the model is trained; only data.key=value can differ")
+            )
+        apply_override(content, override, where)
+    return _check(DataConfig, _plain(content.get("data", {}), ("data",), where), ("data",), where)
+
+
 def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:

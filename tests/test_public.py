@@ -14,7 +14,8 @@ PUBLIC = [
     "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "ModelPath", "Phase", "PluginError", "PositiveInt",
     "Recipe", "RecipeError", "Scheduler", "Section", "StoredModel", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
     "load",
-    "load_scheduler", "load_strictly", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "train",
+    "load_scheduler", "load_strictly", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "show",
+    "train",
 ]  # fmt: skip
 
 
