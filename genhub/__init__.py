@@ -31,11 +31,14 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import Likelihood as Likelihood
     from genhub.interfaces import Phase as Phase
     from genhub.interfaces import Scheduler as Scheduler
+    from genhub.interfaces import StoppedRun as StoppedRun
     from genhub.interfaces import Trainer as Trainer
+    from genhub.interfaces import TrainerState as TrainerState
     from genhub.interfaces import TrainingData as TrainingData
     from genhub.interfaces import load_strictly as load_strictly
     from genhub.interfaces import randn as randn
     from genhub.interfaces import save_tensors as save_tensors
+    from genhub.logs import RunLog as RunLog
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
@@ -50,7 +53,9 @@ _MODULES = {
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
                "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
-                   "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
+                   "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
+                   "save_tensors"),
+    "logs": ("RunLog",),
     "manifest": ("read_json",),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
