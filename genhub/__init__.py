@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.run import load as load
     from genhub.run import sample as sample
     from genhub.run import train as train
+    from genhub.seeds import seed_for as seed_for
 
 _MODULES = {
     "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
@@ -60,6 +61,7 @@ _MODULES = {
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
     "run": ("load", "sample", "train"),
+    "seeds": ("seed_for",),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
-from genhub import CheckpointError, ModelConfig, PositiveInt, Section, did_you_mean, scheduler_names
+from genhub import (
+    CheckpointError,
+    ModelConfig,
+    PluginError,
+    PositiveInt,
+    RecipeError,
+    Section,
+    did_you_mean,
+    load_scheduler,
+    scheduler_names,
+)
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
@@ -141,6 +153,36 @@ class ScheduleConfig(Section):
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
     """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the named schedule beyond these: {tau: 0.9}; `genhub plugins info NAME` lists them."""
+
+    @model_validator(mode="after")
+    def _own(self) -> ScheduleConfig:
+        if self.options:  # only then is the class needed, and imported
+            try:
+                known = inspect.signature(load_scheduler(self.name)).parameters.keys() - ScheduleConfig.model_fields.keys()
+            except PluginError as error:
+                raise ValueError(str(error)) from error
+            for key in self.options.keys() - known:
+                raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {did_you_mean(key, known)}")
+        return self
+
+    def build(self, **changes: Any) -> Any:
+        """The schedule itself, with other values for some keys.
+
+        Raises:
+            RecipeError: it can't be built so, or is none that a DDPM can use.
+        """
+        cls = load_scheduler(self.name)
+        where = f"model.scheduler: '{self.name}'"
+        try:
+            schedule = cls(**accepted(cls, self.model_dump(exclude={"name", "options"}) | changes), **self.options)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: {error}") from error
+        levels = getattr(schedule, "alphas_cumprod", None)
+        if levels is None or levels.shape != (self.num_train_timesteps,):
+            raise RecipeError(f"{where} has no alphas_cumprod of {self.num_train_timesteps} levels, which a DDPM needs")
+        return schedule
 
 
 class SamplingConfig(Section):
@@ -175,3 +217,8 @@ class DDPMConfig(ModelConfig):
             if self.conditional and self.num_classes is None:
                 raise ValueError("conditional: needs labels, and the data has none")
         return self
+
+
+def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function's signature names."""
+    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}

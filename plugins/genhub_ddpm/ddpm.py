@@ -5,8 +5,7 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from genhub import (
     randn,
     read_json,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, ScheduleConfig, SchedulerName, Share, UNetConfig
+from genhub_ddpm.config import DDPMConfig, Scale, ScheduleConfig, SchedulerName, Share, UNetConfig, accepted
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 
 MAX_SIGMA = 157.0
@@ -49,8 +48,7 @@ class DDPM(GenerativeModel):
         self.learns_variance = config.scheduler.variance_type == "learned_range"
         channels = self.sample_shape[0] * (2 if self.learns_variance else 1)
         self.unet = config.unet.build(self.sample_shape, channels, self.no_label + 1 if config.conditional else None)
-        schedule = load_scheduler(config.scheduler.name)
-        self.scheduler = schedule(**_accepted(schedule, config.scheduler.model_dump(exclude={"name"})))
+        self.scheduler = config.scheduler.build()
         self.num_train_timesteps = config.scheduler.num_train_timesteps
         a = self.scheduler.alphas_cumprod.double()
         self.signal_scale, self.noise_scale, self.snr, self.posterior_table = (
@@ -161,7 +159,7 @@ class DDPM(GenerativeModel):
         except ValueError as error:  # PNDM starts with four steps of its own
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
-        options = _accepted(sampler.step, {"generator": generator, "eta": eta})
+        options = accepted(sampler.step, {"generator": generator, "eta": eta})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
@@ -203,12 +201,23 @@ class DDPM(GenerativeModel):
         options: dict[str, Any] = {"timestep_spacing": self.config.scheduler.timestep_spacing}
         if self.config.scheduler.prediction_type == "sample":
             options["prediction_type"] = "v_prediction"  # some know no other; `denoise` converts
+        if cls is type(self.scheduler) and not is_diffusers(cls):
+            return self.config.scheduler.build(**options)
         if cls is not type(self.scheduler):  # its own stays as plain diffusers would have it
             # A cosine schedule ends at sigma = 20,000, where float32 (DDIM's variance, PNDM) and second-order steps
             # (Heun) break down. Nothing is left of an image long before: bend sigma smoothly to stay below MAX_SIGMA.
             signal = 1 / (1 + 1 / (self.snr.double().cpu() + MAX_SIGMA**-2))
-            options["trained_betas"] = (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
-        return cls.from_config(self.scheduler.config, **options)
+            options["trained_betas"] = betas(signal)
+        config = self.plain_scheduler().config
+        return cls.from_config(config, **options) if is_diffusers(cls) else cls(**accepted(cls, {**config, **options}))
+
+    def plain_scheduler(self) -> Any:
+        """The noise schedule as a class of diffusers' own; another's, as a DDPMScheduler with the same noise levels."""
+        if is_diffusers(type(self.scheduler)):
+            return self.scheduler
+        cls = load_scheduler("ddpm")
+        options = self.config.scheduler.model_dump(exclude={"name", "options"})
+        return cls(**accepted(cls, options), trained_betas=betas(self.scheduler.alphas_cumprod.double()))
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         """(n,) an upper bound of the bits that each pixel and channel needs, eq. 5; num_train_timesteps evaluations.
@@ -223,7 +232,7 @@ class DDPM(GenerativeModel):
         from diffusers import DDPMPipeline
 
         pipeline: Any = DDPMPipeline
-        pipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
+        pipeline(unet=self.unet, scheduler=self.plain_scheduler()).save_pretrained(path)
 
     def load_networks(self, path: Path) -> None:
         unet = path / "unet" if (path / "unet").is_dir() else path
@@ -244,6 +253,11 @@ class DDPM(GenerativeModel):
         return DDPMConfig(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
 
 
-def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a function's signature names."""
-    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
+def is_diffusers(cls: type) -> bool:
+    """Whether whoever has diffusers has this class; a folder must not name any other."""
+    return cls.__module__.split(".")[0] == "diffusers"
+
+
+def betas(signal: Tensor) -> list[float]:
+    """beta_t of alphas_cumprod (T,), eq. 4 backwards."""
+    return (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
