@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from genhub import GenhubError, InputError, cli, run
 
 VERBS = [[], ["train"], ["sample"], ["info"], ["doctor"], ["recipe"], ["recipe", "check"], ["recipe", "show"],
-         ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"]]  # fmt: skip
+         ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"],
+         ["plugins", "new"]]  # fmt: skip
 
 
 def genhub(*words: str, fails: type[Exception] | None = None) -> str:
@@ -56,7 +57,16 @@ print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plugins"], ["plugins", "list", "--json"], ["recipe", "list"], ["train", "--help"]], ids=" ".join
+    "words",
+    [
+        ["--help"],
+        ["plugins"],
+        ["plugins", "list", "--json"],
+        ["plugins", "new", "ddpm"],
+        ["recipe", "list"],
+        ["train", "--help"],
+    ],
+    ids=" ".join,
 )
 def test_light_verbs_import_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True, check=True)
@@ -117,11 +127,13 @@ def test_plugins_list_and_info() -> None:
     rows = json.loads(genhub("plugins", "--json"))
     assert rows == json.loads(genhub("plugins", "list", "--json"))
     assert {"kind": "model", "name": "ddpm", "class": "genhub_ddpm:DDPM", "distribution": "genhub-framework",
-            "version": "0.1.0", "problem": ""} in rows  # fmt: skip
+            "version": "0.1.0", "state": "installed"} in rows  # fmt: skip
     assert len(genhub("plugins").splitlines()) == len(rows)
     text = genhub("plugins", "info", "ddpm")
     assert "ddpm (model): genhub_ddpm:DDPM, genhub-framework 0.1.0" in text
     assert "  unet.layers_per_block: 1  (int)" in text
+    assert "Capabilities: denoiser, likelihood" in text
+    assert yaml.safe_load(text.partition("A recipe:\n")[2].partition("ddpm (scheduler)")[0])["model"] == {"name": "ddpm"}
     assert [facts["kind"] for facts in json.loads(genhub("plugins", "info", "ddpm", "--json"))] == ["model", "scheduler"]
     genhub("plugins", "info", "nothing", fails=InputError)
 
@@ -131,8 +143,16 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
             broken_model="import sys; sys.exit('gone')")  # fmt: skip
     done = process("plugins", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0
+    assert done.stdout.splitlines()[0].endswith("installed")
     marked = [line for line in done.stdout.splitlines() if line.endswith("claimed twice: uninstall one")]
     assert len(marked) == 2
+    loaded = process("plugins", "--load", "--json", PYTHONPATH=str(tmp_path))
+    states = {(row["kind"], row["name"]): (row["state"], row["capabilities"]) for row in json.loads(loaded.stdout)}
+    assert states["model", "broken"] == ("broken: SystemExit('gone')", "")
+    assert states["model", "ddpm"][0] == "claimed twice: uninstall one"
+    assert states["model", "vae"] == ("fine", "autoencoder, likelihood")
+    assert states["model", "cgan"] == ("fine", "labels")
+    assert states["scheduler", "ddim"] == ("fine", "")
     assert "copycat" in "".join(marked)
     assert "genhub-framework" in "".join(marked)
     done = process("recipe", "check", "digits-ddpm", PYTHONPATH=str(tmp_path))
@@ -144,6 +164,15 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
     problems = "\n".join(json.loads(done.stdout)["problems"])
     assert "model 'broken' from copycat 2.0 can't be used: SystemExit: gone" in problems
     assert "two distributions claim one name" in problems
+
+
+def test_a_new_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = genhub("plugins", "new", "my-model")
+    assert said.splitlines()[0] == "my-model: README.md, my_model.py, pyproject.toml, recipe.yaml, test_my_model.py"
+    assert "pip install -e my-model && genhub train my-model/recipe.yaml && pytest my-model" in said
+    genhub("plugins", "new", "my-model", fails=InputError)
+    genhub("plugins", "new", "other", "--kind", "modle", fails=InputError)
 
 
 def test_doctor() -> None:
