@@ -129,7 +129,7 @@ def recipe_schema() -> None:
     _print(recipe_schema(), as_json=True)
 
 
-Load = Annotated[bool, typer.Option("--load", help="Import each: which are broken, what can they do.")]
+Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
 
 
 @plugins.callback()
@@ -140,7 +140,7 @@ def plugins_default(context: typer.Context, load: Load = False, as_json: AsJson 
 
 @plugins.command("list")
 def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
-    """List what is installed and who brought it; without --load, nothing is imported."""
+    """List what is installed and who brought it."""
     claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
     rows = []
     for group in registry.KINDS.values():
@@ -159,7 +159,7 @@ def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
 
 @plugins.command("info")
 def plugins_info(name: str, as_json: AsJson = False) -> None:
-    """Print what a plugin can do, its options with types, defaults and meanings, and a recipe."""
+    """Print what a plugin can do, its options, and a recipe."""
     from genhub.schema import describe_plugin
 
     described = describe_plugin(name)
@@ -185,7 +185,7 @@ def plugins_new(
     name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
     kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
 ) -> None:
-    """Write a plugin of your own that works at once, in a folder of that name."""
+    """Write a plugin of your own that works at once."""
     from genhub.scaffold import new_plugin
 
     folder = new_plugin(name, kind)
