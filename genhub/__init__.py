@@ -32,11 +32,14 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import Likelihood as Likelihood
     from genhub.interfaces import Phase as Phase
     from genhub.interfaces import Scheduler as Scheduler
+    from genhub.interfaces import StoppedRun as StoppedRun
     from genhub.interfaces import Trainer as Trainer
+    from genhub.interfaces import TrainerState as TrainerState
     from genhub.interfaces import TrainingData as TrainingData
     from genhub.interfaces import load_strictly as load_strictly
     from genhub.interfaces import randn as randn
     from genhub.interfaces import save_tensors as save_tensors
+    from genhub.logs import RunLog as RunLog
     from genhub.manifest import StoredModel as StoredModel
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
@@ -46,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.run import load as load
     from genhub.run import sample as sample
     from genhub.run import train as train
+    from genhub.seeds import seed_for as seed_for
     from genhub.views import show as show
 
 _MODULES = {
@@ -53,11 +57,14 @@ _MODULES = {
     "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
                "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
-                   "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
+                   "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
+                   "save_tensors"),
+    "logs": ("RunLog",),
     "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
     "run": ("load", "sample", "train"),
+    "seeds": ("seed_for",),
     "views": ("show",),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genhub.config import DataSpec
-from genhub.errors import GenhubError, InputError
-from genhub.interfaces import GenerativeModel, save_tensors
+from genhub.errors import GenhubError, InputError, RecipeError
+from genhub.interfaces import GenerativeModel, StoppedRun, TrainerState, TrainingData, save_tensors
+from genhub.logs import warn
 from genhub.manifest import (
     FILE,
     Manifest,
@@ -36,16 +36,6 @@ from genhub.manifest import (
 
 TRAINER = "trainer"
 """The part of a checkpoint that only resuming needs, and that is never published."""
-
-
-@dataclass
-class TrainerState:
-    """What a stopped run needs to go on, besides the model folder itself."""
-
-    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """File name to named tensors: the raw weights, the averages, each optimizer."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """Counters and whatever else is JSON."""
 
 
 # Models
@@ -156,6 +146,30 @@ def load_state(folder: Path) -> TrainerState:
     files = (folder / TRAINER).glob("*.safetensors")
     values = read_json(folder / TRAINER / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)
+
+
+def stopped_run(run_dir: Path, data: TrainingData) -> StoppedRun | None:
+    """Where a run of one process goes on, if it has a checkpoint; see `Trainer.stopped_run`."""
+    folder, faults = newest_checkpoint(run_dir)
+    for fault in faults:
+        warn(f"{fault}; going back to an earlier checkpoint")
+    if folder is None:
+        return None
+    check_same_data(folder, data)
+    return StoppedRun(folder, read_manifest(folder).step, load_state(folder))
+
+
+def check_same_data(folder: Path, data: TrainingData) -> None:
+    """
+    Raises:
+        RecipeError: the images are not those that the checkpoint was trained on.
+    """
+    before = read_manifest(folder).data
+    if before is None or before.fingerprint != data.spec.fingerprint:
+        raise RecipeError(
+            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
+            f"or start a new run from these weights (model.from={folder})"
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

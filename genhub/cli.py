@@ -12,7 +12,7 @@ import typer
 
 import genhub
 from genhub import registry
-from genhub.errors import GenhubError, InputError
+from genhub.errors import GenhubError, InputError, PluginError
 
 if TYPE_CHECKING:
     from genhub.testing import Result
@@ -162,28 +162,37 @@ def recipe_schema() -> None:
     _print(recipe_schema(), as_json=True)
 
 
+Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
+
+
 @plugins.callback()
-def plugins_default(context: typer.Context, as_json: AsJson = False) -> None:
+def plugins_default(context: typer.Context, load: Load = False, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
-        plugins_list(as_json)
+        plugins_list(load, as_json)
 
 
 @plugins.command("list")
-def plugins_list(as_json: AsJson = False) -> None:
-    """List what is installed and who brought it. Nothing is imported."""
+def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
+    """List what is installed and who brought it."""
     claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
     rows = []
-    for kind, group in registry.KINDS.items():
+    for group in registry.KINDS.values():
         for plugin in registry.plugins(group):
-            problem = "claimed twice: uninstall one" if claims[group, plugin.name] > 1 else ""
-            rows.append({"kind": kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
-                         "version": plugin.version, "problem": problem})  # fmt: skip
+            row = {"kind": plugin.kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
+                   "version": plugin.version, "state": "installed"}  # fmt: skip
+            if load:
+                row |= _state(plugin)
+            if claims[group, plugin.name] > 1:
+                row["state"] = "claimed twice: uninstall one"
+            rows.append(row)
     _print_table(rows, as_json)
+    for fault in registry.all_plugins()[1]:
+        print(f"genhub: {fault}", file=sys.stderr)
 
 
 @plugins.command("info")
 def plugins_info(name: str, as_json: AsJson = False) -> None:
-    """Print a plugin's options with their types, defaults and meanings."""
+    """Print what a plugin can do, its options, and a recipe."""
     from genhub.schema import describe_plugin
 
     described = describe_plugin(name)
@@ -192,9 +201,38 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
         return
     for facts in described:
         typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        if facts["capabilities"]:
+            typer.echo(f"Capabilities: {', '.join(facts['capabilities'])}")
+        typer.echo("Options:")
         for key, option in facts["options"].items():
-            meaning = f"  # {option['meaning']}" if option["meaning"] else ""
-            typer.echo(f"  {key}: {json.dumps(option['default'])}  ({option['type']}){meaning}")
+            meaning = f"  # {' '.join(option['meaning'].split())}" if option["meaning"] else ""
+            default = "required" if "example" in option else json.dumps(option["default"])
+            typer.echo(f"  {key}: {default}  ({option['type']}){meaning}")
+        if facts["recipe"]:
+            typer.echo("A recipe:")
+            _print(facts["recipe"], as_json)
+
+
+@plugins.command("new")
+def plugins_new(
+    name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
+    kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
+) -> None:
+    """Write a plugin of your own that works at once."""
+    from genhub.scaffold import new_plugin
+
+    folder = new_plugin(name, kind)
+    typer.echo(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    typer.echo(f"Next: pip install -e {folder} && genhub train {folder}/recipe.yaml && pytest {folder}")
+
+
+def _state(plugin: registry.Plugin) -> dict[str, str]:
+    from genhub.schema import capabilities
+
+    try:
+        return {"state": "fine", "capabilities": ", ".join(capabilities(plugin.load()))}
+    except PluginError as error:
+        return {"state": f"broken: {error.__cause__!r}", "capabilities": ""}
 
 
 @plugins.command("check")

@@ -150,11 +150,27 @@ def _yes_no(value: object) -> object:
 
 
 class TrainerConfig(Section):
-    """How a model is trained; these are the keys of the built-in trainer, `accelerate`."""
+    """The keys that every trainer has; its own `Config` adds to them, and honours all."""
 
     name: str = "accelerate"
-    """A registered trainer."""
+    """A registered trainer, or module:Class for a class of your own."""
     max_steps: PositiveInt = 10_000
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: the accelerator that is there, else the CPU."""
+    log_every: PositiveInt = 50
+    sample_every: PositiveInt | None = 1000
+    """Draw a preview every so many steps, and at the end; null: never."""
+    num_samples: PositiveInt = 64
+    """Images in a preview."""
+    save_every: PositiveInt = 1000
+    """Save a checkpoint every so many steps, and at the end."""
+    keep_last: PositiveInt = 3
+    """How many checkpoints to keep."""
+
+
+class AccelerateConfig(TrainerConfig):
+    """How the built-in trainer, `accelerate`, trains."""
+
     gradient_accumulation_steps: PositiveInt = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -168,16 +184,5 @@ class TrainerConfig(Section):
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
-    device: Literal["auto", "cpu"] = "auto"
-    """auto: the accelerator that is there, else the CPU."""
-    log_every: PositiveInt = 50
-    sample_every: PositiveInt | None = 1000
-    """Draw a preview every so many steps, and at the end; null: never."""
-    num_samples: PositiveInt = 64
-    """Images in a preview."""
-    save_every: PositiveInt = 1000
-    """Save a checkpoint every so many steps, and at the end."""
-    keep_last: PositiveInt = 3
-    """How many checkpoints to keep."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
@@ -278,21 +278,30 @@ class Likelihood(Protocol):
 class Scheduler(Protocol):
     """A noise schedule and the sampler that goes with it, under diffusers' names, so that its schedulers fit as they are.
 
-    Methods take further keywords that not all have (`generator`, `eta`): callers pass those that the signature names.
+    Models build it by keyword, giving those of their settings that `__init__` names (`num_train_timesteps`,
+    `prediction_type`, `trained_betas`, `timestep_spacing`, ...); one of diffusers' by its `from_config`. To be trained on by
+    a DDPM, it needs `alphas_cumprod` as well: (num_train_timesteps,) the shares of signal power. Methods may take further
+    keywords that not all have (`generator`, `eta`): callers pass those that the signature names.
     """
 
     config: Any
+    """A mapping of the arguments that it was built with."""
     timesteps: Tensor
+    """The noise levels to visit, from pure noise down, once `set_timesteps` was called."""
     init_noise_sigma: Any
+    """Standard deviation of the noise that sampling starts from."""
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of images x_0 (n, c, h, w) at levels (n,) int64."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None: ...
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """Choose `timesteps`, and forget the state of earlier drawings."""
 
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+        """What the network is given for x_t, (n, c, h, w)."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        """An object with `prev_sample`."""
+        """From x_t (n, c, h, w) to the next of `timesteps`; an object with `prev_sample`."""
 
 
 class TrainingData(Protocol):
@@ -310,8 +319,33 @@ class TrainingData(Protocol):
         """Row numbers of a step's batch on a rank, for messages."""
 
 
+@dataclass
+class TrainerState:
+    """What a stopped run needs to go on, besides the model folder itself."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """File name to named tensors: the raw weights, the averages, each optimizer."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Counters and whatever else is JSON."""
+
+
+@dataclass(frozen=True)
+class StoppedRun:
+    """Where a run goes on."""
+
+    folder: Path
+    """The checkpoint."""
+    step: int
+    """How many steps were done."""
+    state: TrainerState
+    """What was given to `save_checkpoint`."""
+
+
 class Trainer(ABC):
-    """Trains any model. A method whose updates do not fit phases brings its own."""
+    """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
+
+    The methods below keep a run's folder as every verb expects it. Of several processes, only the first may call them.
+    """
 
     Config: ClassVar[type[TrainerConfig]] = TrainerConfig
 
@@ -323,3 +357,40 @@ class Trainer(ABC):
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""
+
+    @final
+    def stopped_run(self, data: TrainingData) -> StoppedRun | None:
+        """The run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is whole.
+            RecipeError: the images are not those that the run was trained on.
+        """
+        from genhub.checkpoint import stopped_run
+
+        return stopped_run(self.run_dir, data)
+
+    @final
+    def save_checkpoint(self, step: int, model: GenerativeModel, data: TrainingData, state: TrainerState) -> Path:
+        """Write checkpoints/step-NNNNNN whole or not at all, then delete all but the newest `keep_last`.
+
+        Args:
+            step: how many steps are done.
+            model: the one that samples and is shared: the averaged weights, where there are any.
+            state: what `stopped_run` gives back; the model's own weights are not in it unless you put them there.
+        Raises:
+            GenhubError: it can't be written; older checkpoints are untouched.
+        """
+        from genhub.checkpoint import save_checkpoint
+
+        return save_checkpoint(self.run_dir, step, model, state, data.spec, self.config.keep_last)
+
+    @final
+    def save_preview(self, step: int, model: GenerativeModel) -> Path:
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png."""
+        from genhub.sampling import sample_images, save_preview
+
+        training = model.training
+        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed)
+        model.train(training)
+        return save_preview(self.run_dir, step, images)

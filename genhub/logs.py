@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genhub.errors import TrainingError
+
 Entry = tuple[int, str, dict[str, float]]
 """(step, phase, values)"""
 
@@ -84,6 +86,23 @@ class RunLog:
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
         self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
         return everything
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            TrainingError: a value since the last line is NaN or infinite.
+        """
+        self.fetch()
+        bad = self.first_not_finite()
+        if bad:
+            step, phase, key, value = bad
+            raise TrainingError(f"step {step + 1}, phase '{phase}': {key} is {value}; a lower learning rate may help")
+
+    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """A line with the means of what was added since the last one, for a trainer of one process."""
+        self.check_finite()
+        means, self.entries = self.means(), []
+        return self.line(step, values, means)
 
     def close(self) -> None:
         self.progress.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from genhub.config import LRSchedulerConfig, OptimizerConfig, OptimizerOverride, TrainerConfig
+from genhub.config import AccelerateConfig, LRSchedulerConfig, OptimizerConfig, OptimizerOverride
 from genhub.errors import RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import GenerativeModel, Phase
 
@@ -81,7 +81,7 @@ def check_phases(model: GenerativeModel, phases: Sequence[Phase]) -> None:
 
 
 def build_optimizers(
-    model: GenerativeModel, phases: Sequence[Phase], config: TrainerConfig
+    model: GenerativeModel, phases: Sequence[Phase], config: AccelerateConfig
 ) -> dict[frozenset[str], PhaseOptimizer]:
     """One optimizer for each distinct set of networks, in the order of the phases.
 
@@ -101,7 +101,7 @@ def build_optimizers(
     }  # fmt: skip
 
 
-def _config_of(networks: Networks, config: TrainerConfig) -> OptimizerConfig:
+def _config_of(networks: Networks, config: AccelerateConfig) -> OptimizerConfig:
     """The common settings with what the networks override; networks trained together must not disagree."""
     overrides = {network: config.optimizers[network] for network in networks if network in config.optimizers}
     if len({_given(override).__repr__() for override in overrides.values()}) > 1:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 from pydantic_core import ErrorDetails
 
-from genhub.config import DataConfig, DataSpec, ModelConfig, NonNegativeInt, Section, TrainerConfig
+from genhub.config import AccelerateConfig, DataConfig, DataSpec, ModelConfig, NonNegativeInt, Section, TrainerConfig
 from genhub.errors import InputError, RecipeError, did_you_mean
 from genhub.manifest import find_checkpoint, read_model
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
@@ -27,14 +27,18 @@ S = TypeVar("S", bound=Section)
 
 
 class _Core(Section):
-    """What can be checked without the model's plugin."""
+    """What can be checked without the model's plugin; another trainer's section comes here as its own Config."""
 
     data: DataConfig = DataConfig()
-    trainer: SerializeAsAny[TrainerConfig] = TrainerConfig()
+    trainer: SerializeAsAny[TrainerConfig]
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: str = Field(min_length=1)
     """Where the run's folder is; left out: runs/ and the recipe's name."""
+
+
+class _BuiltIn(_Core):
+    trainer: AccelerateConfig = AccelerateConfig()
 
 
 class Recipe(_Core):
@@ -179,14 +183,15 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
                 find_plugin(group, name)
     if init_from is not None and (not isinstance(init_from, str) or not init_from):
         where.fault(("model", "from"), f"must be a folder, not {_shown(init_from)}")
-    if trainer["name"] != "accelerate":  # the built-in trainer's keys are TrainerConfig's own
+    if trainer["name"] != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
         where.raise_faults()
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
         where.raise_faults()
         content["trainer"] = _check(trainer_class.Config, trainer, ("trainer",), where)
     content.setdefault("run_dir", f"runs/{model.get('name', 'recipe')}")
-    core = _check(_Core, {key: content[key] for key in content.keys() & _Core.model_fields.keys()}, (), where)
+    values = {key: content[key] for key in content.keys() & _Core.model_fields.keys()}
+    core = _check(_BuiltIn if trainer["name"] == "accelerate" else _Core, values, (), where)
     where.raise_faults()
     config = _model_config(model, init_from, where, folder)
     if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genhub.checkpoint import load_model
+from genhub.config import AccelerateConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.interfaces import GenerativeModel
@@ -219,8 +220,10 @@ def sample(
 def estimate(prepared: Prepared) -> dict[str, Any]:
     """What a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
     config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
-    parts = data.config.batch_size // config.gradient_accumulation_steps
-    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=config.gradient_accumulation_steps))
+    built_in = config if isinstance(config, AccelerateConfig) else None  # of another trainer only the model's part is known
+    accumulation = built_in.gradient_accumulation_steps if built_in else 1
+    parts = data.config.batch_size // accumulation
+    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=accumulation))
     saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -232,8 +235,10 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
         for phase in model.phases():
             kept.append(model(batch, phase.name))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    adaptive = 0 if config.optimizer.name == "sgd" and not config.optimizer.momentum else 2
-    memory = {"weights and gradients": 2 * weights, "optimizer": adaptive * weights,
-              "averages": weights if config.ema else 0, "activations": max(0, sum(saved.values()) - weights)}  # fmt: skip
+    memory = {"weights and gradients": 2 * weights}
+    if built_in:
+        adaptive = 0 if built_in.optimizer.name == "sgd" and not built_in.optimizer.momentum else 2
+        memory |= {"optimizer": adaptive * weights, "averages": weights if built_in.ema else 0}
+    memory["activations"] = max(0, sum(saved.values()) - weights)
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
             "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip

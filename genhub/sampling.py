@@ -157,6 +157,14 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
+def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
+    """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
+    file = run_dir / "samples" / f"step-{step:06d}.png"
+    file.parent.mkdir(exist_ok=True)
+    image_grid(images).save(file)
+    return file
+
+
 def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:
     """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.png` a grid, a folder
     one PNG an image.

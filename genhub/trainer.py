@@ -21,26 +21,29 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from torch import Tensor
 
 from genhub.checkpoint import (
-    TrainerState,
+    check_same_data,
     load_optimizer,
     load_state,
     newest_checkpoint,
     optimizer_tensors,
     save_checkpoint,
 )
-from genhub.config import TrainerConfig
+from genhub.config import AccelerateConfig
 from genhub.ema import EMA
 from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
-from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
+from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainerState, TrainingData
 from genhub.logs import RunLog, say, warn
-from genhub.manifest import checkpoints, read_manifest
+from genhub.manifest import checkpoints
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
-from genhub.sampling import image_grid, sample_images
+from genhub.sampling import sample_images, save_preview
 from genhub.seeds import seed_for
 
 
 class AccelerateTrainer(Trainer):
-    """Trains by phases, on one device or many. Its keys are `TrainerConfig`."""
+    """Trains by phases, on one device or many. Its keys are `AccelerateConfig`."""
+
+    Config = AccelerateConfig
+    config: AccelerateConfig
 
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.
@@ -191,8 +194,7 @@ class AccelerateTrainer(Trainer):
         images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
         model.train(training)
         if accelerator.is_main_process:
-            (self.run_dir / "samples").mkdir(exist_ok=True)
-            image_grid(images).save(self.run_dir / "samples" / f"step-{done:06d}.png")
+            save_preview(self.run_dir, done, images)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
@@ -309,7 +311,7 @@ class StopSignal:
         return self.number > 0
 
 
-def check_config(config: TrainerConfig) -> None:
+def check_config(config: AccelerateConfig) -> None:
     """What can't work is said before step 0.
 
     Raises:
@@ -325,19 +327,6 @@ def check_config(config: TrainerConfig) -> None:
             )
         if tracker not in available:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
-
-
-def check_same_data(folder: Path, data: TrainingData) -> None:
-    """
-    Raises:
-        RecipeError: the images are not those that the checkpoint was trained on.
-    """
-    before = read_manifest(folder).data
-    if before is None or before.fingerprint != data.spec.fingerprint:
-        raise RecipeError(
-            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
-            f"or start a new run from these weights (model.from={folder})"
-        )
 
 
 def check_losses(model: GenerativeModel, phases: Sequence[Phase], batch: Batch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +14,13 @@ from genhub import (
     CheckpointError,
     ModelConfig,
     ModelPath,
+    PluginError,
     PositiveInt,
+    RecipeError,
     Section,
     StoredModel,
     did_you_mean,
+    load_scheduler,
     read_json,
     scheduler_names,
 )
@@ -155,6 +160,36 @@ class ScheduleConfig(Section):
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
     """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the named schedule beyond these: {tau: 0.9}; `genhub plugins info NAME` lists them."""
+
+    @model_validator(mode="after")
+    def _own(self) -> ScheduleConfig:
+        if self.options:  # only then is the class needed, and imported
+            try:
+                known = inspect.signature(load_scheduler(self.name)).parameters.keys() - ScheduleConfig.model_fields.keys()
+            except PluginError as error:
+                raise ValueError(str(error)) from error
+            for key in self.options.keys() - known:
+                raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {did_you_mean(key, known)}")
+        return self
+
+    def build(self, **changes: Any) -> Any:
+        """The schedule itself, with other values for some keys.
+
+        Raises:
+            RecipeError: it can't be built so, or is none that a DDPM can use.
+        """
+        cls = load_scheduler(self.name)
+        where = f"model.scheduler: '{self.name}'"
+        try:
+            schedule = cls(**accepted(cls, self.model_dump(exclude={"name", "options"}) | changes), **self.options)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: {error}") from error
+        levels = getattr(schedule, "alphas_cumprod", None)
+        if levels is None or levels.shape != (self.num_train_timesteps,):
+            raise RecipeError(f"{where} has no alphas_cumprod of {self.num_train_timesteps} levels, which a DDPM needs")
+        return schedule
 
 
 class SamplingConfig(Section):
@@ -233,3 +268,8 @@ class DDPMConfig(ModelConfig):
             key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
         }
         return cls(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
+
+
+def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function's signature names."""
+    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}

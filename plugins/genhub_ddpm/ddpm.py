@@ -25,10 +25,10 @@ from genhub import (
     load_strictly,
     randn,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share
+from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share, accepted
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
-from genhub_ddpm.samplers import accepted, build_sampler, build_schedule
+from genhub_ddpm.samplers import build_sampler, plain_schedule
 
 
 class DDPM(GenerativeModel):
@@ -50,7 +50,8 @@ class DDPM(GenerativeModel):
         self.unet_shape = self.config.unet_shape or self.sample_shape
         channels = self.unet_shape[0] * (2 if self.learns_variance else 1)
         self.unet = config.unet.build(self.unet_shape, channels, self.no_label + 1 if config.conditional else None)
-        self.scheduler = build_schedule(config.scheduler, clip_sample=self.autoencoder.limit < math.inf)
+        clip_sample = config.scheduler.clip_sample and self.autoencoder.limit < math.inf
+        self.scheduler = config.scheduler.build(clip_sample=clip_sample)
         self.num_train_timesteps = config.scheduler.num_train_timesteps
         a = self.scheduler.alphas_cumprod.double()
         self.signal_scale, self.noise_scale, self.snr, self.posterior_table = (
@@ -232,7 +233,7 @@ class DDPM(GenerativeModel):
         from diffusers import DDPMPipeline
 
         pipeline: Any = DDPMPipeline
-        pipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
+        pipeline(unet=self.unet, scheduler=plain_schedule(self.config.scheduler, self.scheduler)).save_pretrained(path)
         self.autoencoder.save(path)
 
     def load_networks(self, path: Path) -> None:
