@@ -260,8 +260,7 @@ def main() -> None:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-        advice = "lower data.batch_size or raise trainer.gradient_accumulation_steps"
-        _fail(GenhubError(f"out of memory: {advice} ({error})"))
+        _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
 
 
 def _fail(error: GenhubError) -> NoReturn:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def seconds_in(duration: str) -> int:
+    """
+    >>> seconds_in("3h50m")
+    13800
+
+    Raises:
+        ValueError: it is no duration, or 0.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if not seconds:
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+    return seconds
+
+
+def _duration(text: str) -> str:
+    seconds_in(text)
+    return text
+
+
+Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
 class Section(BaseModel):
@@ -141,8 +165,14 @@ class TrainerConfig(Section):
     name: str = "accelerate"
     """A registered trainer."""
     max_steps: PositiveInt = 10_000
+    stop_after: Duration | None = None
+    """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
     gradient_accumulation_steps: PositiveInt = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
+    find_batch_size: bool = False
+    """Before the first step, raise gradient_accumulation_steps until a part fits into memory; found once a run."""
+    skip_bad_steps: NonNegativeInt = 0
+    """Leave out up to so many updates whose loss or gradient is not finite, in place of stopping at the first."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -164,6 +194,8 @@ class TrainerConfig(Section):
     save_every: PositiveInt = 1000
     """Save a checkpoint every so many steps, and at the end."""
     keep_last: PositiveInt = 3
-    """How many checkpoints to keep."""
+    """How many checkpoints to keep, the newest."""
+    keep_every: PositiveInt | None = None
+    """Keep those at multiples of so many steps, too, for good; null: only the newest."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""

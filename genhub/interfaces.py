@@ -20,6 +20,7 @@ class Mean(GenerativeModel):
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -302,6 +303,8 @@ class Trainer(ABC):
         self.config = config
         self.run_dir = run_dir
         self.seed = seed
+        self.started = time.monotonic()
+        """When the run began, before its data were read: `stop_after` counts from here."""
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
