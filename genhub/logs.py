@@ -40,7 +40,8 @@ class RunLog:
         self._batch_size = batch_size
         self._clock = self._lap = time.perf_counter()
         self._lap_step = start
-        self._stream = _without_lines_after(start, file) if writes else None
+        with saving(file):
+            self._stream = _without_lines_after(start, file) if writes else None
         self.progress = Progress(total, start, shown=writes)
 
     def add(self, step: int, phase: str, values: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 
 from genhub.config import DataSpec, ModelConfig, NonNegativeInt, Section
@@ -111,8 +112,8 @@ def read_manifest(folder: Path) -> Manifest:
         NewerFormat: written by a newer genhub.
     """
     content = read_json(folder / FILE)
-    if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
-        needed = content.get("genhub", "a newer version")
+    if isinstance(content, dict) and _is_newer(content):
+        needed = content["genhub"]
         raise NewerFormat(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
     try:
         manifest = Manifest.model_validate(content)
@@ -121,6 +122,15 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.sealed() != manifest:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
+
+
+def _is_newer(content: dict[str, Any]) -> bool:
+    """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    try:
+        newer = Version(content["genhub"]) > Version(genhub_version())
+        return newer and isinstance(content["format"], int) and content["format"] > FORMAT
+    except (KeyError, TypeError, InvalidVersion):
+        return False
 
 
 def checkpoints(run_dir: Path) -> Iterator[Path]:
