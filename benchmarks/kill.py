@@ -73,7 +73,7 @@ def kill_often(recipe: str, folder: Path, kills: int, steps: int, moments: rando
         else:  # from the first new checkpoint on
             while steps_done(run) <= before and process.poll() is None:
                 time.sleep(0.005)
-            time.sleep(moments.uniform(0, 1.5 * training / kills))
+            time.sleep(moments.uniform(0, training / kills))
         if process.poll() is not None:
             row["restarts_that_ended"] += 1
             break

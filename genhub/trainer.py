@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
 
 from genhub.checkpoint import (
     TrainerState,
@@ -31,7 +31,7 @@ from genhub.ema import EMA
 from genhub.errors import CheckpointError, Interrupted
 from genhub.guards import FiniteGuard, StopSignal
 from genhub.interfaces import GenerativeModel, Phase, Trainer, TrainingData
-from genhub.logs import RunLog, say, warn
+from genhub.logs import Entry, RunLog, say, warn
 from genhub.manifest import step_of
 from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
@@ -81,7 +81,8 @@ class AccelerateTrainer(Trainer):
         batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
         with memory_explained(*memory):
             first = next(batches)
-            check_losses(model, phases, first, finite=not config.skip_bad_steps)
+            torch.manual_seed(seed_for(self.seed, accelerator.process_index, start))
+            check_losses(model, phases, first, finite=start == 0 and not config.skip_bad_steps)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
         run = RunState(model, ema, optimizers, log, accelerator, accumulation)
@@ -223,10 +224,11 @@ class AccelerateTrainer(Trainer):
                 image_grid(images).save(file)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
+        windows = gather_object([run.log.entries])
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            save_checkpoint(self.run_dir, done, run.exported, run.save(), data.spec)
+            save_checkpoint(self.run_dir, done, run.exported, run.save(windows), data.spec)
             prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
@@ -255,14 +257,15 @@ class RunState:
                 "device": self.accelerator.device.type, "torch": str(torch.__version__),
                 "gradient_accumulation_steps": self.accumulation}  # fmt: skip
 
-    def save(self) -> TrainerState:
+    def save(self, windows: list[list[Entry]]) -> TrainerState:
+        """`windows` are the processes' losses since the last log line."""
         tensors = {"weights": self.model.state_dict()}
         if self.ema:
             tensors["averages"] = self.ema.current().state_dict()
         for index, optimizer in enumerate(self.optimizers.values()):
             tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        values = {"window": self.log.entries, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
+        values = {"windows": windows, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
                   "left_out": self.log.left_out}  # fmt: skip
         return TrainerState(tensors, values)
 
@@ -274,7 +277,9 @@ class RunState:
             load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
-        self.log.entries = [(step, phase, values) for step, phase, values in state.values["window"]]
+        windows = state.values["windows"]
+        mine = windows[self.accelerator.process_index % len(windows)]
+        self.log.entries = [(step, phase, values) for step, phase, values in mine]
         self.log.seconds_before = state.values["seconds"]
         self.log.left_out = [(step, phase) for step, phase in state.values["left_out"]]
         for key, now in self.machine.items():

@@ -83,7 +83,7 @@ class Spikes(Pair):
         share: float = 0.3
 
     def generator_loss(self, batch):
-        bad = torch.where(torch.rand(()) < self.config.share, torch.nan, 1.0)
+        bad = torch.where(torch.rand(()) > 1 - self.config.share, torch.nan, 1.0)
         fakes = self.generator(bad * torch.randn(len(batch["images"]), 4, device=self.device))
         return {"loss": -self.critic(fakes).mean()}
 

@@ -81,7 +81,6 @@ def test_an_update_that_is_left_out_is_not_applied(tiny, tmp_path):
 
 def test_bad_steps_may_be_allowed_when_a_run_goes_on(tiny):
     pair(tiny, "models:Spikes", max_steps=12, save_every=1)
-    tiny["model"]["share"] = 0.2
     with pytest.raises(genhub.TrainingError, match="or set trainer.skip_bad_steps"):
         genhub.train(tiny)
     assert genhub.train(tiny, ["trainer.skip_bad_steps=12"]).name == "step-000012"

@@ -376,9 +376,10 @@ def children(pid: int) -> list[int]:
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the launcher's children in /proc")
 def test_case_09_28_two_processes_stop_die_and_go_on(tiny, tmp_path):
-    """SIGTERM to the launcher; then one process killed, and the other stops with it; then to the end: the same bits."""
+    """One run in two processes, a model of several phases. SIGTERM to the launcher; then one process killed, and the other
+    stops with it; then to the end: the same bits as of a run that was let alone."""
     pair(tiny)
-    recipe = write_recipe(tmp_path, tiny, max_steps=3000, save_every=50, log_every=1000)
+    recipe = write_recipe(tmp_path, tiny, max_steps=3000, save_every=50, log_every=1000, sample_every=10**6)
     run = Path(tiny["run_dir"])
 
     def running(steps: int) -> subprocess.Popen[str]:
@@ -405,9 +406,11 @@ def test_case_09_28_two_processes_stop_die_and_go_on(tiny, tmp_path):
     output, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert "resuming at step" in output
+    assert output.count("Model    ") == 2  # what is trained, and where it is: said by one process
     whole = launch(recipe, steps, "--run-dir", str(tmp_path / "whole"))
     assert whole.communicate(timeout=300) is not None
     same_run(tmp_path / "whole", run)
+    assert genhub.sample(models.Pair.from_pretrained(run), 3).shape == (3, 1, 8, 8)
 
 
 def newest(run: Path) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -284,22 +283,3 @@ def test_run_dir_that_is_not_a_run(tiny, tmp_path):
 def test_spaces_and_unicode_in_paths(tiny, tmp_path):
     folder = genhub.train(tiny, run_dir=str(tmp_path / "mein Lauf ü"))
     assert genhub.sample(folder, 1, out=tmp_path / "mein Lauf ü" / "a b.png").shape == (1, 1, 8, 8)
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_run(tiny, recipe_file, tmp_path):
-    """torch's own launcher, gloo, a model with alternating phases."""
-    import yaml
-
-    pair(tiny, sample_every=6)
-    (tmp_path / "models.py").write_bytes(Path(models.__file__).read_bytes())
-    recipe_file.write_text(yaml.safe_dump(tiny))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "genhub",
-               "train", str(recipe_file)]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stderr
-    run = Path(tiny["run_dir"])
-    assert result.stdout.count("Model    ") == 2, result.stdout  # what is trained, and where it is
-    assert [m["step"] for m in metrics(run)] == [2, 4, 6]
-    model = models.Pair.from_pretrained(run)
-    assert genhub.sample(model, 3).shape == (3, 1, 8, 8)
