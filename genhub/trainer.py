@@ -140,7 +140,8 @@ class AccelerateTrainer(Trainer):
                         folder = self._save(done, run, data, accelerator)
                 if stopping:
                     break
-        accelerator.end_training()
+        with saving(self.run_dir / "logs"):
+            accelerator.end_training()
         if stopping and not last:
             raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves
@@ -210,7 +211,9 @@ class AccelerateTrainer(Trainer):
         facts: dict[str, float] = {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
-        accelerator.log(log.line(done, facts, losses), step=done)
+        values = log.line(done, facts, losses)
+        with saving(self.run_dir / "logs"):
+            accelerator.log(values, step=done)
 
     def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
         """The same seeds every time, so that pictures of different steps compare."""
