@@ -25,6 +25,13 @@ class PhaseOptimizer:
         self.max_grad_norm = max_grad_norm
         self.torch = _torch_optimizer(parameters, config)
 
+    def step(self, lr_factor: float) -> torch.Tensor | None:
+        """A whole update: clip, apply and clear; returns the gradient's norm before clipping."""
+        norm = self.clip()
+        self.apply(lr_factor)
+        self.clear()
+        return norm
+
     def clip(self, scaler: torch.amp.GradScaler | None = None) -> torch.Tensor | None:
         """Clip the gradient, if it is to be; returns its norm before that, or None where a scaler looks after it."""
         if scaler is not None and self.max_grad_norm is not None:
@@ -36,8 +43,8 @@ class PhaseOptimizer:
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         return None if scaler is not None else norm
 
-    def step(self, lr_factor: float, scaler: torch.amp.GradScaler | None = None) -> None:
-        """Update the networks. A scaler leaves infinite gradients out; its `update()`, once a step, is the caller's."""
+    def apply(self, lr_factor: float, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Move the weights. A scaler leaves infinite gradients out; its `update()`, once a step, is the caller's."""
         for group in self.torch.param_groups:
             group["lr"] = self.lr * lr_factor
         if scaler is not None:

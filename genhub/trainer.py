@@ -118,7 +118,7 @@ class AccelerateTrainer(Trainer):
                     if norm is not None:
                         log.add(step, phase.name, {"grad_norm": norm})
                     if not guard.leaves_out(step, phase.name):
-                        optimizer.step(factor, accelerator.scaler)
+                        optimizer.apply(factor, accelerator.scaler)
                     optimizer.clear()
                 if accelerator.scaler is not None:
                     accelerator.scaler.update()
@@ -191,10 +191,7 @@ class AccelerateTrainer(Trainer):
             for phase in phases:
                 frozen.all_but(phase)
                 accelerator.backward(model(micro_batches[0], phase.name)["loss"])
-                optimizer = optimizers[frozenset(phase.trains)]
-                optimizer.clip()
-                optimizer.step(1.0)
-                optimizer.clear()
+                optimizers[frozenset(phase.trains)].step(1.0)
 
         def fits(parts: int) -> bool:
             return step_fits(lambda: trial(parts), model, optimizers.values(), accelerator)
