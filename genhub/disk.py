@@ -36,7 +36,7 @@ def saving(path: Path, size: int | None = None) -> Iterator[None]:
 def write_whole(file: Path, text: str) -> None:
     """Replace a text file: whatever happens, it is the old one or the new one."""
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     sync(temporary)
     temporary.replace(file)
     sync(file.parent)

@@ -110,7 +110,7 @@ class RunLog:
 
 def _without_lines_after(step: int, file: Path) -> Any:
     """metrics.jsonl open for more lines; a resumed run first drops those that its checkpoint hasn't seen."""
-    lines = file.read_text(errors="replace").splitlines(keepends=True) if step and file.exists() else []
+    lines = file.read_text("utf-8", "replace").splitlines(keepends=True) if step and file.exists() else []
     write_whole(file, "".join(line for line in lines if line.endswith("\n") and _step_of(line) <= step))
     return file.open("a", buffering=1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -156,11 +155,6 @@ def test_lr_follows_the_schedule(tiny):
 # Stopping
 
 
-def start(recipe: Path, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "genhub", "train", str(recipe), *overrides]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def wait_for(condition, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -178,23 +172,21 @@ def recipe_file(tiny, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_signal_loses_nothing(recipe_file, tiny, tmp_path, number, code):
-    """Killed in the middle, started again by the same command: the same bits as never stopped."""
-    steps = ["trainer.max_steps=60", "trainer.save_every=20"]
+def test_a_signal_loses_nothing(zygote, recipe_file, tiny, tmp_path, number, code):
+    """Stopped in the middle, started again by the same command: the same bits as never stopped."""
+    words = ["train", str(recipe_file), "trainer.max_steps=60", "trainer.save_every=20"]
     run = Path(tiny["run_dir"])
-    process = start(recipe_file, *steps)
-    wait_for(lambda: (run / "checkpoints" / "step-000020").exists() or process.poll() is not None)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
+    job = zygote.genhub(*words, cwd=tmp_path)
+    wait_for(lambda: (run / "checkpoints" / "step-000020").exists() or job.poll() is not None)
+    job.signal(number)
+    assert job.wait() == code, job.err
+    assert "Traceback" not in job.err
     if number != signal.SIGKILL:
-        assert "the same command goes on from there" in errors
-    again = start(recipe_file, *steps)
-    output, errors = again.communicate(timeout=120)
-    assert again.returncode == 0, errors
-    assert "resuming at step" in output
-    whole = genhub.train(recipe_file, steps, run_dir=str(tmp_path / "whole"))
+        assert "the same command goes on from there" in job.err
+    again = zygote.genhub(*words, cwd=tmp_path)
+    assert again.wait() == 0, again.err
+    assert "resuming at step" in again.out
+    whole = genhub.train(recipe_file, words[2:], run_dir=str(tmp_path / "whole"))
     same_bits(whole, run / "checkpoints" / "step-000060")
     assert metrics(run) == metrics(tmp_path / "whole")
 
