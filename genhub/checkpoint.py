@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from genhub.config import DataSpec
-from genhub.errors import GenhubError, InputError, RecipeError
+from genhub.disk import publish, remove, saving, sync
+from genhub.errors import InputError, RecipeError
 from genhub.interfaces import GenerativeModel, StoppedRun, TrainerState, TrainingData, save_tensors
 from genhub.logs import warn
 from genhub.manifest import (
@@ -32,6 +29,7 @@ from genhub.manifest import (
     read_json,
     read_manifest,
     read_model,
+    step_of,
 )
 
 TRAINER = "trainer"
@@ -47,7 +45,7 @@ def save_model(model: GenerativeModel, path: Path) -> None:
     Raises:
         GenhubError: the folder can't be written.
     """
-    with _readable_faults(path):
+    with saving(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path, prefix=".genhub-") as temporary:
             folder = Path(temporary)
@@ -97,46 +95,50 @@ def load_model(
 # Checkpoints of a run
 
 
-def save_checkpoint(
-    run_dir: Path, step: int, model: GenerativeModel, state: TrainerState, data: DataSpec, keep_last: int
-) -> Path:
-    """Write checkpoints/step-NNNNNN whole or not at all, then delete all but the newest `keep_last`.
+def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: TrainerState, data: DataSpec) -> Path:
+    """Write checkpoints/step-NNNNNN whole or not at all.
 
     Raises:
         GenhubError: it can't be written; older checkpoints are untouched.
     """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
-    with _readable_faults(folder):
+    size = sum(tensor.nbytes for tensors in [model.state_dict(), *state.tensors.values()] for tensor in tensors.values())
+    with saving(folder, size):
         shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / TRAINER).mkdir(parents=True)
         try:
+            (temporary / TRAINER).mkdir(parents=True)
+            sync(run_dir)
             model.save_networks(temporary)
             shutil.copy(run_dir / "recipe.yaml", temporary)
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
             (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))
             write_manifest(model, temporary, data, step)
-            _sync(temporary)
-            if folder.exists():  # damaged, or it would have been resumed from
-                shutil.rmtree(folder)
-            temporary.replace(folder)
-            _sync_one(folder.parent)
+            publish(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in list(checkpoints(run_dir))[keep_last:]:
-            shutil.rmtree(old)
     return folder
 
 
+def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = None) -> None:
+    """Delete all checkpoints but the newest `keep_last` and those at multiples of `keep_every` steps."""
+    for old in list(checkpoints(run_dir))[keep_last:]:
+        if keep_every is None or step_of(old) % keep_every:
+            try:
+                remove(old)
+            except OSError as error:  # somebody reads it, perhaps: no reason to stop a run
+                warn(f"{old}: can't be deleted: {error}")
+
+
 def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, and what is wrong with any newer one. Leftovers of a killed save are removed.
+    """A run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
     """
-    for leftover in (run_dir / "checkpoints").glob(".step-*.tmp"):
+    for leftover in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(leftover)
     return newest_whole(run_dir)
 
@@ -190,30 +192,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-# The disk
-
-
-@contextlib.contextmanager
-def _readable_faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise GenhubError(f"{path}: can't be saved: {error}") from error
-
-
-def _sync(folder: Path) -> None:
-    """Force a folder and all in it to the disk, so that a rename never points to nothing."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows can't open a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -109,7 +109,7 @@ def show(
            "scales": _numbers("--scales", scales, float), "between": between}  # fmt: skip
     fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
                              "out": out or f"{view}.png"}  # fmt: skip
-    given = {name: value for name, value in own.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     genhub.show(**fixed, **given, **_options("show", options or [], taken=fixed | own))
     typer.echo(f"{view}: {fixed['out']}")
 
@@ -328,8 +328,7 @@ def main() -> None:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-        advice = "lower data.batch_size or raise trainer.gradient_accumulation_steps"
-        _fail(GenhubError(f"out of memory: {advice} ({error})"))
+        _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
 
 
 def _fail(error: GenhubError) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -25,6 +26,29 @@ def _not_stored(value: str, info: ValidationInfo) -> str:
 ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_not_stored)]
 """A trained model that a recipe names, as `genhub.load` takes it. A model that opens one puts a `StoredModel` in its place
 into its Config, and saves the weights with its own: a Config in a model folder can't have a path."""
+
+
+def seconds_in(duration: str) -> int:
+    """
+    >>> seconds_in("3h50m")
+    13800
+
+    Raises:
+        ValueError: it is no duration, or 0.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if not seconds:
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+    return seconds
+
+
+def _duration(text: str) -> str:
+    seconds_in(text)
+    return text
+
+
+Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
 class Section(BaseModel):
@@ -165,14 +189,22 @@ class TrainerConfig(Section):
     save_every: PositiveInt = 1000
     """Save a checkpoint every so many steps, and at the end."""
     keep_last: PositiveInt = 3
-    """How many checkpoints to keep."""
+    """How many checkpoints to keep, the newest."""
+    keep_every: PositiveInt | None = None
+    """Keep those at multiples of so many steps, too, for good; null: only the newest."""
 
 
 class AccelerateConfig(TrainerConfig):
     """How the built-in trainer, `accelerate`, trains."""
 
+    stop_after: Duration | None = None
+    """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
     gradient_accumulation_steps: PositiveInt = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
+    find_batch_size: bool = False
+    """Before the first step, raise gradient_accumulation_steps until a part fits into memory; found once a run."""
+    skip_bad_steps: NonNegativeInt = 0
+    """Leave out up to so many updates whose loss or gradient is not finite, in place of stopping at the first."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()

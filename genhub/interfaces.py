@@ -21,6 +21,7 @@ class Mean(GenerativeModel):
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -353,6 +354,8 @@ class Trainer(ABC):
         self.config = config
         self.run_dir = run_dir
         self.seed = seed
+        self.started = time.monotonic()
+        """When the run began, before its data were read: `stop_after` counts from here."""
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
@@ -372,7 +375,7 @@ class Trainer(ABC):
 
     @final
     def save_checkpoint(self, step: int, model: GenerativeModel, data: TrainingData, state: TrainerState) -> Path:
-        """Write checkpoints/step-NNNNNN whole or not at all, then delete all but the newest `keep_last`.
+        """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
 
         Args:
             step: how many steps are done.
@@ -381,9 +384,11 @@ class Trainer(ABC):
         Raises:
             GenhubError: it can't be written; older checkpoints are untouched.
         """
-        from genhub.checkpoint import save_checkpoint
+        from genhub.checkpoint import prune_checkpoints, save_checkpoint
 
-        return save_checkpoint(self.run_dir, step, model, state, data.spec, self.config.keep_last)
+        folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
+        prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+        return folder
 
     @final
     def save_preview(self, step: int, model: GenerativeModel) -> Path:

@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
-from genhub.errors import CheckpointError, PluginError
+from genhub.errors import CheckpointError, NewerFormat, PluginError
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
 if TYPE_CHECKING:
@@ -139,12 +140,13 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint, its own checksum verified; the other files are not looked at.
 
     Raises:
-        CheckpointError: missing, damaged, or written by a newer genhub.
+        CheckpointError: missing or damaged.
+        NewerFormat: written by a newer genhub.
     """
     content = read_json(folder / FILE)
-    if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
-        needed = content.get("genhub", "a newer version")
-        raise CheckpointError(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
+    if isinstance(content, dict) and _is_newer(content):
+        needed = content["genhub"]
+        raise NewerFormat(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -154,10 +156,24 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def _is_newer(content: dict[str, Any]) -> bool:
+    """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    try:
+        newer = Version(content["genhub"]) > Version(genhub_version())
+        return newer and isinstance(content["format"], int) and content["format"] > FORMAT
+    except (KeyError, TypeError, InvalidVersion):
+        return False
+
+
 def checkpoints(run_dir: Path) -> Iterator[Path]:
     """A run's checkpoints, newest first; unfinished ones have other names."""
-    found = {int(path.name[5:]): path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()}
-    return (found[step] for step in sorted(found, reverse=True))
+    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
+    return iter(sorted(found, key=step_of, reverse=True))
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many steps a run had done, from the name of its checkpoint."""
+    return int(checkpoint.name[5:])
 
 
 def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
@@ -165,12 +181,18 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
+        NewerFormat: a newer genhub wrote the newest: going back would lose steps that nothing is wrong with.
     """
     faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
-            read_manifest(folder).verify(folder)
+            manifest = read_manifest(folder)
+            manifest.verify(folder)
+            if manifest.step != step_of(folder):
+                raise CheckpointError(f"{folder}: holds step {manifest.step}")
             return folder, faults
+        except NewerFormat:
+            raise
         except CheckpointError as error:
             faults.append(str(error))
     if faults:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from genhub.checkpoint import load_model
 from genhub.config import AccelerateConfig
 from genhub.data import ImageData, load_data
+from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.interfaces import GenerativeModel
 from genhub.logs import Progress, main_process, say
@@ -22,10 +23,11 @@ from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 
-SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.log_every",
-                  "trainer.sample_every", "trainer.num_samples", "trainer.save_every", "trainer.keep_last",
-                  "trainer.trackers", "trainer.device")  # fmt: skip
-"""Keys that may differ when a run goes on; any other change would make it a different run."""
+SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
+                  "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
+                  "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
+                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device")  # fmt: skip
+"""Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,15 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     """
     recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
-    if main_process():  # the others meet it in `fit`
-        _claim(run_folder, fresh)
-    data = load_data(recipe.data)
-    recipe = recipe.filled_from(data.spec)
-    if main_process():
-        _write_recipe(recipe, run_folder)
-    prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
-    describe(prepared)
-    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)
-    folder: Path = trainer.fit(prepared.model, prepared.data)
+    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
+    with _claimed(run_folder, fresh) if main_process() else nullcontext():  # the others meet it in `fit`
+        data = load_data(recipe.data)
+        recipe = recipe.filled_from(data.spec)
+        if main_process():
+            _write_recipe(recipe, run_folder)
+        prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
+        describe(prepared)
+        folder: Path = trainer.fit(prepared.model, prepared.data)
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
         say(f"Picture  {pictures[-1]}")
@@ -106,7 +107,7 @@ def _resumed(recipe: Recipe, run_folder: Path) -> GenerativeModel | None:
     """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there."""
     torch.manual_seed(recipe.seed)
     for folder in checkpoints(run_folder):
-        with contextlib.suppress(CheckpointError):  # the trainer says what is wrong with it
+        with suppress(CheckpointError):  # the trainer says what is wrong with it
             return load_model(folder, recipe.model_class())
     return None
 
@@ -132,22 +133,28 @@ def describe(prepared: Prepared) -> None:
 # The run's folder
 
 
-def _claim(folder: Path, fresh: bool) -> None:
-    """Make sure that a folder is a run's or can become one; with `fresh`, move the old run out of the way.
+@contextmanager
+def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
+    """Hold a folder that is a run's or can become one; with `fresh`, move the old run out of the way first.
 
     Raises:
-        RecipeError: it is a file, can't be written, or holds something else.
+        RecipeError: it is a file, can't be written, holds something else, or another process trains there.
     """
-    try:
-        if fresh and folder.exists():
-            number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
-            folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir()]
-    except OSError as error:
-        raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
-    if others and "recipe.yaml" not in others:
-        raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+            if others and "recipe.yaml" not in others:
+                raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
+            if others and fresh:
+                with locked(folder):
+                    number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
+                    folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
+                folder.mkdir()
+            held.enter_context(locked(folder))
+        except OSError as error:
+            raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
+        yield
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -167,9 +174,8 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
                 f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
                 + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
             )  # fmt: skip
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
+    with saving(file):
+        write_whole(file, text)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from genhub.disk import saving
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import GenerativeModel
 from genhub.seeds import seed_for
@@ -160,8 +161,9 @@ def picture(image: Tensor) -> Image.Image:
 def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
     """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
     file = run_dir / "samples" / f"step-{step:06d}.png"
-    file.parent.mkdir(exist_ok=True)
-    image_grid(images).save(file)
+    with saving(file):
+        file.parent.mkdir(exist_ok=True)
+        image_grid(images).save(file)
     return file
 
 

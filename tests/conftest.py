@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from zygote import Zygote
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
 
 sys.path.insert(0, str(Path(__file__).parent))  # models.py, the tests' own third-party models
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+settings.register_profile("thorough", max_examples=3000)  # pytest --hypothesis-profile thorough
 
 TINY_DDPM = {
     "model": {
@@ -33,6 +41,16 @@ def tiny(tmp_path: Path) -> dict:
     import copy
 
     return copy.deepcopy(TINY_DDPM) | {"run_dir": str(tmp_path / "run")}
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts real processes cheaply."""
+    from zygote import Zygote
+
+    started = Zygote()
+    yield started
+    started.close()
 
 
 def shared_data(name: str) -> Path:

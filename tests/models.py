@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -71,6 +74,59 @@ class Explodes(Pair):
         self.step += 1
         losses = super().generator_loss(batch)
         return {"loss": losses["loss"] * (float("nan") if self.step > 4 else 1.0)}
+
+
+class Spikes(Pair):
+    """Its loss is not a number in some steps, which the step's own randomness chooses; batch normalisation sees it, too."""
+
+    class Config(Pair.Config):
+        share: float = 0.3
+
+    def generator_loss(self, batch):
+        bad = torch.where(torch.rand(()) > 1 - self.config.share, torch.nan, 1.0)
+        fakes = self.generator(bad * torch.randn(len(batch["images"]), 4, device=self.device))
+        return {"loss": -self.critic(fakes).mean()}
+
+
+class Steep(Pair):
+    """A finite loss whose gradient is not."""
+
+    def critic_loss(self, batch):
+        return {"loss": (0 * self.critic(batch["images"].flatten(1))).abs().sqrt().mean()}
+
+
+class Overflows(Pair):
+    """A finite loss and a finite gradient, with which a learning rate of 1e38 makes infinite weights."""
+
+    def phases(self):
+        return [Phase("critic", lambda batch: {"loss": 1e3 * self.critic[2].bias.sum()}, trains=("critic",))]
+
+
+class Hungry(Pair):
+    """Has memory for four images at once."""
+
+    def generator_loss(self, batch):
+        if len(batch["images"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more lines")
+        return super().generator_loss(batch)
+
+
+class Wide(Pair):
+    """Keeps 8 MiB an image for its gradient."""
+
+    def critic_loss(self, batch):
+        wide = self.critic(batch["images"].flatten(1)).expand(-1, 2**21)
+        return {"loss": wide.exp().mean()}
+
+
+class Waits(Pair):
+    """Stays in a step for a minute, while there is a file `wait` beside it, after making a file `waiting`."""
+
+    def generator_loss(self, batch):
+        if self.training and Path("wait").exists():
+            Path("waiting").touch()
+            time.sleep(60)
+        return super().generator_loss(batch)
 
 
 class Fit(Pair):

@@ -245,4 +245,4 @@ def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    assert "lower data.batch_size" in capsys.readouterr().err
+    assert "lower --batch-size" in capsys.readouterr().err
