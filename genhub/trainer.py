@@ -197,7 +197,8 @@ class AccelerateTrainer(Trainer):
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
-            save_checkpoint(self.run_dir, done, run.exported, run.save(), data.spec, self.config.keep_last)
+            folder = save_checkpoint(self.run_dir, done, run.exported, run.save(), data.spec, self.config.keep_last)
+            self.saved(folder, last=done == self.config.max_steps)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 

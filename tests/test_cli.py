@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from genhub import GenhubError, InputError, cli, run
 
-VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["doctor"], ["recipe"], ["recipe", "check"], ["recipe", "show"],
+VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["push"], ["doctor"], ["recipe"], ["recipe", "check"], ["recipe", "show"],
          ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"]]  # fmt: skip
 
 

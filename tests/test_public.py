@@ -11,10 +11,10 @@ import genhub
 
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators",
-    "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "ModelPath", "Phase", "PluginError", "PositiveInt",
+    "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig", "ModelPath", "Phase", "PluginError", "PositiveInt",
     "Recipe", "RecipeError", "Scheduler", "Section", "StoredModel", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
     "load",
-    "load_scheduler", "load_strictly", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "show",
+    "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "show",
     "train",
 ]  # fmt: skip
 
