@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import CheckpointError as CheckpointError
     from genhub.errors import DataError as DataError
     from genhub.errors import GenhubError as GenhubError
+    from genhub.errors import HubError as HubError
+    from genhub.errors import HubUnavailable as HubUnavailable
     from genhub.errors import InputError as InputError
     from genhub.errors import Interrupted as Interrupted
     from genhub.errors import PluginError as PluginError
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.registry import load_scheduler as load_scheduler
     from genhub.registry import scheduler_names as scheduler_names
     from genhub.run import load as load
+    from genhub.run import push_to_hub as push_to_hub
     from genhub.run import sample as sample
     from genhub.run import train as train
     from genhub.seeds import seed_for as seed_for
@@ -54,8 +57,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
 
 _MODULES = {
     "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
-    "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
-               "TrainingError", "did_you_mean"),
+    "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
+               "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
                    "save_tensors"),
@@ -63,7 +66,7 @@ _MODULES = {
     "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
-    "run": ("load", "sample", "train"),
+    "run": ("load", "push_to_hub", "sample", "train"),
     "seeds": ("seed_for",),
     "views": ("show",),
 }  # fmt: skip

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from genhub.config import DataSpec
+from genhub.card import CARD, PICTURE, model_card, package_versions
+from genhub.config import DataSpec, ModelConfig
 from genhub.disk import publish, remove, saving, sync
-from genhub.errors import InputError, RecipeError
+from genhub.errors import CheckpointError, HubError, InputError, RecipeError
+from genhub.hub import Repository, open_repository, split_id
 from genhub.interfaces import GenerativeModel, StoppedRun, TrainerState, TrainingData, save_tensors
 from genhub.logs import warn
 from genhub.manifest import (
     FILE,
+    TRAINER,
     Manifest,
     StoredModel,
     checkpoints,
@@ -30,10 +37,11 @@ from genhub.manifest import (
     read_manifest,
     read_model,
     step_of,
+    weight_bytes,
 )
 
-TRAINER = "trainer"
-"""The part of a checkpoint that only resuming needs, and that is never published."""
+MAX_TENSORS = 5_000
+"""The most parameters, each a tensor, that a model folder may ask for."""
 
 
 # Models
@@ -58,38 +66,138 @@ def save_model(model: GenerativeModel, path: Path) -> None:
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
     """Describe everything in a folder by its genhub.json."""
+    manifest = describe_model(model, data, step).model_copy(update={"files": describe_files(folder)})
+    (folder / FILE).write_text(manifest.text())
+
+
+def describe_model(model: GenerativeModel, data: DataSpec | None = None, step: int = 0) -> Manifest:
+    """A model's genhub.json, without its files."""
     described = StoredModel.of(model)
-    manifest = Manifest(
+    return Manifest(
         genhub=genhub_version(),
         plugin=described.plugin,
         config=described.config,
         data=data,
         step=step,
-        files=describe_files(folder),
+        conditions=model.conditions,
+        versions=package_versions(),
     )
-    (folder / FILE).write_text(json.dumps(manifest.sealed().model_dump(mode="json"), indent=2) + "\n")
 
 
 def load_model(
-    path: Path, model_class: type[GenerativeModel] | None = None, device: str | torch.device | None = None
-) -> GenerativeModel:
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that another library saved.
+    source: str | Path, model_class: type[GenerativeModel] | None = None, device: str | torch.device | None = None, *,
+    dtype: str | torch.dtype | None = None, revision: str | None = None, token: str | None = None,
+    local_files_only: bool = False, trust_remote_code: bool = False,
+) -> GenerativeModel:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
+    repository on the Hub. See `genhub.load`.
 
-    Returns:
-        The model with its averaged weights where it has them, in eval mode.
-    Raises:
-        CheckpointError: the folder is not there, is damaged, or needs a plugin that is not installed.
+    What describes a model is read and checked before its weights are fetched or memory is taken for them.
     """
-    folder = find_checkpoint(path)
-    if (folder / FILE).is_file():
-        read_manifest(folder).verify(folder)
-    model_class, config = read_model(folder, model_class)
-    model: GenerativeModel = model_class(config)
-    model.load_networks(folder)
+    wanted = _dtype(dtype)
+    if split_id(source) is None:
+        if revision or local_files_only or trust_remote_code:
+            raise InputError(
+                f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
+            )
+        folder = find_checkpoint(Path(source))
+        if (folder / FILE).is_file():
+            read_manifest(folder).verify(folder)
+        model = _build(folder, model_class, weight_bytes(folder))
+        model.load_networks(folder)
+    else:
+        repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
+        repository.fetch_texts()
+        if trust_remote_code and model_class is None:
+            model_class = _remote_class(repository, str(source), revision)
+        with repository.naming():
+            model = _build(repository.folder, model_class, repository.weight_bytes)
+            model.load_networks(repository.fetch_weights())
     try:
-        return model.to(device or "cpu").eval()
+        return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
         raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
+    model_class, config = read_model(folder, model_class)
+    check_size(model_class, config, most, folder)
+    try:
+        model: GenerativeModel = model_class(config)
+        return model
+    except (RuntimeError, MemoryError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder}: its config asks for what can't be built: {reason}") from error
+
+
+def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> None:
+    """Build the networks without memory (torch's meta device), counting. A config may not ask for more parameters than
+    its weights have bytes, whoever wrote it, nor for more tensors than any network has.
+
+    Args:
+        most: the weights' size in bytes.
+    Raises:
+        CheckpointError: it does.
+    """
+    builder, counted, tensors = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal counted, tensors
+        if threading.get_ident() != builder or parameter is None:
+            return
+        counted, tensors = counted + parameter.numel(), tensors + 1
+        if counted > most or tensors > MAX_TENSORS:
+            what = f"{counted:,} parameters" if counted > most else f"{tensors:,} tensors"
+            raise CheckpointError(f"{folder}: its config asks for {what} or more, its weights have {most:,} bytes; refused")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            model_class(config)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # a constructor that computes with its weights can't be built like this; building it in earnest tells
+    finally:
+        hook.remove()
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {dtype!r}")
+    return found
+
+
+def _remote_class(repository: Repository, source: str, revision: str | None) -> type[GenerativeModel] | None:
+    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub.
+
+    Raises:
+        HubError: the commit is not pinned by the caller, or the file does not have the class.
+    """
+    plugin = repository.manifest().plugin if FILE in repository.files else None
+    code = repository.manifest().code if plugin else None
+    if plugin is None or code is None or ":" not in plugin.name:
+        return None  # there is nothing to run: its plugin is an installed one
+    if repository.commit not in (revision, source.partition("@")[2]):
+        raise HubError(
+            f"{repository.id}: trust_remote_code runs its plugin.py, so read that, then name the commit that you read: "
+            f"revision='{repository.commit}'"
+        )
+    file = repository.fetch_code()
+    warn(f"running {repository.id}/plugin.py at {repository.commit} ({code.size} bytes, SHA-256 {code.sha256[:16]})")
+    spec = importlib.util.spec_from_file_location(f"genhub_remote_{code.sha256[:16]}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    name = plugin.name.partition(":")[2]
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name)
+        if not issubclass(found, GenerativeModel):
+            raise TypeError(f"{name} is no GenerativeModel")
+    except Exception as error:  # somebody's code may raise anything
+        raise HubError(f"{repository.id}: its plugin.py can't be used: {type(error).__name__}: {error}") from error
+    model_class: type[GenerativeModel] = found
+    return model_class
 
 
 # Checkpoints of a run
@@ -111,6 +219,12 @@ def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: Tra
             sync(run_dir)
             model.save_networks(temporary)
             shutil.copy(run_dir / "recipe.yaml", temporary)
+            preview = run_dir / "samples" / f"step-{step:06d}.png"
+            if preview.is_file():
+                shutil.copy(preview, temporary / PICTURE)
+            card = model_card(describe_model(model, data, step), temporary, recipe=(temporary / "recipe.yaml").read_text(),
+                              title=run_dir.name, picture=preview.is_file())  # fmt: skip
+            (temporary / CARD).write_text(card)
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
             (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))

@@ -30,10 +30,13 @@ plugins = typer.Typer(help="List, describe and check models, schedulers, trainer
 app.add_typer(recipes, name="recipe")
 app.add_typer(plugins, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe's name.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, a shipped recipe's name, or user/name on the Hub.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="On top of the recipe.")]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or a folder that diffusers saved.")
+    str,
+    typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
 ]
 SET_HELP = "The model's own options: num_inference_steps=20."
 # Of genhub.views, which imports torch.
@@ -79,10 +82,11 @@ def sample(
     out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
 ) -> None:
     """Draw images from a trained model."""
     given: dict[str, Any] = {"model": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed, "out": out,
-                             "batch_size": batch_size, "device": device}  # fmt: skip
+                             "batch_size": batch_size, "device": device, "trust_remote_code": trust_remote_code}  # fmt: skip
     genhub.sample(**given, **_options("sample", options or [], taken=given))
     typer.echo(f"{n} images: {out}")
 
@@ -116,10 +120,27 @@ def show(
 
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
-    """Print what a model folder holds: plugin, config, data, step, files."""
+    """Print what a model holds: plugin, config, data, step, files."""
+    from genhub.hub import describe_repository, split_id
     from genhub.manifest import describe_folder
 
-    _print(describe_folder(Path(model)), as_json)
+    _print(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)
+
+
+@app.command()
+def push(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or one that diffusers saved.")
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="user/name", help="The repository; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch; default main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card: mit, cc-by-4.0, ...")] = None,
+    with_code: Annotated[bool, typer.Option("--with-code", help="Publish the model's own class too, as plugin.py.")] = False,
+) -> None:
+    """Publish a model on the Hub: one commit, with a card. Run again, it goes on."""
+    genhub.push_to_hub(model, repo_id, private=private, revision=revision, tag=tag, license=license, with_code=with_code)
 
 
 @app.command()

@@ -168,6 +168,21 @@ class EMAConfig(Section):
     """Average every so many steps; the decay stays per step."""
 
 
+class HubConfig(Section):
+    """Push checkpoints to the Hub while training, in the background; see docs/hub.md."""
+
+    repo_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
+    """user/name; made if it is not there."""
+    every: PositiveInt | None = None
+    """Push the first checkpoint after every so many steps, and the last; left out: each checkpoint."""
+    private: bool = False
+    """Make the repository private, if it has to be made."""
+    revision: str | None = None
+    """The branch, made if it is not there; left out: main."""
+    license: str | None = None
+    """For the card: an id as the Hub has them, such as mit or cc-by-4.0."""
+
+
 def _yes_no(value: object) -> object:
     """YAML 1.1 reads a bare `no` as false."""
     return "no" if value is False else value

@@ -26,11 +26,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genhub.config import DataConfig, DataSpec, ModelConfig, TrainerConfig
@@ -85,6 +87,11 @@ class GenerativeModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' precision: float32, unless `genhub.load` was told otherwise."""
+        return next(self.parameters()).dtype
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
@@ -151,15 +158,32 @@ class GenerativeModel(nn.Module, ABC):
 
     @final
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a run's folder, a checkpoint or what `save_pretrained` wrote as this class, registered or not.
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Self:
+        """Load a run's folder, a checkpoint, what `save_pretrained` wrote or a Hub id as this class, registered or not.
 
+        Args:
+            options: those of `genhub.load`.
         Raises:
             CheckpointError: the folder is not there, is damaged or holds another model.
         """
         from genhub.checkpoint import load_model
 
-        return cast(Self, load_model(Path(path), model_class=cls))
+        return cast(Self, load_model(path, model_class=cls, **options))
+
+    @final
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish this model with a card and a picture of samples; returns the commit. Its training is not part of it:
+        `genhub.push_to_hub(FOLDER, repo_id)` publishes a checkpoint, with its recipe.
+
+        Args:
+            repo_id: user/name.
+            options: those of `genhub.push_to_hub`.
+        Raises:
+            HubError: see there.
+        """
+        from genhub.run import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -174,27 +198,32 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     save_file(plain, file)
 
 
-def load_strictly(module: nn.Module, file: Path) -> None:
-    """Copy a safetensors file into a module, shape by shape and key by key.
+def load_strictly(module: nn.Module, file: Path, rename: Callable[[str], str] = str) -> None:
+    """Copy a safetensors file into a module, shape by shape and key by key; floats of another precision are converted.
 
+    Args:
+        rename: a key in the file to the module's, for files that call things by other names.
     Raises:
         CheckpointError: the file is missing or damaged, or its tensors are not the module's.
     """
     try:
-        tensors = load_file(file)
-    except Exception as error:  # safetensors raises its own error, OSError or ValueError
+        with safe_open(file, "pt") as stored:
+            names, own = {rename(key): key for key in stored.keys()}, module.state_dict()  # noqa: SIM118
+            faults = [f"{key} is missing" for key in own.keys() - names.keys()]
+            faults += [f"{key} is not part of the model" for key in names.keys() - own.keys()]
+            for key in own.keys() & names.keys():  # from the file's header, before anything is read
+                found, tensor = stored.get_slice(names[key]), own[key]
+                if tuple(found.get_shape()) != tuple(tensor.shape):
+                    faults.append(f"{key} is {tuple(found.get_shape())}, the model's is {tuple(tensor.shape)}")
+                elif found.get_dtype().startswith(("F", "BF")) != tensor.is_floating_point():
+                    faults.append(
+                        f"{key} is of {found.get_dtype()}, the model's of {str(tensor.dtype).removeprefix('torch.')}"
+                    )
+            if faults:
+                raise CheckpointError(f"{file}: {len(faults):,} tensors don't fit: {'; '.join(nsmallest(5, faults))}")
+            module.load_state_dict({key: stored.get_tensor(names[key]) for key in own})
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: can't be read as safetensors: {error}") from error
-    own = module.state_dict()
-    faults = [f"{key} is missing" for key in own.keys() - tensors.keys()]
-    faults += [f"{key} is not part of the model" for key in tensors.keys() - own.keys()]
-    faults += [
-        f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}"
-        for key in own.keys() & tensors.keys()
-        if own[key].shape != tensors[key].shape
-    ]
-    if faults:
-        raise CheckpointError(f"{file}: {len(faults)} tensors don't fit: {'; '.join(sorted(faults)[:5])}")
-    module.load_state_dict(tensors)
 
 
 class Between(torch.Generator):
@@ -356,6 +385,13 @@ class Trainer(ABC):
         self.seed = seed
         self.started = time.monotonic()
         """When the run began, before its data were read: `stop_after` counts from here."""
+        self.listeners: list[Callable[[Path, bool], None]] = []
+        """Who wants to know of a new checkpoint."""
+
+    def saved(self, folder: Path, last: bool) -> None:
+        """To be called in the main process when a checkpoint is there, whole; `last`: the run ends with it."""
+        for listener in self.listeners:
+            listener(folder, last)
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
@@ -388,6 +424,7 @@ class Trainer(ABC):
 
         folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
         prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+        self.saved(folder, last=step == self.config.max_steps)
         return folder
 
     @final

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from packaging.version import InvalidVersion, Version
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
 from genhub.errors import CheckpointError, NewerFormat, PluginError
@@ -26,18 +26,44 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FILE = "genhub.json"
+TRAINER = "trainer"
+"""The part of a checkpoint that only resuming needs, and that is never published."""
+CODE = "plugin.py"
+"""A class's source, in a repository that was pushed with it. Not among the files: it is fetched only to be run."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_JSON_BYTES = 16 * 2**20
+MAX_FILES = 1000
+
+
+def inside(name: str) -> str:
+    """
+    Raises:
+        ValueError: not a plain relative path, so that it could lead out of the folder.
+    """
+    path = PurePosixPath(name)
+    plain = name.isprintable() and not set(name) & set("\\:") and name == str(path)
+    if not plain or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name!r} is no path inside the folder")
+    return name
 
 
 class FileEntry(Section):
     size: NonNegativeInt
-    sha256: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, content: bytes | Path) -> FileEntry:
+        if isinstance(content, Path):
+            return cls(size=content.stat().st_size, sha256=file_digest(content))
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 class PluginEntry(Section):
-    name: str
-    distribution: str
-    version: str
+    """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
+    distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
+    version: Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
 
 
 class StoredModel(Section):
@@ -81,17 +107,23 @@ class Manifest(Section):
     data: DataSpec | None = None
     """What the model was trained on."""
     step: NonNegativeInt = 0
-    files: dict[str, FileEntry] = {}  # noqa: RUF012
+    conditions: tuple[str, ...] = ()
+    """What its `sample` has to be given: labels, for a conditional model."""
+    versions: dict[str, str] = {}  # noqa: RUF012
+    """The packages it was trained or saved with."""
+    files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
     """Every file beside this one, by its path in the folder."""
+    code: FileEntry | None = None
+    """Its class's source, plugin.py, if it was published with it."""
     checksum: str = ""
     """SHA-256 of this manifest without the checksum."""
 
     def sealed(self) -> Manifest:
-        return self.model_copy(update={"checksum": self._digest()})
+        return self.model_copy(update={"checksum": _checksum(self.model_dump(mode="json"))})
 
-    def _digest(self) -> str:
-        text = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def text(self) -> str:
+        """genhub.json, sealed."""
+        return json.dumps(self.sealed().model_dump(mode="json"), indent=2) + "\n"
 
     def verify(self, folder: Path) -> None:
         """Compare every file with its size and hash.
@@ -99,12 +131,21 @@ class Manifest(Section):
         Raises:
             CheckpointError: the first file that is missing or differs.
         """
-        for name, entry in self.files.items():
+        self.verify_files(self.files, folder)
+
+    @staticmethod
+    def verify_files(files: Mapping[str, FileEntry], folder: Path) -> None:
+        for name, entry in files.items():
             file = folder / name
             if not file.is_file():
                 raise CheckpointError(f"{file}: missing; the checkpoint is incomplete")
             if file.stat().st_size != entry.size or file_digest(file) != entry.sha256:
                 raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {FILE})")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(file: Path) -> str:
@@ -115,9 +156,7 @@ def file_digest(file: Path) -> str:
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """An entry for every file below a folder, but for the manifest."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
-    return {
-        file.relative_to(folder).as_posix(): FileEntry(size=file.stat().st_size, sha256=file_digest(file)) for file in files
-    }
+    return {file.relative_to(folder).as_posix(): FileEntry.of(file) for file in files}
 
 
 def read_json(file: Path) -> Any:
@@ -151,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{folder / FILE}: damaged: {_first_fault(error)}") from error
-    if manifest.sealed() != manifest:
+    if _checksum(content) != manifest.checksum:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
 
@@ -208,24 +247,56 @@ def find_checkpoint(path: Path) -> Path:
     """
     try:
         if not path.exists():
-            raise CheckpointError(f"{path}: no such folder (a run, a checkpoint, or a folder that diffusers saved)")
+            known = "a run, a checkpoint, or one that diffusers saved"
+            raise CheckpointError(f"{path}: no such folder ({known}), and no Hub id, user/name")
         folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
     except OSError as error:
         raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
     if folder is None:
-        raise CheckpointError(f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+        raise no_model(path)
     return folder
 
 
 def foreign_format(folder: Path) -> str | None:
     """The registered class name in the JSON of a folder that another library saved."""
-    for name in ("model_index.json", "config.json"):
-        if (folder / name).is_file():
-            content = read_json(folder / name)
-            found = content.get("_class_name") if isinstance(content, dict) else None
-            if found in plugin_names(FORMATS):
-                return str(found)
-    return None
+    return next((name for name in _foreign_classes(folder) if name in plugin_names(FORMATS)), None)
+
+
+def _foreign_classes(folder: Path) -> list[str]:
+    files = [folder / name for name in ("model_index.json", "config.json") if (folder / name).is_file()]
+    found = [content.get("_class_name") for file in files if isinstance(content := read_json(file), dict)]
+    return [name for name in found if isinstance(name, str)]
+
+
+def no_model(folder: Path) -> CheckpointError:
+    """Why a folder is not one that can be loaded."""
+    if classes := _foreign_classes(folder):
+        known = ", ".join(plugin_names(FORMATS))
+        return CheckpointError(f"{folder}: holds a {classes[0]:.100}, which no plugin reads; of others' formats: {known}")
+    return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+
+
+def weight_bytes(folder: Path) -> int:
+    """How much a folder's weights take, the trainer's part left out.
+
+    Raises:
+        CheckpointError: there are none, but a pickle.
+    """
+    files = [file for file in folder.rglob("*") if TRAINER not in file.relative_to(folder).parts]
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    pickles = [file for file in files if file.suffix in PICKLES]
+    if pickles and not weights:
+        raise CheckpointError(f"{folder}: {pickle_advice(pickles[0].name, str(folder))}")
+    return sum(file.stat().st_size for file in weights)
+
+
+def pickle_advice(file: str, source: str) -> str:
+    """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
+    return (
+        f"its weights are a pickle ({file:.100}), which can run code when opened; genhub reads safetensors only. If you "
+        "trust it, let diffusers convert it, and give FOLDER: "
+        f"DDPMPipeline.from_pretrained('{source}').save_pretrained('FOLDER')"
+    )
 
 
 def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], ModelConfig]:
@@ -238,7 +309,7 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     """
     if (folder / FILE).is_file():
         manifest = read_manifest(folder)
-        cls = cls or _plugin_class(manifest.plugin, f"{folder}: ")
+        cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
         return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
     try:
         cls = cls or load_class(FORMATS, foreign_format(folder) or "")
@@ -249,12 +320,21 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
         raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
 
 
-def _plugin_class(plugin: PluginEntry, where: str) -> Any:
-    try:
-        return load_class(MODELS, plugin.name)
-    except PluginError as error:
-        source = f"{plugin.distribution or 'your own code'} {plugin.version}"
-        raise CheckpointError(f"{where}this model needs '{plugin.name}' from {source}: {error}") from error
+def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None) -> Any:
+    if plugin.name in plugin_names(MODELS):
+        try:
+            return load_class(MODELS, plugin.name)
+        except PluginError as error:
+            raise CheckpointError(f"{where}{error}") from error
+    needs = f"{where}this model needs '{plugin.name}' from"
+    if plugin.distribution:
+        raise CheckpointError(f"{needs} {plugin.distribution} {plugin.version}: pip install {plugin.distribution}")
+    if code is not None:
+        raise CheckpointError(
+            f"{needs} its author's own code, {CODE} in the repository; read it, then load with trust_remote_code=True"
+        )
+    own = plugin.name.partition(":")[2] or plugin.name
+    raise CheckpointError(f"{needs} your own code: {own}.from_pretrained loads it")
 
 
 def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConfig:

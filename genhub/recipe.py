@@ -13,9 +13,19 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 from pydantic_core import ErrorDetails
 
-from genhub.config import AccelerateConfig, DataConfig, DataSpec, ModelConfig, NonNegativeInt, Section, TrainerConfig
+from genhub.config import (
+    AccelerateConfig,
+    DataConfig,
+    DataSpec,
+    HubConfig,
+    ModelConfig,
+    NonNegativeInt,
+    Section,
+    TrainerConfig,
+)
 from genhub.errors import InputError, RecipeError, did_you_mean
-from genhub.manifest import find_checkpoint, read_model
+from genhub.hub import find_model, find_recipe_of, split_id
+from genhub.manifest import read_model
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
 
 MAX_BYTES = 2**17
@@ -31,6 +41,8 @@ class _Core(Section):
 
     data: DataConfig = DataConfig()
     trainer: SerializeAsAny[TrainerConfig]
+    hub: HubConfig | None = None
+    """Push checkpoints to the Hub while training; null: don't."""
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: str = Field(min_length=1)
@@ -46,9 +58,10 @@ class Recipe(_Core):
 
     model: SerializeAsAny[ModelConfig]
     init_from: str | None = Field(default=None, exclude=True)
-    """`model.from`: the folder whose weights training starts with."""
-    folder: Path = Field(default=Path(), exclude=True)
-    """The recipe file's folder, where `module:Class` names are looked up."""
+    """`model.from`: the folder or Hub id whose weights training starts with."""
+    folder: Path | None = Field(default=Path(), exclude=True)
+    """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
+    registered names count."""
 
     def model_class(self) -> Any:
         return load_class(MODELS, self.model.name, self.folder)
@@ -133,6 +146,14 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     if isinstance(source, Recipe | Mapping):
         where, folder = Source("recipe"), source.folder if isinstance(source, Recipe) else Path.cwd()
         content = _plain(source.dump() if isinstance(source, Recipe) else source, (), where)
+    elif split_id(source) is not None:
+        name, file = find_recipe_of(str(source))
+        where, folder = Source(f"{source}: recipe.yaml"), None
+        theirs = parse_yaml(read_text(file), where)
+        # Where a stranger's recipe writes and pushes to is not the stranger's to say.
+        content = {key: value for key, value in theirs.items() if key not in ("run_dir", "hub")} | {
+            "run_dir": f"runs/{name}"
+        }
     else:
         file = find_recipe(str(source))
         where, folder = Source(str(file)), file.resolve().parent
@@ -164,7 +185,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = ()) -> DataCo
     return _check(DataConfig, _plain(content.get("data", {}), ("data",), where), ("data",), where)
 
 
-def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
+def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
         where.fault((key,), f"unknown key; {did_you_mean(key, known)}")
@@ -182,7 +203,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
             with where.blaming(section, "name"):
                 find_plugin(group, name)
     if init_from is not None and (not isinstance(init_from, str) or not init_from):
-        where.fault(("model", "from"), f"must be a folder, not {_shown(init_from)}")
+        where.fault(("model", "from"), f"must be a folder or a Hub id, not {_shown(init_from)}")
     if trainer["name"] != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
         where.raise_faults()
         with where.blaming("trainer", "name"):
@@ -201,7 +222,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
     return Recipe(model=config, init_from=init_from, folder=folder, **values)
 
 
-def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path) -> ModelConfig:
+def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
     """The model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
     cls, name = None, model.get("name", "")
     if init_from is None or ":" in name:
@@ -210,7 +231,7 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
         where.raise_faults()
     if init_from is not None:
         with where.blaming("model", "from"):
-            cls, base = read_model(find_checkpoint(Path(init_from)), cls)
+            cls, base = read_model(find_model(init_from, weights=False), cls)
             model = _merge(base.model_dump(), model)
             if model["name"] != base.name:
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")

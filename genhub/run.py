@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.checkpoint import load_model
+from genhub.card import PICTURE
+from genhub.checkpoint import check_size, load_model, save_model
 from genhub.config import AccelerateConfig
 from genhub.data import ImageData, load_data
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
-from genhub.interfaces import GenerativeModel
+from genhub.hub import find_model, split_id
+from genhub.interfaces import GenerativeModel, Trainer
 from genhub.logs import Progress, main_process, say
-from genhub.manifest import checkpoints, find_checkpoint
+from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
+from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 
-SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
+SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
                   "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
                   "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
                   "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device")  # fmt: skip
@@ -39,18 +43,33 @@ class Prepared:
     data: ImageData
 
 
-def load(path: str | Path, *, device: str | torch.device | None = None) -> GenerativeModel:
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that diffusers saved.
+def load(
+    source: str | Path, *, revision: str | None = None, device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None, token: str | None = None, local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> GenerativeModel:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
+    repository on the Hub, `user/name`. An existing path goes first.
 
+    Args:
+        revision: of a repository: branch, tag or commit; left out: main. `user/name@revision` says the same.
+        dtype: float32, bfloat16, float16 or float64, for weights and buffers; left out: float32.
+        token: left out: that of `hf auth login` or HF_TOKEN.
+        local_files_only: take what was fetched before, and ask nobody.
+        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full. Without it, nothing
+            of a repository is ever run.
     Returns:
         The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
     Raises:
         CheckpointError: no model is there, it is damaged, or its plugin is not installed.
+        HubError: the repository is not there, not for this login, or not what it says.
+        HubUnavailable: the Hub can't be reached, and the model was not fetched before.
     """
-    path = Path(path)
+    path = Path(source)
     if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
         raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
-    return load_model(path, device=device)
+    return load_model(source, device=device, dtype=dtype, revision=revision, token=token,
+                      local_files_only=local_files_only, trust_remote_code=trust_remote_code)  # fmt: skip
 
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
@@ -68,13 +87,16 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
-    with _claimed(run_folder, fresh) if main_process() else nullcontext():  # the others meet it in `fit`
+    with ExitStack() as stack:
+        if main_process():  # the others meet it in `fit`
+            stack.enter_context(_claimed(run_folder, fresh))
         data = load_data(recipe.data)
         recipe = recipe.filled_from(data.spec)
         if main_process():
             _write_recipe(recipe, run_folder)
         prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
         describe(prepared)
+        stack.enter_context(_publishing(recipe, run_folder, trainer))
         folder: Path = trainer.fit(prepared.model, prepared.data)
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
@@ -96,10 +118,13 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
+    source = None if recipe.init_from is None else find_model(recipe.init_from)
+    if source is not None:  # its own Config, that is, and not what the user makes of it
+        check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: GenerativeModel = recipe.model_class()(recipe.model)
-    if recipe.init_from is not None:
-        model.load_networks(find_checkpoint(Path(recipe.init_from)))
+    if source is not None:
+        model.load_networks(source)
     return model
 
 
@@ -190,13 +215,15 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def sample(
     model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, **options: Any,
+    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, trust_remote_code: bool = False,
+    **options: Any,
 ) -> Tensor:  # fmt: skip
     """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; a folder: one PNG an image).
 
     Args:
         model: a model, or what `load` takes.
         device: where to load it; left out: the accelerator, if there is one.
+        trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
         (n, c, h, w) uint8; image i depends on the seed and i alone.
@@ -205,7 +232,7 @@ def sample(
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device or torch.accelerator.current_accelerator())
+        model = load(model, device=device or torch.accelerator.current_accelerator(), trust_remote_code=trust_remote_code)
     options = read_options(type(model), options)
     progress = Progress(n, unit="image")
     try:
@@ -218,6 +245,68 @@ def sample(
     if out is not None:
         save_images(images, Path(out), labels)
     return images
+
+
+# Sharing
+
+
+def push_to_hub(
+    model: GenerativeModel | str | Path, repo_id: str, *, private: bool = False, revision: str | None = None,
+    tag: str | None = None, token: str | None = None, license: str | None = None, with_code: bool = False,
+) -> str:  # fmt: skip
+    """Publish a model in one commit: its files, a card, a picture of samples, and its recipe if it has one. Run again,
+    it changes what has changed, and nothing else.
+
+    Args:
+        model: a run's folder, a checkpoint, a folder that diffusers saved, or a model.
+        repo_id: user/name; made if it is not there.
+        private: make it private.
+        revision: the branch, made if it is not there; left out: main.
+        tag: a name for the commit.
+        license: for the card: an id as the Hub has them, such as mit or cc-by-4.0.
+        with_code: publish the file with the model's own class, too; whoever loads it must say `trust_remote_code`.
+    Returns:
+        The commit.
+    Raises:
+        CheckpointError: no model is there, or it is damaged.
+        HubError: no access, or the repository moved on meanwhile.
+    """
+    if split_id(repo_id) is None and not Path(repo_id).exists():
+        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
+        folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
+        if isinstance(model, GenerativeModel):
+            save_model(model, folder)
+        elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
+            save_model(load_model(folder), folder := Path(temporary))
+        manifest = read_manifest(folder)
+        code = own_code(manifest.plugin.name) if with_code else None
+        drawable = isinstance(model, GenerativeModel) or ":" not in manifest.plugin.name
+        picture = None
+        if PICTURE not in manifest.files and drawable:
+            say("Drawing the card's picture")
+            sample(model if isinstance(model, GenerativeModel) else folder, 16, out=Path(temporary) / PICTURE)
+            picture = (Path(temporary) / PICTURE).read_bytes()
+        pushed = push_checkpoint(folder, repo_id, private=private, revision=revision, tag=tag, token=token, license=license,
+                                 code=code, picture=picture)  # fmt: skip
+    say(f"{'Pushed' if pushed.changed else 'Nothing has changed'}  {pushed.url}  commit {pushed.commit[:12]}")
+    return pushed.commit
+
+
+@contextmanager
+def _publishing(recipe: Recipe, run_folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Push the checkpoints that `trainer` makes meanwhile, if the recipe says so."""
+    if recipe.hub is None or not main_process():
+        yield
+        return
+    publisher = Publisher(recipe.hub, run_folder)
+    trainer.listeners.append(publisher.offer)
+    wait = STOPPED_PUSH
+    try:
+        yield
+        wait = LAST_PUSH
+    finally:
+        publisher.close(wait)
 
 
 # Facts

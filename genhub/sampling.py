@@ -53,7 +53,9 @@ def sample_images(
     share = -(-n // ranks)
     mine = [index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat, to be cut off below
     drawn = []
-    with torch.inference_mode():
+    # Noise is float32; autocast takes it to the precision that a model was loaded in.
+    half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
+    with torch.inference_mode(), half:
         for start in range(0, share, batch_size):
             indices = mine[start : start + batch_size]
             given = None if wanted is None else wanted[indices].to(model.device)
@@ -92,7 +94,7 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> 
 
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] float to 0..255 uint8, rounded."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) -> dict[str, Any]:

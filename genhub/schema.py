@@ -15,7 +15,10 @@ from genhub.errors import PluginError, did_you_mean
 from genhub.recipe import Recipe
 from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_all, plugin_names
 
-FROM = {"type": "string", "description": "Start from the weights in this folder; its Config fills what is left out."}
+FROM = {
+    "type": "string",
+    "description": "Start from these weights, a folder's or Hub id's; their Config fills what is left out.",
+}
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -34,7 +37,7 @@ def recipe_schema() -> dict[str, Any]:
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
-    order = ("model", "data", "trainer", "seed", "run_dir")
+    order = ("model", "data", "trainer", "hub", "seed", "run_dir")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
             "properties": {key: sections[key] for key in order}, "required": ["model"],
             "additionalProperties": False, "$defs": definitions}  # fmt: skip

@@ -229,8 +229,9 @@ class AccelerateTrainer(Trainer):
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            save_checkpoint(self.run_dir, done, run.exported, run.save(windows), data.spec)
+            folder = save_checkpoint(self.run_dir, done, run.exported, run.save(windows), data.spec)
             prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+            self.saved(folder, last=done == self.config.max_steps)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 

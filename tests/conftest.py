@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +17,19 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from zygote import Zygote
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
-
 sys.path.insert(0, str(Path(__file__).parent))  # models.py, the tests' own third-party models
+from minihub import MiniHub
+
+# The client reads these when it is imported, here and in the processes that tests start. Nothing waits for a network: the
+# Hub is on loopback, and what it doesn't have it says at once.
+HUB = MiniHub()
+CACHE = tempfile.mkdtemp(prefix="genhub-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+               "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}  # fmt: skip
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(name, None)
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 settings.register_profile("thorough", max_examples=3000)  # pytest --hypothesis-profile thorough
@@ -51,6 +64,17 @@ def zygote() -> Iterator[Zygote]:
     started = Zygote()
     yield started
     started.close()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
+    """The tests' Hub, empty, without faults; alice is logged in, and no retry takes long."""
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    monkeypatch.setattr("genhub.client.DELAYS", (0.01, 0.02, 0.03))
+    HUB.repos, HUB.uploads, HUB.faults, HUB.requests = {}, {}, [], []
+    yield HUB
+    HUB.faults = []
+    shutil.rmtree(Path(CACHE, "hub"), ignore_errors=True)
 
 
 def shared_data(name: str) -> Path:

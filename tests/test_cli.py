@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from genhub import GenhubError, InputError, cli
 
-VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["doctor"], ["recipe"], ["recipe", "check"], ["recipe", "show"],
-         ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"],
+VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["push"], ["doctor"], ["recipe"], ["recipe", "check"],
+         ["recipe", "show"], ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"],
          ["plugins", "new"]]  # fmt: skip
 
 

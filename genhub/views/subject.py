@@ -14,6 +14,7 @@ from torch import Tensor
 from genhub import run
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.hub import find_model, split_id
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import FILE, find_checkpoint, read_manifest
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
@@ -27,9 +28,11 @@ Source = GenerativeModel | RecipeLike
 
 
 class Subject:
-    """A model, a run's or checkpoint's folder, or a recipe; `overrides` are of its recipe, as `key.path=value`."""
+    """A model, a run's or checkpoint's folder, a Hub id, or a recipe; `overrides` are of its recipe, as `key.path=value`."""
 
     def __init__(self, source: Source, overrides: Sequence[str] = (), device: str | torch.device | None = None) -> None:
+        self._id = str(source) if isinstance(source, str | Path) and split_id(source) is not None else None
+        source = find_model(source) if self._id and isinstance(source, str | Path) else source
         self.overrides = overrides
         self._device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
         self._model = source if isinstance(source, GenerativeModel) else None
@@ -40,6 +43,8 @@ class Subject:
         self.name = self._name(source)
 
     def _name(self, source: Source) -> str:
+        if self._id is not None:
+            return self._id
         if self.folder is None:
             return type(source).__name__ if self.recipe is None else Path(self.recipe.run_dir).name
         folder = self.folder.resolve()

@@ -146,7 +146,7 @@ class ScheduleConfig(Section):
 
     name: SchedulerName = "ddpm"
     """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
-    num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
+    num_train_timesteps: int = Field(default=1000, strict=True, ge=2, le=100_000)
     """T, the number of noise levels."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: Nichol & Dhariwal 2021."""
@@ -258,9 +258,14 @@ class DDPMConfig(ModelConfig):
         Raises:
             CheckpointError: a network or noise schedule that a DDPM can't use.
         """
+        if (path / "model_index.json").is_file():
+            network = read_json(path / "model_index.json").get("unet")
+            if network != ["diffusers", "UNet2DModel"]:
+                raise CheckpointError(f"{path}: its unet is {network!r:.100}; a genhub DDPM reads diffusers' UNet2DModel")
         unet_folder = path / "unet" if (path / "unet").is_dir() else path
         unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
-        saved = read_json(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
+        schedules = [folder / "scheduler_config.json" for folder in (path / "scheduler", path)]
+        saved: dict[str, Any] = next((read_json(file) for file in schedules if file.is_file()), {})
         if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
             raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
         # diffusers' own defaults stand where its file says nothing

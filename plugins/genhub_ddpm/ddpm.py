@@ -6,6 +6,7 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -238,10 +239,17 @@ class DDPM(GenerativeModel):
 
     def load_networks(self, path: Path) -> None:
         unet = path / "unet" if (path / "unet").is_dir() else path
-        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors")
+        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors", rename=_todays_name)
         self.autoencoder.load(path)
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> DDPMConfig:
         """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
         return DDPMConfig.from_diffusers(path)
+
+
+def _todays_name(key: str) -> str:
+    """A weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
+    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+        key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
+    return key
