@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import HubUnavailable as HubUnavailable
     from genhub.errors import InputError as InputError
     from genhub.errors import Interrupted as Interrupted
+    from genhub.errors import NewerFormat as NewerFormat
     from genhub.errors import PluginError as PluginError
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
@@ -58,7 +59,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
 _MODULES = {
     "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
-               "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
+               "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
                    "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
                    "save_tensors"),

@@ -277,10 +277,17 @@ class RunState:
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
+    def _restore(self, model: GenerativeModel, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `_changing`."""
+        missing = self._changing(model).keys() - tensors.keys()
+        if missing:
+            raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")
+        model.load_state_dict(model.state_dict() | tensors)
+
     def load(self, state: TrainerState) -> None:
-        self.model.load_state_dict(self.model.state_dict() | state.tensors["weights"])
+        self._restore(self.model, state.tensors["weights"])
         if self.ema:
-            self.ema.model.load_state_dict(self.ema.model.state_dict() | state.tensors["averages"])
+            self._restore(self.ema.model, state.tensors["averages"])
         for index, optimizer in enumerate(self.optimizers.values()):
             load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
         if self.accelerator.scaler:

@@ -57,13 +57,23 @@ def tiny(tmp_path: Path) -> dict:
 
 
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    """Starts real processes cheaply."""
+def _zygote() -> Iterator[Zygote]:
     from zygote import Zygote
 
     started = Zygote()
     yield started
     started.close()
+
+
+@pytest.fixture
+def zygote(_zygote: Zygote) -> Iterator[Zygote]:
+    """Starts real processes cheaply, of one thread; this process has one, too, as the bits depend on it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield _zygote
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

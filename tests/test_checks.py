@@ -10,7 +10,7 @@ from test_trainer import pair
 
 import genhub
 from genhub.checks import check_config
-from genhub.config import TrainerConfig
+from genhub.config import AccelerateConfig
 
 
 @pytest.mark.parametrize(
@@ -71,5 +71,5 @@ def test_bf16_that_the_device_lacks(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     with pytest.raises(genhub.RecipeError, match="trainer.mixed_precision: Tesla T4 has no bf16; use fp16 or no"):
-        check_config(TrainerConfig(mixed_precision="bf16"))
-    check_config(TrainerConfig(mixed_precision="bf16", device="cpu", trackers=()))
+        check_config(AccelerateConfig(mixed_precision="bf16"))
+    check_config(AccelerateConfig(mixed_precision="bf16", device="cpu", trackers=()))
