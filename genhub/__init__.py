@@ -1,7 +1,7 @@
 """genhub: every family of generative model trained, sampled, measured, compared and shared the same way.
 
-The names below are the public interface; everything else may change. They are imported when they are first used, so
-that `import genhub` costs nothing.
+The names below and those of `genhub.testing` are the public interface; everything else may change. They are imported when
+they are first used, so that `import genhub` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export is told
     from genhub.config import ModelConfig as ModelConfig
+    from genhub.config import ModelPath as ModelPath
     from genhub.config import PositiveInt as PositiveInt
     from genhub.config import Section as Section
     from genhub.config import TrainerConfig as TrainerConfig
     from genhub.errors import CheckpointError as CheckpointError
     from genhub.errors import DataError as DataError
     from genhub.errors import GenhubError as GenhubError
+    from genhub.errors import HubError as HubError
+    from genhub.errors import HubUnavailable as HubUnavailable
     from genhub.errors import InputError as InputError
     from genhub.errors import Interrupted as Interrupted
+    from genhub.errors import NewerFormat as NewerFormat
     from genhub.errors import PluginError as PluginError
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
@@ -32,31 +36,42 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import Likelihood as Likelihood
     from genhub.interfaces import Phase as Phase
     from genhub.interfaces import Scheduler as Scheduler
+    from genhub.interfaces import StoppedRun as StoppedRun
     from genhub.interfaces import Trainer as Trainer
+    from genhub.interfaces import TrainerState as TrainerState
     from genhub.interfaces import TrainingData as TrainingData
     from genhub.interfaces import load_strictly as load_strictly
     from genhub.interfaces import randn as randn
     from genhub.interfaces import save_tensors as save_tensors
+    from genhub.logs import RunLog as RunLog
+    from genhub.manifest import StoredModel as StoredModel
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
     from genhub.registry import load_scheduler as load_scheduler
     from genhub.registry import scheduler_names as scheduler_names
     from genhub.run import load as load
+    from genhub.run import push_to_hub as push_to_hub
     from genhub.run import sample as sample
     from genhub.run import train as train
+    from genhub.seeds import seed_for as seed_for
+    from genhub.views import show as show
 
 _MODULES = {
-    "config": ("ModelConfig", "PositiveInt", "Section", "TrainerConfig"),
-    "errors": ("CheckpointError", "DataError", "GenhubError", "InputError", "Interrupted", "PluginError", "RecipeError",
-               "TrainingError", "did_you_mean"),
+    "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
+    "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
+               "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "evaluation.evaluate": ("evaluate",),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
-                   "Phase", "Scheduler", "Trainer", "TrainingData", "load_strictly", "randn", "save_tensors"),
-    "manifest": ("read_json",),
+                   "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
+                   "save_tensors"),
+    "logs": ("RunLog",),
+    "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("load_scheduler", "scheduler_names"),
-    "run": ("load", "sample", "train"),
+    "run": ("load", "push_to_hub", "sample", "train"),
+    "seeds": ("seed_for",),
+    "views": ("show",),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

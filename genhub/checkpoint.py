@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import json
-import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from genhub.config import DataSpec
-from genhub.errors import GenhubError, InputError
-from genhub.interfaces import GenerativeModel, save_tensors
+from genhub.card import CARD, PICTURE, model_card, package_versions
+from genhub.config import DataSpec, ModelConfig
+from genhub.disk import publish, remove, saving, sync
+from genhub.errors import CheckpointError, HubError, InputError, RecipeError
+from genhub.hub import Repository, open_repository, split_id
+from genhub.interfaces import GenerativeModel, StoppedRun, TrainerState, TrainingData, save_tensors
+from genhub.logs import warn
 from genhub.manifest import (
     FILE,
+    TRAINER,
     Manifest,
-    PluginEntry,
+    StoredModel,
     checkpoints,
     describe_files,
     find_checkpoint,
@@ -32,21 +36,12 @@ from genhub.manifest import (
     read_json,
     read_manifest,
     read_model,
+    step_of,
+    weight_bytes,
 )
-from genhub.registry import MODELS, plugin_of
 
-TRAINER = "trainer"
-"""The part of a checkpoint that only resuming needs, and that is never published."""
-
-
-@dataclass
-class TrainerState:
-    """What a stopped run needs to go on, besides the model folder itself."""
-
-    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """File name to named tensors: the raw weights, the averages, each optimizer."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """Counters and whatever else is JSON."""
+MAX_TENSORS = 5_000
+"""The most parameters, each a tensor, that a model folder may ask for."""
 
 
 # Models
@@ -58,7 +53,7 @@ def save_model(model: GenerativeModel, path: Path) -> None:
     Raises:
         GenhubError: the folder can't be written.
     """
-    with _readable_faults(path):
+    with saving(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path, prefix=".genhub-") as temporary:
             folder = Path(temporary)
@@ -71,87 +66,193 @@ def save_model(model: GenerativeModel, path: Path) -> None:
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
     """Describe everything in a folder by its genhub.json."""
-    plugin = plugin_of(MODELS, type(model))
-    manifest = Manifest(
+    manifest = describe_model(model, data, step).model_copy(update={"files": describe_files(folder)})
+    (folder / FILE).write_text(manifest.text())
+
+
+def describe_model(model: GenerativeModel, data: DataSpec | None = None, step: int = 0) -> Manifest:
+    """A model's genhub.json, without its files."""
+    described = StoredModel.of(model)
+    return Manifest(
         genhub=genhub_version(),
-        plugin=PluginEntry(
-            name=plugin.name if plugin else f"{type(model).__module__}:{type(model).__qualname__}",
-            distribution=plugin.distribution if plugin else "",
-            version=plugin.version if plugin else "",
-        ),
-        config=model.config.model_dump(mode="json"),
+        plugin=described.plugin,
+        config=described.config,
         data=data,
         step=step,
-        files=describe_files(folder),
+        conditions=model.conditions,
+        versions=package_versions(),
     )
-    (folder / FILE).write_text(json.dumps(manifest.sealed().model_dump(mode="json"), indent=2) + "\n")
 
 
 def load_model(
-    path: Path, model_class: type[GenerativeModel] | None = None, device: str | torch.device | None = None
-) -> GenerativeModel:
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that another library saved.
+    source: str | Path, model_class: type[GenerativeModel] | None = None, device: str | torch.device | None = None, *,
+    dtype: str | torch.dtype | None = None, revision: str | None = None, token: str | None = None,
+    local_files_only: bool = False, trust_remote_code: bool = False,
+) -> GenerativeModel:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
+    repository on the Hub. See `genhub.load`.
 
-    Returns:
-        The model with its averaged weights where it has them, in eval mode.
-    Raises:
-        CheckpointError: the folder is not there, is damaged, or needs a plugin that is not installed.
+    What describes a model is read and checked before its weights are fetched or memory is taken for them.
     """
-    folder = find_checkpoint(path)
-    if (folder / FILE).is_file():
-        read_manifest(folder).verify(folder)
-    model_class, config = read_model(folder, model_class)
-    model: GenerativeModel = model_class(config)
-    model.load_networks(folder)
+    wanted = _dtype(dtype)
+    if split_id(source) is None:
+        if revision or local_files_only or trust_remote_code:
+            raise InputError(
+                f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
+            )
+        folder = find_checkpoint(Path(source))
+        if (folder / FILE).is_file():
+            read_manifest(folder).verify(folder)
+        model = _build(folder, model_class, weight_bytes(folder))
+        model.load_networks(folder)
+    else:
+        repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
+        repository.fetch_texts()
+        if trust_remote_code and model_class is None:
+            model_class = _remote_class(repository, str(source), revision)
+        with repository.naming():
+            model = _build(repository.folder, model_class, repository.weight_bytes)
+            model.load_networks(repository.fetch_weights())
     try:
-        return model.to(device or "cpu").eval()
+        return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
         raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
+    model_class, config = read_model(folder, model_class)
+    check_size(model_class, config, most, folder)
+    try:
+        model: GenerativeModel = model_class(config)
+        return model
+    except (RuntimeError, MemoryError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder}: its config asks for what can't be built: {reason}") from error
+
+
+def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> None:
+    """Build the networks without memory (torch's meta device), counting. A config may not ask for more parameters than
+    its weights have bytes, whoever wrote it, nor for more tensors than any network has.
+
+    Args:
+        most: the weights' size in bytes.
+    Raises:
+        CheckpointError: it does.
+    """
+    builder, counted, tensors = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal counted, tensors
+        if threading.get_ident() != builder or parameter is None:
+            return
+        counted, tensors = counted + parameter.numel(), tensors + 1
+        if counted > most or tensors > MAX_TENSORS:
+            what = f"{counted:,} parameters" if counted > most else f"{tensors:,} tensors"
+            raise CheckpointError(f"{folder}: its config asks for {what} or more, its weights have {most:,} bytes; refused")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            model_class(config)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # a constructor that computes with its weights can't be built like this; building it in earnest tells
+    finally:
+        hook.remove()
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {dtype!r}")
+    return found
+
+
+def _remote_class(repository: Repository, source: str, revision: str | None) -> type[GenerativeModel] | None:
+    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub.
+
+    Raises:
+        HubError: the commit is not pinned by the caller, or the file does not have the class.
+    """
+    plugin = repository.manifest().plugin if FILE in repository.files else None
+    code = repository.manifest().code if plugin else None
+    if plugin is None or code is None or ":" not in plugin.name:
+        return None  # there is nothing to run: its plugin is an installed one
+    if repository.commit not in (revision, source.partition("@")[2]):
+        raise HubError(
+            f"{repository.id}: trust_remote_code runs its plugin.py, so read that, then name the commit that you read: "
+            f"revision='{repository.commit}'"
+        )
+    file = repository.fetch_code()
+    warn(f"running {repository.id}/plugin.py at {repository.commit} ({code.size} bytes, SHA-256 {code.sha256[:16]})")
+    spec = importlib.util.spec_from_file_location(f"genhub_remote_{code.sha256[:16]}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    name = plugin.name.partition(":")[2]
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name)
+        if not issubclass(found, GenerativeModel):
+            raise TypeError(f"{name} is no GenerativeModel")
+    except Exception as error:  # somebody's code may raise anything
+        raise HubError(f"{repository.id}: its plugin.py can't be used: {type(error).__name__}: {error}") from error
+    model_class: type[GenerativeModel] = found
+    return model_class
 
 
 # Checkpoints of a run
 
 
-def save_checkpoint(
-    run_dir: Path, step: int, model: GenerativeModel, state: TrainerState, data: DataSpec, keep_last: int
-) -> Path:
-    """Write checkpoints/step-NNNNNN whole or not at all, then delete all but the newest `keep_last`.
+def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: TrainerState, data: DataSpec) -> Path:
+    """Write checkpoints/step-NNNNNN whole or not at all.
 
     Raises:
         GenhubError: it can't be written; older checkpoints are untouched.
     """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     temporary = folder.with_name(f".{folder.name}.tmp")
-    with _readable_faults(folder):
+    size = sum(tensor.nbytes for tensors in [model.state_dict(), *state.tensors.values()] for tensor in tensors.values())
+    with saving(folder, size):
         shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / TRAINER).mkdir(parents=True)
         try:
+            (temporary / TRAINER).mkdir(parents=True)
+            sync(run_dir)
             model.save_networks(temporary)
             shutil.copy(run_dir / "recipe.yaml", temporary)
+            preview = run_dir / "samples" / f"step-{step:06d}.png"
+            if preview.is_file():
+                shutil.copy(preview, temporary / PICTURE)
+            card = model_card(describe_model(model, data, step), temporary, recipe=(temporary / "recipe.yaml").read_text(),
+                              title=run_dir.name, picture=preview.is_file())  # fmt: skip
+            (temporary / CARD).write_text(card)
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
             (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))
             write_manifest(model, temporary, data, step)
-            _sync(temporary)
-            if folder.exists():  # damaged, or it would have been resumed from
-                shutil.rmtree(folder)
-            temporary.replace(folder)
-            _sync_one(folder.parent)
+            publish(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in list(checkpoints(run_dir))[keep_last:]:
-            shutil.rmtree(old)
     return folder
 
 
+def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = None) -> None:
+    """Delete all checkpoints but the newest `keep_last` and those at multiples of `keep_every` steps."""
+    for old in list(checkpoints(run_dir))[keep_last:]:
+        if keep_every is None or step_of(old) % keep_every:
+            try:
+                remove(old)
+            except OSError as error:  # somebody reads it, perhaps: no reason to stop a run
+                warn(f"{old}: can't be deleted: {error}")
+
+
 def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, and what is wrong with any newer one. Leftovers of a killed save are removed.
+    """A run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
     """
-    for leftover in (run_dir / "checkpoints").glob(".step-*.tmp"):
+    for leftover in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(leftover)
     return newest_whole(run_dir)
 
@@ -161,6 +262,30 @@ def load_state(folder: Path) -> TrainerState:
     files = (folder / TRAINER).glob("*.safetensors")
     values = read_json(folder / TRAINER / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)
+
+
+def stopped_run(run_dir: Path, data: TrainingData) -> StoppedRun | None:
+    """Where a run of one process goes on, if it has a checkpoint; see `Trainer.stopped_run`."""
+    folder, faults = newest_checkpoint(run_dir)
+    for fault in faults:
+        warn(f"{fault}; going back to an earlier checkpoint")
+    if folder is None:
+        return None
+    check_same_data(folder, data)
+    return StoppedRun(folder, read_manifest(folder).step, load_state(folder))
+
+
+def check_same_data(folder: Path, data: TrainingData) -> None:
+    """
+    Raises:
+        RecipeError: the images are not those that the checkpoint was trained on.
+    """
+    before = read_manifest(folder).data
+    if before is None or before.fingerprint != data.spec.fingerprint:
+        raise RecipeError(
+            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
+            f"or start a new run from these weights (model.from={folder})"
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -181,30 +306,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-# The disk
-
-
-@contextlib.contextmanager
-def _readable_faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise GenhubError(f"{path}: can't be saved: {error}") from error
-
-
-def _sync(folder: Path) -> None:
-    """Force a folder and all in it to the disk, so that a rename never points to nothing."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows can't open a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,13 +6,16 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 import genhub
 from genhub import registry
-from genhub.errors import GenhubError, InputError
+from genhub.errors import GenhubError, InputError, PluginError
+
+if TYPE_CHECKING:
+    from genhub.testing import Result
 
 # Plain help and errors: rich's would cost a third of what `genhub --help` takes.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
@@ -23,16 +26,22 @@ app = typer.Typer(
     **PLAIN,
 )
 recipes = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
-plugins = typer.Typer(help="List and describe models, schedulers, trainers.", **PLAIN)
+plugins = typer.Typer(help="List, describe and check models, schedulers, trainers.", **PLAIN)
 app.add_typer(recipes, name="recipe")
 app.add_typer(plugins, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe's name.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, a shipped recipe's name, or user/name on the Hub.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="On top of the recipe.")]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or a folder that diffusers saved.")
+    str,
+    typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
 ]
 SET_HELP = "The model's own options: num_inference_steps=20."
+# Of genhub.views, which imports torch.
+VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
+N = TypeVar("N", int, float)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -73,22 +82,25 @@ def sample(
     out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"model": model, "n": n, "labels": _labels(labels), "seed": seed, "out": out,
-                             "batch_size": batch_size, "device": device}  # fmt: skip
-    genhub.sample(**given, **_options(options or [], taken=given))
+    given: dict[str, Any] = {"model": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed, "out": out,
+                             "batch_size": batch_size, "device": device, "trust_remote_code": trust_remote_code}  # fmt: skip
+    genhub.sample(**given, **_options("sample", options or [], taken=given))
     typer.echo(f"{n} images: {out}")
 
 
 @app.command()
 def evaluate(
     model: ModelArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other real images: data.name=path/to/mnist.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=2, help="How many images to draw; those drawn before are kept.")] = 10_000,
     metrics: Annotated[str | None, typer.Option(help="frechet_distance,cost; default: all that apply.")] = None,
     extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
-    data: Annotated[list[str] | None, typer.Option("--data", metavar="KEY=VALUE", help="name=path/to/mnist")] = None,
     held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
     labels: Annotated[str | None, typer.Option(help="For a conditional model; default: every class in turn.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
@@ -97,10 +109,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model; the figures are stored with their protocol."""
-    given: dict[str, Any] = {"model": model, "n": n, "metrics": metrics.split(",") if metrics else None,
-                             "extractor": extractor, "seed": seed, "data": data or (), "held_out": held_out,
-                             "labels": _labels(labels), "batch_size": batch_size, "device": device}  # fmt: skip
-    found = genhub.evaluate(**given, **_options(options or [], taken=given))
+    named = metrics.split(",") if metrics else None
+    given: dict[str, Any] = {
+        "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
+        "held_out": held_out, "labels": _numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    found = genhub.evaluate(**given, **_options("evaluate", options or [], taken=given))
     if as_json:
         _print(found.model_dump(mode="json"), as_json)
         return
@@ -162,11 +176,55 @@ def sweep(
 
 
 @app.command()
+def show(
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="One of: " + ", ".join(VIEWS))],
+    model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="As sample's; forward takes a recipe, too.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other images: data.split=test.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="x.png, or x.gif for what moves; default: VIEW.png.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
+    scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
+    between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+) -> None:
+    """Draw a picture that shows how a model works."""
+    own = {"n": n, "steps": steps, "seed": seed, "labels": _numbers("--labels", labels, int),
+           "scales": _numbers("--scales", scales, float), "between": between}  # fmt: skip
+    fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
+                             "out": out or f"{view}.png"}  # fmt: skip
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    genhub.show(**fixed, **given, **_options("show", options or [], taken=fixed | own))
+    typer.echo(f"{view}: {fixed['out']}")
+
+
+@app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
-    """Print what a model folder holds: plugin, config, data, step, files."""
+    """Print what a model holds: plugin, config, data, step, files."""
+    from genhub.hub import describe_repository, split_id
     from genhub.manifest import describe_folder
 
-    _print(describe_folder(Path(model)), as_json)
+    _print(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)
+
+
+@app.command()
+def push(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or one that diffusers saved.")
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="user/name", help="The repository; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch; default main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card: mit, cc-by-4.0, ...")] = None,
+    with_code: Annotated[bool, typer.Option("--with-code", help="Publish the model's own class too, as plugin.py.")] = False,
+) -> None:
+    """Publish a model on the Hub: one commit, with a card. Run again, it goes on."""
+    genhub.push_to_hub(model, repo_id, private=private, revision=revision, tag=tag, license=license, with_code=with_code)
 
 
 @app.command()
@@ -209,28 +267,37 @@ def recipe_schema() -> None:
     _print(recipe_schema(), as_json=True)
 
 
+Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
+
+
 @plugins.callback()
-def plugins_default(context: typer.Context, as_json: AsJson = False) -> None:
+def plugins_default(context: typer.Context, load: Load = False, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is None:
-        plugins_list(as_json)
+        plugins_list(load, as_json)
 
 
 @plugins.command("list")
-def plugins_list(as_json: AsJson = False) -> None:
-    """List what is installed and who brought it. Nothing is imported."""
+def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
+    """List what is installed and who brought it."""
     claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
     rows = []
-    for kind, group in registry.KINDS.items():
+    for group in registry.KINDS.values():
         for plugin in registry.plugins(group):
-            problem = "claimed twice: uninstall one" if claims[group, plugin.name] > 1 else ""
-            rows.append({"kind": kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
-                         "version": plugin.version, "problem": problem})  # fmt: skip
+            row = {"kind": plugin.kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
+                   "version": plugin.version, "state": "installed"}  # fmt: skip
+            if load:
+                row |= _state(plugin)
+            if claims[group, plugin.name] > 1:
+                row["state"] = "claimed twice: uninstall one"
+            rows.append(row)
     _print_table(rows, as_json)
+    for fault in registry.all_plugins()[1]:
+        print(f"genhub: {fault}", file=sys.stderr)
 
 
 @plugins.command("info")
 def plugins_info(name: str, as_json: AsJson = False) -> None:
-    """Print a plugin's options with their types, defaults and meanings."""
+    """Print what a plugin can do, its options, and a recipe."""
     from genhub.schema import describe_plugin
 
     described = describe_plugin(name)
@@ -239,26 +306,95 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
         return
     for facts in described:
         typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        if facts["capabilities"]:
+            typer.echo(f"Capabilities: {', '.join(facts['capabilities'])}")
+        typer.echo("Options:")
         for key, option in facts["options"].items():
-            meaning = f"  # {option['meaning']}" if option["meaning"] else ""
-            typer.echo(f"  {key}: {json.dumps(option['default'])}  ({option['type']}){meaning}")
+            meaning = f"  # {' '.join(option['meaning'].split())}" if option["meaning"] else ""
+            default = "required" if "example" in option else json.dumps(option["default"])
+            typer.echo(f"  {key}: {default}  ({option['type']}){meaning}")
+        if facts["recipe"]:
+            typer.echo("A recipe:")
+            _print(facts["recipe"], as_json)
 
 
-def _labels(text: str | None) -> list[int] | None:
+@plugins.command("new")
+def plugins_new(
+    name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
+    kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
+) -> None:
+    """Write a plugin of your own that works at once."""
+    from genhub.scaffold import new_plugin
+
+    folder = new_plugin(name, kind)
+    typer.echo(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    typer.echo(f"Next: pip install -e {folder} && genhub train {folder}/recipe.yaml && pytest {folder}")
+
+
+def _state(plugin: registry.Plugin) -> dict[str, str]:
+    from genhub.schema import capabilities
+
     try:
-        return [int(label) for label in text.split(",")] if text is not None else None
+        return {"state": "fine", "capabilities": ", ".join(capabilities(plugin.load()))}
+    except PluginError as error:
+        return {"state": f"broken: {error.__cause__!r}", "capabilities": ""}
+
+
+@plugins.command("check")
+def plugins_check(
+    name: Annotated[str, typer.Argument(help="A registered name, or module:Class.")],
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Its Config's keys.")] = None,
+    kind: Annotated[str | None, typer.Option(help="model, scheduler or trainer, where a name is used by several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
+    from genhub.testing import suites_of
+
+    values, reports, failed = _pairs(keys or [], "key=value"), [], False
+    for plugin, suite in suites_of(name, values, kind):
+        if not as_json:
+            typer.echo(f"{plugin}: {plugin.value}")
+        with suite:
+            report = suite.report(shown=(lambda result: None) if as_json else _show_check)
+        failed = failed or bool(report.failures)
+        reports.append({"plugin": str(plugin), **report.dump()})
+        if not as_json:
+            typer.echo(report.summary)
+    if as_json:
+        _print(reports, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_check(result: Result) -> None:
+    mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
+    typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
+    if result.outcome == "failed":
+        for line in filter(None, (result.message, result.where)):
+            typer.echo(f"        {line}")
+
+
+def _numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None:
+    try:
+        return [kind(number) for number in text.split(",")] if text is not None else None
     except ValueError:
-        raise InputError(f"--labels: numbers with commas between them, such as 0,1,2; not {text!r}") from None
+        raise InputError(f"{option}: numbers with commas between them, such as 0,1,2; not {text!r}") from None
 
 
-def _options(pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
+def _options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
+    values = _pairs(pairs, "--set")
+    for key in values.keys() & taken.keys():
+        raise InputError(f"--set {key}: has an option of its own; see genhub {verb} --help")
+    return values
+
+
+def _pairs(pairs: list[str], origin: str) -> dict[str, Any]:
+    """key.path=value pairs as nested dictionaries."""
     from genhub.recipe import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
-        apply_override(values, pair, Source("--set"), origin="--set")
-    for key in values.keys() & taken.keys():
-        raise InputError(f"--set {key}: has an option of its own; see genhub sample --help")
+        apply_override(values, pair, Source(origin), origin=origin)
     return values
 
 
@@ -297,8 +433,7 @@ def main() -> None:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-        advice = "lower data.batch_size or raise trainer.gradient_accumulation_steps"
-        _fail(GenhubError(f"out of memory: {advice} ({error})"))
+        _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
 
 
 def _fail(error: GenhubError) -> NoReturn:

@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+STORED = {"stored": True}
+"""The validation context of a Config that is read from a model folder, not from a recipe."""
+
+
+def _not_stored(value: str, info: ValidationInfo) -> str:
+    if info.context == STORED:
+        raise ValueError("a model folder stands alone: it can't name another one")
+    return value
+
+
+ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_not_stored)]
+"""A trained model that a recipe names, as `genhub.load` takes it. A model that opens one puts a `StoredModel` in its place
+into its Config, and saves the weights with its own: a Config in a model folder can't have a path."""
+
+
+def seconds_in(duration: str) -> int:
+    """
+    >>> seconds_in("3h50m")
+    13800
+
+    Raises:
+        ValueError: it is no duration, or 0.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if not seconds:
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+    return seconds
+
+
+def _duration(text: str) -> str:
+    seconds_in(text)
+    return text
+
+
+Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
 class Section(BaseModel):
@@ -130,19 +168,58 @@ class EMAConfig(Section):
     """Average every so many steps; the decay stays per step."""
 
 
+class HubConfig(Section):
+    """Push checkpoints to the Hub while training, in the background; see docs/hub.md."""
+
+    repo_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
+    """user/name; made if it is not there."""
+    every: PositiveInt | None = None
+    """Push the first checkpoint after every so many steps, and the last; left out: each checkpoint."""
+    private: bool = False
+    """Make the repository private, if it has to be made."""
+    revision: str | None = None
+    """The branch, made if it is not there; left out: main."""
+    license: str | None = None
+    """For the card: an id as the Hub has them, such as mit or cc-by-4.0."""
+
+
 def _yes_no(value: object) -> object:
     """YAML 1.1 reads a bare `no` as false."""
     return "no" if value is False else value
 
 
 class TrainerConfig(Section):
-    """How a model is trained; these are the keys of the built-in trainer, `accelerate`."""
+    """The keys that every trainer has; its own `Config` adds to them, and honours all."""
 
     name: str = "accelerate"
-    """A registered trainer."""
+    """A registered trainer, or module:Class for a class of your own."""
     max_steps: PositiveInt = 10_000
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: the accelerator that is there, else the CPU."""
+    log_every: PositiveInt = 50
+    sample_every: PositiveInt | None = 1000
+    """Draw a preview every so many steps, and at the end; null: never."""
+    num_samples: PositiveInt = 64
+    """Images in a preview."""
+    save_every: PositiveInt = 1000
+    """Save a checkpoint every so many steps, and at the end."""
+    keep_last: PositiveInt = 3
+    """How many checkpoints to keep, the newest."""
+    keep_every: PositiveInt | None = None
+    """Keep those at multiples of so many steps, too, for good; null: only the newest."""
+
+
+class AccelerateConfig(TrainerConfig):
+    """How the built-in trainer, `accelerate`, trains."""
+
+    stop_after: Duration | None = None
+    """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
     gradient_accumulation_steps: PositiveInt = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
+    find_batch_size: bool = False
+    """Before the first step, raise gradient_accumulation_steps until a part fits into memory; found once a run."""
+    skip_bad_steps: NonNegativeInt = 0
+    """Leave out up to so many updates whose loss or gradient is not finite, in place of stopping at the first."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -154,16 +231,5 @@ class TrainerConfig(Section):
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
-    device: Literal["auto", "cpu"] = "auto"
-    """auto: the accelerator that is there, else the CPU."""
-    log_every: PositiveInt = 50
-    sample_every: PositiveInt | None = 1000
-    """Draw a preview every so many steps, and at the end; null: never."""
-    num_samples: PositiveInt = 64
-    """Images in a preview."""
-    save_every: PositiveInt = 1000
-    """Save a checkpoint every so many steps, and at the end."""
-    keep_last: PositiveInt = 3
-    """How many checkpoints to keep."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""

@@ -19,7 +19,8 @@ class EMA:
 
     def __init__(self, model: GenerativeModel, config: EMAConfig, networks: Collection[str]) -> None:
         self.config = config
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        untrained = {id(p): p for p in model.parameters() if not p.requires_grad}  # never change: shared, not copied
+        self.model = copy.deepcopy(model, untrained).eval().requires_grad_(False)
         self._live = model
         names = [name for name, _ in model.named_parameters() if name.split(".")[0] in networks]
         live, averages = model.state_dict(keep_vars=True), self.model.state_dict(keep_vars=True)

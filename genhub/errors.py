@@ -5,9 +5,12 @@ GenhubError               exit code 1
 │   ├── RecipeError       a recipe file or a key=value override
 │   ├── DataError         images or labels
 │   ├── PluginError       a name nobody registered, two claim, or that fails to import
-│   └── CheckpointError   a run, checkpoint or model folder
+│   ├── CheckpointError   a run, checkpoint or model folder
+│   │   └── NewerFormat   one that a newer genhub wrote: nothing is wrong with it
+│   └── HubError          a repository on the Hub: absent, not for this login, or not what it says
+│       └── HubUnavailable   exit code 1: the Hub can't be reached; trying later may help
 ├── TrainingError         exit code 1: the run can't go on (a loss that is not finite, a phase that breaks the contract)
-└── Interrupted           exit code 130 or 143: a signal stopped the run after it had saved
+└── Interrupted           exit code 130 or 143: a signal or the deadline stopped the run after it had saved
 
 Every message is one line a fault: what, where, the nearest right name, what to do. The command line prints the message
 and exits with `exit_code`; from Python they are ordinary exceptions.
@@ -43,6 +46,18 @@ class PluginError(InputError):
 
 class CheckpointError(InputError):
     pass
+
+
+class NewerFormat(CheckpointError):
+    pass
+
+
+class HubError(InputError):
+    pass
+
+
+class HubUnavailable(HubError):
+    exit_code = 1
 
 
 class TrainingError(GenhubError):

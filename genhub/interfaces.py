@@ -20,15 +20,19 @@ class Mean(GenerativeModel):
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genhub.config import DataConfig, DataSpec, ModelConfig, TrainerConfig
@@ -84,6 +88,11 @@ class GenerativeModel(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' precision: float32, unless `genhub.load` was told otherwise."""
+        return next(self.parameters()).dtype
+
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
         """The updates of a training step, in order. Called once, after `__init__`."""
@@ -104,6 +113,20 @@ class GenerativeModel(nn.Module, ABC):
     def forward(self, batch: Batch, phase: str) -> Mapping[str, Tensor]:
         """The named phase's losses for a batch."""
         return self._phases[phase].loss(batch)
+
+    @final
+    def check_labels(self, labels: Tensor | None) -> Tensor:
+        """What a conditional model's `sample` does first: its labels (n,), known to be good, on the model's device.
+
+        Raises:
+            ValueError: there are none, or one is not below `num_classes`.
+        """
+        if labels is None:
+            raise ValueError("labels: this model draws what a label asks for; give one an image")
+        classes = self.config.num_classes or 0
+        if any(not 0 <= label < classes for label in labels.tolist()):
+            raise ValueError(f"labels: this model has 0 to {classes - 1}, not {labels.tolist()}")
+        return labels.to(self.device)
 
     def save_networks(self, path: Path) -> None:
         """Write the weights into a folder. Replace together with `load_networks` to write a format that others read."""
@@ -135,15 +158,32 @@ class GenerativeModel(nn.Module, ABC):
 
     @final
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
-        """Load a run's folder, a checkpoint or what `save_pretrained` wrote as this class, registered or not.
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Self:
+        """Load a run's folder, a checkpoint, what `save_pretrained` wrote or a Hub id as this class, registered or not.
 
+        Args:
+            options: those of `genhub.load`.
         Raises:
             CheckpointError: the folder is not there, is damaged or holds another model.
         """
         from genhub.checkpoint import load_model
 
-        return cast(Self, load_model(Path(path), model_class=cls))
+        return cast(Self, load_model(path, model_class=cls, **options))
+
+    @final
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish this model with a card and a picture of samples; returns the commit. Its training is not part of it:
+        `genhub.push_to_hub(FOLDER, repo_id)` publishes a checkpoint, with its recipe.
+
+        Args:
+            repo_id: user/name.
+            options: those of `genhub.push_to_hub`.
+        Raises:
+            HubError: see there.
+        """
+        from genhub.run import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -158,27 +198,44 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     save_file(plain, file)
 
 
-def load_strictly(module: nn.Module, file: Path) -> None:
-    """Copy a safetensors file into a module, shape by shape and key by key.
+def load_strictly(module: nn.Module, file: Path, rename: Callable[[str], str] = str) -> None:
+    """Copy a safetensors file into a module, shape by shape and key by key; floats of another precision are converted.
 
+    Args:
+        rename: a key in the file to the module's, for files that call things by other names.
     Raises:
         CheckpointError: the file is missing or damaged, or its tensors are not the module's.
     """
     try:
-        tensors = load_file(file)
-    except Exception as error:  # safetensors raises its own error, OSError or ValueError
+        with safe_open(file, "pt") as stored:
+            names, own = {rename(key): key for key in stored.keys()}, module.state_dict()  # noqa: SIM118
+            faults = [f"{key} is missing" for key in own.keys() - names.keys()]
+            faults += [f"{key} is not part of the model" for key in names.keys() - own.keys()]
+            for key in own.keys() & names.keys():  # from the file's header, before anything is read
+                found, tensor = stored.get_slice(names[key]), own[key]
+                if tuple(found.get_shape()) != tuple(tensor.shape):
+                    faults.append(f"{key} is {tuple(found.get_shape())}, the model's is {tuple(tensor.shape)}")
+                elif found.get_dtype().startswith(("F", "BF")) != tensor.is_floating_point():
+                    faults.append(
+                        f"{key} is of {found.get_dtype()}, the model's of {str(tensor.dtype).removeprefix('torch.')}"
+                    )
+            if faults:
+                raise CheckpointError(f"{file}: {len(faults):,} tensors don't fit: {'; '.join(nsmallest(5, faults))}")
+            module.load_state_dict({key: stored.get_tensor(names[key]) for key in own})
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: can't be read as safetensors: {error}") from error
-    own = module.state_dict()
-    faults = [f"{key} is missing" for key in own.keys() - tensors.keys()]
-    faults += [f"{key} is not part of the model" for key in tensors.keys() - own.keys()]
-    faults += [
-        f"{key} is {tuple(tensors[key].shape)}, the model's is {tuple(own[key].shape)}"
-        for key in own.keys() & tensors.keys()
-        if own[key].shape != tensors[key].shape
-    ]
-    if faults:
-        raise CheckpointError(f"{file}: {len(faults)} tensors don't fit: {'; '.join(sorted(faults)[:5])}")
-    module.load_state_dict(tensors)
+
+
+class Between(torch.Generator):
+    """What lies between the noise of two generators: `randn` draws from both, and goes `share` of the way from the first
+    to the second. What else is drawn from it, such as a sampler's noise at each step, does not depend on `share`."""
+
+    def __new__(cls, first: torch.Generator, second: torch.Generator, share: float, seed: int) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, first: torch.Generator, second: torch.Generator, share: float, seed: int) -> None:
+        self.first, self.second, self.share = first, second, share
+        self.manual_seed(seed)
 
 
 def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None) -> Tensor:
@@ -186,6 +243,10 @@ def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.de
     generator's alone; noise is drawn where the generator is, so that a CPU's draws the same on every device."""
     if isinstance(generator, list):
         return torch.cat([randn((1, *shape[1:]), one, device) for one in generator])
+    if isinstance(generator, Between):  # slerp (Shoemake 1985) for vectors at a right angle, as independent noise is:
+        angle = generator.share * math.pi / 2  # what comes out is standard normal, too
+        first, second = randn(shape, generator.first, device), randn(shape, generator.second, device)
+        return math.cos(angle) * first + math.sin(angle) * second
     return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
@@ -247,21 +308,30 @@ class Likelihood(Protocol):
 class Scheduler(Protocol):
     """A noise schedule and the sampler that goes with it, under diffusers' names, so that its schedulers fit as they are.
 
-    Methods take further keywords that not all have (`generator`, `eta`): callers pass those that the signature names.
+    Models build it by keyword, giving those of their settings that `__init__` names (`num_train_timesteps`,
+    `prediction_type`, `trained_betas`, `timestep_spacing`, ...); one of diffusers' by its `from_config`. To be trained on by
+    a DDPM, it needs `alphas_cumprod` as well: (num_train_timesteps,) the shares of signal power. Methods may take further
+    keywords that not all have (`generator`, `eta`): callers pass those that the signature names.
     """
 
     config: Any
+    """A mapping of the arguments that it was built with."""
     timesteps: Tensor
+    """The noise levels to visit, from pure noise down, once `set_timesteps` was called."""
     init_noise_sigma: Any
+    """Standard deviation of the noise that sampling starts from."""
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of images x_0 (n, c, h, w) at levels (n,) int64."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None: ...
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """Choose `timesteps`, and forget the state of earlier drawings."""
 
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+        """What the network is given for x_t, (n, c, h, w)."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        """An object with `prev_sample`."""
+        """From x_t (n, c, h, w) to the next of `timesteps`; an object with `prev_sample`."""
 
 
 class TrainingData(Protocol):
@@ -279,8 +349,33 @@ class TrainingData(Protocol):
         """Row numbers of a step's batch on a rank, for messages."""
 
 
+@dataclass
+class TrainerState:
+    """What a stopped run needs to go on, besides the model folder itself."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """File name to named tensors: the raw weights, the averages, each optimizer."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Counters and whatever else is JSON."""
+
+
+@dataclass(frozen=True)
+class StoppedRun:
+    """Where a run goes on."""
+
+    folder: Path
+    """The checkpoint."""
+    step: int
+    """How many steps were done."""
+    state: TrainerState
+    """What was given to `save_checkpoint`."""
+
+
 class Trainer(ABC):
-    """Trains any model. A method whose updates do not fit phases brings its own."""
+    """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
+
+    The methods below keep a run's folder as every verb expects it. Of several processes, only the first may call them.
+    """
 
     Config: ClassVar[type[TrainerConfig]] = TrainerConfig
 
@@ -288,7 +383,56 @@ class Trainer(ABC):
         self.config = config
         self.run_dir = run_dir
         self.seed = seed
+        self.started = time.monotonic()
+        """When the run began, before its data were read: `stop_after` counts from here."""
+        self.listeners: list[Callable[[Path, bool], None]] = []
+        """Who wants to know of a new checkpoint."""
+
+    def saved(self, folder: Path, last: bool) -> None:
+        """To be called in the main process when a checkpoint is there, whole; `last`: the run ends with it."""
+        for listener in self.listeners:
+            listener(folder, last)
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""
+
+    @final
+    def stopped_run(self, data: TrainingData) -> StoppedRun | None:
+        """The run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is whole.
+            RecipeError: the images are not those that the run was trained on.
+        """
+        from genhub.checkpoint import stopped_run
+
+        return stopped_run(self.run_dir, data)
+
+    @final
+    def save_checkpoint(self, step: int, model: GenerativeModel, data: TrainingData, state: TrainerState) -> Path:
+        """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
+
+        Args:
+            step: how many steps are done.
+            model: the one that samples and is shared: the averaged weights, where there are any.
+            state: what `stopped_run` gives back; the model's own weights are not in it unless you put them there.
+        Raises:
+            GenhubError: it can't be written; older checkpoints are untouched.
+        """
+        from genhub.checkpoint import prune_checkpoints, save_checkpoint
+
+        folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
+        prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+        self.saved(folder, last=step == self.config.max_steps)
+        return folder
+
+    @final
+    def save_preview(self, step: int, model: GenerativeModel) -> Path:
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png."""
+        from genhub.sampling import sample_images, save_preview
+
+        training = model.training
+        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed)
+        model.train(training)
+        return save_preview(self.run_dir, step, images)

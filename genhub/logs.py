@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genhub.disk import saving, sync, write_whole
+from genhub.errors import TrainingError
+
 Entry = tuple[int, str, dict[str, float]]
 """(step, phase, values)"""
 
@@ -26,27 +29,36 @@ class RunLog:
     """
 
     def __init__(self, file: Path, total: int, batch_size: int, start: int, writes: bool) -> None:
+        self.file = file
         self.entries: list[Entry] = []
         """The window since the last line, as far as `fetch` has brought it over; a checkpoint keeps it."""
         self.seconds_before = 0.0
         """Training time of earlier parts of the run."""
-        self._waiting: list[tuple[int, str, dict[str, Tensor]]] = []
+        self.left_out: list[tuple[int, str]] = []
+        """(step, phase) of the updates that were not applied because something in them was not finite."""
+        self.waiting: list[tuple[int, str, dict[str, Tensor]]] = []
+        """What was added since the last `fetch`, still on the device."""
         self._batch_size = batch_size
         self._clock = self._lap = time.perf_counter()
         self._lap_step = start
-        self._stream = _without_lines_after(start, file) if writes else None
+        with saving(file):
+            self._stream = _without_lines_after(start, file) if writes else None
         self.progress = Progress(total, start, shown=writes)
 
     def add(self, step: int, phase: str, values: Mapping[str, Tensor]) -> None:
-        self._waiting.append((step, phase, {key: value.detach() for key, value in values.items()}))
+        self.waiting.append((step, phase, {key: value.detach() for key, value in values.items()}))
+
+    def take_back(self, step: int, phase: str) -> None:
+        """Forget what a phase added in this step."""
+        self.waiting = [entry for entry in self.waiting if entry[:2] != (step, phase)]
 
     def fetch(self) -> None:
         """Bring the waiting values over, in one copy."""
-        tensors = [value.float().reshape(()) for _, _, values in self._waiting for value in values.values()]
+        tensors = [value.float().reshape(()) for _, _, values in self.waiting for value in values.values()]
         if tensors:
             numbers = iter(torch.stack(tensors).tolist())
-            self.entries += [(step, phase, {key: next(numbers) for key in values}) for step, phase, values in self._waiting]
-        self._waiting = []
+            self.entries += [(step, phase, {key: next(numbers) for key in values}) for step, phase, values in self.waiting]
+        self.waiting = []
 
     def first_not_finite(self) -> tuple[int, str, str, float] | None:
         """(step, phase, key, value) of the first fetched value that is NaN or infinite."""
@@ -80,10 +92,33 @@ class RunLog:
         self._lap, self._lap_step = now, step
         everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
         if self._stream:
-            self._stream.write(json.dumps({"step": step, **everything}) + "\n")
+            with saving(self.file):
+                self._stream.write(json.dumps({"step": step, **everything}) + "\n")
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
         self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
         return everything
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            TrainingError: a value since the last line is NaN or infinite.
+        """
+        self.fetch()
+        bad = self.first_not_finite()
+        if bad:
+            step, phase, key, value = bad
+            raise TrainingError(f"step {step + 1}, phase '{phase}': {key} is {value}; a lower learning rate may help")
+
+    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """A line with the means of what was added since the last one, for a trainer of one process."""
+        self.check_finite()
+        means, self.entries = self.means(), []
+        return self.line(step, values, means)
+
+    def sync(self) -> None:
+        """Have the lines on the disk, before a checkpoint that counts on them is."""
+        if self._stream:
+            sync(self.file)
 
     def close(self) -> None:
         self.progress.close()
@@ -93,12 +128,17 @@ class RunLog:
 
 def _without_lines_after(step: int, file: Path) -> Any:
     """metrics.jsonl open for more lines; a resumed run first drops those that its checkpoint hasn't seen."""
-    lines = file.read_text().splitlines(keepends=True) if step and file.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(file)
+    lines = file.read_text("utf-8", "replace").splitlines(keepends=True) if step and file.exists() else []
+    write_whole(file, "".join(line for line in lines if line.endswith("\n") and _step_of(line) <= step))
     return file.open("a", buffering=1)
+
+
+def _step_of(line: str) -> float:
+    """The step a line of metrics.jsonl is about; infinity for one that a crash of the machine has damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (LookupError, TypeError, ValueError):
+        return math.inf
 
 
 class Progress:

@@ -9,31 +9,90 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import ValidationError
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, Field, ValidationError
 
-from genhub.config import DataSpec, ModelConfig, NonNegativeInt, Section
-from genhub.errors import CheckpointError, PluginError
-from genhub.registry import FORMATS, MODELS, load_class, plugin_names
+from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
+from genhub.errors import CheckpointError, NewerFormat, PluginError
+from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
+
+if TYPE_CHECKING:
+    from genhub.interfaces import GenerativeModel
 
 FORMAT = 1
 FILE = "genhub.json"
+TRAINER = "trainer"
+"""The part of a checkpoint that only resuming needs, and that is never published."""
+CODE = "plugin.py"
+"""A class's source, in a repository that was pushed with it. Not among the files: it is fetched only to be run."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_JSON_BYTES = 16 * 2**20
+MAX_FILES = 1000
+
+
+def inside(name: str) -> str:
+    """
+    Raises:
+        ValueError: not a plain relative path, so that it could lead out of the folder.
+    """
+    path = PurePosixPath(name)
+    plain = name.isprintable() and not set(name) & set("\\:") and name == str(path)
+    if not plain or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name!r} is no path inside the folder")
+    return name
 
 
 class FileEntry(Section):
     size: NonNegativeInt
-    sha256: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, content: bytes | Path) -> FileEntry:
+        if isinstance(content, Path):
+            return cls(size=content.stat().st_size, sha256=file_digest(content))
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 class PluginEntry(Section):
-    name: str
-    distribution: str
-    version: str
+    """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
+    distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
+    version: Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+
+
+class StoredModel(Section):
+    """A model described: enough to build it again, its weights apart. For models that have another one inside."""
+
+    plugin: PluginEntry
+    config: dict[str, Any]
+    """The model's Config."""
+
+    @classmethod
+    def of(cls, model: GenerativeModel, **values: Any) -> Self:
+        """The description of a model; `values` are the keys of a class derived from this one."""
+        plugin, own = plugin_of(MODELS, type(model)), type(model)
+        entry = PluginEntry(
+            name=plugin.name if plugin else f"{own.__module__}:{own.__qualname__}",
+            distribution=plugin.distribution if plugin else "",
+            version=plugin.version if plugin else "",
+        )
+        return cls(plugin=entry, config=model.config.model_dump(mode="json"), **values)
+
+    def build(self) -> GenerativeModel:
+        """The model, its weights new. Only registered names count.
+
+        Raises:
+            CheckpointError: its plugin is not installed, or its Config is not valid.
+        """
+        cls = _plugin_class(self.plugin, "")
+        model: GenerativeModel = cls(read_config(cls, self.config, self.plugin.name))
+        return model
 
 
 class Manifest(Section):
@@ -48,17 +107,23 @@ class Manifest(Section):
     data: DataSpec | None = None
     """What the model was trained on."""
     step: NonNegativeInt = 0
-    files: dict[str, FileEntry] = {}  # noqa: RUF012
+    conditions: tuple[str, ...] = ()
+    """What its `sample` has to be given: labels, for a conditional model."""
+    versions: dict[str, str] = {}  # noqa: RUF012
+    """The packages it was trained or saved with."""
+    files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
     """Every file beside this one, by its path in the folder."""
+    code: FileEntry | None = None
+    """Its class's source, plugin.py, if it was published with it."""
     checksum: str = ""
     """SHA-256 of this manifest without the checksum."""
 
     def sealed(self) -> Manifest:
-        return self.model_copy(update={"checksum": self._digest()})
+        return self.model_copy(update={"checksum": _checksum(self.model_dump(mode="json"))})
 
-    def _digest(self) -> str:
-        text = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def text(self) -> str:
+        """genhub.json, sealed."""
+        return json.dumps(self.sealed().model_dump(mode="json"), indent=2) + "\n"
 
     def verify(self, folder: Path) -> None:
         """Compare every file with its size and hash.
@@ -66,12 +131,21 @@ class Manifest(Section):
         Raises:
             CheckpointError: the first file that is missing or differs.
         """
-        for name, entry in self.files.items():
+        self.verify_files(self.files, folder)
+
+    @staticmethod
+    def verify_files(files: Mapping[str, FileEntry], folder: Path) -> None:
+        for name, entry in files.items():
             file = folder / name
             if not file.is_file():
                 raise CheckpointError(f"{file}: missing; the checkpoint is incomplete")
             if file.stat().st_size != entry.size or file_digest(file) != entry.sha256:
                 raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {FILE})")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(file: Path) -> str:
@@ -82,9 +156,7 @@ def file_digest(file: Path) -> str:
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """An entry for every file below a folder, but for the manifest."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
-    return {
-        file.relative_to(folder).as_posix(): FileEntry(size=file.stat().st_size, sha256=file_digest(file)) for file in files
-    }
+    return {file.relative_to(folder).as_posix(): FileEntry.of(file) for file in files}
 
 
 def read_json(file: Path) -> Any:
@@ -107,25 +179,40 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint, its own checksum verified; the other files are not looked at.
 
     Raises:
-        CheckpointError: missing, damaged, or written by a newer genhub.
+        CheckpointError: missing or damaged.
+        NewerFormat: written by a newer genhub.
     """
     content = read_json(folder / FILE)
-    if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
-        needed = content.get("genhub", "a newer version")
-        raise CheckpointError(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
+    if isinstance(content, dict) and _is_newer(content):
+        needed = content["genhub"]
+        raise NewerFormat(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{folder / FILE}: damaged: {_first_fault(error)}") from error
-    if manifest.sealed() != manifest:
+    if _checksum(content) != manifest.checksum:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
 
 
+def _is_newer(content: dict[str, Any]) -> bool:
+    """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    try:
+        newer = Version(content["genhub"]) > Version(genhub_version())
+        return newer and isinstance(content["format"], int) and content["format"] > FORMAT
+    except (KeyError, TypeError, InvalidVersion):
+        return False
+
+
 def checkpoints(run_dir: Path) -> Iterator[Path]:
     """A run's checkpoints, newest first; unfinished ones have other names."""
-    found = {int(path.name[5:]): path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()}
-    return (found[step] for step in sorted(found, reverse=True))
+    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
+    return iter(sorted(found, key=step_of, reverse=True))
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many steps a run had done, from the name of its checkpoint."""
+    return int(checkpoint.name[5:])
 
 
 def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
@@ -133,12 +220,18 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
+        NewerFormat: a newer genhub wrote the newest: going back would lose steps that nothing is wrong with.
     """
     faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
-            read_manifest(folder).verify(folder)
+            manifest = read_manifest(folder)
+            manifest.verify(folder)
+            if manifest.step != step_of(folder):
+                raise CheckpointError(f"{folder}: holds step {manifest.step}")
             return folder, faults
+        except NewerFormat:
+            raise
         except CheckpointError as error:
             faults.append(str(error))
     if faults:
@@ -154,24 +247,56 @@ def find_checkpoint(path: Path) -> Path:
     """
     try:
         if not path.exists():
-            raise CheckpointError(f"{path}: no such folder (a run, a checkpoint, or a folder that diffusers saved)")
+            known = "a run, a checkpoint, or one that diffusers saved"
+            raise CheckpointError(f"{path}: no such folder ({known}), and no Hub id, user/name")
         folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
     except OSError as error:
         raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
     if folder is None:
-        raise CheckpointError(f"{path}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+        raise no_model(path)
     return folder
 
 
 def foreign_format(folder: Path) -> str | None:
     """The registered class name in the JSON of a folder that another library saved."""
-    for name in ("model_index.json", "config.json"):
-        if (folder / name).is_file():
-            content = read_json(folder / name)
-            found = content.get("_class_name") if isinstance(content, dict) else None
-            if found in plugin_names(FORMATS):
-                return str(found)
-    return None
+    return next((name for name in _foreign_classes(folder) if name in plugin_names(FORMATS)), None)
+
+
+def _foreign_classes(folder: Path) -> list[str]:
+    files = [folder / name for name in ("model_index.json", "config.json") if (folder / name).is_file()]
+    found = [content.get("_class_name") for file in files if isinstance(content := read_json(file), dict)]
+    return [name for name in found if isinstance(name, str)]
+
+
+def no_model(folder: Path) -> CheckpointError:
+    """Why a folder is not one that can be loaded."""
+    if classes := _foreign_classes(folder):
+        known = ", ".join(plugin_names(FORMATS))
+        return CheckpointError(f"{folder}: holds a {classes[0]:.100}, which no plugin reads; of others' formats: {known}")
+    return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+
+
+def weight_bytes(folder: Path) -> int:
+    """How much a folder's weights take, the trainer's part left out.
+
+    Raises:
+        CheckpointError: there are none, but a pickle.
+    """
+    files = [file for file in folder.rglob("*") if TRAINER not in file.relative_to(folder).parts]
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    pickles = [file for file in files if file.suffix in PICKLES]
+    if pickles and not weights:
+        raise CheckpointError(f"{folder}: {pickle_advice(pickles[0].name, str(folder))}")
+    return sum(file.stat().st_size for file in weights)
+
+
+def pickle_advice(file: str, source: str) -> str:
+    """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
+    return (
+        f"its weights are a pickle ({file:.100}), which can run code when opened; genhub reads safetensors only. If you "
+        "trust it, let diffusers convert it, and give FOLDER: "
+        f"DDPMPipeline.from_pretrained('{source}').save_pretrained('FOLDER')"
+    )
 
 
 def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], ModelConfig]:
@@ -182,33 +307,47 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     Raises:
         CheckpointError: damaged, its Config is not valid, or its plugin is not installed.
     """
-    needs = ""
-    try:
-        if not (folder / FILE).is_file():
-            cls = cls or load_class(FORMATS, foreign_format(folder) or "")
-            return cls, cls.config_from_foreign(folder)
+    if (folder / FILE).is_file():
         manifest = read_manifest(folder)
-        plugin = manifest.plugin
-        needs = f"this model needs '{plugin.name}' from {plugin.distribution or 'your own code'} {plugin.version}: "
-        cls = cls or load_class(MODELS, plugin.name)
+        cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
+        return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+    try:
+        cls = cls or load_class(FORMATS, foreign_format(folder) or "")
+        return cls, cls.config_from_foreign(folder)
     except PluginError as error:
-        raise CheckpointError(f"{folder}: {needs}{error}") from error
+        raise CheckpointError(f"{folder}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
         raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
-    return cls, read_config(cls, manifest, folder)
 
 
-def read_config(cls: type[Any], manifest: Manifest, folder: Path) -> ModelConfig:
-    """The manifest's Config, as `cls` types it.
+def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None) -> Any:
+    if plugin.name in plugin_names(MODELS):
+        try:
+            return load_class(MODELS, plugin.name)
+        except PluginError as error:
+            raise CheckpointError(f"{where}{error}") from error
+    needs = f"{where}this model needs '{plugin.name}' from"
+    if plugin.distribution:
+        raise CheckpointError(f"{needs} {plugin.distribution} {plugin.version}: pip install {plugin.distribution}")
+    if code is not None:
+        raise CheckpointError(
+            f"{needs} its author's own code, {CODE} in the repository; read it, then load with trust_remote_code=True"
+        )
+    own = plugin.name.partition(":")[2] or plugin.name
+    raise CheckpointError(f"{needs} your own code: {own}.from_pretrained loads it")
+
+
+def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConfig:
+    """A stored Config, as `cls` types it.
 
     Raises:
         CheckpointError: it is not valid for this class.
     """
     try:
-        config: ModelConfig = cls.Config.model_validate(manifest.config)
-        return config
+        typed: ModelConfig = cls.Config.model_validate(config, context=STORED)
+        return typed
     except ValidationError as error:
-        raise CheckpointError(f"{folder / FILE}: config: {_first_fault(error)}") from error
+        raise CheckpointError(f"{where}: {_first_fault(error)}") from error
 
 
 def describe_folder(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from genhub.config import LRSchedulerConfig, OptimizerConfig, OptimizerOverride, TrainerConfig
+from genhub.config import AccelerateConfig, LRSchedulerConfig, OptimizerConfig, OptimizerOverride
 from genhub.errors import RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import GenerativeModel, Phase
 
@@ -25,24 +25,35 @@ class PhaseOptimizer:
         self.max_grad_norm = max_grad_norm
         self.torch = _torch_optimizer(parameters, config)
 
-    def step(self, lr_factor: float, scaler: torch.amp.GradScaler | None = None) -> torch.Tensor | None:
-        """Update the networks; returns the gradient's norm before clipping, if it is clipped.
+    def step(self, lr_factor: float) -> torch.Tensor | None:
+        """A whole update: clip, apply and clear; returns the gradient's norm before clipping."""
+        norm = self.clip()
+        self.apply(lr_factor)
+        self.clear()
+        return norm
 
-        With a scaler, `scaler.update()` is the caller's, once a step for all optimizers together.
-        """
+    def clip(self, scaler: torch.amp.GradScaler | None = None) -> torch.Tensor | None:
+        """Clip the gradient, if it is to be; returns its norm before that, or None where a scaler looks after it."""
+        if scaler is not None and self.max_grad_norm is not None:
+            scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
+        elif scaler is not None:
+            return None
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        return None if scaler is not None else norm
+
+    def apply(self, lr_factor: float, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Move the weights. A scaler leaves infinite gradients out; its `update()`, once a step, is the caller's."""
         for group in self.torch.param_groups:
             group["lr"] = self.lr * lr_factor
-        norm = None
-        if self.max_grad_norm is not None:
-            if scaler is not None:
-                scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         if scaler is not None:
             scaler.step(self.torch)
         else:
             self.torch.step()
+
+    def clear(self) -> None:
         self.torch.zero_grad(set_to_none=True)
-        return norm
 
 
 def trained_parameters(model: GenerativeModel, networks: Networks) -> list[nn.Parameter]:
@@ -81,7 +92,7 @@ def check_phases(model: GenerativeModel, phases: Sequence[Phase]) -> None:
 
 
 def build_optimizers(
-    model: GenerativeModel, phases: Sequence[Phase], config: TrainerConfig
+    model: GenerativeModel, phases: Sequence[Phase], config: AccelerateConfig
 ) -> dict[frozenset[str], PhaseOptimizer]:
     """One optimizer for each distinct set of networks, in the order of the phases.
 
@@ -101,7 +112,7 @@ def build_optimizers(
     }  # fmt: skip
 
 
-def _config_of(networks: Networks, config: TrainerConfig) -> OptimizerConfig:
+def _config_of(networks: Networks, config: AccelerateConfig) -> OptimizerConfig:
     """The common settings with what the networks override; networks trained together must not disagree."""
     overrides = {network: config.optimizers[network] for network in networks if network in config.optimizers}
     if len({_given(override).__repr__() for override in overrides.values()}) > 1:

@@ -13,9 +13,19 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 from pydantic_core import ErrorDetails
 
-from genhub.config import DataConfig, DataSpec, ModelConfig, NonNegativeInt, Section, TrainerConfig
+from genhub.config import (
+    AccelerateConfig,
+    DataConfig,
+    DataSpec,
+    HubConfig,
+    ModelConfig,
+    NonNegativeInt,
+    Section,
+    TrainerConfig,
+)
 from genhub.errors import InputError, RecipeError, did_you_mean
-from genhub.manifest import find_checkpoint, read_model
+from genhub.hub import find_model, find_recipe_of, split_id
+from genhub.manifest import read_model
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
 
 MAX_BYTES = 2**17
@@ -27,14 +37,20 @@ S = TypeVar("S", bound=Section)
 
 
 class _Core(Section):
-    """What can be checked without the model's plugin."""
+    """What can be checked without the model's plugin; another trainer's section comes here as its own Config."""
 
     data: DataConfig = DataConfig()
-    trainer: SerializeAsAny[TrainerConfig] = TrainerConfig()
+    trainer: SerializeAsAny[TrainerConfig]
+    hub: HubConfig | None = None
+    """Push checkpoints to the Hub while training; null: don't."""
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: str = Field(min_length=1)
     """Where the run's folder is; left out: runs/ and the recipe's name."""
+
+
+class _BuiltIn(_Core):
+    trainer: AccelerateConfig = AccelerateConfig()
 
 
 class Recipe(_Core):
@@ -42,9 +58,10 @@ class Recipe(_Core):
 
     model: SerializeAsAny[ModelConfig]
     init_from: str | None = Field(default=None, exclude=True)
-    """`model.from`: the folder whose weights training starts with."""
-    folder: Path = Field(default=Path(), exclude=True)
-    """The recipe file's folder, where `module:Class` names are looked up."""
+    """`model.from`: the folder or Hub id whose weights training starts with."""
+    folder: Path | None = Field(default=Path(), exclude=True)
+    """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
+    registered names count."""
 
     def model_class(self) -> Any:
         return load_class(MODELS, self.model.name, self.folder)
@@ -64,7 +81,7 @@ class Recipe(_Core):
                 where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
             values[key] = found
         where.raise_faults()
-        return self.model_copy(update={"model": check_section(type(self.model), values, ("model",), where)})
+        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain dictionaries, as it would be written in YAML."""
@@ -129,6 +146,14 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     if isinstance(source, Recipe | Mapping):
         where, folder = Source("recipe"), source.folder if isinstance(source, Recipe) else Path.cwd()
         content = _plain(source.dump() if isinstance(source, Recipe) else source, (), where)
+    elif split_id(source) is not None:
+        name, file = find_recipe_of(str(source))
+        where, folder = Source(f"{source}: recipe.yaml"), None
+        theirs = parse_yaml(read_text(file), where)
+        # Where a stranger's recipe writes and pushes to is not the stranger's to say.
+        content = {key: value for key, value in theirs.items() if key not in ("run_dir", "hub")} | {
+            "run_dir": f"runs/{name}"
+        }
     else:
         file = find_recipe(str(source))
         where, folder = Source(str(file)), file.resolve().parent
@@ -142,7 +167,25 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     return _validate(content, where, folder)
 
 
-def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
+def read_data_config(file: Path | None, overrides: Sequence[str] = ()) -> DataConfig:
+    """The data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has does
+    not matter. Without a file, what the overrides say.
+
+    Raises:
+        RecipeError: an override of something else, or data that can't be right.
+    """
+    where = Source(str(file) if file else "command line")
+    content = parse_yaml(read_text(file), where) if file else {}
+    for override in overrides:
+        if not override.startswith("data."):
+            raise RecipeError(
+                one_line("command line", (), f"'{override}': the model is trained; only data.key=value can differ")
+            )
+        apply_override(content, override, where)
+    return _check(DataConfig, _plain(content.get("data", {}), ("data",), where), ("data",), where)
+
+
+def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
         where.fault((key,), f"unknown key; {did_you_mean(key, known)}")
@@ -160,25 +203,26 @@ def _validate(content: dict[str, Any], where: Source, folder: Path) -> Recipe:
             with where.blaming(section, "name"):
                 find_plugin(group, name)
     if init_from is not None and (not isinstance(init_from, str) or not init_from):
-        where.fault(("model", "from"), f"must be a folder, not {_shown(init_from)}")
-    if trainer["name"] != "accelerate":  # the built-in trainer's keys are TrainerConfig's own
+        where.fault(("model", "from"), f"must be a folder or a Hub id, not {_shown(init_from)}")
+    if trainer["name"] != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
         where.raise_faults()
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
         where.raise_faults()
-        content["trainer"] = check_section(trainer_class.Config, trainer, ("trainer",), where)
+        content["trainer"] = _check(trainer_class.Config, trainer, ("trainer",), where)
     content.setdefault("run_dir", f"runs/{model.get('name', 'recipe')}")
-    core = check_section(_Core, {key: content[key] for key in content.keys() & _Core.model_fields.keys()}, (), where)
+    values = {key: content[key] for key in content.keys() & _Core.model_fields.keys()}
+    core = _check(_BuiltIn if trainer["name"] == "accelerate" else _Core, values, (), where)
     where.raise_faults()
     config = _model_config(model, init_from, where, folder)
     if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already
         stand_ins = {"sample_shape": (core.data.channels or 1, *core.data.size), "num_classes": config.num_classes or 1}
-        check_section(type(config), config.model_dump() | stand_ins, ("model",), where)
+        _check(type(config), config.model_dump() | stand_ins, ("model",), where)
     values = {name: getattr(core, name) for name in _Core.model_fields}
     return Recipe(model=config, init_from=init_from, folder=folder, **values)
 
 
-def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path) -> ModelConfig:
+def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
     """The model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
     cls, name = None, model.get("name", "")
     if init_from is None or ":" in name:
@@ -187,17 +231,17 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
         where.raise_faults()
     if init_from is not None:
         with where.blaming("model", "from"):
-            cls, base = read_model(find_checkpoint(Path(init_from)), cls)
+            cls, base = read_model(find_model(init_from, weights=False), cls)
             model = _merge(base.model_dump(), model)
             if model["name"] != base.name:
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
-    config: ModelConfig = check_section(cls.Config, model, ("model",), where)
+    config: ModelConfig = _check(cls.Config, model, ("model",), where)
     return config
 
 
-def check_section(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
+def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
     """`values` as a section; what is wrong with them becomes faults, and then an error."""
     try:
         return cls.model_validate(values)

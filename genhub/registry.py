@@ -40,9 +40,12 @@ class Plugin:
     distribution: str = ""
     version: str = ""
 
+    @property
+    def kind(self) -> str:
+        return next(kind for kind, group in KINDS.items() if group == self.group)
+
     def __str__(self) -> str:
-        kind = next(kind for kind, group in KINDS.items() if group == self.group)
-        return f"{kind} '{self.name}'" + (f" from {self.distribution} {self.version}" if self.distribution else "")
+        return f"{self.kind} '{self.name}'" + (f" from {self.distribution} {self.version}" if self.distribution else "")
 
     def load(self) -> Any:
         """Import the class.

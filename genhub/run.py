@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.checkpoint import load_model
+from genhub.card import PICTURE
+from genhub.checkpoint import check_size, load_model, save_model
+from genhub.config import AccelerateConfig
 from genhub.data import ImageData, load_data
-from genhub.errors import InputError, RecipeError
-from genhub.interfaces import GenerativeModel
+from genhub.disk import locked, saving, write_whole
+from genhub.errors import CheckpointError, InputError, RecipeError
+from genhub.hub import find_model, split_id
+from genhub.interfaces import GenerativeModel, Trainer
 from genhub.logs import Progress, main_process, say
-from genhub.manifest import checkpoints, find_checkpoint
-from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text
+from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
+from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
+from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 
-SAFE_TO_CHANGE = ("run_dir", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.log_every",
-                  "trainer.sample_every", "trainer.num_samples", "trainer.save_every", "trainer.keep_last",
-                  "trainer.trackers", "trainer.device")  # fmt: skip
-"""Keys that may differ when a run goes on; any other change would make it a different run."""
+SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
+                  "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
+                  "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
+                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device")  # fmt: skip
+"""Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,33 @@ class Prepared:
     data: ImageData
 
 
-def load(path: str | Path, *, device: str | torch.device | None = None) -> GenerativeModel:
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, or a folder that diffusers saved.
+def load(
+    source: str | Path, *, revision: str | None = None, device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None, token: str | None = None, local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> GenerativeModel:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
+    repository on the Hub, `user/name`. An existing path goes first.
 
+    Args:
+        revision: of a repository: branch, tag or commit; left out: main. `user/name@revision` says the same.
+        dtype: float32, bfloat16, float16 or float64, for weights and buffers; left out: float32.
+        token: left out: that of `hf auth login` or HF_TOKEN.
+        local_files_only: take what was fetched before, and ask nobody.
+        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full. Without it, nothing
+            of a repository is ever run.
     Returns:
         The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
     Raises:
         CheckpointError: no model is there, it is damaged, or its plugin is not installed.
+        HubError: the repository is not there, not for this login, or not what it says.
+        HubUnavailable: the Hub can't be reached, and the model was not fetched before.
     """
-    return load_model(Path(path), device=device)
+    path = Path(source)
+    if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
+        raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
+    return load_model(source, device=device, dtype=dtype, revision=revision, token=token,
+                      local_files_only=local_files_only, trust_remote_code=trust_remote_code)  # fmt: skip
 
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
@@ -60,14 +86,18 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     """
     recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
-    if main_process():  # the others meet it in `fit`
-        _claim(run_folder, fresh)
-    prepared = prepare(recipe)
-    if main_process():
-        _write_recipe(prepared.recipe, run_folder)
-    describe(prepared)
-    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)
-    folder: Path = trainer.fit(prepared.model, prepared.data)
+    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
+    with ExitStack() as stack:
+        if main_process():  # the others meet it in `fit`
+            stack.enter_context(_claimed(run_folder, fresh))
+        data = load_data(recipe.data)
+        recipe = recipe.filled_from(data.spec)
+        if main_process():
+            _write_recipe(recipe, run_folder)
+        prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
+        describe(prepared)
+        stack.enter_context(_publishing(recipe, run_folder, trainer))
+        folder: Path = trainer.fit(prepared.model, prepared.data)
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
         say(f"Picture  {pictures[-1]}")
@@ -84,16 +114,27 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     data = load_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
-    model: GenerativeModel = _build(recipe)
-    if recipe.init_from is not None:
-        model.load_networks(find_checkpoint(Path(recipe.init_from)))
-    return Prepared(recipe, model, data)
+    return Prepared(recipe, _build(recipe), data)
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
+    source = None if recipe.init_from is None else find_model(recipe.init_from)
+    if source is not None:  # its own Config, that is, and not what the user makes of it
+        check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: GenerativeModel = recipe.model_class()(recipe.model)
+    if source is not None:
+        model.load_networks(source)
     return model
+
+
+def _resumed(recipe: Recipe, run_folder: Path) -> GenerativeModel | None:
+    """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there."""
+    torch.manual_seed(recipe.seed)
+    for folder in checkpoints(run_folder):
+        with suppress(CheckpointError):  # the trainer says what is wrong with it
+            return load_model(folder, recipe.model_class())
+    return None
 
 
 def describe(prepared: Prepared) -> None:
@@ -117,22 +158,28 @@ def describe(prepared: Prepared) -> None:
 # The run's folder
 
 
-def _claim(folder: Path, fresh: bool) -> None:
-    """Make sure that a folder is a run's or can become one; with `fresh`, move the old run out of the way.
+@contextmanager
+def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
+    """Hold a folder that is a run's or can become one; with `fresh`, move the old run out of the way first.
 
     Raises:
-        RecipeError: it is a file, can't be written, or holds something else.
+        RecipeError: it is a file, can't be written, holds something else, or another process trains there.
     """
-    try:
-        if fresh and folder.exists():
-            number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
-            folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir()]
-    except OSError as error:
-        raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
-    if others and "recipe.yaml" not in others:
-        raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+            if others and "recipe.yaml" not in others:
+                raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
+            if others and fresh:
+                with locked(folder):
+                    number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
+                    folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
+                folder.mkdir()
+            held.enter_context(locked(folder))
+        except OSError as error:
+            raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
+        yield
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -152,9 +199,8 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
                 f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
                 + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
             )  # fmt: skip
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
+    with saving(file):
+        write_whole(file, text)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -169,13 +215,15 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def sample(
     model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, **options: Any,
+    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, trust_remote_code: bool = False,
+    **options: Any,
 ) -> Tensor:  # fmt: skip
     """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; a folder: one PNG an image).
 
     Args:
         model: a model, or what `load` takes.
         device: where to load it; left out: the accelerator, if there is one.
+        trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
         (n, c, h, w) uint8; image i depends on the seed and i alone.
@@ -184,7 +232,7 @@ def sample(
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device or torch.accelerator.current_accelerator())
+        model = load(model, device=device or torch.accelerator.current_accelerator(), trust_remote_code=trust_remote_code)
     options = read_options(type(model), options)
     progress = Progress(n, unit="image")
     try:
@@ -199,14 +247,78 @@ def sample(
     return images
 
 
+# Sharing
+
+
+def push_to_hub(
+    model: GenerativeModel | str | Path, repo_id: str, *, private: bool = False, revision: str | None = None,
+    tag: str | None = None, token: str | None = None, license: str | None = None, with_code: bool = False,
+) -> str:  # fmt: skip
+    """Publish a model in one commit: its files, a card, a picture of samples, and its recipe if it has one. Run again,
+    it changes what has changed, and nothing else.
+
+    Args:
+        model: a run's folder, a checkpoint, a folder that diffusers saved, or a model.
+        repo_id: user/name; made if it is not there.
+        private: make it private.
+        revision: the branch, made if it is not there; left out: main.
+        tag: a name for the commit.
+        license: for the card: an id as the Hub has them, such as mit or cc-by-4.0.
+        with_code: publish the file with the model's own class, too; whoever loads it must say `trust_remote_code`.
+    Returns:
+        The commit.
+    Raises:
+        CheckpointError: no model is there, or it is damaged.
+        HubError: no access, or the repository moved on meanwhile.
+    """
+    if split_id(repo_id) is None and not Path(repo_id).exists():
+        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
+        folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
+        if isinstance(model, GenerativeModel):
+            save_model(model, folder)
+        elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
+            save_model(load_model(folder), folder := Path(temporary))
+        manifest = read_manifest(folder)
+        code = own_code(manifest.plugin.name) if with_code else None
+        drawable = isinstance(model, GenerativeModel) or ":" not in manifest.plugin.name
+        picture = None
+        if PICTURE not in manifest.files and drawable:
+            say("Drawing the card's picture")
+            sample(model if isinstance(model, GenerativeModel) else folder, 16, out=Path(temporary) / PICTURE)
+            picture = (Path(temporary) / PICTURE).read_bytes()
+        pushed = push_checkpoint(folder, repo_id, private=private, revision=revision, tag=tag, token=token, license=license,
+                                 code=code, picture=picture)  # fmt: skip
+    say(f"{'Pushed' if pushed.changed else 'Nothing has changed'}  {pushed.url}  commit {pushed.commit[:12]}")
+    return pushed.commit
+
+
+@contextmanager
+def _publishing(recipe: Recipe, run_folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Push the checkpoints that `trainer` makes meanwhile, if the recipe says so."""
+    if recipe.hub is None or not main_process():
+        yield
+        return
+    publisher = Publisher(recipe.hub, run_folder)
+    trainer.listeners.append(publisher.offer)
+    wait = STOPPED_PUSH
+    try:
+        yield
+        wait = LAST_PUSH
+    finally:
+        publisher.close(wait)
+
+
 # Facts
 
 
 def estimate(prepared: Prepared) -> dict[str, Any]:
     """What a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
     config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
-    parts = data.config.batch_size // config.gradient_accumulation_steps
-    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=config.gradient_accumulation_steps))
+    built_in = config if isinstance(config, AccelerateConfig) else None  # of another trainer only the model's part is known
+    accumulation = built_in.gradient_accumulation_steps if built_in else 1
+    parts = data.config.batch_size // accumulation
+    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=accumulation))
     saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -218,8 +330,10 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
         for phase in model.phases():
             kept.append(model(batch, phase.name))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    adaptive = 0 if config.optimizer.name == "sgd" and not config.optimizer.momentum else 2
-    memory = {"weights and gradients": 2 * weights, "optimizer": adaptive * weights,
-              "averages": weights if config.ema else 0, "activations": max(0, sum(saved.values()) - weights)}  # fmt: skip
+    memory = {"weights and gradients": 2 * weights}
+    if built_in:
+        adaptive = 0 if built_in.optimizer.name == "sgd" and not built_in.optimizer.momentum else 2
+        memory |= {"optimizer": adaptive * weights, "averages": weights if built_in.ema else 0}
+    memory["activations"] = max(0, sum(saved.values()) - weights)
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
             "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip

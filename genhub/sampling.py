@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from genhub.disk import saving
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import GenerativeModel
 from genhub.seeds import seed_for
@@ -51,17 +52,18 @@ def sample_images(
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
     """
-    wanted = _labels(model, first + n, labels)
+    wanted = labels_for(model, first + n, labels)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
     drawn = []
-    with torch.inference_mode():
+    # Noise is float32; autocast takes it to the precision that a model was loaded in.
+    half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
+    with torch.inference_mode(), half:
         for start in range(0, share, batch_size):
             indices = mine[start : start + batch_size]
-            generators = [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
             given = None if wanted is None else wanted[indices].to(model.device)
-            images = model.sample(len(indices), labels=given, generator=generators, **(options or {}))
+            images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
             drawn.append(to_uint8(images))
             on_progress(start + len(indices))
         result = torch.cat(drawn)
@@ -101,7 +103,17 @@ def draw_parts(
     return files
 
 
-def _labels(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Tensor | None:
+def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
+    """Where the randomness of the images with these numbers comes from."""
+    return [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
+
+
+def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Tensor | None:
+    """(n,) labels to draw n images of: those given, or every class, in turn; None for a model that takes none.
+
+    Raises:
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+    """
     name, classes = type(model).__name__, model.config.num_classes
     if "labels" not in model.conditions:
         if labels is not None:
@@ -117,7 +129,7 @@ def _labels(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Ten
 
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] float to 0..255 uint8, rounded."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,16 +140,28 @@ def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) 
     """
     own = {"self", "n", "labels", "generator"}
     known = [name for name in inspect.signature(model_class.sample).parameters if name not in own]
-    hints = get_type_hints(model_class.sample, include_extras=True)
+    return check_arguments(model_class.sample, values, known, option="--set ", owner=model_class.__name__)
+
+
+def check_arguments(
+    function: Callable[..., Any], values: Mapping[str, Any], known: Iterable[str], *, option: str, owner: str
+) -> dict[str, Any]:
+    """Values for the arguments `known` of a function, checked against its annotations; `option` and `owner` are how a
+    message calls an argument, and whose it is.
+
+    Raises:
+        InputError: an unknown argument, or one of the wrong type.
+    """
+    hints = get_type_hints(function, include_extras=True)
     checked = {}
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"--set {name}: {model_class.__name__} has no such option; {did_you_mean(name, known)}")
+            raise InputError(f"{option}{name}: {owner} has no such option; {did_you_mean(name, known)}")
         try:
             checked[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            raise InputError(f"--set {name}: {message}, not {value!r}") from error
+            raise InputError(f"{option}{name}: {message}, not {value!r}") from error
     return checked
 
 
@@ -145,17 +169,22 @@ def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) 
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """(n, c, h, w) uint8 as one picture. Small images are enlarged, smoothly: eyes read an 8x8 digit better that way."""
+    """(n, c, h, w) uint8 as one picture, with small images enlarged."""
     n, _, height, width = images.shape
     columns = columns or max(1, round((n * height / width) ** 0.5))
-    scale, gap = max(1, 64 // max(height, width)), 2
-    height, width = height * scale, width * scale
-    tiles = [picture(image).resize((width, height), Image.Resampling.BICUBIC) for image in images]
+    tiles, gap = [enlarged(picture(image)) for image in images], 2
+    width, height = tiles[0].size
     size = columns * (width + gap) + gap, -(-n // columns) * (height + gap) + gap
     canvas = Image.new(tiles[0].mode, size, (128,) * len(tiles[0].getbands()))
     for i, tile in enumerate(tiles):
         canvas.paste(tile, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
     return canvas
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """A small image, so that eyes can read it, smoothly: they read an 8x8 digit better that way."""
+    scale = max(1, 64 // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -164,6 +193,15 @@ def picture(image: Tensor) -> Image.Image:
     shown = image if channels in (1, 3, 4) else image[: 1 if channels == 2 else 3]
     array = shown.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
+    """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
+    file = run_dir / "samples" / f"step-{step:06d}.png"
+    with saving(file):
+        file.parent.mkdir(exist_ok=True)
+        image_grid(images).save(file)
+    return file
 
 
 def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -10,9 +13,12 @@ from pydantic.json_schema import models_json_schema
 
 from genhub.errors import PluginError, did_you_mean
 from genhub.recipe import Recipe
-from genhub.registry import KINDS, MODELS, TRAINERS, find_plugin, load_all, plugin_names
+from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_all, plugin_names
 
-FROM = {"type": "string", "description": "Start from the weights in this folder; its Config fills what is left out."}
+FROM = {
+    "type": "string",
+    "description": "Start from these weights, a folder's or Hub id's; their Config fills what is left out.",
+}
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -31,7 +37,7 @@ def recipe_schema() -> dict[str, Any]:
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
-    order = ("model", "data", "trainer", "seed", "run_dir")
+    order = ("model", "data", "trainer", "hub", "seed", "run_dir")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
             "properties": {key: sections[key] for key in order}, "required": ["model"],
             "additionalProperties": False, "$defs": definitions}  # fmt: skip
@@ -46,7 +52,8 @@ def _by_name(definitions: dict[str, str], default: str | None = None) -> dict[st
 
 
 def describe_plugin(name: str) -> list[dict[str, Any]]:
-    """The plugins of that name (a model and a scheduler may share one): where each is from, and its options.
+    """The plugins of that name (a model and a scheduler may share one): where each is from, what it can do, its options,
+    and a recipe that uses it.
 
     Raises:
         PluginError: there is none, two distributions claim it, or it is broken.
@@ -57,13 +64,57 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
             plugin = find_plugin(group, name)
             cls = plugin.load()
             about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
-            options = _options(cls.Config) if hasattr(cls, "Config") else {}
+            options = _options(cls.Config) if hasattr(cls, "Config") else _arguments(cls)
             facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
-                          "version": plugin.version, "about": about, "options": options})  # fmt: skip
+                          "version": plugin.version, "about": about, "capabilities": capabilities(cls),
+                          "options": options, "recipe": example_recipe(plugin, options)})  # fmt: skip
     if not facts:
         known = {known for group in KINDS.values() for known in plugin_names(group)}
         raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
     return facts
+
+
+def capabilities(cls: type) -> list[str]:
+    """What views, metrics and other models may ask of a class, by the protocols of `interfaces` whose methods it has."""
+    from genhub.interfaces import Autoencoder, Denoiser, Likelihood
+
+    found = ["labels"] if "labels" in getattr(cls, "conditions", ()) else []
+    for protocol in (Autoencoder, Denoiser, Likelihood):
+        methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
+        if all(callable(getattr(cls, name, None)) for name in methods):
+            found.append(protocol.__name__.lower())
+    return found
+
+
+def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A short recipe that uses a plugin and that `genhub recipe check` accepts; None where no installed model can use it."""
+    short = {"trainer": {"max_steps": 1000}}
+    if plugin.group == MODELS:
+        return {"model": {"name": plugin.name} | _required(options)} | short
+    for model, cls in load_all(MODELS)[0].items():
+        known = _options(cls.Config)
+        section = {"name": model} | _required(known)
+        if plugin.group == TRAINERS:
+            return {"model": section, "trainer": {"name": plugin.name} | _required(options) | short["trainer"]}
+        if plugin.group == SCHEDULERS and "sampling.scheduler" in known:
+            section["sampling"] = {"scheduler": plugin.name}
+            if "scheduler.name" in known and not plugin.value.startswith("diffusers:"):  # not a sampler alone
+                section["scheduler"] = {"name": plugin.name}
+            return {"model": section} | short
+    return None
+
+
+def _required(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The keys that a recipe can't leave out, with values that it might have."""
+    keys: dict[str, Any] = {}
+    for path, option in options.items():
+        if "example" in option:
+            *sections, key = path.split(".")
+            target = keys
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[key] = option["example"]
+    return keys
 
 
 def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -74,8 +125,26 @@ def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, A
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             options |= _options(field.annotation, f"{prefix}{name}.")
         else:
-            options[prefix + name] = {"type": _type_text(field.annotation), "default": defaults.get(name),
-                                      "meaning": field.description or ""}  # fmt: skip
+            option = {
+                "type": _type_text(field.annotation),
+                "default": defaults.get(name),
+                "meaning": field.description or "",
+            }
+            if field.is_required():
+                option["example"] = field.examples[0] if field.examples else None
+            options[prefix + name] = option
+    return options
+
+
+def _arguments(cls: type) -> dict[str, dict[str, Any]]:
+    """The arguments of a class that has no Config, and what its docstring's `name (type): meaning` says of them."""
+    options: dict[str, dict[str, Any]] = {}
+    for name, argument in inspect.signature(cls).parameters.items():
+        told = re.search(rf"^ *{name} \(.*\):((?:.|\n)*?)(?=\n *\w+ \(|\n *\n|\Z)", cls.__doc__ or "", re.MULTILINE)
+        default = None if argument.default is argument.empty else argument.default
+        annotation = "" if argument.annotation is argument.empty else argument.annotation
+        options[name] = {"type": annotation if isinstance(annotation, str) else _type_text(annotation), "default": default,
+                         "meaning": " ".join(told[1].split()) if told else ""}  # fmt: skip
     return options
 
 

@@ -4,43 +4,47 @@ precision and trackers, and genhub keeps order, randomness and state to itself, 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
 from torch import Tensor
 
 from genhub.checkpoint import (
-    TrainerState,
+    check_same_data,
     load_optimizer,
     load_state,
     newest_checkpoint,
     optimizer_tensors,
+    prune_checkpoints,
     save_checkpoint,
 )
-from genhub.config import TrainerConfig
+from genhub.checks import check_config, check_losses
+from genhub.config import AccelerateConfig, seconds_in
+from genhub.disk import saving
 from genhub.ema import EMA
-from genhub.errors import Interrupted, RecipeError, TrainingError, did_you_mean
-from genhub.interfaces import Batch, GenerativeModel, Phase, Trainer, TrainingData
-from genhub.logs import RunLog, say, warn
-from genhub.manifest import checkpoints, read_manifest
+from genhub.errors import CheckpointError, Interrupted
+from genhub.guards import FiniteGuard, StopSignal
+from genhub.interfaces import GenerativeModel, Phase, Trainer, TrainerState, TrainingData
+from genhub.logs import Entry, RunLog, say, warn
+from genhub.manifest import step_of
+from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
-from genhub.sampling import image_grid, sample_images
+from genhub.sampling import sample_images, save_preview
 from genhub.seeds import seed_for
 
 
 class AccelerateTrainer(Trainer):
-    """Trains by phases, on one device or many. Its keys are `TrainerConfig`."""
+    """Trains by phases, on one device or many. Its keys are `AccelerateConfig`."""
+
+    Config = AccelerateConfig
+    config: AccelerateConfig
 
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.
@@ -49,15 +53,15 @@ class AccelerateTrainer(Trainer):
             The last checkpoint's folder.
         Raises:
             RecipeError: the recipe asks for what this machine or model doesn't have.
-            TrainingError: a loss breaks the contract or is not finite.
-            Interrupted: a signal came; the run has saved.
+            TrainingError: a loss breaks the contract or is not finite, or memory is full.
+            Interrupted: a signal or the deadline came; the run has saved.
         """
         config, phases = self.config, list(model.phases())
         check_phases(model, phases)
         check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
         folder = self._newest(accelerator)
-        start = int(folder.name[5:]) if folder else 0
+        start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return folder
@@ -73,59 +77,76 @@ class AccelerateTrainer(Trainer):
         live = accelerator.prepare_model(model)
 
         # A first batch through every loss; then back to where a stopped run was.
-        share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes,
-                 "accumulation": config.gradient_accumulation_steps}  # fmt: skip
-        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
-        first = next(batches)
-        check_losses(model, phases, first)
-        log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
-                     writes=accelerator.is_main_process)  # fmt: skip
-        run = RunState(model, ema, optimizers, log, accelerator)
         if folder:
             check_same_data(folder, data)
-            run.load(load_state(folder))
+        accumulation = self._accumulation(model, phases, frozen, optimizers, data, accelerator)
+        share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
+        memory = (data.config.batch_size, accelerator.num_processes, accumulation)
+        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
+        with memory_explained(*memory):
+            first = next(batches)
+            torch.manual_seed(seed_for(self.seed, accelerator.process_index, start))
+            check_losses(model, phases, first, finite=start == 0 and not config.skip_bad_steps)
+        log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
+                     writes=accelerator.is_main_process)  # fmt: skip
+        run = RunState(model, ema, optimizers, log, accelerator, accumulation)
+        if folder:
+            try:
+                run.load(load_state(folder))
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:  # whole, but not what this code writes
+                message = " ".join(str(error).split())
+                raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
 
         batches = chain([first], batches)
-        with contextlib.closing(log), StopSignal() as stop:
+        guard = FiniteGuard(config.skip_bad_steps, self.run_dir, model, data, accelerator, log, self.seed, share)
+        deadline = self.started + seconds_in(config.stop_after) if config.stop_after else None
+        with contextlib.closing(log), memory_explained(*memory), StopSignal(accelerator, deadline) as stop:
             for step in range(start, config.max_steps):
                 torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
-                micro_batches = [next(batches) for _ in range(config.gradient_accumulation_steps)]
+                micro_batches = [next(batches) for _ in range(accumulation)]
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
                 for phase in phases:
                     if step % phase.interval:
                         continue
                     frozen.all_but(phase)
+                    guard.before_update()
                     for batch in micro_batches:
                         last_part = batch is micro_batches[-1]
                         with contextlib.nullcontext() if last_part else accelerator.no_sync(live):
                             losses = live(batch, phase.name)
-                            accelerator.backward(losses["loss"] / len(micro_batches))
+                            accelerator.backward(losses["loss"] / accumulation)
                         log.add(step, phase.name, losses)
-                    norm = optimizers[frozenset(phase.trains)].step(factor, accelerator.scaler)
-                    if norm is not None and accelerator.scaler is None:  # a scaler skips infinite gradients by itself
+                    optimizer = optimizers[frozenset(phase.trains)]
+                    norm = optimizer.clip(accelerator.scaler)
+                    if norm is not None:
                         log.add(step, phase.name, {"grad_norm": norm})
+                    if not guard.leaves_out(step, phase.name):
+                        optimizer.apply(factor, accelerator.scaler)
+                    optimizer.clear()
                 if accelerator.scaler is not None:
                     accelerator.scaler.update()
                 if ema:
                     ema.update(step)
 
                 done = step + 1
-                last = done == config.max_steps
-                stopping = stop.seen(accelerator, meet=done % config.log_every == 0)
+                last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
                 if done % config.log_every == 0 or last:
-                    self._log(done, log, factor, accelerator, data, share)
+                    guard.check_logged()
+                    self._log(done, log, factor, accelerator, data)
                 with log.clock_stopped():
                     if config.sample_every and (done % config.sample_every == 0 or last):
                         self._preview(done, ema.current() if ema else model, accelerator)
                     if done % config.save_every == 0 or last or stopping:
-                        self._check_finite(log, data, share)
+                        guard.check_logged()
+                        guard.check_weights(done)
                         folder = self._save(done, run, data, accelerator)
                 if stopping:
                     break
-        accelerator.end_training()
-        if stop.number and done < config.max_steps:
+        with saving(self.run_dir / "logs"):
+            accelerator.end_training()
+        if stopping and not last:
             raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves
         return folder
@@ -157,33 +178,43 @@ class AccelerateTrainer(Trainer):
         broadcast_object_list(found)
         return found[0]
 
-    def _log(
-        self,
-        done: int,
-        log: RunLog,
-        factor: float,
-        accelerator: Accelerator,
-        data: TrainingData,
-        share: Mapping[str, int],
-    ) -> None:
-        self._check_finite(log, data, share)
+    def _accumulation(
+        self, model: GenerativeModel, phases: Sequence[Phase], frozen: FrozenNetworks,
+        optimizers: Mapping[frozenset[str], PhaseOptimizer], data: TrainingData, accelerator: Accelerator,
+    ) -> int:  # fmt: skip
+        """Into how many parts each process's share of a batch is split; with `find_batch_size`, as many as memory needs."""
+        config = self.config
+        if not config.find_batch_size:
+            return config.gradient_accumulation_steps
+
+        def trial(parts: int) -> None:
+            batches = data.batches(seed=self.seed, start_step=0, rank=accelerator.process_index, accumulation=parts,
+                                   world_size=accelerator.num_processes, device=accelerator.device)  # fmt: skip
+            micro_batches = list(islice(batches, parts))
+            check_losses(model, phases, micro_batches[0], finite=False)
+            for phase in phases:
+                frozen.all_but(phase)
+                accelerator.backward(model(micro_batches[0], phase.name)["loss"])
+                optimizers[frozenset(phase.trains)].step(1.0)
+
+        def fits(parts: int) -> bool:
+            return step_fits(lambda: trial(parts), model, optimizers.values(), accelerator)
+
+        return find_accumulation(
+            self.run_dir, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
+        )  # fmt: skip
+
+    def _log(self, done: int, log: RunLog, factor: float, accelerator: Accelerator, data: TrainingData) -> None:
         losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
         epoch = done * data.config.batch_size / data.spec.num_images
-        values = log.line(done, {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}, losses)
-        accelerator.log(values, step=done)
-
-    def _check_finite(self, log: RunLog, data: TrainingData, share: Mapping[str, int]) -> None:
-        log.fetch()
-        bad = log.first_not_finite()
-        if bad:
-            step, phase, key, value = bad
-            rows = [int(row) for row in data.rows(seed=self.seed, step=step, **share)]
-            raise TrainingError(
-                f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {rows}. Last good checkpoint: "
-                f"{next(checkpoints(self.run_dir), 'none')}. Lower trainer.optimizer.lr, or look at those images."
-            )
+        facts: dict[str, float] = {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}
+        if self.config.skip_bad_steps:
+            facts["left_out"] = len(log.left_out)
+        values = log.line(done, facts, losses)
+        with saving(self.run_dir / "logs"):
+            accelerator.log(values, step=done)
 
     def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
         """The same seeds every time, so that pictures of different steps compare."""
@@ -191,13 +222,16 @@ class AccelerateTrainer(Trainer):
         images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
         model.train(training)
         if accelerator.is_main_process:
-            (self.run_dir / "samples").mkdir(exist_ok=True)
-            image_grid(images).save(self.run_dir / "samples" / f"step-{done:06d}.png")
+            save_preview(self.run_dir, done, images)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
+        windows = gather_object([run.log.entries])
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
-            save_checkpoint(self.run_dir, done, run.exported, run.save(), data.spec, self.config.keep_last)
+            run.log.sync()
+            folder = save_checkpoint(self.run_dir, done, run.exported, run.save(windows), data.spec)
+            prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+            self.saved(folder, last=done == self.config.max_steps)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
@@ -211,6 +245,7 @@ class RunState:
     optimizers: Mapping[frozenset[str], PhaseOptimizer]
     log: RunLog
     accelerator: Accelerator
+    accumulation: int
 
     @property
     def exported(self) -> GenerativeModel:
@@ -221,31 +256,51 @@ class RunState:
     def machine(self) -> dict[str, Any]:
         """What bit-equality depends on besides the recipe."""
         return {"threads": torch.get_num_threads(), "processes": self.accelerator.num_processes,
-                "device": self.accelerator.device.type, "torch": str(torch.__version__)}  # fmt: skip
+                "device": self.accelerator.device.type, "torch": str(torch.__version__),
+                "gradient_accumulation_steps": self.accumulation}  # fmt: skip
 
-    def save(self) -> TrainerState:
-        tensors = {"weights": self.model.state_dict()}
+    def save(self, windows: list[list[Entry]]) -> TrainerState:
+        """`windows` are the processes' losses since the last log line."""
+        tensors = {"weights": self._changing(self.model)}
         if self.ema:
-            tensors["averages"] = self.ema.current().state_dict()
+            tensors["averages"] = self._changing(self.ema.current())
         for index, optimizer in enumerate(self.optimizers.values()):
             tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        values = {"window": self.log.entries, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler}
+        values = {"windows": windows, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
+                  "left_out": self.log.left_out}  # fmt: skip
         return TrainerState(tensors, values)
 
+    def _changing(self, model: GenerativeModel) -> dict[str, Tensor]:
+        """The trained networks and all buffers. Weights that no phase trains are in the model's own folder already."""
+        trained = frozenset().union(*self.optimizers)
+        names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
+
+    def _restore(self, model: GenerativeModel, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `_changing`."""
+        missing = self._changing(model).keys() - tensors.keys()
+        if missing:
+            raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")
+        model.load_state_dict(model.state_dict() | tensors)
+
     def load(self, state: TrainerState) -> None:
-        self.model.load_state_dict(state.tensors["weights"])
+        self._restore(self.model, state.tensors["weights"])
         if self.ema:
-            self.ema.model.load_state_dict(state.tensors["averages"])
+            self._restore(self.ema.model, state.tensors["averages"])
         for index, optimizer in enumerate(self.optimizers.values()):
             load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
-        self.log.entries = [(step, phase, values) for step, phase, values in state.values["window"]]
+        windows = state.values["windows"]
+        mine = windows[self.accelerator.process_index % len(windows)]
+        self.log.entries = [(step, phase, values) for step, phase, values in mine]
         self.log.seconds_before = state.values["seconds"]
+        self.log.left_out = [(step, phase) for step, phase in state.values["left_out"]]
         for key, now in self.machine.items():
-            if state.values["machine"][key] != now:
-                warn(f"{key} was {state.values['machine'][key]}, is {now}: the run goes on, but not bit for bit the same")
+            before = state.values["machine"][key]
+            if before != now:
+                warn(f"{key} was {before}, is {now}: the run goes on, but not bit for bit the same")
 
 
 class FrozenNetworks:
@@ -268,96 +323,6 @@ class FrozenNetworks:
         for parameter in self._parameters[phase.trains]:
             parameter.requires_grad_(True)
         self._active = phase.trains
-
-
-class StopSignal:
-    """Remembers SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self._old = {}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self.__exit__()
-        warn(f"{signal.Signals(number).name}: finishing the step and saving (once more: stop at once)")
-
-    def seen(self, accelerator: Accelerator, meet: bool) -> bool:
-        """Whether to stop now. Several processes agree on it when they meet, every `log_every` steps."""
-        if accelerator.num_processes == 1:
-            return self.number > 0
-        if not meet:
-            return False
-        highest = accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max()
-        self.number = int(highest.item())
-        return self.number > 0
-
-
-def check_config(config: TrainerConfig) -> None:
-    """What can't work is said before step 0.
-
-    Raises:
-        RecipeError: fp16 without CUDA, or a tracker that is unknown or not installed.
-    """
-    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
-        raise RecipeError("trainer.mixed_precision: fp16 needs a CUDA device; use bf16 or no")
-    available = [str(tracker) for tracker in get_available_trackers()]
-    for tracker in config.trackers:
-        if tracker not in LOGGER_TYPE_TO_CLASS:
-            raise RecipeError(
-                f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}"
-            )
-        if tracker not in available:
-            raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
-
-
-def check_same_data(folder: Path, data: TrainingData) -> None:
-    """
-    Raises:
-        RecipeError: the images are not those that the checkpoint was trained on.
-    """
-    before = read_manifest(folder).data
-    if before is None or before.fingerprint != data.spec.fingerprint:
-        raise RecipeError(
-            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
-            f"or start a new run from these weights (model.from={folder})"
-        )
-
-
-def check_losses(model: GenerativeModel, phases: Sequence[Phase], batch: Batch) -> None:
-    """Send a batch through every loss before step 0; buffers and gradients are left as they were.
-
-    Raises:
-        RecipeError: the model needs a column that the data lacks.
-        TrainingError: a loss breaks the contract of `Phase`.
-    """
-    for column in model.conditions:
-        if column not in batch:
-            raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for phase in phases:
-        losses = model(batch, phase.name)
-        where = f"{type(model).__name__}, phase '{phase.name}'"
-        loss = losses.get("loss") if isinstance(losses, Mapping) else None
-        if not isinstance(loss, Tensor) or not loss.requires_grad:
-            raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {losses!r}")
-        for key, value in losses.items():
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")
-        if not torch.isfinite(loss):
-            raise TrainingError(f"{where}: the very first loss is {loss.item()}")
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
 
 
 def _mean_over_processes(means: dict[str, float], accelerator: Accelerator) -> dict[str, float]:

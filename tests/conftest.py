@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
+if TYPE_CHECKING:
+    from zygote import Zygote
 
 sys.path.insert(0, str(Path(__file__).parent))  # models.py, the tests' own third-party models
+from minihub import MiniHub
+
+# The client reads these when it is imported, here and in the processes that tests start. Nothing waits for a network: the
+# Hub is on loopback, and what it doesn't have it says at once.
+HUB = MiniHub()
+CACHE = tempfile.mkdtemp(prefix="genhub-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+               "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}  # fmt: skip
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    os.environ.pop(name, None)
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+settings.register_profile("thorough", max_examples=3000)  # pytest --hypothesis-profile thorough
 
 TINY_DDPM = {
     "model": {
@@ -33,6 +54,37 @@ def tiny(tmp_path: Path) -> dict:
     import copy
 
     return copy.deepcopy(TINY_DDPM) | {"run_dir": str(tmp_path / "run")}
+
+
+@pytest.fixture(scope="session")
+def _zygote() -> Iterator[Zygote]:
+    from zygote import Zygote
+
+    started = Zygote()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def zygote(_zygote: Zygote) -> Iterator[Zygote]:
+    """Starts real processes cheaply, of one thread; this process has one, too, as the bits depend on it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield _zygote
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
+    """The tests' Hub, empty, without faults; alice is logged in, and no retry takes long."""
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    monkeypatch.setattr("genhub.client.DELAYS", (0.01, 0.02, 0.03))
+    HUB.repos, HUB.uploads, HUB.faults, HUB.requests = {}, {}, [], []
+    yield HUB
+    HUB.faults = []
+    shutil.rmtree(Path(CACHE, "hub"), ignore_errors=True)
 
 
 def shared_data(name: str) -> Path:

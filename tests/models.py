@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -73,6 +76,59 @@ class Explodes(Pair):
         return {"loss": losses["loss"] * (float("nan") if self.step > 4 else 1.0)}
 
 
+class Spikes(Pair):
+    """Its loss is not a number in some steps, which the step's own randomness chooses; batch normalisation sees it, too."""
+
+    class Config(Pair.Config):
+        share: float = 0.3
+
+    def generator_loss(self, batch):
+        bad = torch.where(torch.rand(()) > 1 - self.config.share, torch.nan, 1.0)
+        fakes = self.generator(bad * torch.randn(len(batch["images"]), 4, device=self.device))
+        return {"loss": -self.critic(fakes).mean()}
+
+
+class Steep(Pair):
+    """A finite loss whose gradient is not."""
+
+    def critic_loss(self, batch):
+        return {"loss": (0 * self.critic(batch["images"].flatten(1))).abs().sqrt().mean()}
+
+
+class Overflows(Pair):
+    """A finite loss and a finite gradient, with which a learning rate of 1e38 makes infinite weights."""
+
+    def phases(self):
+        return [Phase("critic", lambda batch: {"loss": 1e3 * self.critic[2].bias.sum()}, trains=("critic",))]
+
+
+class Hungry(Pair):
+    """Has memory for four images at once."""
+
+    def generator_loss(self, batch):
+        if len(batch["images"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more lines")
+        return super().generator_loss(batch)
+
+
+class Wide(Pair):
+    """Keeps 8 MiB an image for its gradient."""
+
+    def critic_loss(self, batch):
+        wide = self.critic(batch["images"].flatten(1)).expand(-1, 2**21)
+        return {"loss": wide.exp().mean()}
+
+
+class Waits(Pair):
+    """Stays in a step for a minute, while there is a file `wait` beside it, after making a file `waiting`."""
+
+    def generator_loss(self, batch):
+        if self.training and Path("wait").exists():
+            Path("waiting").touch()
+            time.sleep(60)
+        return super().generator_loss(batch)
+
+
 class Fit(Pair):
     """Nothing random in its loss."""
 
@@ -99,3 +155,26 @@ class Overlap(Pair):
             Phase("a", self.generator_loss, trains=("generator",)),
             Phase("b", self.critic_loss, trains=("generator", "critic")),
         ]
+
+
+class Halves(GenerativeModel):
+    """An autoencoder: the means of 2x2 pixels, moved far away from mean 0 and deviation 1."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.gain = nn.ParameterList([torch.tensor(5.0)])
+
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("gain",))]
+
+    def loss(self, batch):
+        return {"loss": (self.decode(self.encode(batch["images"])) - batch["images"]).square().mean()}
+
+    def sample(self, n, *, labels=None, generator=None):
+        return torch.zeros(n, *self.sample_shape, device=self.device)
+
+    def encode(self, images):
+        return nn.functional.avg_pool2d(images, 2) * self.gain[0] + 30
+
+    def decode(self, latents):
+        return nn.functional.interpolate((latents - 30) / self.gain[0], scale_factor=2)

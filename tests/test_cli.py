@@ -13,10 +13,11 @@ import yaml
 from test_registry import install
 from typer.testing import CliRunner
 
-from genhub import GenhubError, InputError, cli, run
+from genhub import GenhubError, InputError, cli
 
-VERBS = [[], ["train"], ["sample"], ["info"], ["doctor"], ["recipe"], ["recipe", "check"], ["recipe", "show"],
-         ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"]]  # fmt: skip
+VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["push"], ["evaluate"], ["compare"], ["sweep"], ["doctor"], ["recipe"], ["recipe", "check"],
+         ["recipe", "show"], ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"],
+         ["plugins", "new"]]  # fmt: skip
 
 
 def genhub(*words: str, fails: type[Exception] | None = None) -> str:
@@ -56,10 +57,20 @@ print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plugins"], ["plugins", "list", "--json"], ["recipe", "list"], ["train", "--help"]], ids=" ".join
+    "words",
+    [
+        ["--help"],
+        ["plugins"],
+        ["plugins", "list", "--json"],
+        ["plugins", "new", "thing"],
+        ["recipe", "list"],
+        ["train", "--help"],
+    ],
+    ids=" ".join,
 )
-def test_light_verbs_import_nothing_heavy(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True, check=True)
+def test_light_verbs_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROBE, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stderr == "0 []\n"
 
 
@@ -117,11 +128,13 @@ def test_plugins_list_and_info() -> None:
     rows = json.loads(genhub("plugins", "--json"))
     assert rows == json.loads(genhub("plugins", "list", "--json"))
     assert {"kind": "model", "name": "ddpm", "class": "genhub_ddpm:DDPM", "distribution": "genhub-framework",
-            "version": "0.1.0", "problem": ""} in rows  # fmt: skip
+            "version": "0.1.0", "state": "installed"} in rows  # fmt: skip
     assert len(genhub("plugins").splitlines()) == len(rows)
     text = genhub("plugins", "info", "ddpm")
     assert "ddpm (model): genhub_ddpm:DDPM, genhub-framework 0.1.0" in text
     assert "  unet.layers_per_block: 1  (int)" in text
+    assert "Capabilities: denoiser, likelihood" in text
+    assert yaml.safe_load(text.partition("A recipe:\n")[2].partition("ddpm (scheduler)")[0])["model"] == {"name": "ddpm"}
     assert [facts["kind"] for facts in json.loads(genhub("plugins", "info", "ddpm", "--json"))] == ["model", "scheduler"]
     genhub("plugins", "info", "nothing", fails=InputError)
 
@@ -131,8 +144,16 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
             broken_model="import sys; sys.exit('gone')")  # fmt: skip
     done = process("plugins", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0
+    assert done.stdout.splitlines()[0].endswith("installed")
     marked = [line for line in done.stdout.splitlines() if line.endswith("claimed twice: uninstall one")]
     assert len(marked) == 2
+    loaded = process("plugins", "--load", "--json", PYTHONPATH=str(tmp_path))
+    states = {(row["kind"], row["name"]): (row["state"], row["capabilities"]) for row in json.loads(loaded.stdout)}
+    assert states["model", "broken"] == ("broken: SystemExit('gone')", "")
+    assert states["model", "ddpm"][0] == "claimed twice: uninstall one"
+    assert states["model", "vae"] == ("fine", "autoencoder, likelihood")
+    assert states["model", "cgan"] == ("fine", "labels")
+    assert states["scheduler", "ddim"] == ("fine", "")
     assert "copycat" in "".join(marked)
     assert "genhub-framework" in "".join(marked)
     done = process("recipe", "check", "digits-ddpm", PYTHONPATH=str(tmp_path))
@@ -144,6 +165,15 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
     problems = "\n".join(json.loads(done.stdout)["problems"])
     assert "model 'broken' from copycat 2.0 can't be used: SystemExit: gone" in problems
     assert "two distributions claim one name" in problems
+
+
+def test_a_new_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = genhub("plugins", "new", "my-model")
+    assert said.splitlines()[0] == "my-model: README.md, my_model.py, pyproject.toml, recipe.yaml, test_my_model.py"
+    assert "pip install -e my-model && genhub train my-model/recipe.yaml && pytest my-model" in said
+    genhub("plugins", "new", "my-model", fails=InputError)
+    genhub("plugins", "new", "other", "--kind", "modle", fails=InputError)
 
 
 def test_doctor() -> None:
@@ -165,8 +195,7 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
 def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(run, "sample", lambda *args, **kwargs: calls.append(kwargs | {"model": args[0]} if args else kwargs))
-    monkeypatch.setattr("genhub.sample", run.sample, raising=False)
+    monkeypatch.setattr("genhub.sample", lambda **given: calls.append(given))
     text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
                   "--set", "scheduler=ddim", "--out", "a.png")  # fmt: skip
     assert text == "3 images: a.png\n"
@@ -216,4 +245,4 @@ def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    assert "lower data.batch_size" in capsys.readouterr().err
+    assert "lower --batch-size" in capsys.readouterr().err

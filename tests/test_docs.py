@@ -46,7 +46,7 @@ def test_readme_verbs_and_options_exist(capsys):
                 with pytest.raises(SystemExit):
                     app([command[1], "--help"])
                 assert word in capsys.readouterr().out, line
-        assert command[1] in {"train", "sample", "info", "recipe", "plugins", "doctor"}
+        assert command[1] in {"train", "sample", "info", "push", "recipe", "plugins", "doctor"}
 
 
 def test_readme_names_every_sampler_and_picture():
@@ -66,6 +66,29 @@ def test_ddpm_page_runs(tiny, tmp_path, monkeypatch, capsys):
     assert said.startswith("[999, 899, 799, 699, 599, 499, 399, 299, 199, 99]\ntorch.Size([4, 1, 8, 8])")
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
         assert (ROOT / "docs" / "models" / picture).is_file()
+
+
+def test_hub_page_runs(hub, tiny, tmp_path, monkeypatch):
+    """Its Python against the tests' Hub, its verbs and options against the command line, its recipe against the schema."""
+    from typer.testing import CliRunner
+
+    from genhub.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "hub.md").read_text()
+    genhub.train(tiny, ["trainer.max_steps=1"], run_dir="runs/digits-ddpm")
+    exec(block(page, "python", "import genhub").replace('"max_steps": 100', '"max_steps": 1, "trackers": []'), {})
+    assert (tmp_path / "runs" / "tuned" / "checkpoints" / "step-000001").is_dir()
+    lines = block(page, "bash", "genhub push").splitlines()
+    for line in lines:
+        result = CliRunner().invoke(app, [word.replace("64", "2") for word in line.split()[1:]])
+        assert result.exit_code == 0, (line, result.output, result.exception)
+    assert [line.split()[1] for line in lines] == ["push", "sample", "info", "train"]
+    assert (tmp_path / "digits.png").exists()
+    (tmp_path / "r.yaml").write_text(block(page, "yaml", "repo_id"))
+    assert genhub.read_recipe("r.yaml").hub.every == 5000
+    help_text = CliRunner().invoke(app, ["push", "--help"]).output
+    assert all(option in help_text for option in re.findall(r"`(?:genhub push [^`]*)?(--[a-z-]+)", page))
 
 
 def test_contributing_example_trains(tmp_path, monkeypatch):

@@ -104,14 +104,16 @@ def test_what_does_not_apply_is_said(runs):
         genhub.evaluate(runs["vae"], 10, metrics=["costs"])
     with pytest.raises(genhub.PluginError, match="no extractor is called 'dinov3'; did you mean 'dinov2'"):
         genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="dinov3")
-    with pytest.raises(genhub.RecipeError, match="--data: data.nme: unknown key; did you mean 'name'"):
-        genhub.evaluate(runs["vae"], 10, data=["nme=digits"])
+    with pytest.raises(genhub.RecipeError, match="data.nme: unknown key; did you mean 'name'"):
+        genhub.evaluate(runs["vae"], 10, overrides=["data.nme=digits"])
     with pytest.raises(genhub.InputError, match="'inception' needs torch-fidelity"):
         genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="inception")
 
 
 def test_other_data_than_it_was_trained_on_is_noted(runs):
-    found = genhub.evaluate(runs["vae"], 50, metrics=["frechet_distance"], extractor="pixels", data=["split=train"])
+    found = genhub.evaluate(
+        runs["vae"], 50, metrics=["frechet_distance"], extractor="pixels", overrides=["data.split=train"]
+    )
     assert "the real images are not those that the model was trained on" in found.notes
     assert found.protocol.reference.num_images == 1797
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genhub import CheckpointError
+from genhub.errors import NewerFormat
 from genhub.manifest import (
     FILE,
     Manifest,
@@ -122,7 +123,7 @@ def test_json_has_a_bounded_size(tmp_path: Path) -> None:
 
 def test_an_unknown_plugin_is_named_with_its_distribution(tmp_path: Path) -> None:
     write(tmp_path, plugin=PluginEntry(name="flow", distribution="flow-models", version="0.4"))
-    with pytest.raises(CheckpointError, match=r"needs 'flow' from flow-models 0.4: no model is called 'flow'"):
+    with pytest.raises(CheckpointError, match=r"needs 'flow' from flow-models 0.4: pip install flow-models$"):
         read_model(tmp_path)
 
 
@@ -143,7 +144,7 @@ def test_a_config_that_the_plugin_refuses(tmp_path: Path) -> None:
 def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     folders = [tmp_path / "checkpoints" / f"step-{step:06d}" for step in (5, 10, 1_000_000)]
     for folder in folders:
-        write(folder)
+        write(folder, step=int(folder.name[5:]))
     for leftover in (".step-000020.tmp", "step-x", "step-²", "other"):
         (tmp_path / "checkpoints" / leftover).mkdir()
     assert list(checkpoints(tmp_path)) == folders[::-1]
@@ -153,6 +154,12 @@ def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     assert newest == folders[1]
     assert len(faults) == 1
     assert "step-1000000" in faults[0]
+    write(folders[1], step=9)
+    assert newest_whole(tmp_path)[0] == folders[0]
+    assert "step-000010: holds step 9" in newest_whole(tmp_path)[1][1]
+    write(folders[1], format=2, genhub="7.1.0", step=10)
+    with pytest.raises(NewerFormat, match=r"needs genhub >= 7.1.0"):  # nothing is wrong with it: going back would lose it
+        newest_whole(tmp_path)
     for folder in folders:
         (folder / FILE).write_text("{}")
     with pytest.raises(CheckpointError, match=r"no checkpoint is whole: .*step-1000000.*step-000010.*step-000005"):

@@ -6,14 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genhub.config import LRSchedulerConfig, TrainerConfig
+from genhub.config import AccelerateConfig, LRSchedulerConfig
 from genhub.errors import RecipeError
 from genhub.optim import CLASSES, build_optimizers, lr_factor
 
 
 def make(**trainer):
     model = models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), num_classes=10))
-    return model, build_optimizers(model, model.phases(), TrainerConfig(**trainer))
+    return model, build_optimizers(model, model.phases(), AccelerateConfig(**trainer))
 
 
 def test_phases_that_train_the_same_networks_share_an_optimizer():
@@ -52,7 +52,7 @@ def test_networks_trained_together_must_agree():
             return [models.Phase("all", self.critic_loss, trains=("generator", "critic"))]
 
     model = Together(models.Pair.Config(sample_shape=(1, 4, 4), num_classes=10))
-    config = TrainerConfig(optimizers={"critic": {"lr": 1e-3}, "generator": {"lr": 1e-4}})
+    config = AccelerateConfig(optimizers={"critic": {"lr": 1e-3}, "generator": {"lr": 1e-4}})
     with pytest.raises(RecipeError, match="are trained together, by one optimizer: give them the same keys"):
         build_optimizers(model, model.phases(), config)
 

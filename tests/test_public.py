@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import genhub
 
 PUBLIC = [
-    "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators",
-    "GenhubError", "InputError", "Interrupted", "Likelihood", "ModelConfig", "Phase", "PluginError", "PositiveInt",
-    "Recipe", "RecipeError", "Scheduler", "Section", "Trainer", "TrainerConfig", "TrainingData", "TrainingError", "did_you_mean",
-    "load",
-    "load_scheduler", "load_strictly", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names", "train",
+    "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel",
+    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig",
+    "ModelPath", "NewerFormat", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "Section",
+    "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
+    "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
+    "sample", "save_tensors", "scheduler_names", "seed_for", "show",
+    "train",
 ]  # fmt: skip
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+# What classes of third parties derive from, call or are called by.
+SIGNATURES = {
+    "Phase": "(name: 'str', loss: 'Callable[[Batch], Mapping[str, Tensor]]', trains: 'tuple[str, ...]', interval: 'int' = 1, ema: 'bool' = True) -> None",
+    "GenerativeModel": "(config: 'ModelConfig') -> 'None'",
+    "GenerativeModel.phases": "(self) -> 'Sequence[Phase]'",
+    "GenerativeModel.sample": "(self, n: 'int', *, labels: 'Tensor | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Tensor'",
+    "GenerativeModel.forward": "(self, batch: 'Batch', phase: 'str') -> 'Mapping[str, Tensor]'",
+    "GenerativeModel.save_networks": "(self, path: 'Path') -> 'None'",
+    "GenerativeModel.load_networks": "(self, path: 'Path') -> 'None'",
+    "GenerativeModel.config_from_foreign": "(path: 'Path') -> 'ModelConfig'",
+    "GenerativeModel.save_pretrained": "(self, path: 'str | Path') -> 'None'",
+    "GenerativeModel.from_pretrained": "(path: 'str | Path') -> 'Self'",
+    "Autoencoder.encode": "(self, images: 'Tensor') -> 'Tensor'",
+    "Autoencoder.decode": "(self, latents: 'Tensor') -> 'Tensor'",
+    "Denoiser.add_noise": "(self, images: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
+    "Denoiser.signal_to_noise": "(self, timesteps: 'Tensor') -> 'Tensor'",
+    "Denoiser.denoise": "(self, n: 'int', *, labels: 'Tensor | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Iterator[DenoisingStep]'",
+    "Likelihood.bits_per_dimension": "(self, batch: 'Batch', *, generator: 'Generators' = None) -> 'Tensor'",
+    "Scheduler.add_noise": "(self, original_samples: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
+    "Scheduler.set_timesteps": "(self, num_inference_steps: 'int', device: 'Any' = None) -> 'None'",
+    "Scheduler.scale_model_input": "(self, sample: 'Tensor', timestep: 'Any') -> 'Tensor'",
+    "Scheduler.step": "(self, model_output: 'Tensor', timestep: 'Any', sample: 'Tensor', **options: 'Any') -> 'Any'",
+    "Trainer": "(config: 'TrainerConfig', *, run_dir: 'Path', seed: 'int' = 0) -> 'None'",
+    "Trainer.fit": "(self, model: 'GenerativeModel', data: 'TrainingData') -> 'Path'",
+    "Trainer.stopped_run": "(self, data: 'TrainingData') -> 'StoppedRun | None'",
+    "Trainer.save_checkpoint": "(self, step: 'int', model: 'GenerativeModel', data: 'TrainingData', state: 'TrainerState') -> 'Path'",
+    "Trainer.save_preview": "(self, step: 'int', model: 'GenerativeModel') -> 'Path'",
+    "TrainingData.batches": "(self, *, seed: 'int', start_step: 'int', rank: 'int', world_size: 'int', accumulation: 'int', device: 'torch.device') -> 'Iterator[dict[str, Tensor]]'",
+    "randn": "(shape: 'tuple[int, ...]', generator: 'Generators' = None, device: 'torch.device | str | None' = None) -> 'Tensor'",
+    "seed_for": "(*numbers: 'int') -> 'int'",
+}
 
 
 def test_the_public_names() -> None:
@@ -23,6 +62,22 @@ def test_the_public_names() -> None:
     assert all(getattr(genhub, name) is not None for name in PUBLIC)
     assert set(PUBLIC) <= set(dir(genhub))
     assert genhub.__version__ == __import__("importlib.metadata").metadata.version("genhub-framework")
+
+
+def test_the_signatures() -> None:
+    for dotted, pinned in SIGNATURES.items():
+        assert str(inspect.signature(operator.attrgetter(dotted)(genhub))) == pinned, dotted
+    abstract = {name: sorted(getattr(genhub, name).__abstractmethods__) for name in ("GenerativeModel", "Trainer")}
+    assert abstract == {"GenerativeModel": ["phases", "sample"], "Trainer": ["fit"]}  # one more breaks every subclass
+
+
+def test_the_reference_is_what_the_docstrings_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import make_reference
+
+    assert (DOCS / "reference.md").read_text() == make_reference.page(), "run: python docs/make_reference.py"
+    for name in genhub.__all__:
+        assert f"### {name}\n" in make_reference.page()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

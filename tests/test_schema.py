@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
-from genhub import PluginError
+from genhub import ModelConfig, PluginError, PositiveInt
 from genhub.recipe import read_recipe
-from genhub.schema import describe_plugin, recipe_schema
+from genhub.registry import KINDS, MODELS, Plugin, plugin_names
+from genhub.schema import _options, describe_plugin, example_recipe, recipe_schema
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -60,6 +62,38 @@ def test_a_plugins_options_by_the_path_that_an_override_has() -> None:
     (trainer,) = describe_plugin("accelerate")
     assert trainer["options"]["ema"]["default"] == {"decay": 0.999, "every": 1}
     json.dumps([model, scheduler, trainer])
+
+
+def test_every_plugins_recipe_is_accepted() -> None:
+    for kind in ("model", "scheduler", "trainer"):
+        for name in plugin_names(KINDS[kind]):
+            facts = next(facts for facts in describe_plugin(name) if facts["kind"] == kind)
+            recipe = read_recipe(facts["recipe"])
+            assert name in (
+                recipe.model.name,
+                recipe.trainer.name,
+                recipe.dump()["model"].get("sampling", {}).get("scheduler"),
+            )
+    assert all(facts["recipe"] is None for facts in describe_plugin("UNet2DModel"))
+
+
+def test_a_schedulers_arguments_with_what_its_docstring_says() -> None:
+    (facts,) = describe_plugin("ddim")
+    assert facts["options"]["num_train_timesteps"] == {
+        "type": "int", "default": 1000, "meaning": "The number of diffusion steps to train the model."}  # fmt: skip
+    assert facts["options"]["prediction_type"]["type"] == "epsilon | sample | v_prediction"
+    assert facts["capabilities"] == []
+
+
+def test_an_option_without_a_default_comes_with_its_example() -> None:
+    class Config(ModelConfig):
+        depth: PositiveInt = Field(examples=[3])
+        """How deep."""
+
+    options = _options(Config)
+    assert options["depth"] == {"type": "int", "default": None, "meaning": "How deep.", "example": 3}
+    plugin = Plugin(MODELS, "deep", "deep:Deep")
+    assert example_recipe(plugin, options) == {"model": {"name": "deep", "depth": 3}, "trainer": {"max_steps": 1000}}
 
 
 def test_an_unknown_plugin_gets_the_nearest() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from genhub.config import NonNegativeInt, Section
 from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, stored_evaluations
-from genhub.manifest import FILE, find_checkpoint, read_manifest
+from genhub.hub import find_model
+from genhub.manifest import FILE, read_manifest
 
 
 class Row(Section):
@@ -75,7 +76,7 @@ def compare(models: Sequence[str | Path]) -> Comparison:
 
 
 def read_row(name: str) -> Row:
-    checkpoint = find_checkpoint(Path(name))
+    checkpoint = find_model(name)
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     steps = manifest.step if manifest else 0
     row = Row(

@@ -18,16 +18,17 @@ from genhub.evaluation.extractors import digest_of
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, current_versions, evaluations_folder
 from genhub.evaluation.subject import Subject
+from genhub.hub import find_model
 from genhub.images import hash_of
 from genhub.logs import Progress
-from genhub.manifest import FILE, Manifest, find_checkpoint, read_manifest
-from genhub.recipe import Source, apply_override, check_section, parse_yaml, read_text
+from genhub.manifest import FILE, Manifest, read_manifest
+from genhub.recipe import read_data_config
 from genhub.sampling import BATCH_SIZE, draw_parts, read_options
 
 
 def evaluate(
     model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
-    data: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE,
+    overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE,
     device: str | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
     """Measure a model by images drawn from it, and store the figures with their protocol beside its run.
@@ -37,7 +38,7 @@ def evaluate(
         n: how many images to draw; those that an earlier call drew are not drawn again.
         metrics: names from METRICS; left out: all that apply to the model and the data.
         extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
-        data: `key=value` on top of the data section the model was trained with, such as name=path/to/mnist.
+        overrides: `data.key=value` on top of the recipe's data section, such as data.name=path/to/mnist.
         held_out: the split of the same data that the model was not trained on, for the metrics that need one.
         labels: for a conditional model, the labels to ask for in turn; left out: every class.
         options: the model's own sampler options.
@@ -49,10 +50,11 @@ def evaluate(
     for name in metrics or ():
         if name not in METRICS:
             raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
-    checkpoint = find_checkpoint(Path(model))
+    checkpoint = find_model(model)
     loaded = load_model(checkpoint, device=device or torch.accelerator.current_accelerator())
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-    config, folder = data_config(checkpoint, data), evaluations_folder(checkpoint)
+    recipe = checkpoint / "recipe.yaml"
+    config, folder = read_data_config(recipe if recipe.is_file() else None, overrides), evaluations_folder(checkpoint)
     checked = read_options(type(loaded), options)
     images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"
 
@@ -98,22 +100,6 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         model=config.name, step=step, config=config.model_dump(mode="json"), protocol=subject.protocol, values=values,
         notes=tuple(dict.fromkeys(subject.notes)), versions=current_versions(),
     )  # fmt: skip
-
-
-def data_config(checkpoint: Path, overrides: Sequence[str] = ()) -> DataConfig:
-    """The data section of the recipe in a checkpoint, with `key=value` on top.
-
-    Raises:
-        DataError: there is no recipe, and the overrides don't name the data.
-    """
-    file = checkpoint / "recipe.yaml"
-    if not file.is_file() and not any(override.startswith("name=") for override in overrides):
-        raise DataError(f"{checkpoint}: has no recipe that says what it was trained on; give --data name=...")
-    written = parse_yaml(read_text(file), Source(str(file))).get("data", {}) if file.is_file() else {}
-    content, where = {"data": written}, Source("--data")
-    for override in overrides:
-        apply_override(content, f"data.{override}", where, origin="--data")
-    return check_section(DataConfig, content["data"], ("data",), where)
 
 
 def _held_out(config: DataConfig, split: str) -> ImageData | DataError:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from torch import nn
 
-from genhub import CheckpointError, ModelConfig, PositiveInt, Section, did_you_mean, scheduler_names
+from genhub import (
+    CheckpointError,
+    ModelConfig,
+    ModelPath,
+    PluginError,
+    PositiveInt,
+    RecipeError,
+    Section,
+    StoredModel,
+    did_you_mean,
+    load_scheduler,
+    read_json,
+    scheduler_names,
+)
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
@@ -62,7 +78,7 @@ class UNetConfig(Section):
                 raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
         return self
 
-    def check_size(self, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int, latents: bool = False) -> None:
         """
         Raises:
             ValueError: the sides can't be halved as often as the levels ask.
@@ -71,9 +87,12 @@ class UNetConfig(Section):
         for side in (height, width):
             if side % divisor:
                 near = max(divisor, round(side / divisor) * divisor)
+                remedy = f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
+                if latents:
+                    remedy = f"the autoencoder's latents are {height}x{width}: use fewer levels"
                 raise ValueError(
                     f"unet.block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
-                    f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
+                    + remedy
                 )
 
     def build(self, sample_shape: tuple[int, int, int], out_channels: int, num_class_embeds: int | None) -> nn.Module:
@@ -127,7 +146,7 @@ class ScheduleConfig(Section):
 
     name: SchedulerName = "ddpm"
     """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
-    num_train_timesteps: int = Field(default=1000, strict=True, ge=2)
+    num_train_timesteps: int = Field(default=1000, strict=True, ge=2, le=100_000)
     """T, the number of noise levels."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     """linear: Ho et al. 2020; scaled_linear: linear in sqrt(beta); squaredcos_cap_v2: Nichol & Dhariwal 2021."""
@@ -136,11 +155,41 @@ class ScheduleConfig(Section):
     prediction_type: PredictionType = "v_prediction"
     """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
-    """Samplers that can, clip their guess of the clean image to [-1, 1]."""
+    """Samplers that can, clip their guess of the clean image to [-1, 1]; latents are not clipped."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
     """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+    options: Mapping[str, Any] = {}
+    """Arguments of the named schedule beyond these: {tau: 0.9}; `genhub plugins info NAME` lists them."""
+
+    @model_validator(mode="after")
+    def _own(self) -> ScheduleConfig:
+        if self.options:  # only then is the class needed, and imported
+            try:
+                known = inspect.signature(load_scheduler(self.name)).parameters.keys() - ScheduleConfig.model_fields.keys()
+            except PluginError as error:
+                raise ValueError(str(error)) from error
+            for key in self.options.keys() - known:
+                raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {did_you_mean(key, known)}")
+        return self
+
+    def build(self, **changes: Any) -> Any:
+        """The schedule itself, with other values for some keys.
+
+        Raises:
+            RecipeError: it can't be built so, or is none that a DDPM can use.
+        """
+        cls = load_scheduler(self.name)
+        where = f"model.scheduler: '{self.name}'"
+        try:
+            schedule = cls(**accepted(cls, self.model_dump(exclude={"name", "options"}) | changes), **self.options)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: {error}") from error
+        levels = getattr(schedule, "alphas_cumprod", None)
+        if levels is None or levels.shape != (self.num_train_timesteps,):
+            raise RecipeError(f"{where} has no alphas_cumprod of {self.num_train_timesteps} levels, which a DDPM needs")
+        return schedule
 
 
 class SamplingConfig(Section):
@@ -152,6 +201,20 @@ class SamplingConfig(Section):
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
     guidance_scale: Scale = 1.0
     """For a conditional model: 1 is the condition alone, more exaggerates it (Ho & Salimans 2022), 0 ignores it."""
+
+
+class StoredAutoencoder(StoredModel):
+    """An autoencoder whose weights are in the checkpoint. genhub writes it; a recipe names a folder."""
+
+    latent_shape: tuple[PositiveInt, ...]
+    """(c, h, w), or (d,) for a vector, which is treated as (d, 1, 1)."""
+
+    @field_validator("latent_shape")
+    @classmethod
+    def _image_like(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (1, 3):
+            raise ValueError(f"autoencoder: its latents have the shape {shape}; a U-Net needs (c, h, w) or (d,)")
+        return shape
 
 
 class DDPMConfig(ModelConfig):
@@ -167,11 +230,51 @@ class DDPMConfig(ModelConfig):
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
     min_snr_gamma: float = Field(default=5.0, gt=0)
+    autoencoder: ModelPath | StoredAutoencoder | None = None
+    """Latent diffusion: a trained model that can encode and decode (a vae, say), by its run or folder. The U-Net works on
+    its latents; a checkpoint has a copy of it. Left out: the U-Net works on the images themselves."""
+
+    @property
+    def unet_shape(self) -> tuple[int, int, int] | None:
+        """(c, h, w) of what the U-Net works on; not known before the data and the autoencoder are."""
+        if isinstance(self.autoencoder, StoredAutoencoder):
+            channels, height, width = (*self.autoencoder.latent_shape, 1, 1)[:3]
+            return channels, height, width
+        return self.sample_shape if self.autoencoder is None else None
 
     @model_validator(mode="after")
     def _fits(self) -> DDPMConfig:
         if self.sample_shape is not None:
-            self.unet.check_size(*self.sample_shape[1:])
+            if self.unet_shape is not None:
+                self.unet.check_size(*self.unet_shape[1:], latents=self.autoencoder is not None)
             if self.conditional and self.num_classes is None:
                 raise ValueError("conditional: needs labels, and the data has none")
         return self
+
+    @classmethod
+    def from_diffusers(cls, path: Path) -> DDPMConfig:
+        """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder.
+
+        Raises:
+            CheckpointError: a network or noise schedule that a DDPM can't use.
+        """
+        if (path / "model_index.json").is_file():
+            network = read_json(path / "model_index.json").get("unet")
+            if network != ["diffusers", "UNet2DModel"]:
+                raise CheckpointError(f"{path}: its unet is {network!r:.100}; a genhub DDPM reads diffusers' UNet2DModel")
+        unet_folder = path / "unet" if (path / "unet").is_dir() else path
+        unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
+        schedules = [folder / "scheduler_config.json" for folder in (path / "scheduler", path)]
+        saved: dict[str, Any] = next((read_json(file) for file in schedules if file.is_file()), {})
+        if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
+            raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
+        # diffusers' own defaults stand where its file says nothing
+        schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
+            key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
+        }
+        return cls(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
+
+
+def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function's signature names."""
+    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}

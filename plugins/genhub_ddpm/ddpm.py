@@ -5,8 +5,10 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from torch import Tensor, nn
 
 from genhub import (
     Batch,
-    CheckpointError,
     DenoisingStep,
     GenerativeModel,
     Generators,
@@ -24,19 +25,18 @@ from genhub import (
     load_scheduler,
     load_strictly,
     randn,
-    read_json,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, ScheduleConfig, SchedulerName, Share, UNetConfig
+from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share, accepted
+from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
-
-MAX_SIGMA = 157.0
-"""The last noise level of the paper's linear schedule, where nothing is left of the image."""
+from genhub_ddpm.samplers import build_sampler, plain_schedule
 
 
 class DDPM(GenerativeModel):
     """A U-Net that learns to undo the noise of a fixed forward process.
 
-    Notation: x_0 the images, a_t = alphas_cumprod[t], x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise (eq. 4).
+    Notation: x_0 the images (their latents, where an autoencoder is named: latent.py), a_t = alphas_cumprod[t],
+    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise (eq. 4).
     """
 
     Config = DDPMConfig
@@ -47,10 +47,12 @@ class DDPM(GenerativeModel):
         self.conditions = ("labels",) if config.conditional else ()
         self.no_label = config.num_classes or 0  # a conditional U-Net's last class: an image without its label
         self.learns_variance = config.scheduler.variance_type == "learned_range"
-        channels = self.sample_shape[0] * (2 if self.learns_variance else 1)
-        self.unet = config.unet.build(self.sample_shape, channels, self.no_label + 1 if config.conditional else None)
-        schedule = load_scheduler(config.scheduler.name)
-        self.scheduler = schedule(**_accepted(schedule, config.scheduler.model_dump(exclude={"name"})))
+        self.autoencoder, self.config = read_autoencoder(config)
+        self.unet_shape = self.config.unet_shape or self.sample_shape
+        channels = self.unet_shape[0] * (2 if self.learns_variance else 1)
+        self.unet = config.unet.build(self.unet_shape, channels, self.no_label + 1 if config.conditional else None)
+        clip_sample = config.scheduler.clip_sample and self.autoencoder.limit < math.inf
+        self.scheduler = config.scheduler.build(clip_sample=clip_sample)
         self.num_train_timesteps = config.scheduler.num_train_timesteps
         a = self.scheduler.alphas_cumprod.double()
         self.signal_scale, self.noise_scale, self.snr, self.posterior_table = (
@@ -65,29 +67,34 @@ class DDPM(GenerativeModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the prediction at a random noise level per image, eq. 14."""
-        images = batch["images"]
-        timesteps = torch.randint(self.num_train_timesteps, images.shape[:1], device=images.device)
-        noise = torch.randn_like(images)
+        x_0 = self.autoencoder.encode(batch["images"])
+        timesteps = torch.randint(self.num_train_timesteps, x_0.shape[:1], device=x_0.device)
+        noise = torch.randn_like(x_0)
         labels = None
         if self.config.conditional:
-            dropped = torch.rand(len(images), device=images.device) < self.config.label_dropout
+            dropped = torch.rand(len(x_0), device=x_0.device) < self.config.label_dropout
             labels = batch["labels"].masked_fill(dropped, self.no_label)
-        noisy = self.add_noise(images, noise, timesteps)
+        noisy = self.diffuse(x_0, noise, timesteps)
         output = self.predict(noisy, timesteps, labels).float()
-        error = (output[:, : images.shape[1]] - self.target(images, noise, timesteps)).square().mean((1, 2, 3))
+        error = (output[:, : x_0.shape[1]] - self.target(x_0, noise, timesteps)).square().mean((1, 2, 3))
         losses = {"loss": error.mean()}
         if self.config.loss_weighting == "min_snr":
             losses = {"loss": (self.min_snr_weight(timesteps) * error).mean(), "mse": error.mean()}
         if self.learns_variance:  # eq. 16 of Nichol & Dhariwal; the bound trains the variance alone, as there
-            output = torch.cat([output[:, : images.shape[1]].detach(), output[:, images.shape[1] :]], dim=1)
-            vlb = self.num_train_timesteps * bound_term(self, images, noisy, output, timesteps).mean() / images[0].numel()
+            output = torch.cat([output[:, : x_0.shape[1]].detach(), output[:, x_0.shape[1] :]], dim=1)
+            vlb = self.num_train_timesteps * bound_term(self, x_0, noisy, output, timesteps).mean() / x_0[0].numel()
             losses |= {"loss": losses["loss"] + self.config.vlb_weight * vlb, "vlb": vlb}
         return losses
 
-    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t from x_0 in one go, eq. 4. images, noise: (n, c, h, w); timesteps: (n,) int64."""
+    def diffuse(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t from x_0 in one go, eq. 4. x_0, noise: (n, c, h, w); timesteps: (n,) int64."""
         signal_scale, noise_scale = self._scales(timesteps)
-        return signal_scale * images + noise_scale * noise
+        return signal_scale * x_0 + noise_scale * noise
+
+    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """`diffuse` for images and noise (n, c, h, w), seen as images: latents are encoded before, and decoded behind."""
+        space = self.autoencoder
+        return space.decode(self.diffuse(space.encode(images), space.reshape_noise(noise), timesteps))
 
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the U-Net should predict: (n, c, h, w)."""
@@ -96,7 +103,7 @@ class DDPM(GenerativeModel):
                 return noise
             case "sample":
                 return images
-        return self.add_noise(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
+        return self.diffuse(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None, guidance_scale: float = 1.0) -> Tensor:
         """The U-Net's output for x_t (n, c, h, w), with labels (n,): (n, c, h, w), or (n, 2c, h, w) with a learned variance,
@@ -137,34 +144,46 @@ class DDPM(GenerativeModel):
             callback: is given every `DenoisingStep`.
         """
         step = None
-        for step in self.denoise(n, labels=labels, generator=generator, scheduler=scheduler, eta=eta,
-                                 num_inference_steps=num_inference_steps, guidance_scale=guidance_scale):  # fmt: skip
+        for step in self._denoise(n, labels, generator, scheduler, num_inference_steps, eta, guidance_scale):
             if callback is not None:
-                callback(step)
+                callback(self._decoded(step))
         assert step is not None
-        return step.sample.clamp(-1, 1)
+        return self.autoencoder.decode(step.sample).clamp(-1, 1)
 
     def denoise(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
-        """The reverse process a step at a time. Arguments as in `sample`."""
+        """The reverse process a step at a time. Arguments as in `sample`. Of latents, each step's are decoded to images:
+        x_t as well as the guess of x_0."""
+        for step in self._denoise(n, labels, generator, scheduler, num_inference_steps, eta, guidance_scale):
+            yield self._decoded(step)
+
+    @torch.inference_mode()
+    def _decoded(self, step: DenoisingStep) -> DenoisingStep:
+        sample, original = self.autoencoder.decode(step.sample), self.autoencoder.decode(step.pred_original_sample)
+        return replace(step, sample=sample, pred_original_sample=original)
+
+    def _denoise(
+        self, n: int, labels: Tensor | None, generator: Generators, scheduler: SchedulerName | None,
+        num_inference_steps: int | None, eta: float | None, guidance_scale: float | None,
+    ) -> Iterator[DenoisingStep]:  # fmt: skip
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if steps > self.num_train_timesteps:
             raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
-        if self.config.conditional and labels is None:
-            raise ValueError("labels: this model draws what a label asks for; give one an image")
+        if self.config.conditional:
+            labels = self.check_labels(labels)
         scale = self.config.sampling.guidance_scale if guidance_scale is None else guidance_scale
         try:
             sampler.set_timesteps(steps, device=self.device)
         except ValueError as error:  # PNDM starts with four steps of its own
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
-        options = _accepted(sampler.step, {"generator": generator, "eta": eta})
+        options = accepted(sampler.step, {"generator": generator, "eta": eta})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
-        sample = randn((n, *self.sample_shape), generator, self.device) * sampler.init_noise_sigma
+        sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
         # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
         for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
@@ -188,27 +207,19 @@ class DDPM(GenerativeModel):
         return self.signal_scale[level], self.noise_scale[level]
 
     def original(self, noisy: Tensor, prediction: Tensor, timestep: float | Tensor) -> Tensor:
-        """The clean images that a prediction (n, c, h, w) for x_t implies, clipped to [-1, 1]."""
+        """The x_0 that a prediction (n, c, h, w) for x_t implies; images are clipped to [-1, 1]."""
         signal, noise = self._scales(timestep)
         match self.config.scheduler.prediction_type:
             case "epsilon":
                 prediction = (noisy - noise * prediction) / signal
             case "v_prediction":
                 prediction = signal * noisy - noise * prediction
-        return prediction.clamp(-1, 1)
+        return prediction.clamp(-self.autoencoder.limit, self.autoencoder.limit)
 
     def sampler(self, name: str | None = None) -> Any:
         """A fresh scheduler (many keep state) on this model's noise schedule."""
-        cls = load_scheduler(name or self.config.sampling.scheduler)
-        options: dict[str, Any] = {"timestep_spacing": self.config.scheduler.timestep_spacing}
-        if self.config.scheduler.prediction_type == "sample":
-            options["prediction_type"] = "v_prediction"  # some know no other; `denoise` converts
-        if cls is not type(self.scheduler):  # its own stays as plain diffusers would have it
-            # A cosine schedule ends at sigma = 20,000, where float32 (DDIM's variance, PNDM) and second-order steps
-            # (Heun) break down. Nothing is left of an image long before: bend sigma smoothly to stay below MAX_SIGMA.
-            signal = 1 / (1 + 1 / (self.snr.double().cpu() + MAX_SIGMA**-2))
-            options["trained_betas"] = (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
-        return cls.from_config(self.scheduler.config, **options)
+        name = name or self.config.sampling.scheduler
+        return build_sampler(name, self.config.scheduler, self.scheduler, self.snr)
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         """(n,) an upper bound of the bits that each pixel and channel needs, eq. 5; num_train_timesteps evaluations.
@@ -223,27 +234,22 @@ class DDPM(GenerativeModel):
         from diffusers import DDPMPipeline
 
         pipeline: Any = DDPMPipeline
-        pipeline(unet=self.unet, scheduler=self.scheduler).save_pretrained(path)
+        pipeline(unet=self.unet, scheduler=plain_schedule(self.config.scheduler, self.scheduler)).save_pretrained(path)
+        self.autoencoder.save(path)
 
     def load_networks(self, path: Path) -> None:
         unet = path / "unet" if (path / "unet").is_dir() else path
-        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors")
+        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors", rename=_todays_name)
+        self.autoencoder.load(path)
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> DDPMConfig:
         """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
-        unet_folder = path / "unet" if (path / "unet").is_dir() else path
-        unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
-        saved = read_json(path / "scheduler" / "scheduler_config.json") if (path / "scheduler").is_dir() else {}
-        if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
-            raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
-        # diffusers' own defaults stand where its file says nothing
-        schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
-            key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
-        }
-        return DDPMConfig(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
+        return DDPMConfig.from_diffusers(path)
 
 
-def _accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a function's signature names."""
-    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
+def _todays_name(key: str) -> str:
+    """A weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
+    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+        key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
+    return key

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genhub import Batch, Generators, randn
+from genhub import Batch, Generators, InputError, randn
 
 if TYPE_CHECKING:
     from genhub_ddpm.ddpm import DDPM
@@ -21,11 +21,11 @@ def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -
     Levels are counted from 0, as in the code. Row t < T is `bound_term` at level t, with noise drawn once a level; row T
     is KL(q(x_T | x_0) || N(0, I)). One network evaluation a level.
     """
-    images, labels = batch["images"], batch["labels"] if model.config.conditional else None
+    images, labels = model.autoencoder.encode(batch["images"]), batch["labels"] if model.config.conditional else None
     terms = []
     for level in range(model.num_train_timesteps):
         timesteps = torch.full((len(images),), level, device=images.device)
-        noisy = model.add_noise(images, randn(tuple(images.shape), generator, images.device), timesteps)
+        noisy = model.diffuse(images, randn(tuple(images.shape), generator, images.device), timesteps)
         terms.append(bound_term(model, images, noisy, model.predict(noisy, timesteps, labels).float(), timesteps))
     signal, noise = model.signal_scale[-1], model.noise_scale[-1]
     prior = gaussian_kl(signal * images, 2 * noise.log(), torch.zeros_like(signal), torch.zeros_like(signal))
@@ -45,7 +45,7 @@ def bound_term(model: DDPM, images: Tensor, noisy: Tensor, output: Tensor, times
     )
     log_variance = share * large + (1 - share) * small
     kl = gaussian_kl(of_x0 * images + of_xt * noisy, small, mean, log_variance)
-    decoder = -discretized_gaussian(images, mean, (0.5 * log_variance).exp())
+    decoder = -model.autoencoder.log_prob(images, mean, (0.5 * log_variance).exp())
     return torch.where(timesteps.view(-1, 1, 1, 1) == 0, decoder, kl).sum((1, 2, 3))
 
 
@@ -86,6 +86,12 @@ def _log_cdf(x: Tensor) -> Tensor:
 
 
 def bits_per_dimension(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """(n,) the whole bound, in bits a pixel and channel."""
+    """(n,) the whole bound, in bits a pixel and channel.
+
+    Raises:
+        InputError: the model's bound is of latents.
+    """
+    if model.config.autoencoder is not None:
+        raise InputError("bits per dimension: a latent DDPM bounds the density of latents, which says nothing about images")
     nats = variational_bound(model, batch, generator).sum(0)
     return nats / (math.log(2) * batch["images"][0].numel())

@@ -121,24 +121,12 @@ class AdversarialModel(GenerativeModel):
             truncation: draw z from a normal cut off at +-truncation (Brock et al. 2019): below 2 or so, images are more
                 typical and less varied. Left out: not cut off.
         """
-        labels = self._checked(labels) if "labels" in self.conditions else None
+        labels = self.check_labels(labels) if "labels" in self.conditions else None
         noise = randn((n, self.config.latent_dim), generator, self.device)
         if truncation is not None:
             noise = truncated(noise, truncation)
         images: Tensor = self.generator(noise, labels)
         return images.float().clamp(-1, 1)
-
-    def _checked(self, labels: Tensor | None) -> Tensor:
-        """
-        Raises:
-            ValueError: no labels, or one that the model doesn't have.
-        """
-        if labels is None:
-            raise ValueError("labels: this model draws what a label asks for; give one an image")
-        classes = self.config.num_classes or 0
-        if any(not 0 <= label < classes for label in labels.tolist()):
-            raise ValueError(f"labels: this model has 0 to {classes - 1}, not {labels.tolist()}")
-        return labels.to(self.device)
 
 
 def truncated(noise: Tensor, threshold: float) -> Tensor:

@@ -1,0 +1,438 @@
+"""Models on the Hub: finding, fetching, and pushing them in one commit. No torch here.
+
+The client is huggingface_hub as it is; HF_ENDPOINT names a private Hub. What is fetched stays in its cache, and is
+compared with the hashes that the Hub lists. Nothing here is pickle or code: see `ALLOWED`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genhub.client import MOVED_ON, connect
+from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
+from genhub.manifest import (
+    CODE,
+    FILE,
+    MAX_FILES,
+    MAX_JSON_BYTES,
+    PICKLES,
+    Manifest,
+    file_digest,
+    find_checkpoint,
+    foreign_format,
+    inside,
+    no_model,
+    pickle_advice,
+    read_manifest,
+    read_model,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+ALLOWED = (".json", ".yaml", ".safetensors", ".md", ".png")
+"""What is published and fetched."""
+TEXTS = (".json", ".yaml")
+"""What is read before anything else is fetched."""
+MAX_BYTES = 2**37
+"""The most that a repository's weights may take."""
+
+
+# Ids
+
+
+def split_id(source: str | Path) -> tuple[str, str | None] | None:
+    """`user/name` or `user/name@revision` as (id, revision); None if it is an existing path, or can't be an id."""
+    found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]{1,200}))?", str(source), re.ASCII)
+    if not found or re.search(r"\.\.|--|[.-](/|$)|(^|/)-|\.(git|ya?ml)$", found[1]) or len(found[1]) > 96:
+        return None
+    try:
+        return None if Path(source).exists() else (found[1], found[2])
+    except OSError:
+        return None
+
+
+def find_model(source: str | Path, *, weights: bool = True) -> Path:
+    """The folder of what a user named: a path, or a Hub id, which is fetched (without `weights`: what describes it).
+
+    Raises:
+        CheckpointError: no model is there.
+        HubError: the Hub doesn't have it, doesn't give it, or gives something else.
+    """
+    if split_id(source) is None:
+        return find_checkpoint(Path(source))
+    repository = open_repository(str(source))
+    repository.fetch_texts()
+    return repository.fetch_weights() if weights else repository.folder
+
+
+def find_recipe_of(source: str) -> tuple[str, Path]:
+    """The recipe in a repository, and the repository's name.
+
+    Raises:
+        HubError: there is none, or see `find_model`.
+    """
+    repository = open_repository(source)
+    repository.fetch_texts()
+    if "recipe.yaml" not in repository.wanted():
+        raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
+                       f"(model.from: {source})")  # fmt: skip
+    return repository.id.partition("/")[2], repository.folder / "recipe.yaml"
+
+
+def describe_repository(source: str) -> dict[str, Any]:
+    """What a repository's model is; its weights are not fetched.
+
+    Raises:
+        HubError, CheckpointError: see `find_model`.
+    """
+    repository = open_repository(source)
+    repository.fetch_texts()
+    facts: dict[str, Any] = {
+        "repository": repository.id,
+        "commit": repository.commit,
+        "weight_bytes": repository.weight_bytes,
+    }
+    if FILE in repository.files:
+        return facts | repository.manifest().model_dump(mode="json", exclude={"checksum"})
+    with repository.naming():
+        _, config = read_model(repository.folder)
+    return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
+
+
+# Fetching
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    size: int
+    oid: str
+    """SHA-256 of a large file, git's SHA-1 of a small one; empty if the Hub names neither."""
+
+
+@dataclass
+class Repository:
+    """A model repository at one commit."""
+
+    id: str
+    commit: str
+    token: str | None = field(repr=False)
+    files: Mapping[str, RemoteFile]
+    folder: Path
+    """Where its files are, once fetched: the client's cache has a folder for each commit."""
+    ref: Path | None = None
+    """Where the client's cache remembers the commit of a branch or tag; None: nothing to remember."""
+    online: bool = True
+    _whole: set[str] = field(default_factory=set)
+
+    def fetch_texts(self) -> None:
+        """Fetch what describes the model, and check that it does.
+
+        Raises:
+            HubError: it can't be fetched, or names what may not be fetched.
+            CheckpointError: it is damaged, or no plugin reads it.
+        """
+        with self.naming():
+            if FILE in self.files:
+                self._fetch(FILE)
+            elif not {"model_index.json", "config.json"} & self.files.keys():
+                raise CheckpointError(f"{self.id}: holds no model ({FILE} or model_index.json)")
+            wanted = self.wanted()
+            for name in wanted:
+                if name.endswith(TEXTS) or not self.online:  # from the cache, it is all there or it is of no use
+                    self._fetch(name)
+            if FILE not in self.files:
+                if foreign_format(self.folder) is None:
+                    raise no_model(self.folder)
+                self._refuse_pickle(wanted)
+            if sum(self.files[name].size for name in wanted) > MAX_BYTES:
+                raise HubError(f"{self.id}: its files take more than {MAX_BYTES // 2**30} GiB; refused")
+
+    def fetch_weights(self) -> Path:
+        """Fetch the rest, and verify everything that genhub.json vouches for; returns the folder."""
+        with self.naming():
+            for name in self.wanted():
+                self._fetch(name)
+            if FILE in self.files:
+                self.manifest().verify(self.folder)
+            if self.ref:
+                self.ref.parent.mkdir(parents=True, exist_ok=True)
+                self.ref.write_text(self.commit)
+        return self.folder
+
+    def fetch_code(self) -> Path:
+        """Fetch plugin.py, compared with genhub.json."""
+        with self.naming():
+            self._fetch(CODE)
+            code = self.manifest().code
+            assert code is not None
+            Manifest.verify_files({CODE: code}, self.folder)
+        return self.folder / CODE
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.files[name].size for name in self.wanted() if name.endswith(".safetensors"))
+
+    def manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    def wanted(self) -> list[str]:
+        """The files to fetch: those that genhub.json lists, or, of another library's folder, its JSON and weights."""
+        if FILE not in self.files:
+            return [name for name in self.files if re.fullmatch(r"([\w-]+/)?[\w-]+\.(json|safetensors)", name, re.ASCII)]
+        listed = self.manifest().files
+        for name in listed:
+            if not name.endswith(ALLOWED):
+                raise HubError(
+                    f"{self.id}: {FILE} lists {name:.100}; of a repository, genhub fetches {' '.join(ALLOWED)} only"
+                )
+            if name not in self.files:
+                raise HubError(f"{self.id}: {FILE} lists {name:.100}, which the repository lacks")
+        return [FILE, *listed]
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors about the folder in the cache name the repository instead."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise type(error)(str(error).replace(str(self.folder), self.id)) from error
+
+    def _refuse_pickle(self, wanted: list[str]) -> None:
+        pickles = [name for name in self.files if name.endswith(PICKLES)]
+        if pickles and not any(name.endswith(".safetensors") for name in wanted):
+            raise CheckpointError(f"{self.id}: {pickle_advice(pickles[0], self.id)}")
+
+    def _fetch(self, name: str) -> None:
+        """Have a file in the folder, the same as the Hub lists; a damaged one is fetched once more."""
+        if name in self._whole:
+            return
+        remote, file = self.files[name], self.folder / name
+        if name.endswith(TEXTS) and remote.size > MAX_JSON_BYTES:
+            raise HubError(f"{self.id}: {name} is larger than {MAX_JSON_BYTES} bytes; refused")
+        for _ in range(2):
+            if self.online:
+                with connect(self.id, self.token, f"fetching {name}") as client:
+                    file = client.retrying(lambda: _download(client.api, self.id, name, self.commit))
+            if not file.resolve().is_relative_to(self.folder.parents[2].resolve()):
+                raise HubError(f"{self.id}: {name} was not put into the cache; refused")
+            if file.is_file() and _is(file, remote):
+                self._whole.add(name)
+                return
+            if not self.online:
+                raise HubUnavailable(f"{self.id}: {name} is not whole in the cache, and the Hub can't be asked")
+            for bad in (file.resolve(), file):  # what the link in the folder points to, and the link
+                bad.unlink(missing_ok=True)
+        raise HubError(f"{self.id}: {name} came damaged twice (its hash is not the one the Hub lists); try again later")
+
+
+def open_repository(
+    source: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
+) -> Repository:
+    """Find a repository and its commit: on the Hub, or, when that can't be reached, as it was fetched last.
+
+    Args:
+        source: `user/name` or `user/name@revision`.
+        revision: branch, tag or commit; left out: main.
+    Raises:
+        HubError: it is not there, or not for this login.
+        HubUnavailable: the Hub can't be reached, and nothing is cached.
+    """
+    repo_id, own_revision = split_id(source) or (source, None)
+    if revision and own_revision:
+        raise InputError(f"{source}: gives a revision already; leave out revision={revision!r}")
+    revision = revision or own_revision
+    if revision and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision or revision[0] in "./-"):
+        raise InputError(f"revision: {revision!r:.100} can't be a branch, tag or commit")
+    with connect(repo_id, token, "looking it up", revision) as client:
+        cache = client.cache / f"models--{repo_id.replace('/', '--')}"
+        ref = None if revision and re.fullmatch("[0-9a-f]{40}", revision) else cache / "refs" / (revision or "main")
+        if not local_files_only:
+            try:
+                commit, files = client.retrying(lambda: _listing(client.api, repo_id, revision))
+                return Repository(repo_id, commit, token, files, cache / "snapshots" / commit, ref)
+            except HubUnavailable as error:
+                unavailable = error
+        commit = revision or "" if ref is None else ref.read_text().strip() if ref.is_file() else ""
+        folder = cache / "snapshots" / commit
+        if not re.fullmatch("[0-9a-f]{40}", commit) or not folder.is_dir():
+            if local_files_only:
+                raise HubError(f"{repo_id}: is not in the cache ({client.cache}); without local_files_only it is fetched")
+            raise HubUnavailable(f"{unavailable}; nothing of it is in the cache")
+    if not local_files_only and not client.offline:
+        from genhub.logs import warn  # imports torch
+
+        warn(f"{unavailable}; going on with commit {commit[:12]} from the cache")
+    found = [file for file in folder.rglob("*") if file.is_file()]
+    cached = {file.relative_to(folder).as_posix(): RemoteFile(file.stat().st_size, _cached_oid(file)) for file in found}
+    return Repository(repo_id, commit, token, cached, folder, online=False)
+
+
+def _cached_oid(file: Path) -> str:
+    """The cache's links point to files that are called by their hash."""
+    name = file.readlink().name if file.is_symlink() else ""
+    return name if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name) else ""
+
+
+def _is(file: Path, remote: RemoteFile) -> bool:
+    """Whether a file is what the Hub lists, by size and hash."""
+    if file.stat().st_size != remote.size:
+        return False
+    return remote.oid in ("", _digest(file, remote.oid))
+
+
+def _digest(content: Path | bytes, like: str) -> str:
+    """The hash of a file or bytes, of the kind that `like` is: git's SHA-1 (40 digits) or SHA-256."""
+    if len(like) == 40:
+        data = content.read_bytes() if isinstance(content, Path) else content
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return file_digest(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+
+
+def _listing(api: HfApi, repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
+    """A revision's commit and files."""
+    info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=30)
+    siblings = info.siblings or []
+    if len(siblings) > 10 * MAX_FILES:
+        raise HubError(f"{repo_id}: holds {len(siblings):,} files; refused")
+    files = {s.rfilename: RemoteFile(s.size or 0, s.lfs.sha256 if s.lfs else s.blob_id or "") for s in siblings}
+    try:
+        for name in files:
+            inside(name)
+    except ValueError as error:
+        raise HubError(f"{repo_id}: {error}; refused") from error
+    return info.sha or "", files
+
+
+def _download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str):
+        # The client makes a path of the ETag: one that leads elsewhere must not reach it.
+        url = hf_hub_url(repo_id, name, revision=commit, endpoint=api.endpoint)
+        etag = get_hf_file_metadata(url, token=api.token, timeout=30).etag
+        if etag and not re.fullmatch(r"[\w+=-]+", etag):
+            raise HubError(f"{repo_id}: {name} comes with the ETag {etag!r:.100}, which leads out of the cache; refused")
+    return Path(api.hf_hub_download(repo_id, name, revision=commit))
+
+
+# Pushing
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push came to."""
+
+    repo_id: str
+    commit: str
+    changed: bool
+    """Whether there is a new commit; without one, the repository was like that already."""
+    url: str
+
+
+def push(
+    repo_id: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False, revision: str | None = None,
+    tag: str | None = None, token: str | None = None,
+) -> Pushed:  # fmt: skip
+    """Make a branch of a repository hold these files, in one commit; what an earlier push left there too is deleted.
+
+    Run again, it goes on: what is there is not sent, and nothing is committed twice.
+
+    Args:
+        private: for a new repository; True for one that is public is an error.
+        revision: the branch, made if it is not there; left out: main.
+        tag: a name for the commit.
+    Raises:
+        HubError: no access, the repository moved on meanwhile, or the Hub doesn't take it.
+    """
+    if split_id(repo_id) is None and not Path(repo_id).exists():
+        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    with connect(repo_id, token, "pushing", revision) as client:
+        client.retrying(lambda: _ensure(client.api, repo_id, private, revision))
+        commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
+        if tag:
+            client.retrying(lambda: _tag(client.api, repo_id, tag, commit))
+        return Pushed(repo_id, commit, changed, f"{client.api.endpoint}/{repo_id}")
+
+
+def _ensure(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
+    """Make the repository and the branch, where they are not there yet."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        if not api.model_info(repo_id, timeout=30).private and private:
+            raise HubError(
+                f"{repo_id}: is there already, and public; make it private in its settings first, or take another name"
+            )
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision and revision not in {branch.name for branch in api.list_repo_refs(repo_id).branches}:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+
+
+@dataclass
+class _Commit:
+    """One commit, that may have to be tried again: what a failed try did on the Hub is looked at first."""
+
+    api: HfApi
+    repo_id: str
+    files: Mapping[str, bytes | Path]
+    message: str
+    revision: str | None
+    base: str | None = None
+    """The branch's head at the first try."""
+
+    def __call__(self) -> tuple[str, bool]:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        head, remote = _listing(self.api, self.repo_id, self.revision)
+        changed = [name for name, content in self.files.items() if not _same(content, remote.get(name))]
+        gone = self._left_over(head, remote)
+        if not changed and not gone:
+            return head, self.base not in (None, head)
+        if self.base not in (None, head):
+            raise HubError(f"{self.repo_id}: {MOVED_ON}")
+        self.base = head
+        adds = [CommitOperationAdd(name, content) for name, content in self.files.items() if name in changed]
+        deletes = [CommitOperationDelete(name) for name in gone]
+        done = self.api.create_commit(
+            self.repo_id, [*adds, *deletes], commit_message=self.message, revision=self.revision, parent_commit=head or None
+        )
+        return str(done.oid), True
+
+    def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
+        """Files that an earlier push listed in its genhub.json, and that are not part of this one."""
+        if FILE not in remote or _same(self.files[FILE], remote[FILE]) or remote[FILE].size > MAX_JSON_BYTES:
+            return []
+        try:
+            earlier = read_manifest(_download(self.api, self.repo_id, FILE, head).parent)
+        except CheckpointError:  # not one of ours, or damaged: it vouches for nothing, and is replaced
+            return []
+        listed = {*earlier.files, *([CODE] if earlier.code else [])}
+        return sorted(listed & remote.keys() - self.files.keys())
+
+
+def _same(content: bytes | Path, remote: RemoteFile | None) -> bool:
+    if remote is None or not remote.oid:
+        return False
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    return size == remote.size and _digest(content, remote.oid) == remote.oid
+
+
+def _tag(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
+    found = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
+    if tag not in found:
+        api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True)
+    elif found[tag] != commit:
+        raise HubError(
+            f"{repo_id}: the tag '{tag}' is at {found[tag][:12]} already, and a tag stays where it is; choose another "
+            f"(commit {commit[:12]} is pushed)"
+        )

@@ -1,0 +1,191 @@
+"""What of a checkpoint is published, and pushing while a run trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from genhub.card import CARD, MEASURED, PICTURE, model_card
+from genhub.config import DataSpec, HubConfig
+from genhub.errors import CheckpointError, GenhubError, InputError
+from genhub.hub import ALLOWED, Pushed, push
+from genhub.logs import warn
+from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
+from genhub.recipe import Source, parse_yaml, read_text, to_yaml
+
+RECIPE = "recipe.yaml"
+Files = dict[str, bytes | Path]
+"""Path in the repository to content."""
+
+LAST_PUSH = 600.0
+"""Seconds that a run which is done waits for its last push."""
+STOPPED_PUSH = 5.0
+"""Seconds that a run which is stopped waits for a push under way."""
+
+
+def publication(
+    folder: Path, repo_id: str, *, license: str | None = None, code: Path | None = None, picture: bytes | None = None
+) -> Files:
+    """The files of a checkpoint that are published: what its genhub.json lists without the trainer's part, a card for
+    this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
+
+    Args:
+        code: the class's source, published as plugin.py.
+        picture: samples.png, for a checkpoint that has none.
+    Raises:
+        CheckpointError: the checkpoint is damaged, or has files that can't be published.
+    """
+    manifest = read_manifest(folder)
+    listed = [name for name in manifest.files if not name.startswith(f"{TRAINER}/")]
+    if (folder / MEASURED).is_file() and MEASURED not in listed:  # measured after it was saved
+        listed.append(MEASURED)
+    files: Files = {name: _regular(folder, name) for name in listed}
+    Manifest.verify_files({name: entry for name, entry in manifest.files.items() if name in files}, folder)
+    recipe = _portable(read_text(folder / RECIPE), folder) if RECIPE in files else None
+    if recipe is not None:
+        files[RECIPE] = recipe.encode()
+    if picture is not None:
+        files[PICTURE] = picture
+    manifest = manifest.model_copy(
+        update={"data": _portable_data(manifest.data), "code": FileEntry.of(code) if code is not None else None}
+    )
+    files[CARD] = model_card(
+        manifest, folder, recipe=recipe, repo_id=repo_id, license=license, picture=PICTURE in files
+    ).encode()
+    entries = {name: FileEntry.of(content) for name, content in sorted(files.items())}
+    files[FILE] = manifest.model_copy(update={"files": entries}).text().encode()
+    if code is not None:
+        files[CODE] = code
+    return files
+
+
+def push_checkpoint(
+    folder: Path, repo_id: str, *, private: bool = False, revision: str | None = None, tag: str | None = None,
+    token: str | None = None, license: str | None = None, code: Path | None = None, picture: bytes | None = None,
+) -> Pushed:  # fmt: skip
+    """Publish a checkpoint in one commit. See `publication` and `hub.push`."""
+    step = read_manifest(folder).step
+    files = publication(folder, repo_id, license=license, code=code, picture=picture)
+    message = f"Step {step}" if step else "Push by genhub"
+    return push(repo_id, files, message=message, private=private, revision=revision, tag=tag, token=token)
+
+
+def own_code(name: str) -> Path:
+    """The file of a `module:Class`, beside which the command is run. Nothing is imported.
+
+    Raises:
+        InputError: it is not the user's own class, or its module is not one file.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon:
+        raise InputError(f"--with-code: '{name}' is an installed plugin; whoever loads it installs that with pip")
+    file = Path(f"{module}.py")
+    if not file.is_file():
+        raise InputError(
+            f"--with-code: {file} is not in this folder: run the command beside it. A class inside a package is shared by "
+            "publishing that as a distribution"
+        )
+    return file
+
+
+def _regular(folder: Path, name: str) -> Path:
+    file = folder / name
+    if any(path.is_symlink() for path in (file, *file.parents) if path.is_relative_to(folder) and path != folder):
+        raise CheckpointError(f"{file}: is a link; what it points to is not published")
+    if not name.endswith(ALLOWED):
+        raise CheckpointError(f"{file}: only {' '.join(ALLOWED)} are published; let save_networks write one of these")
+    return file
+
+
+def _portable(recipe: str, folder: Path) -> str:
+    """The recipe without what belongs to this machine: the run's folder, where it is pushed to, absolute paths."""
+    content = parse_yaml(recipe, Source(str(folder / RECIPE)))
+    content = {key: value for key, value in content.items() if key not in ("run_dir", "hub")}
+    for section, key in (("data", "name"), ("model", "from")):
+        if isinstance(value := content.get(section, {}).get(key), str):
+            content[section][key] = _portable_name(value)
+    return to_yaml(content)
+
+
+def _portable_data(data: DataSpec | None) -> DataSpec | None:
+    return data and data.model_copy(update={"name": _portable_name(data.name)})
+
+
+def _portable_name(name: str) -> str:
+    return Path(name).name if name.startswith(("/", "~", "..")) or Path(name).is_absolute() else name
+
+
+# While a run trains
+
+
+class Publisher:
+    """Pushes a run's checkpoints from a thread of its own. The run never waits for it but at its end, and a push that
+    fails is a warning. Checkpoints that come while one is pushed wait, and only the newest of them is pushed."""
+
+    def __init__(self, config: HubConfig, run_dir: Path) -> None:
+        self.config = config
+        self._stage = run_dir / ".publishing"
+        self._last_step: int | None = None
+        self._waiting: Path | None = None
+        self._closed = False
+        self._turn = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="genhub-push", daemon=True)
+        shutil.rmtree(self._stage, ignore_errors=True)
+        self._thread.start()
+
+    def offer(self, folder: Path, last: bool) -> None:
+        """Take note of a new checkpoint; it may be deleted once this returns."""
+        step = read_manifest(folder).step
+        every = self.config.every
+        if not last and every is not None and step // every == (self._last_step or 0) // every:
+            return
+        self._last_step = step
+        try:
+            self._stage.mkdir(exist_ok=True)
+            staged = Path(tempfile.mkdtemp(dir=self._stage)) / folder.name
+            shutil.copytree(folder, staged, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER))
+        except OSError as error:
+            warn(f"{self.config.repo_id}: step {step} is not pushed: {error}")
+            return
+        with self._turn:
+            self._waiting = staged
+            self._turn.notify()
+
+    def close(self, seconds: float) -> None:
+        """Wait for the newest checkpoint's push, but not for ever."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            warn(f"{self.config.repo_id}: the last push is not done after {seconds:.0f} s; genhub push finishes it")
+        else:
+            shutil.rmtree(self._stage, ignore_errors=True)
+
+    def _work(self) -> None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._waiting or self._closed)
+                staged, self._waiting = self._waiting, None
+            if staged is None:
+                return
+            try:
+                config = self.config
+                push_checkpoint(
+                    staged, config.repo_id, private=config.private, revision=config.revision, license=config.license
+                )
+            except GenhubError as error:
+                warn(f"{error}; the run goes on")
+            except Exception as error:  # whatever it is, it is no reason to stop a run
+                warn(f"{self.config.repo_id}: {staged.name} is not pushed: {type(error).__name__}: {error}; the run goes on")
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, that stays when the first is deleted; a copy where the disk has no such thing."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)

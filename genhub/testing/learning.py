@@ -1,0 +1,176 @@
+"""Checks of a model's config, phases and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from genhub.checks import check_losses
+from genhub.interfaces import GenerativeModel, Phase
+from genhub.optim import build_optimizers, check_phases, trained_parameters
+from genhub.testing.report import Broken, told
+from genhub.testing.subject import ModelSubject
+from genhub.trainer import AccelerateTrainer, FrozenNetworks
+
+LEARNING_RATES = (1e-3, 1e-4)
+"""A loss has to fall at one of them."""
+TRIES = 30
+COMPILE_ADVICE = "call network.forward() where it can't be compiled (for a second derivative, say), or simplify it"
+
+
+def config(subject: ModelSubject) -> None:
+    """Every key of Config has a default, a Config survives JSON, and `super().__init__` is given it."""
+    made = subject.recipe.model
+    if type(made).model_validate_json(made.model_dump_json()) != made:
+        raise Broken("the Config is another one after it was written as JSON and read again",
+                     "give its keys types that pydantic writes as JSON: a checkpoint keeps the Config that way",
+                     type(made))  # fmt: skip
+    if subject.build().config != made:
+        raise Broken("model.config is not the Config that the model was built from",
+                     "call super().__init__(config) first, and leave self.config alone", subject.cls.__init__)  # fmt: skip
+
+
+def phases(subject: ModelSubject) -> None:
+    """Phases have names of their own and train existing networks, in sets that are equal or disjoint."""
+    model = subject.build()
+    check_phases(model, model.phases())
+
+
+def losses(subject: ModelSubject) -> None:
+    """A loss is a mapping of scalar tensors; its "loss" is finite and has a gradient, and the batch stays as it was."""
+    model = subject.build()
+    check_losses(model, list(model.phases()), subject.batch)
+    for phase in model.phases():
+        batch, before = subject.batch, subject.batch
+        model(batch, phase.name)
+        for column, values in before.items():
+            if column not in batch or not torch.equal(batch[column], values):
+                raise Broken(f"phase '{phase.name}' changes batch['{column}'] in place",
+                             "work on a new tensor: the phases of a step share a batch", phase.loss)  # fmt: skip
+
+
+def gradients(subject: ModelSubject) -> None:
+    """Gradients reach every trained parameter, and no parameter that no phase trains."""
+    model = subject.build()
+    phases, names = list(model.phases()), {id(p): name for name, p in model.named_parameters()}
+    trained = {names[id(p)] for phase in phases for p in trained_parameters(model, phase.trains)}
+    for phase in phases:
+        strays = backward(model, phase, subject) - trained
+        if strays:
+            raise Broken(f"phase '{phase.name}' depends on {some(strays)}, which no phase trains",
+                         "put them into a network that a phase names in `trains`, or freeze them: requires_grad_(False)",
+                         phase.loss)  # fmt: skip
+    frozen, reached = FrozenNetworks(model, phases), set[str]()
+    for phase in phases:
+        frozen.all_but(phase)
+        reached |= backward(model, phase, subject)
+    if trained - reached:
+        raise Broken(f"no gradient reaches {some(trained - reached)}", "use them in the loss of the phase that trains them, "
+                     "leave them out of the network, or freeze them: requires_grad_(False)", phases[0].loss)  # fmt: skip
+
+
+def training(subject: ModelSubject) -> None:
+    """Each phase, trained alone on one batch with the same random numbers every time, lowers its loss."""
+    model = subject.trained()
+    for phase in model.phases():
+        curves = [curve(subject, phase.name, lr) for lr in LEARNING_RATES]
+        if not any(fallen(losses) for losses in curves):
+            first, last = curves[0][0], curves[0][-1]
+            raise Broken(f"phase '{phase.name}': the loss went from {first:.5g} to {last:.5g} in {TRIES} steps on one batch",
+                         "look for a wrong sign, a detach() too many, or a loss that does not depend on what is trained",
+                         phase.loss)  # fmt: skip
+
+
+def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
+    """A phase's losses over TRIES steps. The other networks, buffers and random numbers stay as they are, so that the
+    loss is one function of what the phase trains, and going down means the same for every family: a GAN's discriminator
+    and generator each against the other as it was."""
+    model, batch = subject.trained(), subject.batch
+    phases = {phase.name: phase for phase in model.phases()}
+    phase = phases[phase_name]
+    FrozenNetworks(model, list(phases.values())).all_but(phase)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    config = AccelerateTrainer.Config.model_validate({"optimizer": {"name": "adam", "lr": lr}})
+    optimizer = build_optimizers(model, [phase], config)[frozenset(phase.trains)]
+    losses = []
+    for _ in range(TRIES):
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+        torch.manual_seed(0)
+        loss = model({column: values.clone() for column, values in batch.items()}, phase_name)["loss"]
+        loss.backward()
+        optimizer.step(1.0)
+        losses.append(loss.item())
+    return losses
+
+
+def fallen(losses: list[float]) -> bool:
+    last = sum(losses[-5:]) / 5
+    return last < losses[0] - 1e-3 * abs(losses[0])
+
+
+def bf16(subject: ModelSubject) -> None:
+    """Losses and gradients are finite under bfloat16 autocast (`trainer.mixed_precision: bf16`)."""
+    model = subject.trained()
+    for phase in model.phases():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(subject.batch, phase.name)["loss"]
+        backward_of(model, loss)
+        wrong = {name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()}
+        if wrong or not loss.isfinite():
+            what = f"the gradient of {some(wrong)} is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
+            raise Broken(f"phase '{phase.name}' in bf16: {what}",
+                         "do what needs digits in float32: x.float(), or torch.autocast(device_type, enabled=False)",
+                         phase.loss)  # fmt: skip
+
+
+def compile(subject: ModelSubject) -> None:
+    """Losses and gradients are the same with the trained networks compiled (`trainer.compile`).
+
+    Compiled with the backend aot_eager: tracing and autograd are torch.compile's, and it is there that a model can go
+    wrong; the kernels that inductor would make of it take a C++ compiler and a minute.
+    """
+    model, compiled = subject.trained(), subject.trained()
+    try:
+        for network in sorted({network for phase in model.phases() for network in phase.trains}):
+            getattr(compiled, network).compile(backend="aot_eager")
+        for phase in model.phases():
+            try:
+                loss, gradients = loss_and_gradients(model, phase, subject), loss_and_gradients(compiled, phase, subject)
+            except RuntimeError as error:
+                raise Broken(
+                    f"phase '{phase.name}' with compiled networks: {told(error)}", COMPILE_ADVICE, phase.loss
+                ) from error
+            for name, ours in loss.items():
+                if not torch.allclose(ours, gradients[name], rtol=1e-2, atol=1e-4):
+                    raise Broken(f"phase '{phase.name}' with compiled networks: another {name}",
+                                 "look for Python side effects in the network's forward()", phase.loss)  # fmt: skip
+    finally:
+        torch.compiler.reset()
+
+
+def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    loss = model(subject.batch, phase.name)["loss"]
+    backward_of(model, loss)
+    found = {f"gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach()} | found
+
+
+def backward(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> set[str]:
+    """The parameters that a phase's gradient reaches."""
+    backward_of(model, model(subject.batch, phase.name)["loss"])
+    return {name for name, p in model.named_parameters() if p.grad is not None}
+
+
+def backward_of(model: GenerativeModel, loss: Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def some(names: Iterable[str]) -> str:
+    *first, last = sorted(names)
+    shown = [*first, last][:5]
+    return ", ".join(shown) + (f" and {len(first) - 4} more" if len(first) > 4 else "")

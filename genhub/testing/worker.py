@@ -1,0 +1,94 @@
+"""The other processes of `genhub.testing.running`: `python -m genhub.testing.worker FOLDER`.
+
+FOLDER has recipe.json and saved/. Each job runs in a process of its own, forked where the system can, so that a class
+and its libraries are imported once.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genhub.interfaces import save_tensors
+from genhub.recipe import Recipe, read_recipe
+from genhub.run import prepare, train
+from genhub.testing.report import told
+from genhub.testing.subject import STOPPED_AT, ModelSubject
+
+Job = Callable[[Path, Recipe], None]
+
+
+def main(folder: Path) -> None:
+    recipe = read_recipe(json.loads((folder / "recipe.json").read_text()))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process that has used several can't be forked
+    prepare(recipe)  # imports all there is to import
+    results = {
+        job.__name__: in_processes(job, folder, recipe, number, threads)
+        for job, number in [(whole, 1), (stopped, 1), (resumed, 1), (loaded, 1), (together, 2)]
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def in_processes(job: Job, folder: Path, recipe: Recipe, number: int, threads: int) -> str:
+    """Run a job on so many processes; how the one that failed first did, or ""."""
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    started = [context.Process(target=attempt, args=(job, folder, recipe, rank, number, threads)) for rank in range(number)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    failures = sorted(folder.glob(f"{job.__name__}-*.failure"), key=lambda file: file.stat().st_mtime_ns)
+    codes = [f"a process ended with code {process.exitcode}" for process in started if process.exitcode]
+    return next(iter([*(file.read_text() for file in failures), *codes]), "")
+
+
+def attempt(job: Job, folder: Path, recipe: Recipe, rank: int, number: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        if number > 1:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
+            where = f"file://{folder / 'rendezvous'}"
+            torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=number)
+        job(folder, recipe)
+    except BaseException as error:
+        (folder / f"{job.__name__}-{rank}.failure").write_text(told(error))
+        os._exit(1)  # the other process may wait for this one: let it see that nobody is there
+
+
+def whole(folder: Path, recipe: Recipe) -> None:
+    train(recipe, run_dir=str(folder / "whole"))
+
+
+def stopped(folder: Path, recipe: Recipe) -> None:
+    train(recipe, [f"trainer.max_steps={STOPPED_AT}"], run_dir=str(folder / "parts"))
+
+
+def resumed(folder: Path, recipe: Recipe) -> None:
+    train(recipe, run_dir=str(folder / "parts"))
+
+
+def loaded(folder: Path, recipe: Recipe) -> None:
+    cls = recipe.model_class()
+    images = ModelSubject(cls, recipe.model).draw(cls.from_pretrained(folder / "saved"), 3)
+    save_tensors({"images": images}, folder / "loaded.safetensors")
+
+
+def together(folder: Path, recipe: Recipe) -> None:
+    prepared = prepare(recipe)
+    run_dir = folder / "together"
+    run_dir.mkdir(exist_ok=True)
+    (run_dir / "recipe.yaml").write_text(prepared.recipe.yaml())
+    recipe.trainer_class()(recipe.trainer, run_dir=run_dir, seed=recipe.seed).fit(prepared.model, prepared.data)
+    save_tensors(dict(prepared.model.named_parameters()), folder / f"rank-{os.environ['RANK']}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

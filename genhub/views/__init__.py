@@ -1,0 +1,174 @@
+"""Pictures that show how a model works: `genhub show`. A view asks for a capability, never for a class.
+
+`compute` says what each view shows, `drawing` draws it, and `subject` is what it is a view of.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genhub.errors import InputError, did_you_mean
+from genhub.interfaces import Autoencoder, Denoiser
+from genhub.sampling import check_arguments
+from genhub.views import compute
+from genhub.views.drawing import Film
+from genhub.views.subject import Source, Subject
+
+FRAMES = 40
+"""Of an animation, where `steps` says nothing."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a view asks of its subject, and how to call that."""
+
+    met: Callable[[Subject], bool]
+    name: str
+
+
+def _takes_labels(subject: Subject) -> bool:
+    return "labels" in subject.model.conditions
+
+
+def _takes_guidance(subject: Subject) -> bool:
+    return _takes_labels(subject) and "guidance_scale" in inspect.signature(subject.model.sample).parameters
+
+
+ANY = Need(lambda subject: True, "")
+DENOISER = Need(lambda s: isinstance(s.model, Denoiser), "the capability Denoiser (add_noise, signal_to_noise, denoise)")
+AUTOENCODER = Need(lambda subject: isinstance(subject.model, Autoencoder), "the capability Autoencoder (encode, decode)")
+LABELS = Need(_takes_labels, "a condition `labels`")
+GUIDANCE = Need(_takes_guidance, "a condition `labels` and an option guidance_scale of `sample`")
+LOG = Need(lambda subject: compute.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class View:
+    draw: Callable[..., Image.Image | Film]
+    needs: Need
+    moves: bool = False
+    """Can be an animation."""
+    untrained: bool = False
+    """A recipe will do."""
+
+    @property
+    def options(self) -> list[str]:
+        parameters = inspect.signature(self.draw).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+    @property
+    def samples(self) -> bool:
+        """It takes the options of the model's `sample`, too."""
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.draw).parameters.values())
+
+
+VIEWS = {
+    "forward": View(compute.forward, DENOISER, moves=True, untrained=True),
+    "reverse": View(compute.reverse, DENOISER, moves=True),
+    "reconstruct": View(compute.reconstruct, AUTOENCODER),
+    "interpolate": View(compute.interpolate, ANY, moves=True),
+    "latent": View(compute.latent, AUTOENCODER),
+    "classes": View(compute.classes, LABELS),
+    "guidance": View(compute.guidance, GUIDANCE),
+    "losses": View(compute.losses, LOG),
+    "neighbours": View(compute.neighbours, ANY),
+}
+
+
+def show(
+    view: str, model: Source, overrides: Sequence[str] = (), *, out: str | Path | None = None, device: str | None = None,
+    **options: Any,
+) -> Image.Image:  # fmt: skip
+    """Draw a view of a model and, with `out`, write it: x.png, or x.gif for an animation of a view that moves.
+
+    Args:
+        view: forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses or neighbours.
+        model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
+        overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real images.
+        device: where to load the model; left out: the accelerator, if there is one.
+        options: the view's own (n, steps, seed, labels, between, scales: those it has), and for a view that draws samples
+            those of the model's `sample`.
+    Returns:
+        The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
+    Raises:
+        InputError: no such view, or an option it doesn't have; or the model lacks what the view asks for.
+        CheckpointError, RecipeError, DataError: see `load`, `read_recipe`.
+    """
+    if view not in VIEWS:
+        raise InputError(f"no view is called '{view}'; {did_you_mean(view, VIEWS)}")
+    chosen = VIEWS[view]
+    moving = _moving(view, None if out is None else Path(out))
+    own = _own_options(view, options)
+    subject = Subject(model, overrides, device)
+    _check_subject(view, subject)
+    if moving:
+        own.setdefault("steps", FRAMES)
+    try:
+        drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
+    except ValueError as error:  # an option's value that the model refuses
+        raise InputError(f"{subject.name}: {error}") from error
+    if overrides and not subject.looked_at_data:
+        raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
+    content = _encoded(drawn, moving)
+    if out is not None:
+        _write(content, Path(out))
+    return Image.open(io.BytesIO(content))
+
+
+def _moving(view: str, out: Path | None) -> bool:
+    """Whether an animation is asked for."""
+    if out is None or out.suffix == ".png":
+        return False
+    if out.suffix == ".gif" and VIEWS[view].moves:
+        return True
+    moving = ", ".join(name for name, other in VIEWS.items() if other.moves)
+    raise InputError(f"--out {out}: give x.png, or x.gif for a view that moves ({moving})")
+
+
+def _own_options(view: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are the view's own, checked; the others must be for the model's `sample`."""
+    chosen, anyones = VIEWS[view], {name for other in VIEWS.values() for name in other.options}
+    own = {name: value for name, value in options.items() if name in anyones or not chosen.samples}
+    return check_arguments(chosen.draw, own, chosen.options, option="--", owner=f"the view {view}")
+
+
+def _check_subject(view: str, subject: Subject) -> None:
+    """
+    Raises:
+        InputError: a recipe where a trained model is needed, or a model that lacks what the view asks for.
+    """
+    if subject.recipe is not None and not VIEWS[view].untrained:
+        raise InputError(
+            f"{view} needs a trained model, and {subject.name} is a recipe: train it, then give {subject.recipe.run_dir}"
+        )
+    need = VIEWS[view].needs
+    if not need.met(subject):
+        has = ", ".join(name for name, other in VIEWS.items() if other.needs.met(subject))
+        raise InputError(f"{view} needs {need.name}, which {subject.name} lacks; it has the views {has}")
+
+
+def _encoded(drawn: Image.Image | Film, moving: bool) -> bytes:
+    stream = io.BytesIO()
+    if isinstance(drawn, Film) and moving:
+        (first, *others), durations = drawn.frames()
+        first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    else:
+        picture = drawn.strip() if isinstance(drawn, Film) else drawn
+        grey = picture.convert("L")
+        (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _write(content: bytes, out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror or error}") from error

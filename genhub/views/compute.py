@@ -1,0 +1,331 @@
+"""What each view shows. A function a view: its keywords are the view's options, `**options` are those of the model's
+`sample`, and what it returns is a picture, or a film that can also be shown as a strip."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from genhub.errors import CheckpointError, InputError
+from genhub.interfaces import Autoencoder, Between, Denoiser, randn
+from genhub.logs import Progress
+from genhub.sampling import SAMPLE_STREAM, generators, read_options
+from genhub.seeds import seed_for
+from genhub.views import drawing
+from genhub.views.drawing import Film, Row
+from genhub.views.subject import Subject, in_batches
+
+Count = Annotated[int, Field(strict=True, ge=1, le=64)]
+Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Labels = Sequence[int] | None
+
+MOST_ROWS = 20
+"""Of labels, where a model has more and none are asked for."""
+POINTS = 2000
+"""Real images whose latents are drawn."""
+CHUNK = 4096
+"""Training images compared at once."""
+
+
+# Films
+
+
+def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0) -> Film:
+    """Real images that turn into noise: x_0, then `steps` noise levels up to the last."""
+    model = cast(Denoiser, subject.model)
+    images = subject.images(n, seed)
+    noise = randn(tuple(images.shape), generators(seed, range(len(images))), images.device)
+    total, steps = model.num_train_timesteps, min(steps, model.num_train_timesteps)
+    timesteps = torch.tensor([total * step // steps - 1 for step in range(1, steps + 1)], device=images.device)
+    with torch.inference_mode():
+        noisy = [model.add_noise(images, noise, timestep.expand(len(images))) for timestep in timesteps]
+        ratios = model.signal_to_noise(timesteps).tolist()
+    captions = [f"t = {t}\nSNR {_short(ratio)}" for t, ratio in zip(timesteps.tolist(), ratios, strict=True)]
+    return Film(
+        f"{_plain(subject)}: the forward process, from images to noise",
+        f"$x_t$ at {steps} of {total:,} noise levels t; SNR: signal power over noise power",
+        {"$x_t$": torch.stack([images, *noisy]).cpu()}, ["$x_0$", *captions],
+    )  # fmt: skip
+
+
+def reverse(
+    subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, labels: Labels = None, **options: Any
+) -> Film:
+    """The way back from noise: what the images are after a step, and the model's guess of x_0 that led there."""
+    model = cast(Denoiser, subject.model)
+    checked = read_options(type(subject.model), options)
+    drawn, guessed, captions = [], [], []
+    with torch.inference_mode():
+        for step in model.denoise(n, labels=subject.labels(n, labels), generator=generators(seed, range(n)), **checked):
+            # samplers that count in sigma go far beyond [-1, 1] early on
+            drawn.append((step.sample / step.sample.std((1, 2, 3), keepdim=True).clamp(min=1)).cpu())
+            guessed.append(step.pred_original_sample.cpu())
+            captions.append(f"step {step.index + 1}\nt = {step.timestep:.0f}")
+    shown = torch.linspace(0, len(drawn) - 1, min(steps, len(drawn))).round().long().tolist()
+    return Film(
+        f"{_plain(subject)}: the way back, from noise to images",
+        f"$x$ after a step, and the guess of $x_0$ it took from t; {len(shown)} of {len(drawn)} steps, seed {seed}",
+        {"$x$": torch.stack([drawn[i] for i in shown]), "guess of $x_0$": torch.stack([guessed[i] for i in shown])},
+        [captions[i] for i in shown],
+    )  # fmt: skip
+
+
+def interpolate(
+    subject: Subject, *, n: Count = 4, steps: Steps = 8, seed: Seed = 0, labels: Labels = None,
+    between: Literal["images", "seeds"] | None = None, **options: Any,
+) -> Film:  # fmt: skip
+    """From one image to another: between the latents of two real ones, or the noise of two drawn ones."""
+    shares = torch.linspace(0, 1, steps).tolist()
+    captions = [f"{share:.2g}" for share in shares]
+    if between == "seeds" or (between is None and not isinstance(subject.model, Autoencoder)):
+        return Film(
+            f"{_plain(subject)}: between two seeds",
+            "the noise goes from one to the other on a great circle (slerp)",
+            {"": _between_seeds(subject, n, shares, seed, labels, options)}, captions, there_and_back=True,
+        )  # fmt: skip
+    if given := [*options, *(["labels"] if labels is not None else [])]:
+        raise InputError(f"interpolate: between two images nothing is drawn, so {given[0]} has no use; add --between seeds")
+    if not isinstance(subject.model, Autoencoder):
+        raise InputError(f"interpolate: {subject.name} lacks the capability Autoencoder; it can go between seeds only")
+    images = subject.images(2 * n, seed)
+    latents = in_batches(subject.model.encode, images)
+    first, second = latents[::2], latents[1::2]
+    ways = [in_batches(subject.model.decode, torch.lerp(first, second, s).to(images.device)) for s in shares]
+    return Film(
+        f"{_plain(subject)}: between the latents of two images",
+        "a real image; its latent, decoded, and how far from it to the other's; the other real image",
+        {"": torch.stack([images[::2].cpu(), *ways, images[1::2].cpu()])}, ["real", *captions, "real"], there_and_back=True,
+    )  # fmt: skip
+
+
+def _between_seeds(
+    subject: Subject, n: int, shares: list[float], seed: int, labels: Labels, options: Mapping[str, Any]
+) -> Tensor:
+    """(steps, n, c, h, w) in [-1, 1]: pair i lies between the images 2i and 2i + 1 of `genhub sample`."""
+    model, wanted = subject.model, subject.labels(n, labels)
+    still = {"eta": 0.0} if "eta" in inspect.signature(model.sample).parameters else {}  # else a sampler's own noise decides
+    checked = read_options(type(model), {**still, **options})
+    ways, progress = [], Progress(len(shares))
+    for share in shares:
+        ends = zip(generators(seed, range(0, 2 * n, 2)), generators(seed, range(1, 2 * n, 2)), strict=True)
+        noise: list[torch.Generator] = [
+            Between(first, second, share, seed_for(seed, SAMPLE_STREAM, 2 * i)) for i, (first, second) in enumerate(ends)
+        ]
+        with torch.inference_mode():
+            ways.append(model.sample(n, labels=wanted, generator=noise, **checked).float().cpu())
+        progress.advance(len(ways))
+    progress.close()
+    if torch.equal(ways[0], ways[-1]):
+        raise InputError(f"interpolate: {type(model).__name__} does not draw its noise with genhub.randn, "
+                         "so nothing lies between two seeds")  # fmt: skip
+    return torch.stack(ways)
+
+
+# Tables
+
+
+def reconstruct(subject: Subject, *, n: Count = 10, seed: Seed = 0) -> Image.Image:
+    """Real images over what becomes of them on the way through the latent space, and the error."""
+    model = cast(Autoencoder, subject.model)
+    images = subject.images(n, seed)
+    copies = in_batches(model.decode, in_batches(model.encode, images).to(images.device))
+    images = images.cpu()
+    error = (copies - images).abs()
+    rms = (copies - images).square().mean((1, 2, 3)).sqrt()
+    latent = math.prod(in_batches(model.encode, images[:1].to(subject.model.device)).shape[1:])
+    return drawing.table(
+        f"{_plain(subject)}: images and their reconstructions",
+        f"from {latent:,} numbers each; under a column its error, root mean square in units of [-1, 1]; "
+        f"on average {rms.mean():.3f}",
+        [Row("image", images), Row("reconstruction", copies),
+         Row("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()])],
+    )  # fmt: skip
+
+
+def classes(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
+    """A row a label."""
+    have = subject.model.config.num_classes or 0
+    rows = list(range(min(have, MOST_ROWS))) if labels is None else list(labels)
+    drawn = _each(rows, lambda label: subject.sample(n, seed, [label], options))
+    first = f"the first {MOST_ROWS} of {have:,} labels" if labels is None and have > MOST_ROWS else "a row a label"
+    return drawing.table(
+        f"{_plain(subject)}: what is drawn for a label", f"{first}; a column has the same noise; seed {seed}",
+        [Row(_escape(subject.label_name(label)), images) for label, images in zip(rows, drawn, strict=True)],
+    )  # fmt: skip
+
+
+def guidance(
+    subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
+    scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
+) -> Image.Image:  # fmt: skip
+    """A row a guidance scale."""
+    drawn = _each(scales, lambda scale: subject.sample(n, seed, labels, {**options, "guidance_scale": scale}))
+    wanted = cast(Tensor, subject.labels(n, labels)).tolist()
+    rows = [Row(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
+    return drawing.table(
+        f"{_plain(subject)}: what guidance does",
+        f"a row a guidance scale: 0 ignores the label, 1 is the label alone, more exaggerates it; seed {seed}",
+        [*rows[:-1], replace(rows[-1], captions=[_escape(subject.label_name(label)) for label in wanted])],
+    )  # fmt: skip
+
+
+def neighbours(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
+    """Each sample beside its nearest training image, and real images beside theirs, to compare with."""
+    samples = subject.sample(n, seed, labels, options).float() / 127.5 - 1
+    chosen = subject.choose(n, seed)
+    reals = subject.data.images(chosen)
+    found, distance = nearest(subject, torch.cat([samples, reals]), [-1] * n + chosen.tolist())
+    captions = [f"{value:.3f}" for value in distance.tolist()]
+    return drawing.table(
+        f"{_plain(subject)}: samples and the training images nearest to them",
+        "how far apart two are: root mean square of pixels in [-1, 1];\n"
+        f"median of samples {distance[:n].median():.3f}, of real images {distance[n:].median():.3f}",
+        [Row("sample", samples), Row("nearest", subject.data.images(found[:n]), captions[:n]),
+         Row("real image", reals), Row("nearest other", subject.data.images(found[n:]), captions[n:])],
+    )  # fmt: skip
+
+
+def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
+    """Of all real images, the number of the one nearest to each query, other than its own number; and the distances."""
+    total = subject.data.spec.num_images
+    best, found = torch.full((len(queries),), math.inf), torch.zeros(len(queries), dtype=torch.int64)
+    progress = Progress(total, unit="image")
+    for start in range(0, total, CHUNK):
+        stop = min(start + CHUNK, total)
+        distance = torch.cdist(queries.flatten(1), subject.data.images(np.arange(start, stop)).flatten(1),
+                               compute_mode="donot_use_mm_for_euclid_dist")  # fmt: skip
+        for row, number in enumerate(own):
+            if start <= number < stop:
+                distance[row, number - start] = math.inf
+        least, index = distance.min(1)
+        closer = least < best
+        best, found = torch.where(closer, least, best), torch.where(closer, index + start, found)
+        progress.advance(stop)
+    progress.close()
+    return found.tolist(), best / math.sqrt(queries[0].numel())
+
+
+# Charts
+
+
+def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
+    """A plane of the latent space: n x n decoded points, and where real images are in it."""
+    model, device = cast(Autoencoder, subject.model), subject.model.device
+    chosen = subject.choose(POINTS, seed)
+    labels = None if subject.data.labels is None else subject.data.labels[chosen].numpy()
+    latents = torch.cat([in_batches(model.encode, subject.data.images(part).to(device))
+                         for part in np.array_split(chosen, -(-len(chosen) // CHUNK))])  # fmt: skip
+    points = latents.flatten(1).double()
+    centre, axes, note = plane_of(points)
+    places = (points - centre) @ axes.T
+    low, high = places.quantile(0.005, 0), places.quantile(0.995, 0)
+    low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
+    across, down = torch.linspace(0, 1, n).double(), torch.linspace(1, 0, n).double()  # the first row is the top one
+    edge = (high - low) / n / 2  # a tile's middle is its point
+    grid = torch.cartesian_prod(down, across).flip(1) * (high - low - 2 * edge) + low + edge
+    decoded = in_batches(model.decode, (centre + grid @ axes).float().view(-1, *latents.shape[1:]).to(device))
+    names = {label: subject.label_name(label) for label in (() if labels is None else set(labels.tolist()))}
+    return drawing.plane(
+        f"{_plain(subject)}: the latent space", note, _axis_names(points.shape[1]), places.numpy(), labels, names,
+        list(decoded), [(low[i].item(), high[i].item()) for i in range(2)],
+    )  # fmt: skip
+
+
+def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:
+    """A point (d,) and two directions (2, d) of the plane to show, and what to say of it."""
+    size = points.shape[1]
+    if size <= 2:
+        return (
+            torch.zeros(size).double(),
+            torch.eye(2, size).double(),
+            f"all of it: it has {size} dimension" + "s" * (size > 1),
+        )
+    centre = points.mean(0)
+    values, axes = torch.linalg.eigh((points - centre).T @ (points - centre))
+    axes, share = axes[:, -2:].flip(1).T, values[-2:].sum() / values.sum()
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a direction's sign is arbitrary
+    return centre, axes, (f"of its {size:,} dimensions, the plane of the first two principal components through the mean: "
+                          f"{share:.0%} of the variance")  # fmt: skip
+
+
+def _axis_names(size: int) -> tuple[str, str]:
+    return (
+        ("$z_1$", "$z_2$" if size == 2 else "") if size <= 2 else ("first principal component", "second principal component")
+    )
+
+
+def losses(subject: Subject) -> Image.Image:
+    """What a run's metrics.jsonl says about each phase."""
+    file = metrics_file(subject)
+    assert file is not None
+    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+    for step, key, value in _logged(file):
+        phase, _, name = key.partition("/")
+        steps, values = curves.setdefault(phase, {}).setdefault(name, ([], []))
+        steps.append(step)
+        values.append(value)
+    if not curves:
+        raise InputError(f"{file}: nothing is logged yet")
+    last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
+    rows = {_escape(phase): {_escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
+            for phase, row in curves.items()}  # fmt: skip
+    return drawing.curves(f"{_plain(subject)}: the run's log", f"a row a phase; to step {last:,}", rows)
+
+
+def metrics_file(subject: Subject) -> Path | None:
+    """A run's log, for its folder or a checkpoint in it."""
+    if subject.folder is None:
+        return None
+    folder = subject.folder.resolve()
+    return next((file for file in (folder / "metrics.jsonl", folder.parents[1] / "metrics.jsonl") if file.is_file()), None)
+
+
+def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
+    """(step, phase/key, value) of what a phase logged; of a run that goes on, the line being written is left out."""
+    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            return
+        try:
+            values = json.loads(line)
+            yield from ((values["step"], key, float(value)) for key, value in values.items() if "/" in key)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{file}:{number}: damaged: {error}") from error
+
+
+# Words
+
+
+def _plain(subject: Subject) -> str:
+    return _escape(subject.name)
+
+
+def _escape(text: str) -> str:
+    """Text that matplotlib would else read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _short(number: float) -> str:
+    """Two digits: 1200, 0.52, 2.4e-9."""
+    return f"{float(f'{number:.2g}'):g}".replace("e-0", "e-")
+
+
+def _each(values: Sequence[Any], draw: Any) -> list[Tensor]:
+    """A row of images for each value, with progress."""
+    rows, progress = [], Progress(len(values), unit="row")
+    for value in values:
+        rows.append(draw(value))
+        progress.advance(len(rows))
+    progress.close()
+    return rows

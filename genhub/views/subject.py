@@ -1,0 +1,142 @@
+"""What a view is of: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genhub import run
+from genhub.data import ImageData, load_data
+from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.hub import find_model, split_id
+from genhub.interfaces import GenerativeModel
+from genhub.manifest import FILE, find_checkpoint, read_manifest
+from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
+from genhub.sampling import BATCH_SIZE, labels_for, read_options, sample_images
+from genhub.seeds import seed_for
+
+CHOICE_STREAM = 2**32 + 1
+"""Keeps the choice of real images apart from the seeds of drawn ones."""
+
+Source = GenerativeModel | RecipeLike
+
+
+class Subject:
+    """A model, a run's or checkpoint's folder, a Hub id, or a recipe; `overrides` are of its recipe, as `key.path=value`."""
+
+    def __init__(self, source: Source, overrides: Sequence[str] = (), device: str | torch.device | None = None) -> None:
+        self._id = str(source) if isinstance(source, str | Path) and split_id(source) is not None else None
+        source = find_model(source) if self._id and isinstance(source, str | Path) else source
+        self.overrides = overrides
+        self._device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
+        self._model = source if isinstance(source, GenerativeModel) else None
+        self.folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+        self.recipe: Recipe | None = None
+        if self._model is None and self.folder is None:
+            self.recipe = read_recipe(_recipe(source), overrides)
+        self.name = self._name(source)
+
+    def _name(self, source: Source) -> str:
+        if self._id is not None:
+            return self._id
+        if self.folder is None:
+            return type(source).__name__ if self.recipe is None else Path(self.recipe.run_dir).name
+        folder = self.folder.resolve()
+        return f"{folder.parents[1].name}/{folder.name}" if folder.parent.name == "checkpoints" else folder.name
+
+    # What there is to look at
+
+    @cached_property
+    def model(self) -> GenerativeModel:
+        """In eval mode."""
+        if self._model is not None:
+            return self._model.eval()
+        if self.folder is not None:
+            return run.load(self.folder, device=self._device)
+        return self._prepared.model.eval()  # untrained: on the CPU, as nothing is drawn from it
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The real images: a recipe's, those that a run was trained on, or what the overrides name instead.
+
+        Raises:
+            InputError: no recipe says which, or they have another shape than the model's.
+        """
+        if self.recipe is not None:
+            return self._prepared.data
+        file = find_checkpoint(self.folder) / "recipe.yaml" if self.folder else None
+        if not (file and file.is_file()):
+            if not any(override.startswith("data.name=") for override in self.overrides):
+                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
+            file = None
+        data = load_data(read_data_config(file, self.overrides))
+        shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
+        if shape != own:
+            raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
+                             "set data.image_size, data.channels or data.name")  # fmt: skip
+        return data
+
+    @property
+    def looked_at_data(self) -> bool:
+        return "data" in self.__dict__
+
+    @cached_property
+    def _prepared(self) -> run.Prepared:
+        assert self.recipe is not None
+        return run.prepare(self.recipe)
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes' names, as far as the data that the model was trained on has them."""
+        folder = find_checkpoint(self.folder) if self.folder else None
+        if folder is None or not (folder / FILE).is_file():
+            return ()
+        spec = read_manifest(folder).data
+        return spec.class_names if spec else ()
+
+    def label_name(self, label: int) -> str:
+        return self.label_names[label] if label < len(self.label_names) else str(label)
+
+    # Images
+
+    def choose(self, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Numbers of n real images, or of all where there are fewer."""
+        total = self.data.spec.num_images
+        return np.random.Generator(np.random.PCG64(seed_for(seed, CHOICE_STREAM))).permutation(total)[:n]
+
+    def images(self, n: int, seed: int) -> Tensor:
+        """n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
+        return self.data.images(self.choose(n, seed)).to(self.model.device)
+
+    def sample(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Tensor:
+        """(n, c, h, w) uint8: what `genhub sample` draws."""
+        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(type(self.model), options))
+
+    def labels(self, n: int, labels: Sequence[int] | None) -> Tensor | None:
+        """(n,) on the model's device; None for a model that takes none."""
+        found = labels_for(self.model, n, labels)
+        return None if found is None else found.to(self.model.device)
+
+
+def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
+    with torch.inference_mode():
+        parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
+        return torch.cat([function(part).float().cpu() for part in parts])
+
+
+def _recipe(source: Any) -> RecipeLike:
+    if isinstance(source, str | Path):
+        try:
+            find_recipe(str(source))
+        except InputError as error:
+            nearest = did_you_mean(str(source), shipped_recipes())
+            raise CheckpointError(f"{source}: no such run, checkpoint, recipe file or shipped recipe; {nearest}") from error
+    recipe: RecipeLike = source
+    return recipe

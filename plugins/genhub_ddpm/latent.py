@@ -1,0 +1,173 @@
+"""What the U-Net works on: the images, or an autoencoder's latents (Rombach et al. 2022, arXiv:2112.10752).
+
+Both are seen the same way, so that neither the loss nor a sampler asks which of them it has. Latents differ in what they
+have no need of: a fixed range to clip to.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from genhub import Autoencoder, CheckpointError, GenerativeModel, InputError, RecipeError, load, load_strictly, save_tensors
+from genhub_ddpm.config import DDPMConfig, StoredAutoencoder
+from genhub_ddpm.likelihood import discretized_gaussian
+
+WINDOW = 100
+"""Over how many training batches the latents' mean and scale are measured."""
+
+
+def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
+    """The autoencoder that a Config names or describes, and the Config with its description in place of its name.
+
+    Raises:
+        InputError: it is not there, can't encode and decode, is for other images, or the U-Net can't have its latents.
+    """
+    if config.autoencoder is None:
+        return Pixels(), config
+    if isinstance(config.autoencoder, StoredAutoencoder):
+        return Latents(_checked(config.autoencoder.build(), config), config.autoencoder.latent_shape), config
+    try:
+        model: Any = _checked(load(config.autoencoder), config)
+        with torch.no_grad():
+            shape = tuple(model.eval().encode(torch.zeros(1, *model.sample_shape)).shape[1:])
+        values = config.model_dump() | {"autoencoder": StoredAutoencoder.of(model, latent_shape=shape)}
+        return Latents(model, shape, config.autoencoder), DDPMConfig.model_validate(values)
+    except InputError as error:
+        raise RecipeError(f"model.autoencoder: {error}") from error
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"model.{message} (model.autoencoder: {config.autoencoder})") from error
+
+
+def _checked(model: GenerativeModel, config: DDPMConfig) -> GenerativeModel:
+    name = model.config.name or type(model).__name__
+    if not isinstance(model, Autoencoder):
+        raise InputError(f"'{name}' is no autoencoder (it has no encode and decode); vae is one")
+    if model.sample_shape != config.sample_shape:
+        ours, theirs = ("x".join(map(str, shape or ())) for shape in (config.sample_shape, model.sample_shape))
+        raise InputError(f"this '{name}' is for images of {theirs}, not {ours}; train one on the same data")
+    return model
+
+
+class Pixels(nn.Module):
+    """The identity, in an autoencoder's place."""
+
+    limit = 1.0
+    """What a clean image's values don't exceed."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, images: Tensor) -> Tensor:
+        return images
+
+    def reshape_noise(self, noise: Tensor) -> Tensor:
+        return noise
+
+    def log_prob(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Log-probability in nats of 8-bit images under N(mean, std^2), eq. 13 of Ho et al.: (n, c, h, w)."""
+        return discretized_gaussian(images, mean, std)
+
+    def save(self, path: Path) -> None:
+        """Nothing to write."""
+
+    def load(self, path: Path) -> None:
+        """Nothing to read."""
+
+
+class Latents(nn.Module):
+    """A trained autoencoder, frozen, and the scale of its latents.
+
+    The U-Net gets latents moved to mean 0 in each channel and divided by one standard deviation (the paper's appendix G),
+    measured over the first `WINDOW` training batches; a vector of d numbers is d channels of 1x1.
+    """
+
+    limit = math.inf
+
+    def __init__(self, model: GenerativeModel, latent_shape: tuple[int, ...], trained_as: str = "") -> None:
+        super().__init__()
+        self.model: Any = model.eval().requires_grad_(False)
+        self.latent_shape = latent_shape
+        self.trained_as = trained_as
+        self.mean = nn.Buffer(torch.zeros(latent_shape[0], 1, 1))
+        self.variance = nn.Buffer(torch.ones(latent_shape[0], 1, 1))
+        self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
+
+    def train(self, mode: bool = True) -> Latents:
+        """The autoencoder stays in eval mode, whatever the model around it does."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    @property
+    def scale(self) -> Tensor:
+        """The latents' standard deviation, over all channels; the inverse of the paper's scaling factor."""
+        return self.variance.mean().clamp(min=1e-12).sqrt()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to scaled latents (n, c', h', w'). In training, the first batches are measured, too."""
+        latents: Tensor = self.model.encode(images).float().view(len(images), len(self.mean), *self._sides)
+        if self.training:
+            self.measure(latents)
+        return (latents - self.mean) / self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents to images (n, c, h, w) in [-1, 1]."""
+        images: Tensor = self.model.decode((latents * self.scale + self.mean).view(-1, *self.latent_shape))
+        return images
+
+    def reshape_noise(self, noise: Tensor) -> Tensor:
+        """Noise of the latents' shape from an image's, (n, c, h, w): the first of its numbers."""
+        flat, shape = noise.flatten(1), (len(self.mean), *self._sides)
+        return flat[:, torch.arange(math.prod(shape), device=noise.device) % flat.shape[1]].view(-1, *shape)
+
+    def measure(self, latents: Tensor) -> None:
+        """Merge a batch's moments into the buffers (Chan et al. 1979); after WINDOW batches nothing changes any more, and
+        no step has to ask the device for it."""
+        weight = torch.where(self.batches < WINDOW, 1 / (self.batches + 1), 0.0)
+        variance, mean = torch.var_mean(latents, (0, 2, 3), correction=0)
+        shift = mean.view_as(self.mean) - self.mean
+        between = weight * (1 - weight) * shift.square()
+        self.variance.lerp_(variance.view_as(self.variance), weight).add_(between)
+        self.mean.add_(weight * shift)
+        self.batches.add_(1)
+
+    def log_prob(self, latents: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Log-density in nats under N(mean, std^2): latents have no 8-bit values. (n, c', h', w')."""
+        return -0.5 * (((latents - mean) / std).square() + math.log(2 * math.pi)) - std.log()
+
+    def save(self, path: Path) -> None:
+        """The autoencoder as a model folder of its own, autoencoder/, and its latents' moments beside it."""
+        self.model.save_pretrained(path / "autoencoder")
+        save_tensors(self._moments().state_dict(), path / "latents.safetensors")
+
+    def load(self, path: Path) -> None:
+        """
+        Raises:
+            CheckpointError: the weights don't fit, or the recipe names another autoencoder.
+        """
+        before = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.model.load_networks(path / "autoencoder")
+        changed = any(not torch.equal(value, before[key]) for key, value in self.model.state_dict().items())
+        if self.trained_as and changed:
+            raise CheckpointError(
+                f"{path}: trained on another autoencoder than {self.trained_as}; leave model.autoencoder out"
+            )
+        load_strictly(self._moments(), path / "latents.safetensors")
+
+    @property
+    def _sides(self) -> tuple[int, ...]:
+        return self.latent_shape[1:] or (1, 1)
+
+    def _moments(self) -> nn.Module:
+        """The buffers alone, under the names they have here."""
+        moments = nn.Module()
+        moments.mean, moments.variance, moments.batches = self.mean, self.variance, self.batches
+        return moments

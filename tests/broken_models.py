@@ -1,0 +1,208 @@
+"""A small model that keeps the contract, and others that each break one rule of it: what `genhub.testing` must find."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from genhub import GenerativeModel, ModelConfig, Phase, randn
+
+
+class Net(nn.Module):
+    """Latents (n, 4) to pixels (n, size)."""
+
+    def __init__(self, hidden: int, size: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, hidden), nn.Linear(hidden, size)
+
+    def forward(self, latents):
+        return self.last(torch.tanh(self.first(latents)))
+
+
+class Sound(GenerativeModel):
+    """Moves noise towards the data's mean image, for each label its own if it is conditional."""
+
+    class Config(ModelConfig):
+        hidden: int = 16
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        classes = config.num_classes if self.conditions else 1
+        self.labels = nn.Embedding(classes, 4)
+        self.net = Net(config.hidden, math.prod(self.sample_shape))
+
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("net", "labels"))]
+
+    def loss(self, batch):
+        labels = batch["labels"] if self.conditions else torch.zeros(len(batch["images"]), dtype=torch.int64)
+        images = self.net(torch.randn(len(labels), 4) + self.labels(labels))
+        return {"loss": (images.view_as(batch["images"]) - batch["images"]).square().mean()}
+
+    def sample(self, n, *, labels=None, generator=None, scale: float = 1.0):
+        labels = self.check_labels(labels) if self.conditions else torch.zeros(n, dtype=torch.int64)
+        return self.picture(scale * randn((n, 4), generator, self.device) + self.labels(labels))
+
+    def picture(self, latents):
+        return self.net(latents).view(-1, *self.sample_shape).clamp(-1, 1)
+
+
+class Conditional(Sound):
+    conditions = ("labels",)
+
+
+# What breaks before anything is trained
+
+
+class NoDefault(Sound):
+    class Config(ModelConfig):
+        hidden: int
+
+
+class Misnamed(Sound):
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("net", "lables"))]
+
+
+class NotScalar(Sound):
+    def loss(self, batch):
+        return {"loss": super().loss(batch)["loss"].expand(2)}
+
+
+class InPlace(Sound):
+    def loss(self, batch):
+        batch["images"].add_(0.1)
+        return super().loss(batch)
+
+
+# Gradients
+
+
+class Unreached(Sound):
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.labels.unused = nn.Linear(3, 3)
+
+
+class Stray(Sound):
+    """A parameter of the model itself, which no phase can name."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def loss(self, batch):
+        return {"loss": self.gain * super().loss(batch)["loss"]}
+
+
+class Uphill(Sound):
+    def loss(self, batch):
+        loss = super().loss(batch)["loss"]
+        return {"loss": 2 * loss.detach() - loss}
+
+
+class NoBF16(Sound):
+    """The logarithm of what float32 can tell from 0, and bfloat16 can't."""
+
+    def loss(self, batch):
+        logits = self.net(torch.randn(len(batch["images"]), 4)) + 10
+        return {"loss": super().loss(batch)["loss"] - 1e-6 * (1 - logits.sigmoid()).log().mean()}
+
+
+class NotCompiled(Sound):
+    """A penalty on a gradient through a network that may be compiled: a second derivative."""
+
+    def loss(self, batch):
+        latents = torch.randn(len(batch["images"]), 4).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.net(latents).sum(), latents, create_graph=True)
+        return {"loss": super().loss(batch)["loss"] + 0.01 * gradient.square().mean()}
+
+
+# Samples
+
+
+class OutOfRange(Sound):
+    def picture(self, latents):
+        return 3 + self.net(latents).view(-1, *self.sample_shape)
+
+
+class NoAnnotation(Sound):
+    def sample(self, n, *, labels=None, generator=None, scale=1.0):
+        return super().sample(n, labels=labels, generator=generator)
+
+
+class GlobalNoise(Sound):
+    def sample(self, n, *, labels=None, generator=None):
+        return self.picture(torch.randn(n, 4))
+
+
+class OwnSeed(Sound):
+    def sample(self, n, *, labels=None, generator=None):
+        return self.picture(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)))
+
+
+class OverTheBatch(Sound):
+    def picture(self, latents):
+        return super().picture(latents - latents.mean(0))
+
+
+class AnyLabel(Conditional):
+    def check_labels(self, labels):  # as if sample did not call it
+        return torch.zeros(2, dtype=torch.int64) if labels is None else labels % self.config.num_classes
+
+
+class SameForAllLabels(Conditional):
+    def sample(self, n, *, labels=None, generator=None):
+        self.check_labels(labels)
+        return self.picture(randn((n, 4), generator, self.device))
+
+
+class BoundToTheOriginal(Sound):
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.draw = lambda latents: self.net(latents)  # copied with the model, it goes on to use the original's network
+
+    def picture(self, latents):
+        return self.draw(latents).view(-1, *self.sample_shape).clamp(-1, 1)
+
+
+# Runs and checkpoints
+
+
+class Forgets(Sound):
+    """What training leaves in an attribute is not part of a checkpoint."""
+
+    shift = 0.0
+
+    def loss(self, batch):
+        self.shift = 0.1 * batch["images"].mean().item()
+        return super().loss(batch)
+
+    def picture(self, latents):
+        return (self.net(latents).view(-1, *self.sample_shape) + self.shift).clamp(-1, 1)
+
+
+class Pickles(Sound):
+    def save_networks(self, path: Path) -> None:
+        super().save_networks(path)
+        torch.save(self.state_dict(), path / "model.pt")
+
+
+class CountsInAnAttribute(Sound):
+    calls = 0
+
+    def loss(self, batch):
+        self.calls += 1
+        return {"loss": super().loss(batch)["loss"] * (1 + self.calls % 3)}
+
+
+class PullsWeights(Sound):
+    """Moves weights by what this process's part of the batch says."""
+
+    def loss(self, batch):
+        with torch.no_grad():
+            self.net.last.bias.add_(0.01 * batch["images"].mean())
+        return super().loss(batch)

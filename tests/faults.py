@@ -1,0 +1,103 @@
+"""Faults made on purpose: a call that touches a file and kills or fails, a full disk, little memory, no network."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import genhub.interfaces
+
+EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.copyfile"}
+_act: Callable[[], None] | None = None
+_hooked = False
+
+
+def _hook(event: str, _: Any) -> None:
+    if _act is not None and event in EVENTS:
+        _act()
+
+
+@contextlib.contextmanager
+def at_boundary(number: int | None, act: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `act` before the number-th call that touches a file: opening, making, renaming, deleting, copying, fsync, and
+    writes, which have half of it done by then. Yields the count so far, in a list."""
+    global _act, _hooked
+    if not _hooked:
+        sys.addaudithook(_hook)
+        _hooked = True
+    count = [0]
+
+    def boundary() -> None:
+        count[0] += 1
+        if count[0] - 1 == number:
+            act()
+
+    def halved(write: Callable[..., Any], file_of: Callable[..., Path]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            result = write(*args, **options)
+            if count[0] == number:
+                file = file_of(*args)
+                os.truncate(file, file.stat().st_size // 2)
+            boundary()
+            return result
+
+        return wrapped
+
+    fsync, write_text, save_file = os.fsync, Path.write_text, genhub.interfaces.save_file
+    os.fsync = lambda descriptor: (boundary(), fsync(descriptor))[1]
+    Path.write_text = halved(write_text, lambda path, *_: path)
+    genhub.interfaces.save_file = halved(save_file, lambda _, path: path)
+    _act = boundary
+    try:
+        yield count
+    finally:
+        _act = None
+        os.fsync, Path.write_text, genhub.interfaces.save_file = fsync, write_text, save_file
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def disk_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# Jobs for a zygote's child
+
+
+def genhub_with(limits: dict[str, int], *words: str) -> None:
+    """A verb under resource limits: `fsize` bytes a file, `memory` bytes more than are used now."""
+    if "fsize" in limits:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits["fsize"], resource.RLIM_INFINITY))
+    if "memory" in limits:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + limits["memory"], resource.RLIM_INFINITY))
+    _genhub(*words)
+
+
+def genhub_without_network(*words: str) -> None:
+    """A verb that ends with exit code 77 when it asks for a name or a connection."""
+
+    def hook(event: str, args: Any) -> None:
+        if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}:
+            print(event, args, file=sys.stderr, flush=True)
+            os._exit(77)
+
+    sys.addaudithook(hook)
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    _genhub(*words)
+
+
+def _genhub(*words: str) -> None:
+    from genhub.cli import main
+
+    sys.argv = ["genhub", *words]
+    main()

@@ -1,0 +1,75 @@
+"""What is said before step 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import pair
+
+import genhub
+from genhub.checks import check_config
+from genhub.config import AccelerateConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models:NoLoss", "phase 'generator': must return a mapping whose 'loss' is a tensor with a gradient"),
+        ("models:WrongNetwork", "no network is called 'genrator'; did you mean 'generator'?"),
+        ("models:Overlap", r"both train \['generator'\], but not the same networks"),
+    ],
+)
+def test_a_broken_contract_is_named_before_step_0(tiny, name, message):
+    with pytest.raises(genhub.TrainingError, match=message):
+        genhub.train(pair(tiny, name))
+    assert not (Path(tiny["run_dir"]) / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.mixed_precision=fp16", "fp16 needs a CUDA device; use bf16 or no"),
+        ("trainer.trackers=[tensorbord]", "no tracker is called 'tensorbord'; did you mean 'tensorboard'"),
+        ("trainer.trackers=[comet_ml]", "comet_ml is not installed: pip install comet_ml"),
+        ("trainer.optimizers.unett.lr=1", "trainer.optimizers.unett: no phase trains it; did you mean 'unet'"),
+        ("trainer.optimizer.momentum=0.9", "trainer.optimizer: adamw: .*momentum"),
+        ("trainer.gradient_accumulation_steps=3", "data.batch_size"),
+        ("model.num_classes=7", "model.num_classes: the recipe says 7, the data .* 10"),
+        ("data.image_size=10", "at most|divisible|fine"),
+    ],
+)
+def test_what_can_not_work_is_said_before_step_0(tiny, override, message):
+    if torch.cuda.is_available() and "fp16" in override:
+        pytest.skip("fp16 works here")
+    if "image_size" in override:
+        genhub.train(tiny, [override, "trainer.max_steps=1"])
+        return
+    with pytest.raises(genhub.InputError, match=message):
+        genhub.train(tiny, [override])
+
+
+def test_a_model_that_needs_labels_and_data_without(tiny, tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    tiny["data"] = {"name": str(tmp_path), "batch_size": 2}
+    with pytest.raises(genhub.RecipeError, match="Labelled needs 'labels', which the data does not have"):
+        genhub.train(pair(tiny, "models:Labelled"))
+
+
+def test_labels_nobody_uses_are_said_once(tiny, capsys):
+    genhub.train(tiny)
+    assert capsys.readouterr().out.count("the data has labels; ddpm does not use them") == 1
+
+
+def test_bf16_that_the_device_lacks(monkeypatch):
+    """No such device is at hand: torch's answers are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(genhub.RecipeError, match="trainer.mixed_precision: Tesla T4 has no bf16; use fp16 or no"):
+        check_config(AccelerateConfig(mixed_precision="bf16"))
+    check_config(AccelerateConfig(mixed_precision="bf16", device="cpu", trackers=()))

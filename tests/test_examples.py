@@ -1,0 +1,115 @@
+"""The plugins in examples/plugins as a stranger's: wheels, in an environment of their own, beside genhub's wheel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import genhub
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "plugins"
+PLUGINS = {"rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"), "vqvae": ("vqvae",), "realnvp": ("realnvp",)}
+"""Folder to the names it registers; the first is the model's."""
+SMALL = {  # quick to check
+    "rectified-flow": ["unet={block_out_channels: [8, 16]}", "sampling={num_inference_steps: 4}"],
+    "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
+    "realnvp": ["hidden_features=16"],
+}
+FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_is_one_module_over_the_public_names(name: str) -> None:
+    (module,) = [file for file in (EXAMPLES / name).glob("*.py") if not file.name.startswith("test_")]
+    imports = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    assert {module for module in modules if module and module.startswith("genhub")} == {"genhub"}
+    taken = {a.name for node in imports if isinstance(node, ast.ImportFrom) and node.module == "genhub" for a in node.names}
+    assert taken <= set(genhub.__all__)
+
+
+class Site:
+    """A fresh environment, and a folder with the examples' recipes and tests, but not their modules."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+
+    def __call__(self, command: str, *arguments: str) -> str:
+        plain = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run([self.bin / command, *arguments], cwd=self.folder, env=plain, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command} {arguments}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp("examples")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    sources = [str(ROOT), *(str(EXAMPLES / name) for name in PLUGINS)]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "dist")]
+    subprocess.run([*pip, *build, *sources], check=True)
+    venv.create(folder / "venv", with_pip=False, symlinks=os.name != "nt")
+    site = Site(folder)
+    python = next(site.bin.glob("python*"))
+    wheels = [str(wheel) for wheel in (folder / "dist").glob("*.whl")]
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *wheels], check=True)
+    # The libraries are this environment's. It comes last on the path, and a .pth file found there is not read: what is
+    # installed editable here is not seen.
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    own = Path(site("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (own / "libraries.pth").write_text("\n".join(libraries) + "\n")
+    for name in PLUGINS:
+        (folder / name).mkdir()
+        for file in [EXAMPLES / name / "recipe.yaml", *(EXAMPLES / name).glob("test_*.py")]:
+            shutil.copy(file, folder / name)
+    return site
+
+
+@pytest.mark.slow
+def test_they_are_listed_with_who_brought_them(site: Site) -> None:
+    rows = json.loads(site("genhub", "plugins", "--json"))
+    listed = {row["name"]: (row["distribution"], row["version"], row["problem"]) for row in rows}
+    for folder, names in PLUGINS.items():
+        for name in names:
+            assert listed[name] == (f"genhub-{folder}", "0.1.0", "")
+    assert listed["ddpm"][0] == "genhub-framework"
+    where = site("python", "-c", "import genhub, genhub_realnvp; print(genhub.__file__, genhub_realnvp.__file__)").split()
+    assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_its_recipe_trains_and_its_model_comes_back(site: Site, name: str) -> None:
+    said = site("genhub", "train", f"{name}/recipe.yaml", *FEW_STEPS, "--run-dir", f"runs/{name}")
+    assert f"Picture  runs/{name}/samples/step-000004.png" in said
+    assert not any((site.folder / "runs" / name).rglob("*.bin"))
+    site("genhub", "sample", f"runs/{name}", "-n", "3", "--out", f"{name}.npz")  # loads what was trained
+    images = np.load(site.folder / f"{name}.npz")["images"]
+    assert images.shape == (3, 8, 8, 1)
+    assert len(np.unique(images)) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_their_own_tests_pass(site: Site) -> None:
+    site("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGINS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_it_keeps_the_contract(site: Site, name: str) -> None:
+    site("genhub", "plugins", "check", name, *SMALL[name])

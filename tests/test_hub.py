@@ -1,0 +1,541 @@
+"""Models from the Hub: what a repository may and may not do, and what happens when the Hub doesn't do its part.
+
+The client is the unmodified huggingface_hub; the Hub is tests/minihub.py, over real HTTP. Case numbers are those of the
+list of faults that genhub must survive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CACHE
+from minihub import MiniHub, Repo
+from safetensors.torch import load, save
+
+import genhub
+from genhub import cli
+from genhub.hub import split_id
+from genhub.manifest import FileEntry, Manifest
+
+Files = dict[str, bytes]
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The files of a pushed model: an autoencoder after two steps."""
+    from conftest import HUB
+
+    os.environ["HF_TOKEN"] = "hf_alice"
+    run_dir = tmp_path_factory.mktemp("run")
+    genhub.train(
+        {"model": {"name": "autoencoder", "channels": [8]}, "run_dir": str(run_dir / "run"),
+         "trainer": {"max_steps": 2, "sample_every": 2, "num_samples": 4, "trackers": []}}
+    )  # fmt: skip
+    genhub.push_to_hub(run_dir / "run", "alice/made")
+    del os.environ["HF_TOKEN"]
+    return HUB.repos.pop("alice/made").files
+
+
+@pytest.fixture
+def model(hub: MiniHub, published: Files) -> Callable[..., Files]:
+    """Put the published files, some of them changed, into a repository, with a genhub.json that fits."""
+
+    def put(
+        repo_id: str, changes: dict[str, bytes | None] | None = None, manifest: dict[str, object] | None = None
+    ) -> Files:
+        files = {**published, **(changes or {})}
+        files = {name: content for name, content in files.items() if content is not None}
+        if manifest is not None or changes:
+            own = Manifest.model_validate_json(published["genhub.json"])
+            listed = {n: FileEntry.of(c) for n, c in files.items() if n in own.files or n in (changes or {})}
+            content = own.model_copy(update={"files": listed}).model_dump(mode="json") | (manifest or {})
+            files["genhub.json"] = sealed(content)
+        hub.add(repo_id, files)
+        return files
+
+    return put
+
+
+def sealed(content: dict[str, object]) -> bytes:
+    from genhub.manifest import _checksum
+
+    return json.dumps(content | {"checksum": _checksum(content)}).encode()
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a verb ends with, and its exit code; no token is in it."""
+    sys.argv = ["genhub", *words]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("genhub: ")
+    assert "hf_" not in err
+    return f"{err.removeprefix('genhub: ').strip()} [{ended.value.code}]"
+
+
+def cached() -> set[str]:
+    """Files in the cache that look like files of a model."""
+    return {file.name for file in Path(CACHE, "hub").rglob("snapshots/*/**/*") if not file.is_dir()}
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("alice/digits", ("alice/digits", None)), ("alice/di.gi-ts_1", ("alice/di.gi-ts_1", None)),
+        ("alice/digits@v1", ("alice/digits", "v1")), ("alice/digits@refs/pr/1", ("alice/digits", "refs/pr/1")),
+        ("digits", None), ("a/b/c", None), ("./a", None), ("../a", None), ("a/..", None), ("/a", None), ("~/a", None),
+        ("a/b/", None), ("a--b/c", None), ("a/b.git", None), ("recipes/a.yaml", None), ("a/-b", None), ("ä/b", None), ("a/b@", None), ("a\\b/c", None),
+        (f"a/{'b' * 100}", None), ("", None), ("x" * 5000, None),
+    ],
+)  # fmt: skip
+def test_what_is_an_id(source: str, expected: object) -> None:
+    assert split_id(source) == expected
+
+
+def test_an_existing_folder_goes_before_an_id(tmp_path, monkeypatch, hub, model) -> None:
+    model("runs/x")
+    monkeypatch.chdir(tmp_path)
+    genhub.load("runs/x")
+    Path("runs/x").mkdir(parents=True)
+    with pytest.raises(genhub.CheckpointError, match=r"runs/x: neither a run"):
+        genhub.load("runs/x")
+    with pytest.raises(genhub.CheckpointError, match=r"no such folder .*, and no Hub id, user/name"):
+        genhub.load("runs/x/y")
+
+
+# What works
+
+
+def test_load_sample_info_and_train(tmp_path, monkeypatch, capsys, hub, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    model("alice/ae")
+    commit = hub.repos["alice/ae"].branches["main"]
+    sys.argv = ["genhub", "info", "alice/ae", "--json"]
+    with pytest.raises(SystemExit):
+        cli.app()
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["commit"], facts["step"], facts["plugin"]["name"]) == (commit, 2, "autoencoder")
+    assert hub.asked("GET", WEIGHTS) == 0  # facts don't need weights
+    first = genhub.sample("alice/ae", 3, seed=5, out="x.png")
+    assert torch.equal(first, genhub.sample(genhub.load(f"alice/ae@{commit}"), 3, seed=5))
+    assert hub.asked("GET", WEIGHTS) == 1
+    folder = genhub.train("alice/ae")
+    assert folder == Path("runs/ae/checkpoints/step-000002")
+    again = genhub.sample(folder, 3, seed=5)
+    assert torch.equal(again, first)  # the same recipe, the same seed, the same machine: the same bits
+    started = genhub.train(
+        {"model": {"from": "alice/ae"}, "trainer": {"max_steps": 1, "trackers": [], "sample_every": None}}
+    )
+    assert genhub.load(started).config.channels == (8,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
+def test_load_in_another_precision(hub, model, dtype) -> None:
+    model("alice/ae")
+    exact, half = genhub.load("alice/ae"), genhub.load("alice/ae", dtype=dtype)
+    assert half.dtype == getattr(torch, str(dtype).removeprefix("torch."))
+    difference = genhub.sample(exact, 8).float() - genhub.sample(half, 8).float()
+    assert difference.abs().max() <= 8
+    with pytest.raises(genhub.InputError, match="dtype: float32, bfloat16"):
+        genhub.load("alice/ae", dtype="int8")
+
+
+def test_revisions_and_local_files_only(hub, model, published) -> None:
+    model("alice/ae")
+    repo = hub.repos["alice/ae"]
+    repo.tags["v1"] = repo.branches["main"]
+    repo.commit("main", {"README.md": b"empty"}, "gone")
+    with pytest.raises(genhub.CheckpointError, match="alice/ae: holds no model"):
+        genhub.load("alice/ae")
+    with pytest.raises(genhub.HubError, match="is not in the cache"):
+        genhub.load("alice/ae", revision="v1", local_files_only=True)
+    genhub.load("alice/ae", revision="v1")
+    hub.requests.clear()
+    genhub.load("alice/ae@v1", local_files_only=True)
+    assert hub.requests == []
+    with pytest.raises(genhub.InputError, match="gives a revision already"):
+        genhub.load("alice/ae@v1", revision="main")
+    with pytest.raises(genhub.InputError, match="are for models on the Hub"):
+        genhub.load(".", revision="main")
+    with pytest.raises(genhub.InputError, match="can't be a branch"):
+        genhub.load("alice/ae", revision="../../x")
+
+
+# Case 20: who may not
+
+
+def test_case_20_no_access(capsys, monkeypatch, hub, model) -> None:
+    model("alice/ae")
+    hub.repos["bob/private"] = Repo(private=True, branches={"main": ""})
+    hub.add("bob/gated", hub.repos["alice/ae"].files, gated=True)
+    at = hub.url
+    assert said(capsys, "sample", "alice/nothing") == (
+        f"alice/nothing: no such folder, and no such model on the Hub ({at}), or it is private and not yours to see; check the "
+        "name, or log in with `hf auth login` [2]")  # fmt: skip
+    assert "no such model" in said(capsys, "info", "bob/private")
+    assert said(capsys, "sample", "bob/gated") == (
+        f"bob/gated: is gated; ask for access at {at}/bob/gated, then log in with `hf auth login` [2]")  # fmt: skip
+    assert said(capsys, "sample", "alice/ae@v9") == (
+        f"alice/ae: has no branch, tag or commit 'v9'; {at}/alice/ae/tree/main lists them [2]")  # fmt: skip
+    hub.fail("GET", "/api/models/alice/ae", "status", 403)
+    assert said(capsys, "train", "alice/ae").startswith(
+        "alice/ae: no access (403: fault); looking it up needs a token with that right"
+    )
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert said(capsys, "sample", "alice/ae") == (
+        f"alice/ae: the Hub ({at}) does not know your token (401); log in with `hf auth login`, or set HF_TOKEN [2]")  # fmt: skip
+    monkeypatch.delenv("HF_TOKEN")
+    assert "no such model" in said(capsys, "sample", "bob/private")
+    assert cached() <= {"genhub.json"}
+
+
+# Case 21: a Hub that falters, and one that is gone
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("status", 503), ("status", (429, {"Retry_After": "0"})), ("reset", None), ("cutreset", 1000), ("cut", 1000),
+        ("stall", (1000, 3)), ("drop_header", ("Content-Length",)),
+    ],
+)  # fmt: skip
+def test_case_21_one_fault_is_survived(hub, model, kind, value) -> None:
+    model("alice/ae")
+    hub.fail(
+        "GET", "/api/models/alice/ae", kind if kind in ("status", "reset") else "status", value if kind == "status" else 500
+    )
+    hub.fail("GET", WEIGHTS, kind, value)
+    hub.fail("HEAD", "genhub.json", kind if kind in ("status", "reset") else "reset", value if kind == "status" else None)
+    genhub.load("alice/ae")
+    assert hub.asked("GET", WEIGHTS) >= 1 + (kind != "drop_header")
+
+
+def test_case_21_faults_without_end(capsys, monkeypatch, hub, model) -> None:
+    model("alice/ae")
+    hub.fail("GET", "/api/models/alice/ae", "status", 503, times=99)
+    assert said(capsys, "sample", "alice/ae") == (
+        f"alice/ae: looking it up: the Hub ({hub.url}) answers 503: fault, again and again; try later; nothing of it is in the cache [1]")  # fmt: skip
+    assert hub.asked("GET", "/api/models") == 4
+    hub.faults.clear()
+    monkeypatch.setattr("genhub.client.DELAYS", ())  # the client itself tries a cut download five times
+    hub.fail("GET", WEIGHTS, "cut", 1000, times=99)
+    assert "fetching model.safetensors: the Hub" in said(capsys, "sample", "alice/ae")
+    assert WEIGHTS not in cached()
+    hub.faults.clear()
+    hub.fail("HEAD", WEIGHTS, "drop_header", ("X-Repo-Commit",), times=99)
+    assert "does not say which commit a file is of" in said(capsys, "sample", "alice/ae")
+    hub.faults.clear()
+    genhub.load("alice/ae")  # and a further try goes on from there
+
+
+def test_case_21_the_hub_is_gone(capsys, hub, model) -> None:
+    model("alice/ae")
+    images = genhub.sample("alice/ae", 2)
+    with hub.gone():
+        assert torch.equal(genhub.sample("alice/ae", 2), images)
+        warning = capsys.readouterr().err
+        assert warning.count("\n") == 1
+        assert "can't be reached (ConnectError" in warning
+        assert f"going on with commit {hub.repos['alice/ae'].branches['main'][:12]} from the cache" in warning
+        assert "no such folder" not in said(capsys, "sample", "alice/other")
+        with pytest.raises(genhub.HubUnavailable, match="nothing of it is in the cache"):
+            genhub.load("alice/ae", revision="v2")
+        next(Path(CACHE, "hub").rglob(f"snapshots/*/{WEIGHTS}")).resolve().write_bytes(b"damaged")
+        with pytest.raises(genhub.HubUnavailable, match=f"{WEIGHTS} is not whole in the cache, and the Hub can't be asked"):
+            genhub.load("alice/ae")
+    assert torch.equal(genhub.sample("alice/ae", 2), images)  # the damaged file is fetched anew
+
+
+def test_case_21_an_older_commit_serves_when_the_newer_never_came(capsys, hub, model, published) -> None:
+    model("alice/ae")
+    old = hub.repos["alice/ae"].branches["main"]
+    genhub.load("alice/ae")
+    hub.repos["alice/ae"].commit("main", published | {"genhub.json": published["genhub.json"] + b" "}, "newer")
+    hub.fail("GET", "genhub.json", "status", 500, times=99)
+    with pytest.raises(genhub.HubUnavailable):
+        genhub.load("alice/ae")
+    with hub.gone():
+        genhub.load("alice/ae")
+    assert f"commit {old[:12]} from the cache" in capsys.readouterr().err
+
+
+def test_offline_mode_asks_nobody(published, model, hub) -> None:
+    model("alice/ae")
+    genhub.load("alice/ae")
+    hub.requests.clear()
+    code = """
+import genhub, sys
+print(tuple(genhub.load("alice/ae").sample_shape))
+try:
+    genhub.load("alice/other")
+except genhub.HubUnavailable as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert done.stdout.splitlines() == [
+        "(1, 8, 8)", "alice/other: no such folder, and the Hub is not asked (HF_HUB_OFFLINE is set); nothing of it is in the cache",
+    ], done.stderr  # fmt: skip
+    assert done.stderr == ""
+    assert hub.requests == []
+
+
+# Case 22: the right size, the wrong bytes
+
+
+def test_case_22_corruption_is_fetched_again_once(capsys, hub, model) -> None:
+    model("alice/ae")
+    hub.fail("GET", WEIGHTS, "corrupt")
+    hub.fail("GET", "genhub.json", "corrupt")
+    genhub.load("alice/ae")
+    assert hub.asked("GET", WEIGHTS) == hub.asked("GET", "genhub.json") == 2
+    model("alice/other", {WEIGHTS: save(load(hub.repos["alice/ae"].files[WEIGHTS]) | {"latent_mean": torch.ones(16)})})
+    hub.fail("GET", f"other/.*{WEIGHTS}", "corrupt", times=99)
+    assert said(capsys, "sample", "alice/other") == (
+        f"alice/other: {WEIGHTS} came damaged twice (its hash is not the one the Hub lists); try again later [2]")  # fmt: skip
+    assert hub.asked("GET", f"other/.*{WEIGHTS}") == 2
+    assert not list(Path(CACHE, "hub", "models--alice--other").rglob(WEIGHTS))
+    hub.faults.clear()
+    genhub.load("alice/other")
+
+
+def test_case_22_a_file_that_is_not_the_manifests(hub, model, published) -> None:
+    hub.add("alice/ae", published | {WEIGHTS: published[WEIGHTS][:-1] + b"\0"})
+    with pytest.raises(genhub.CheckpointError, match=f"^alice/ae/{WEIGHTS}: damaged"):
+        genhub.load("alice/ae")
+    hub.add("alice/bc", published | {"genhub.json": published["genhub.json"].replace(b'"step": 2', b'"step": 3')})
+    with pytest.raises(genhub.CheckpointError, match=r"^alice/bc/genhub.json: damaged \(its checksum does not match"):
+        genhub.load("alice/bc")
+
+
+# Case 24: a hostile repository
+
+
+def test_case_24_no_code_runs(hub, model, tmp_path) -> None:
+    mark = tmp_path / "ran"
+    code = f"from pathlib import Path; Path({str(mark)!r}).touch()".encode()
+    model("eve/code", {"genhub_vae.py": code, "plugin.py": code, "__init__.py": code})
+    with pytest.raises(
+        genhub.HubError, match=r"genhub.json lists genhub_vae.py; .*fetches .json .yaml .safetensors .md .png only"
+    ):
+        genhub.load("eve/code")
+    files = model("eve/code", manifest={"code": FileEntry.of(code).model_dump()})
+    hub.add("eve/code", files | {"plugin.py": code, "evil.py": code, "weights.bin": b"pickle"})
+    genhub.load(
+        "eve/code", revision=hub.repos["eve/code"].branches["main"], trust_remote_code=True
+    )  # autoencoder is installed
+    assert not mark.exists()
+    assert hub.asked("GET", "py|bin$") == 0
+
+
+def test_case_24_an_unknown_plugin(hub, model) -> None:
+    plugin = {"name": "flow", "distribution": "flow-models", "version": "0.4"}
+    model("eve/flow", manifest={"plugin": plugin})
+    with pytest.raises(
+        genhub.CheckpointError, match=r"^eve/flow: this model needs 'flow' from flow-models 0.4: pip install flow-models$"
+    ):
+        genhub.load("eve/flow")
+    model("eve/os", manifest={"plugin": {"name": "os:system", "distribution": "", "version": ""}})
+    with pytest.raises(genhub.CheckpointError, match=r"needs 'os:system' from your own code"):
+        genhub.load("eve/os")
+    model("eve/shell", manifest={"plugin": plugin | {"distribution": "x; rm -rf ~"}})
+    with pytest.raises(genhub.CheckpointError, match=r"damaged: plugin.distribution: String should match"):
+        genhub.load("eve/shell")
+    assert WEIGHTS not in cached()
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.json", "/etc/evil.json", "a/../../evil.json", "C:\\evil.json", "a\\b.json", "x\x1b[2J.json"]
+)
+def test_case_24_names_that_lead_out(hub, model, published, name) -> None:
+    hub.add("eve/out", published | {name: b"{}"})
+    with pytest.raises(genhub.HubError, match="is no path inside the folder; refused"):
+        genhub.load("eve/out")
+    model("eve/listed", manifest={"files": {name: FileEntry.of(b"{}").model_dump()}})
+    with pytest.raises(genhub.CheckpointError, match=r"eve/listed/genhub.json: damaged: files"):
+        genhub.load("eve/listed")
+
+
+def test_case_24_an_etag_that_leads_out(hub, model) -> None:
+    model("eve/etag")
+    evil = {"ETag": '"../../../../evil"', "X-Linked-Etag": '"../../../../evil"'}
+    hub.fail("HEAD", WEIGHTS, "header", evil, times=99)
+    with pytest.raises(genhub.HubError, match="comes with the ETag .*, which leads out of the cache; refused"):
+        genhub.load("eve/etag")
+    assert not [path for path in Path(CACHE).parent.glob("**/evil*") if "pytest" not in str(path)]
+    outside = [path for path in Path(CACHE, "hub").iterdir() if "eve" not in path.name]
+    assert {path.name for path in outside} <= {".locks", "CACHEDIR.TAG", "version.txt"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"channels": [10**6, 10**6]}, {"channels": [2**40]}, {"latent_dim": 10**12}, {"channels": [8, 8], "latent_dim": 2**62},
+     {"sample_shape": [1, 2**31, 2**31]}],
+)  # fmt: skip
+def test_case_24_a_config_that_asks_for_terabytes(hub, model, published, config) -> None:
+    own = json.loads(published["genhub.json"])["config"]
+    model("eve/huge", manifest={"config": own | config})
+    with pytest.raises(genhub.CheckpointError, match=r"^eve/huge: its config asks for "):
+        genhub.load("eve/huge")
+    assert WEIGHTS not in cached()
+
+
+def test_case_24_a_config_without_end(hub, tmp_path) -> None:
+    """A million layers are refused at the ten-thousandth tensor, from a local folder as well."""
+    from test_ddpm import make
+
+    make().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "genhub.json").read_text())
+    content["config"]["unet"]["layers_per_block"] = 10**9
+    with (tmp_path / "big.safetensors").open("wb") as stream:
+        stream.truncate(2**34)
+    (tmp_path / "genhub.json").write_bytes(sealed(content))
+    with pytest.raises(genhub.CheckpointError, match=r"asks for 5,001 tensors or more|asks for [\d,]+ parameters"):
+        genhub.load(tmp_path)
+
+
+def test_case_24_more_files_or_bytes_than_any_model_has(hub, model, published) -> None:
+    hub.add("eve/many", published | {f"{i}.json": b"{}" for i in range(10_001)})
+    with pytest.raises(genhub.HubError, match=r"eve/many: holds 10,00\d files; refused"):
+        genhub.load("eve/many")
+    model("eve/text", {"big.json": b" " * (2**24 + 1)})
+    with pytest.raises(genhub.HubError, match=r"eve/text: big.json is larger than 16777216 bytes; refused"):
+        genhub.load("eve/text")
+    assert "big.json" not in cached()
+
+
+def test_case_24_a_million_tensors(hub, model, published) -> None:
+    header = {f"t{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(100_000)}
+    text = json.dumps(header).encode()
+    model("eve/tensors", {WEIGHTS: len(text).to_bytes(8, "little") + text + bytes(100_000)})
+    with pytest.raises(genhub.CheckpointError, match=r"100,0\d\d tensors don't fit: "):
+        genhub.load("eve/tensors")
+
+
+def test_case_24_a_recipe_that_writes_elsewhere_or_imports(hub, model, published, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = published["recipe.yaml"].decode()
+    model("eve/recipe", {"recipe.yaml": f"run_dir: {tmp_path}/victim\nhub: {{repo_id: alice/stolen}}\n{recipe}".encode()})
+    read = genhub.read_recipe("eve/recipe")
+    assert (read.run_dir, read.hub) == ("runs/recipe", None)
+    model("eve/import", {"recipe.yaml": b"model: {name: 'this:Model'}"})
+    with pytest.raises(genhub.RecipeError, match="no model is called 'this:Model'"):
+        genhub.read_recipe("eve/import")
+    assert "this" not in sys.modules
+    model("eve/none", {"recipe.yaml": None})
+    with pytest.raises(genhub.HubError, match="holds no recipe.yaml"):
+        genhub.read_recipe("eve/none")
+
+
+# Case 25: weights that are another model's
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_mean": None, "encoder.extra": torch.zeros(1)}, r"2 tensors don't fit: encoder.extra is not part of the model; latent_mean is missing"),
+        ({"latent_mean": torch.zeros(3)}, r"latent_mean is \(3,\), the model's is \(16,\)"),
+        ({"latent_mean": torch.zeros(16, dtype=torch.int64)}, "latent_mean is of I64, the model's of float32"),
+    ],
+)  # fmt: skip
+def test_case_25_weights_that_do_not_fit(hub, model, published, change, message) -> None:
+    tensors = load(published[WEIGHTS]) | change
+    model("alice/wrong", {WEIGHTS: save({name: tensor for name, tensor in tensors.items() if tensor is not None})})
+    with pytest.raises(genhub.CheckpointError, match=f"^alice/wrong/{WEIGHTS}: .*{message}"):
+        genhub.load("alice/wrong")
+
+
+# Folders of plain diffusers
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """What google/ddpm-cifar10-32 has: the network, the schedule and the index side by side, with attention's old names."""
+    import diffusers
+    from safetensors.torch import load_file
+
+    folder = tmp_path_factory.mktemp("theirs")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(16, 16), norm_num_groups=8, layers_per_block=1,
+        attention_head_dim=None, freq_shift=1, flip_sin_to_cos=False, downsample_padding=0,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    unet.save_pretrained(folder)
+    diffusers.DDPMScheduler(variance_type="fixed_large").save_pretrained(folder)
+    index = {"_class_name": "DDPMPipeline", "_diffusers_version": "0.1.1", "scheduler": ["diffusers", "DDPMScheduler"],
+             "unet": ["diffusers", "UNet2DModel"]}  # fmt: skip
+    old = (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn"))
+    weights = {}
+    for key, tensor in load_file(folder / "diffusion_pytorch_model.safetensors").items():
+        for new, name in old:
+            key = key.replace(f".{new}.", f".{name}.")
+        weights[key] = tensor
+    assert any(".proj_attn." in key for key in weights)
+    texts = {name: (folder / name).read_bytes() for name in ("config.json", "scheduler_config.json")}
+    return texts | {"model_index.json": json.dumps(index).encode(), "diffusion_pytorch_model.safetensors": save(weights)}
+
+
+def test_a_repository_of_plain_diffusers(hub, theirs, tmp_path, monkeypatch) -> None:
+    import diffusers
+
+    monkeypatch.chdir(tmp_path)
+    hub.add(
+        "google/small", theirs | {"diffusion_pytorch_model.bin": b"\x80\x04pickle", "README.md": b"x", "a/b/c.json": b"{}"}
+    )
+    model = genhub.load("google/small")
+    assert model.config.scheduler.variance_type == "fixed_large"
+    assert hub.asked("GET", "bin$|README|c.json") == 0
+    pipeline = diffusers.DDPMPipeline.from_pretrained("google/small", use_safetensors=True)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(model.unet(x, 7).sample, pipeline.unet.eval()(x, 7).sample)
+    tuned = genhub.train(
+        {"model": {"from": "google/small"}, "trainer": {"max_steps": 1, "trackers": [], "sample_every": None}}
+    )
+    assert genhub.load(tuned).config.unet == model.config.unet
+    genhub.push_to_hub(tuned, "alice/tuned")
+    assert "base_model: google/small" in hub.repos["alice/tuned"].files["README.md"].decode()
+
+
+def test_pickles_are_refused_with_the_way_to_convert_them(hub, theirs, tmp_path, capsys) -> None:
+    only = {name: content for name, content in theirs.items() if not name.endswith(".safetensors")}
+    hub.add("google/old", only | {"diffusion_pytorch_model.bin": b"\x80\x04pickle"})
+    message = said(capsys, "sample", "google/old")
+    assert message.startswith("google/old: its weights are a pickle (diffusion_pytorch_model.bin)")
+    assert "DDPMPipeline.from_pretrained('google/old').save_pretrained('FOLDER')" in message
+    assert hub.asked("GET", "bin$") == hub.asked("HEAD", "bin$") == 0
+    for name, content in (only | {"diffusion_pytorch_model.bin": b"\x80\x04pickle"}).items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(genhub.CheckpointError, match="its weights are a pickle"):
+        genhub.load(tmp_path)
+
+
+def test_case_24_an_index_that_names_a_module_imports_nothing(hub, theirs) -> None:
+    for index in ({"unet": ["antigravity", "fly"]}, {"_class_name": ["this", "Model"]}, {"unet": "this"}, []):
+        known = {"_class_name": "DDPMPipeline", "scheduler": ["this", "s"]}
+        hub.add(
+            "eve/index", theirs | {"model_index.json": json.dumps(index and known | index).encode(), "config.json": b"{}"}
+        )
+        with pytest.raises(genhub.CheckpointError, match="^eve/index: "):
+            genhub.load("eve/index")
+    assert not {"antigravity", "this"} & set(sys.modules)
+    hub.add("eve/other", {"model_index.json": b'{"_class_name": "StableDiffusionPipeline"}'})
+    with pytest.raises(
+        genhub.CheckpointError, match="holds a StableDiffusionPipeline, which no plugin reads; .*DDPMPipeline"
+    ):
+        genhub.load("eve/other")

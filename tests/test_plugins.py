@@ -1,0 +1,40 @@
+"""Every installed model, noise schedule and trainer keeps its contract, the built-in ones like anybody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from genhub.registry import MODELS, SCHEDULERS, TRAINERS, load_class, plugin_names
+from genhub.testing import check_model, check_scheduler, check_trainer
+
+UNET = {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
+GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
+SMALL: dict[str, list[dict[str, Any]]] = {
+    "autoencoder": [{"channels": [8]}],
+    "cgan": [GAN],
+    "ddpm": [UNET, UNET | {"conditional": True}],
+    "gan": [GAN],
+    "vae": [{"channels": [8]}],
+}
+"""Configs that make a model small, each checked; others are checked as their defaults make them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "config"), [(name, config) for name in plugin_names(MODELS) for config in SMALL.get(name, [{}])]
+)
+def test_a_model_keeps_its_contract(name: str, config: dict[str, Any]) -> None:
+    report = check_model(load_class(MODELS, name), config)
+    assert all(result.outcome == "passed" for result in report.results), report.results
+
+
+@pytest.mark.parametrize("name", plugin_names(SCHEDULERS))
+def test_a_scheduler_keeps_its_contract(name: str) -> None:
+    check_scheduler(load_class(SCHEDULERS, name))
+
+
+@pytest.mark.parametrize("name", plugin_names(TRAINERS))
+def test_a_trainer_keeps_its_contract(name: str) -> None:
+    check_trainer(load_class(TRAINERS, name))

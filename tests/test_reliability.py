@@ -1,0 +1,468 @@
+"""Runs that are killed, starved and corrupted, in real processes. docs/reliability.md has the table of cases; a test's
+name has a case's number."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faults
+import models
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_trainer import metrics, pair, same_bits, wait_for
+
+import genhub
+from genhub import checkpoint
+from genhub.checkpoint import newest_checkpoint
+from genhub.run import SAFE_TO_CHANGE
+
+DOCS = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
+UNET = {"block_out_channels": [8, 16], "add_attention": False}
+FAMILIES = {
+    "autoencoder": {"name": "autoencoder", "channels": [8], "latent_dim": 4},
+    "vae": {"name": "vae", "channels": [8], "latent_dim": 4},
+    "gan": {"name": "gan", "latent_dim": 8, "generator": {"channels": [8]}, "penalty_interval": 2},
+    "cgan": {"name": "cgan", "latent_dim": 8, "generator": {"channels": [8]}},
+    "ddpm": {"name": "ddpm", "unet": UNET, "sampling": {"num_inference_steps": 2}},
+    "ddpm-conditional": {"name": "ddpm", "conditional": True, "unet": UNET, "sampling": {"num_inference_steps": 2}},
+}
+
+
+def write_recipe(folder: Path, tiny: dict, **trainer) -> Path:
+    tiny["trainer"] |= trainer
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny))
+    shutil.copy(models.__file__, folder)
+    return folder / "recipe.yaml"
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Weights, averages, optimizers, counters, metrics and pictures, to the bit; times aside."""
+    newest, other = newest_checkpoint(a)[0], newest_checkpoint(b)[0]
+    assert newest
+    assert other
+    assert newest.name == other.name
+    same_bits(newest, other)
+    states = [json.loads((folder / "trainer" / "state.json").read_text()) | {"seconds": 0} for folder in (newest, other)]
+    assert states[0] == states[1]
+    assert metrics(a) == metrics(b)
+    pictures = [{file.name: file.read_bytes() for file in (run / "samples").glob("*.png")} for run in (a, b)]
+    assert pictures[0] == pictures[1]
+
+
+# Killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_case_01_killed_at_random_moments(zygote, tiny, tmp_path, family):
+    """Three kills, wherever they fall: while it starts, in a step, a preview or a save (every second step has one)."""
+    tiny["model"] = copy.deepcopy(FAMILIES[family])
+    recipe = str(write_recipe(tmp_path, tiny, max_steps=24, save_every=2, log_every=3, sample_every=8))
+    started = time.monotonic()
+    whole = zygote.genhub("train", recipe, "--run-dir", "whole", cwd=tmp_path)
+    assert whole.wait() == 0, whole.err
+    seconds, moments, kills = time.monotonic() - started, random.Random(family), 0
+    while kills < 3:
+        job = zygote.genhub("train", recipe, "--run-dir", "killed", cwd=tmp_path)
+        time.sleep(moments.uniform(0, seconds / 2))
+        job.signal(signal.SIGKILL)
+        kills += job.wait() == -signal.SIGKILL
+        if job.code == 0:
+            break
+    last = zygote.genhub("train", recipe, "--run-dir", "killed", cwd=tmp_path)
+    assert last.wait() == 0, last.err
+    assert kills
+    same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.fixture
+def saves(tiny, tmp_path, monkeypatch):
+    """Two checkpoints of a run, and a function that saves the second one again, with all that belongs to a save."""
+    calls = []
+
+    def remember(*args):
+        calls.append(args)
+        return save(*args)
+
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr("genhub.trainer.save_checkpoint", remember)
+    genhub.train(pair(tiny, save_every=3, keep_last=1, keep_every=3))
+    run, step, *rest = calls[-1]
+    model, state, data = rest
+    model, state = copy.deepcopy(model), copy.deepcopy(state)
+    original = tmp_path / "original"
+    run.rename(original)
+
+    def again(damaged: bool = False) -> None:
+        """In a copy that has the first checkpoint, and perhaps a damaged second one."""
+        checkpoint.save_checkpoint(run, step, model, state, data)
+        checkpoint.prune_checkpoints(run, keep_last=1)
+
+    def prepare(damaged: bool = False) -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(original, run)
+        if damaged:
+            (run / "checkpoints" / "step-000006" / "trainer" / "weights.safetensors").write_bytes(b"")
+        else:
+            shutil.rmtree(run / "checkpoints" / "step-000006")
+
+    def check() -> str:
+        """What a run would go on from: one of the two, and every bit of it."""
+        newest, _ = newest_checkpoint(run)
+        assert newest
+        same_bits(newest, original / "checkpoints" / newest.name)
+        assert all(re.fullmatch(r"step-\d{6}", path.name) for path in (run / "checkpoints").iterdir())
+        return newest.name
+
+    return run, prepare, again, check
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["new", "over-a-damaged-one"])
+def test_case_02_killed_at_every_file_boundary_of_a_save(saves, tiny, damaged):
+    _, prepare, again, check = saves
+    prepare(damaged)
+    with faults.at_boundary(None, faults.die) as boundaries:
+        again()
+    assert boundaries[0] > 40
+    found = []
+    for number in range(boundaries[0]):
+        prepare(damaged)
+        child = os.fork()
+        if child == 0:
+            with faults.at_boundary(number, faults.die):
+                again()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, number
+        found.append(check())
+        if found[-1:] != found[-2:-1]:  # and the run goes on from there
+            genhub.train(tiny, ["trainer.max_steps=7"])
+    assert sorted(found) == found  # the first one until the new one is whole, never neither
+    assert set(found) == {"step-000003", "step-000006"}
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["new", "over-a-damaged-one"])
+def test_case_03_disk_full_at_every_file_boundary_of_a_save(saves, damaged, capsys):
+    run, prepare, again, check = saves
+    prepare(damaged)
+    with faults.at_boundary(None, faults.die) as boundaries:
+        again()
+    errors = []
+    for number in range(boundaries[0]):
+        prepare(damaged)
+        try:
+            with faults.at_boundary(number, faults.disk_full):
+                again()
+        except genhub.GenhubError as error:
+            errors.append(str(error))
+        assert not list((run / "checkpoints").glob(".*.tmp"))
+        check()
+    told = r"step-000006: can't be saved: .*No space left.*; it takes [\d,]+ bytes, and the disk has [\d,]+$"
+    assert all(re.search(told, error) for error in errors), errors
+    assert len(errors) > 30
+    assert "step-000003: can't be deleted: " in capsys.readouterr().err  # saved, and no reason to stop
+
+
+def test_case_03_disk_full(zygote, tiny, tmp_path):
+    recipe = str(write_recipe(tmp_path, tiny))
+    whole = genhub.train(recipe, run_dir=str(tmp_path / "whole"))
+    run = Path(tiny["run_dir"])
+    genhub.train(recipe, ["trainer.max_steps=3"])
+    full = zygote.start("faults:genhub_with", {"fsize": 20_000}, "train", recipe, cwd=tmp_path)
+    assert full.wait() == 1
+    assert re.fullmatch(
+        r"genhub: .*/run/checkpoints/step-000006: can't be saved: .*File too large.*; it takes [\d,]+ bytes, and the disk "
+        r"has [\d,]+\n", full.err
+    )  # fmt: skip
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000003"]
+    same_bits(whole, genhub.train(recipe))
+
+
+# Corrupted
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    """A run with three checkpoints."""
+    folder = tmp_path_factory.mktemp("three")
+    tiny = {"model": {"name": "models:Pair"}, "data": {"batch_size": 16}, "run_dir": str(folder / "run"),
+            "trainer": {"max_steps": 3, "save_every": 1, "sample_every": None, "trackers": []}}  # fmt: skip
+    genhub.train(tiny)
+    return folder / "run"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(data=st.data())
+def test_case_04_05_any_damage_to_checkpoints_is_found(three, tmp_path_factory, data):
+    """Truncated, flipped, swapped, emptied, lengthened, deleted, exchanged between checkpoints, renamed: a run goes on from
+    a checkpoint that is what it was when it was written, or is told that there is none; a model loads right or not at all."""
+    run = tmp_path_factory.getbasetemp() / "damaged"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(three, run)
+    originals = {folder.name: content_of(folder) for folder in (three / "checkpoints").iterdir()}
+    models_of = {name: models.Pair.from_pretrained(three / "checkpoints" / name).state_dict() for name in originals}
+    for _ in range(data.draw(st.integers(1, 4))):
+        files = sorted(file for file in (run / "checkpoints").rglob("*") if file.is_file())
+        if not files:
+            break
+        file = data.draw(st.sampled_from(files))
+        content = file.read_bytes()
+        match data.draw(st.sampled_from(["cut", "flip", "swap", "empty", "longer", "delete", "folders", "vanish"])):
+            case "cut":
+                file.write_bytes(content[: data.draw(st.integers(0, max(0, len(content) - 1)))])
+            case "flip" if content:
+                at = data.draw(st.integers(0, len(content) - 1))
+                file.write_bytes(content[:at] + bytes([content[at] ^ 1 << data.draw(st.integers(0, 7))]) + content[at + 1 :])
+            case "swap":
+                other = data.draw(st.sampled_from(files))
+                theirs = other.read_bytes()
+                other.write_bytes(content)
+                file.write_bytes(theirs)
+            case "empty":
+                file.write_bytes(b"")
+            case "longer":
+                file.write_bytes(content + data.draw(st.binary(min_size=1, max_size=9)))
+            case "delete":
+                file.unlink()
+            case "folders":
+                one, other = data.draw(st.tuples(*[st.sampled_from(sorted((run / "checkpoints").iterdir()))] * 2))
+                for source, target in [(one, run / "x"), (other, one), (run / "x", other)] if one != other else []:
+                    source.rename(target)
+            case "vanish":
+                shutil.rmtree(data.draw(st.sampled_from(sorted((run / "checkpoints").iterdir()))))
+
+    whole = [name for name in originals if (folder := run / "checkpoints" / name).is_dir()
+             and same_meaning(content_of(folder), originals[name])]  # fmt: skip
+    there = list((run / "checkpoints").iterdir())
+    if there and not whole:
+        with pytest.raises(genhub.CheckpointError, match="^[^\n]*no checkpoint is whole[^\n]*$"):
+            newest_checkpoint(run)
+        return
+    newest, complaints = newest_checkpoint(run)
+    assert (newest.name if newest else None) == max(whole, default=None)
+    assert len(complaints) == sum(folder.name > (newest.name if newest else "") for folder in there)
+    for folder in there:  # the model alone: what only resuming needs doesn't matter to it
+        with contextlib.suppress(genhub.CheckpointError):
+            loaded = models.Pair.from_pretrained(folder).state_dict()
+            rights = [models_of[name] for name in originals]
+            assert any(all(torch.equal(loaded[key], right[key]) for key in right) for right in rights)
+
+
+def same_meaning(content: dict[str, bytes], original: dict[str, bytes]) -> bool:
+    """Equal to the bit; genhub.json may differ in what JSON doesn't care about."""
+    try:
+        same_json = json.loads(content.get("genhub.json", b"")) == json.loads(original["genhub.json"])
+    except (ValueError, RecursionError):
+        return False
+    return same_json and all(content.get(name) == original[name] for name in original if name != "genhub.json")
+
+
+def test_case_05_a_checkpoint_of_a_newer_genhub_is_left_alone(tiny):
+    folder = genhub.train(pair(tiny))
+    from genhub.manifest import Manifest, read_manifest
+
+    newer = Manifest.model_validate(read_manifest(folder).model_dump() | {"format": 2, "genhub": "9.1.0"}).sealed()
+    (folder / "genhub.json").write_text(newer.model_dump_json())
+    with pytest.raises(genhub.CheckpointError, match=r"step-000006/genhub.json: format 2 needs genhub >= 9.1.0"):
+        genhub.train(tiny)
+    assert (folder.parent / "step-000003").is_dir()
+    assert (folder / "genhub.json").is_file()
+
+
+def test_metrics_that_a_crash_of_the_machine_damaged(tiny):
+    pair(tiny, log_every=1)
+    genhub.train(tiny, ["trainer.max_steps=3"])
+    file = Path(tiny["run_dir"]) / "metrics.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_bytes("\n".join([*lines[:2], "\0\0", "[3]", '{"step": "x"}', lines[2], '{"ste']).encode())
+    genhub.train(tiny)
+    assert [line["step"] for line in metrics(Path(tiny["run_dir"]))] == [1, 2, 3, 4, 5, 6]
+
+
+# Stopped
+
+
+def test_case_07_two_runs_in_one_folder(zygote, tiny, tmp_path):
+    pair(tiny)
+    recipe = str(write_recipe(tmp_path, tiny, max_steps=10**6, save_every=1, trackers=[]))
+    run = Path(tiny["run_dir"])
+    first = zygote.genhub("train", recipe, cwd=tmp_path)
+    wait_for(lambda: any((run / "checkpoints").glob("step-*")) or first.poll() is not None)
+    for options in ([], ["--fresh"]):
+        second = zygote.genhub("train", recipe, *options, cwd=tmp_path)
+        assert second.wait() == 2
+        assert second.err == (
+            f"genhub: run_dir: {run} is in use by process {first.pid} on {socket.gethostname()}; wait until it ends, stop it, "
+            "or choose another with --run-dir\n"
+        )
+    assert first.poll() is None
+    first.signal(signal.SIGKILL)
+    first.wait()
+    steps = int(newest_checkpoint(run)[0].name[5:]) + 2
+    third = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
+    assert third.wait() == 0, third.err
+    assert "resuming at step" in third.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_case_08_a_second_signal_stops_at_once_and_harms_nothing(zygote, tiny, tmp_path, number, code):
+    pair(tiny, "models:Waits")
+    recipe = str(write_recipe(tmp_path, tiny, max_steps=400, save_every=1))
+    run = Path(tiny["run_dir"])
+    job = zygote.genhub("train", recipe, cwd=tmp_path)
+    wait_for(lambda: any((run / "checkpoints").glob("step-*")) or job.poll() is not None)
+    (tmp_path / "wait").touch()
+    wait_for(lambda: (tmp_path / "waiting").exists())
+    job.signal(number)
+    wait_for(lambda: "finishing the step" in job.err)
+    job.signal(number)
+    assert job.wait() == code
+    assert "Traceback" not in job.err
+    (tmp_path / "wait").unlink()
+    steps = int(newest_checkpoint(run)[0].name[5:]) + 2
+    again = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
+    assert again.wait() == 0, again.err
+    whole = genhub.train(recipe, [f"trainer.max_steps={steps}"], run_dir=str(tmp_path / "whole"))
+    same_bits(whole, run / "checkpoints" / f"step-{steps:06d}")
+
+
+def test_stop_after_saves_and_goes_on(zygote, tiny, tmp_path):
+    pair(tiny)
+    recipe = str(write_recipe(tmp_path, tiny, max_steps=10**6, stop_after="1s", log_every=1))
+    run = Path(tiny["run_dir"])
+    job = zygote.genhub("train", recipe, cwd=tmp_path)
+    assert job.wait() == 143
+    stopped = newest_checkpoint(run)[0]
+    assert f"genhub: stopped at step {int(stopped.name[5:])}; the same command goes on from there\n" == job.err
+    steps = int(stopped.name[5:]) + 2
+    again = genhub.train(recipe, [f"trainer.max_steps={steps}", "trainer.stop_after=1d"])
+    assert again.name == f"step-{steps:06d}"
+    whole = genhub.train(recipe, [f"trainer.max_steps={steps}", "trainer.stop_after=null"], run_dir=str(tmp_path / "whole"))
+    same_bits(whole, again)
+
+
+def launch(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Two processes, by torch's own launcher."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "genhub",
+               "train", str(recipe), *overrides]  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=recipe.parent)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the launcher's children in /proc")
+def test_case_09_28_two_processes_stop_die_and_go_on(tiny, tmp_path):
+    """One run in two processes, a model of several phases. SIGTERM to the launcher; then one process killed, and the other
+    stops with it; then to the end: the same bits as of a run that was let alone."""
+    pair(tiny)
+    recipe = write_recipe(tmp_path, tiny, max_steps=3000, save_every=50, log_every=1000, sample_every=10**6)
+    run = Path(tiny["run_dir"])
+
+    def running(steps: int) -> subprocess.Popen[str]:
+        launcher = launch(recipe)
+        wait_for(lambda: (newest(run) or 0) >= steps or launcher.poll() is not None, seconds=300)
+        assert launcher.poll() is None, launcher.communicate()[1]
+        return launcher
+
+    launcher = running(50)
+    launcher.send_signal(signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=120)
+    assert launcher.returncode == 1  # whatever the processes return
+    stopped = newest(run)
+    assert f"stopped at step {stopped}; the same command goes on from there" in errors
+    assert stopped is not None
+
+    launcher = running(stopped + 50)
+    os.kill(children(launcher.pid)[1], signal.SIGKILL)
+    launcher.communicate(timeout=120)
+    assert launcher.returncode == 1
+
+    steps = f"trainer.max_steps={newest(run) + 20}"
+    again = launch(recipe, steps)
+    output, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "resuming at step" in output
+    assert output.count("Model    ") == 2  # what is trained, and where it is: said by one process
+    whole = launch(recipe, steps, "--run-dir", str(tmp_path / "whole"))
+    assert whole.communicate(timeout=300) is not None
+    same_run(tmp_path / "whole", run)
+    assert genhub.sample(models.Pair.from_pretrained(run), 3).shape == (3, 1, 8, 8)
+
+
+def newest(run: Path) -> int | None:
+    return max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=None)
+
+
+# Where it runs
+
+
+def test_case_27_paths_and_clocks(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for place, message in [("/proc/nowhere/run", "run_dir: /proc/nowhere/run: "), (str(tmp_path / "file"), "File exists"),
+                           (str(tmp_path / "file" / "run"), "Not a directory"), (str(tmp_path / ("x" * 300)), "too long")]:  # fmt: skip
+        with pytest.raises(genhub.RecipeError, match=f"{message}.*; choose another with --run-dir"):
+            genhub.train(tiny, run_dir=place)
+    backwards = iter(range(2**40, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(backwards)))
+    pair(tiny, trackers=["tensorboard"])
+    folder = genhub.train(tiny, run_dir=str(tmp_path / "mein Lauf ü 走る"))
+    assert folder.name == "step-000006"
+    assert all(line["seconds"] >= 0 for line in map(json.loads, (folder.parents[1] / "metrics.jsonl").open()))
+
+
+def test_case_29_no_network(zygote, tiny, tmp_path):
+    """Nothing so much as asks for a name: train, again, and sample."""
+    recipe = str(write_recipe(tmp_path, tiny, trackers=["tensorboard"], sample_every=3))
+    for words in (["train", recipe], ["train", recipe], ["sample", tiny["run_dir"], "-n", "2", "--out", "two.png"]):
+        job = zygote.start("faults:genhub_without_network", *words, cwd=tmp_path)
+        assert job.wait() == 0, job.err
+
+
+# What the documentation says
+
+
+def test_every_case_has_a_test_or_a_reason():
+    rows = re.findall(r"^\| (\d+) \| .*? \| .*? \| (.*?) \|$", DOCS, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 31))
+    for number, held_by in rows:
+        tests = re.findall(r"`(test_\w+)::(test_\w+)`", held_by)
+        assert tests or re.match(r"not here: \w+|with the Hub", held_by), number
+        for file, test in tests:
+            tree = ast.parse((Path(__file__).parent / f"{file}.py").read_text())
+            assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (number, test)
+
+
+def test_the_safe_keys_are_the_documented_ones():
+    section = DOCS.partition("## What may change")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^- `([\w.]+)`", section, re.MULTILINE)) == sorted(SAFE_TO_CHANGE)
+
+
+def test_the_commands_of_the_page_are_right():
+    commands = re.findall(r"^(?:until )?genhub train ([^#;\n]*)", DOCS, re.MULTILINE)
+    assert len(commands) == 8
+    for name, *words in map(str.split, commands):
+        genhub.read_recipe(name, [word for word in words if word != "--fresh"])
