@@ -164,7 +164,7 @@ def sweep(
     out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train every combination of some settings; the same command goes on where it was stopped. Ends in compare."""
+    """Train every combination of settings, then compare."""
     from genhub.evaluation.compare import compare as gather
     from genhub.evaluation.sweep import sweep as train_all
 
