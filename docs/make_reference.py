@@ -69,13 +69,7 @@ def entry(name: str) -> str:
         return "\n".join(lines).rstrip() + "\n"
     if inspect.isfunction(value):
         return "\n".join([f"### {name}\n", f"```python\n{signature(name, value)}\n```\n", *text(value.__doc__)])
-    return "\n".join(
-        [
-            f"### {name}\n",
-            f"`{readable(re.sub(r'<function (\w+) at 0x\w+>', r'\1', str(value)))}`\n",
-            *text(documented(name)),
-        ]
-    )
+    return "\n".join([f"### {name}\n", f"`{readable(str(value))}`\n", *text(documented(name))])
 
 
 def text(docstring: str | None) -> list[str]:
@@ -144,6 +138,7 @@ def signature(name: str, function: Any) -> str:
 
 
 def readable(shown: str) -> str:
+    shown = re.sub(r"<function (\w+) at 0x\w+>", r"\1", shown)
     return (
         re.sub(r"'((?:\w|[.\[\], |])+)'(?=[,)= \]]|$)", r"\1", shown).replace("typing.", "").replace("collections.abc.", "")
     )
