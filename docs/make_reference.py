@@ -138,6 +138,7 @@ def signature(name: str, function: Any) -> str:
 
 
 def readable(shown: str) -> str:
+    shown = re.sub(r"<function (\w+) at 0x\w+>", r"\1", shown)
     return (
         re.sub(r"'((?:\w|[.\[\], |])+)'(?=[,)= \]]|$)", r"\1", shown).replace("typing.", "").replace("collections.abc.", "")
     )

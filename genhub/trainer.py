@@ -277,7 +277,7 @@ class RunState:
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
-    def _restore(self, model: GenerativeModel, tensors: Mapping[str, Tensor]) -> None:
+    def _restore(self, model: GenerativeModel, tensors: dict[str, Tensor]) -> None:
         """The inverse of `_changing`."""
         missing = self._changing(model).keys() - tensors.keys()
         if missing:

@@ -339,6 +339,14 @@ def test_sizes_and_default_widths():
     assert widths((1, 4, 4)) == (32,)
 
 
+def test_a_generator_that_has_gone_all_black_can_come_back():
+    model = make()
+    torch.nn.init.constant_(model.generator.to_image.bias, -30.0)
+    model(batch(), "generator")["loss"].backward()
+    assert model.generator.to_image.bias.grad.abs().min() > 1e-6
+    assert (model.sample(3, generator=torch.Generator().manual_seed(0)) == -1).all()
+
+
 def test_residual_branches_start_at_zero():
     """So a discriminator twice as deep starts as the same function."""
     torch.manual_seed(0)

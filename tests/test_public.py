@@ -35,7 +35,7 @@ SIGNATURES = {
     "GenerativeModel.load_networks": "(self, path: 'Path') -> 'None'",
     "GenerativeModel.config_from_foreign": "(path: 'Path') -> 'ModelConfig'",
     "GenerativeModel.save_pretrained": "(self, path: 'str | Path') -> 'None'",
-    "GenerativeModel.from_pretrained": "(path: 'str | Path') -> 'Self'",
+    "GenerativeModel.from_pretrained": "(path: 'str | Path', **options: 'Any') -> 'Self'",
     "Autoencoder.encode": "(self, images: 'Tensor') -> 'Tensor'",
     "Autoencoder.decode": "(self, latents: 'Tensor') -> 'Tensor'",
     "Denoiser.add_noise": "(self, images: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",

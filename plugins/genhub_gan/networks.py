@@ -51,6 +51,8 @@ class Generator(nn.Module):
     """G(z): noise, and a label where there are any, to an image.
 
     The noise is mapped to the coarsest level; each level's blocks are followed by an enlargement to the next one's size.
+    The image is a convolution's output as it is, as in R3GAN: a tanh would have no gradient left where a mostly black
+    data set drives it to -1 in the first steps.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Generator(nn.Module):
         self.to_image = nn.Conv2d(channels[0], sample_shape[0], 3, padding=1)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """noise (n, latent_dim), labels (n,) to images (n, c, h, w) in [-1, 1]."""
+        """noise (n, latent_dim), labels (n,) to images (n, c, h, w), near [-1, 1] once trained."""
         if self.embedding is not None:
             noise = torch.cat([noise, self.embedding(labels).to(noise.dtype)], 1)
         x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
@@ -80,7 +82,8 @@ class Generator(nn.Module):
             if index:
                 x = interpolate(self.narrowing[index - 1](x), self.sizes[index], mode="bilinear")
             x = level(x)
-        return torch.tanh(self.to_image(leaky_relu(x, SLOPE)))
+        images: Tensor = self.to_image(leaky_relu(x, SLOPE))
+        return images
 
 
 class Discriminator(nn.Module):
@@ -115,7 +118,7 @@ class Discriminator(nn.Module):
         x = self.from_image(images)
         for index, level in enumerate(self.levels):
             if index:
-                x = avg_pool2d(self.widening[index - 1](x), 2, ceil_mode=True)
+                x = self.widening[index - 1](avg_pool2d(x, 2, ceil_mode=True))  # in this order for a quarter of the work
             x = level(x)
         phi = leaky_relu(self.to_features(leaky_relu(x, SLOPE).flatten(1)), SLOPE)
         logits: Tensor = self.to_logit(phi).squeeze(1)
