@@ -108,7 +108,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained model; the figures are stored with their protocol."""
+    """Measure a trained model, and store the figures."""
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),

@@ -184,7 +184,7 @@ def test_a_third_partys_autoencoder_takes_part_unchanged(halves, tiny, tmp_path,
     assert torch.equal(images, torch.nn.functional.interpolate(images[..., ::2, ::2], scale_factor=2))  # its decoder's
     (next(site.glob("*.dist-info")) / "entry_points.txt").write_text("")
     genhub.registry.all_plugins.cache_clear()
-    message = "this model needs 'halves' from halves-model 1.2: no model is called 'halves'"
+    message = "this model needs 'halves' from halves-model 1.2: pip install halves-model"
     with pytest.raises(genhub.CheckpointError, match=message):
         genhub.load(folder)
 

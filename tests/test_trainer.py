@@ -49,7 +49,7 @@ def test_a_run_writes_what_it_promises(tiny):
     assert {"denoise/loss", "denoise/grad_norm", "lr", "epoch"} <= metrics(run)[0].keys()
     assert any((run / "logs").rglob("events.out.tfevents.*"))
     assert {p.name for p in folder.iterdir()} == {
-        "genhub.json", "model_index.json", "recipe.yaml", "scheduler", "trainer", "unet"}  # fmt: skip
+        "README.md", "genhub.json", "model_index.json", "recipe.yaml", "samples.png", "scheduler", "trainer", "unet"}  # fmt: skip
     again = genhub.read_recipe(run / "recipe.yaml")
     assert again.model.sample_shape == (1, 8, 8)
     assert again.model.num_classes == 10
