@@ -46,7 +46,9 @@ def test_readme_verbs_and_options_exist(capsys):
                 with pytest.raises(SystemExit):
                     app([command[1], "--help"])
                 assert word in capsys.readouterr().out, line
-        assert command[1] in {"train", "sample", "info", "push", "recipe", "plugins", "doctor"}
+        assert command[1] in {
+            "train", "sample", "show", "evaluate", "compare", "push", "info", "recipe", "plugins", "doctor",
+        }  # fmt: skip
 
 
 def test_readme_names_every_sampler_and_picture():
