@@ -79,11 +79,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.mark.slow
 def test_they_are_listed_with_who_brought_them(site: Site) -> None:
-    rows = json.loads(site("genhub", "plugins", "--json"))
-    listed = {row["name"]: (row["distribution"], row["version"], row["problem"]) for row in rows}
+    rows = json.loads(site("genhub", "plugins", "list", "--load", "--json"))
+    listed = {row["name"]: (row["distribution"], row["version"], row["state"]) for row in rows}
     for folder, names in PLUGINS.items():
         for name in names:
-            assert listed[name] == (f"genhub-{folder}", "0.1.0", "")
+            assert listed[name] == (f"genhub-{folder}", "0.1.0", "fine")
+    can = {row["name"]: row["capabilities"] for row in rows}
+    assert [can[name] for name in PLUGINS] == ["denoiser", "autoencoder", "likelihood"]
     assert listed["ddpm"][0] == "genhub-framework"
     where = site("python", "-c", "import genhub, genhub_realnvp; print(genhub.__file__, genhub_realnvp.__file__)").split()
     assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
@@ -113,3 +115,24 @@ def test_their_own_tests_pass(site: Site) -> None:
 @pytest.mark.parametrize("name", PLUGINS)
 def test_it_keeps_the_contract(site: Site, name: str) -> None:
     site("genhub", "plugins", "check", name, *SMALL[name])
+
+
+LATENT = """
+import genhub
+steps = ["trainer.max_steps=4", "trainer.save_every=4", "trainer.sample_every=null", "trainer.trackers=[]"]
+genhub.train("vqvae/recipe.yaml", steps, run_dir="runs/codes")
+network = ["model.unet.block_out_channels=[8, 16]", "model.sampling.num_inference_steps=4"]
+genhub.train("digits-ddpm", [*steps, *network, "model.autoencoder=runs/codes"], run_dir="runs/latent")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_latent_diffusion_takes_the_vqvae_as_it_takes_any_autoencoder(site: Site) -> None:
+    site("python", "-c", LATENT)
+    shutil.rmtree(site.folder / "runs" / "codes")  # the checkpoint has a copy
+    site("genhub", "sample", "runs/latent", "-n", "3", "--out", "latent.npz")
+    assert np.load(site.folder / "latent.npz")["images"].shape == (3, 8, 8, 1)
+    manifest = json.loads(next((site.folder / "runs" / "latent").rglob("step-000004/genhub.json")).read_text())
+    stored = manifest["config"]["autoencoder"]
+    assert (stored["plugin"]["distribution"], stored["latent_shape"]) == ("genhub-vqvae", [4, 4, 4])
