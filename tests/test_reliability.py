@@ -74,8 +74,8 @@ def test_case_01_killed_at_random_moments(zygote, tiny, tmp_path, family):
     """Three kills, wherever they fall: while it starts, in a step, a preview or a save (every second step has one)."""
     tiny["model"] = copy.deepcopy(FAMILIES[family])
     recipe = str(write_recipe(tmp_path, tiny, max_steps=24, save_every=2, log_every=3, sample_every=8))
-    started = time.monotonic()
     whole = zygote.genhub("train", recipe, "--run-dir", "whole", cwd=tmp_path)
+    started = time.monotonic()
     assert whole.wait() == 0, whole.err
     seconds, moments, kills = time.monotonic() - started, random.Random(family), 0
     while kills < 3:
@@ -83,11 +83,13 @@ def test_case_01_killed_at_random_moments(zygote, tiny, tmp_path, family):
         time.sleep(moments.uniform(0, seconds / 2))
         job.signal(signal.SIGKILL)
         kills += job.wait() == -signal.SIGKILL
-        if job.code == 0:
+        if job.code == 0 and kills:
             break
+        if job.code == 0:  # the machine has become faster: again, and earlier
+            shutil.rmtree(tmp_path / "killed")
+            seconds /= 2
     last = zygote.genhub("train", recipe, "--run-dir", "killed", cwd=tmp_path)
     assert last.wait() == 0, last.err
-    assert kills
     same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -450,7 +452,7 @@ def test_every_case_has_a_test_or_a_reason():
     assert [int(number) for number, _ in rows] == list(range(1, 31))
     for number, held_by in rows:
         tests = re.findall(r"`(test_\w+)::(test_\w+)`", held_by)
-        assert tests or re.match(r"not here: \w+|with the Hub", held_by), number
+        assert tests or re.match(r"not here: \w+", held_by), number
         for file, test in tests:
             tree = ast.parse((Path(__file__).parent / f"{file}.py").read_text())
             assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (number, test)
