@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from genhub.manifest import Manifest, read_json
 CARD = "README.md"
 PICTURE = "samples.png"
 MEASURED = "metrics.json"
-"""What was measured of a checkpoint, if anything was: a list of `Measured`, beside its genhub.json."""
+"""What was measured of a model, in its repository: a list of `Measured`."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
 
 
@@ -32,7 +33,7 @@ class Measured(Section):
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
-    """The figures in a checkpoint's metrics.json; none without the file.
+    """The figures in a repository's metrics.json; none without the file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -58,7 +59,7 @@ def package_versions() -> dict[str, str]:
 
 def model_card(
     manifest: Manifest, folder: Path, *, recipe: str | None = None, title: str | None = None, repo_id: str | None = None,
-    license: str | None = None, picture: bool = False,
+    license: str | None = None, picture: bool = False, measured: Sequence[Measured] = (),
 ) -> str:  # fmt: skip
     """The card's text, the same for the same folder.
 
@@ -69,10 +70,10 @@ def model_card(
         repo_id: the repository that the card is for; without one it tells how to open the folder.
         license: an id as the Hub has them, such as mit or cc-by-4.0.
         picture: whether samples.png lies beside it.
+        measured: the figures to show, and to tell the Hub.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    measured = read_measured(folder)
     pipelines = _diffusers_classes(folder)
     data, source = manifest.data, repo_id or "FOLDER"
     facts = ModelCardData(
@@ -170,7 +171,7 @@ def _base_model(recipe: str | None) -> str | None:
     return found[0] if found else None
 
 
-def _eval_results(measured: tuple[Measured, ...], manifest: Manifest) -> list[Any]:
+def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
     """The Hub's model-index."""
     from huggingface_hub import EvalResult
 
