@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from genhub.config import Section
 from genhub.errors import CheckpointError
 from genhub.hub import split_id
-from genhub.manifest import Manifest, read_json
+from genhub.manifest import FILE, Manifest, read_json
 
 CARD = "README.md"
 PICTURE = "samples.png"
@@ -91,7 +91,8 @@ def model_card(
     if picture:
         parts.append(f"![Images drawn by the model]({PICTURE})")
     parts += ["## Use it", _use(manifest, source)]
-    parts += [_diffusers(name, class_name, source, manifest) for name, class_name in pipelines]
+    inner = next((file.parent.name for file in sorted(folder.glob(f"*/{FILE}"))), None)
+    parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
     parts += ["## How it was trained", _training(manifest, recipe, repo_id or "recipe.yaml")]
     if measured:
         rows = [f"| {m.name} | {m.value:.6g} | {_inline(m.protocol)} |" for m in measured]
@@ -106,8 +107,8 @@ def _about(manifest: Manifest) -> str:
     size = " of {} channels, {}x{} pixels".format(*shape) if isinstance(shape, list | tuple) and len(shape) == 3 else ""
     labels = " It draws what a label asks for." if "labels" in manifest.conditions else ""
     steps = f" for {manifest.step:,} steps" if manifest.step else ""
-    return (f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} "
-            "Weights are safetensors; nothing in here is code or pickle.")  # fmt: skip
+    code = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
+    return f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} {code}"
 
 
 def _use(manifest: Manifest, source: str) -> str:
@@ -138,11 +139,13 @@ def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest) -> str:
+def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest, inner: str | None) -> str:
     where = f'"{source}"' + (f', subfolder="{subfolder}"' if subfolder else "")
     code = f"from diffusers import {class_name}\n\nopened = {class_name}.from_pretrained({where})"
     if subfolder:
         about = f"Its `{subfolder}` opens with plain diffusers, too:"
+    elif inner:
+        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in `{inner}`:"
     elif manifest.conditions:
         about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({', '.join(manifest.conditions)}):"
     else:

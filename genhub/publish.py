@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 from genhub.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
 from genhub.config import DataSpec, HubConfig
@@ -121,11 +122,16 @@ def _regular(folder: Path, name: str) -> Path:
 def _portable(recipe: str, folder: Path) -> str:
     """The recipe without what belongs to this machine: the run's folder, where it is pushed to, absolute paths."""
     content = parse_yaml(recipe, Source(str(folder / RECIPE)))
-    content = {key: value for key, value in content.items() if key not in ("run_dir", "hub")}
-    for section, key in (("data", "name"), ("model", "from")):
-        if isinstance(value := content.get(section, {}).get(key), str):
-            content[section][key] = _portable_name(value)
-    return to_yaml(content)
+    return to_yaml(_with_names({key: value for key, value in content.items() if key not in ("run_dir", "hub")}))
+
+
+def _with_names(value: Any) -> Any:
+    """A recipe's content with `_portable_name` in place of each path."""
+    if isinstance(value, dict):
+        return {key: _with_names(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_names(inner) for inner in value]
+    return _portable_name(value) if isinstance(value, str) else value
 
 
 def _portable_data(data: DataSpec | None) -> DataSpec | None:

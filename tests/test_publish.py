@@ -93,7 +93,9 @@ def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monke
     vae = genhub.load("alice/vae")
     torch.testing.assert_close(kl.encode(x).latent_dist.mean, vae.encode(x), atol=1e-5, rtol=1e-4)
     cards = {name: hub.repos[f"alice/{name}"].files["README.md"].decode() for name in BUILT_IN}
+    assert "samples it, too:\n\n```python\nfrom diffusers import DDPMPipeline\n" in cards["ddpm"]
     assert 'DDPMPipeline.from_pretrained("alice/ddpm")' in cards["ddpm"]
+    assert "draws not images but latents of the model in `autoencoder`" in cards["latent"]
     assert 'AutoencoderKL.from_pretrained("alice/vae", subfolder="vae")' in cards["vae"]
     assert "diffusers" not in cards["gan"].partition("## Versions")[0]
     assert ModelCard(cards["cgan"]).data.pipeline_tag is None
@@ -345,6 +347,7 @@ def test_own_code_goes_along_only_when_told_and_runs_only_when_told(hub, tmp_pat
         genhub.load("alice/mine")
     commit = genhub.push_to_hub(folder, "alice/mine", with_code=True)
     assert hub.repos["alice/mine"].files["plugin.py"].decode() == source
+    assert "`plugin.py` is its author's code." in hub.repos["alice/mine"].files["README.md"].decode()
     with pytest.raises(genhub.CheckpointError, match=r"its author's own code, plugin.py in the repository; read it"):
         genhub.load("alice/mine")
     with pytest.raises(genhub.HubError, match=rf"read that, then name the commit that you read: revision='{commit}'"):
