@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from genhub.config import Section
 from genhub.errors import CheckpointError
 from genhub.hub import split_id
-from genhub.manifest import Manifest, read_json
+from genhub.manifest import FILE, Manifest, read_json
 
 CARD = "README.md"
 PICTURE = "samples.png"
 MEASURED = "metrics.json"
-"""What was measured of a checkpoint, if anything was: a list of `Measured`, beside its genhub.json."""
+"""What was measured of a model, in its repository: a list of `Measured`."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
 
 
@@ -32,7 +33,7 @@ class Measured(Section):
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
-    """The figures in a checkpoint's metrics.json; none without the file.
+    """The figures in a repository's metrics.json; none without the file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -58,7 +59,7 @@ def package_versions() -> dict[str, str]:
 
 def model_card(
     manifest: Manifest, folder: Path, *, recipe: str | None = None, title: str | None = None, repo_id: str | None = None,
-    license: str | None = None, picture: bool = False,
+    license: str | None = None, picture: bool = False, measured: Sequence[Measured] = (),
 ) -> str:  # fmt: skip
     """The card's text, the same for the same folder.
 
@@ -69,10 +70,10 @@ def model_card(
         repo_id: the repository that the card is for; without one it tells how to open the folder.
         license: an id as the Hub has them, such as mit or cc-by-4.0.
         picture: whether samples.png lies beside it.
+        measured: the figures to show, and to tell the Hub.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    measured = read_measured(folder)
     pipelines = _diffusers_classes(folder)
     data, source = manifest.data, repo_id or "FOLDER"
     facts = ModelCardData(
@@ -90,7 +91,8 @@ def model_card(
     if picture:
         parts.append(f"![Images drawn by the model]({PICTURE})")
     parts += ["## Use it", _use(manifest, source)]
-    parts += [_diffusers(name, class_name, source, manifest) for name, class_name in pipelines]
+    inner = next((file.parent.name for file in sorted(folder.glob(f"*/{FILE}"))), None)
+    parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
     parts += ["## How it was trained", _training(manifest, recipe, repo_id or "recipe.yaml")]
     if measured:
         rows = [f"| {m.name} | {m.value:.6g} | {_inline(m.protocol)} |" for m in measured]
@@ -105,8 +107,8 @@ def _about(manifest: Manifest) -> str:
     size = " of {} channels, {}x{} pixels".format(*shape) if isinstance(shape, list | tuple) and len(shape) == 3 else ""
     labels = " It draws what a label asks for." if "labels" in manifest.conditions else ""
     steps = f" for {manifest.step:,} steps" if manifest.step else ""
-    return (f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} "
-            "Weights are safetensors; nothing in here is code or pickle.")  # fmt: skip
+    code = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
+    return f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} {code}"
 
 
 def _use(manifest: Manifest, source: str) -> str:
@@ -137,11 +139,13 @@ def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest) -> str:
+def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest, inner: str | None) -> str:
     where = f'"{source}"' + (f', subfolder="{subfolder}"' if subfolder else "")
     code = f"from diffusers import {class_name}\n\nopened = {class_name}.from_pretrained({where})"
     if subfolder:
         about = f"Its `{subfolder}` opens with plain diffusers, too:"
+    elif inner:
+        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in `{inner}`:"
     elif manifest.conditions:
         about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({', '.join(manifest.conditions)}):"
     else:
@@ -170,7 +174,7 @@ def _base_model(recipe: str | None) -> str | None:
     return found[0] if found else None
 
 
-def _eval_results(measured: tuple[Measured, ...], manifest: Manifest) -> list[Any]:
+def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
     """The Hub's model-index."""
     from huggingface_hub import EvalResult
 

@@ -218,13 +218,7 @@ def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: Tra
             (temporary / TRAINER).mkdir(parents=True)
             sync(run_dir)
             model.save_networks(temporary)
-            shutil.copy(run_dir / "recipe.yaml", temporary)
-            preview = run_dir / "samples" / f"step-{step:06d}.png"
-            if preview.is_file():
-                shutil.copy(preview, temporary / PICTURE)
-            card = model_card(describe_model(model, data, step), temporary, recipe=(temporary / "recipe.yaml").read_text(),
-                              title=run_dir.name, picture=preview.is_file())  # fmt: skip
-            (temporary / CARD).write_text(card)
+            _add_card(temporary, run_dir, describe_model(model, data, step))
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
             (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))
@@ -234,6 +228,17 @@ def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: Tra
             shutil.rmtree(temporary, ignore_errors=True)
             raise
     return folder
+
+
+def _add_card(folder: Path, run_dir: Path, manifest: Manifest) -> None:
+    """The recipe, the preview that was drawn at this very step if one was, and the card."""
+    shutil.copy(run_dir / "recipe.yaml", folder)
+    preview = run_dir / "samples" / f"step-{manifest.step:06d}.png"
+    if preview.is_file():
+        shutil.copy(preview, folder / PICTURE)
+    recipe = (folder / "recipe.yaml").read_text("utf-8")
+    card = model_card(manifest, folder, recipe=recipe, title=run_dir.name, picture=preview.is_file())
+    (folder / CARD).write_text(card, "utf-8")
 
 
 def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = None) -> None:

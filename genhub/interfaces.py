@@ -386,12 +386,7 @@ class Trainer(ABC):
         self.started = time.monotonic()
         """When the run began, before its data were read: `stop_after` counts from here."""
         self.listeners: list[Callable[[Path, bool], None]] = []
-        """Who wants to know of a new checkpoint."""
-
-    def saved(self, folder: Path, last: bool) -> None:
-        """To be called in the main process when a checkpoint is there, whole; `last`: the run ends with it."""
-        for listener in self.listeners:
-            listener(folder, last)
+        """Told of each checkpoint that `save_checkpoint` wrote, and whether it is the run's last."""
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
@@ -424,7 +419,8 @@ class Trainer(ABC):
 
         folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
         prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
-        self.saved(folder, last=step == self.config.max_steps)
+        for listener in self.listeners:
+            listener(folder, step == self.config.max_steps)
         return folder
 
     @final

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
-from genhub.card import CARD, MEASURED, PICTURE, model_card
+from genhub.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
 from genhub.config import DataSpec, HubConfig
 from genhub.errors import CheckpointError, GenhubError, InputError
+from genhub.evaluation.protocol import stored_evaluations
 from genhub.hub import ALLOWED, Pushed, push
 from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
@@ -32,6 +35,8 @@ def publication(
     """The files of a checkpoint that are published: what its genhub.json lists without the trainer's part, a card for
     this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
 
+    What was measured of it goes along as metrics.json, and into the card.
+
     Args:
         code: the class's source, published as plugin.py.
         picture: samples.png, for a checkpoint that has none.
@@ -40,8 +45,6 @@ def publication(
     """
     manifest = read_manifest(folder)
     listed = [name for name in manifest.files if not name.startswith(f"{TRAINER}/")]
-    if (folder / MEASURED).is_file() and MEASURED not in listed:  # measured after it was saved
-        listed.append(MEASURED)
     files: Files = {name: _regular(folder, name) for name in listed}
     Manifest.verify_files({name: entry for name, entry in manifest.files.items() if name in files}, folder)
     recipe = _portable(read_text(folder / RECIPE), folder) if RECIPE in files else None
@@ -49,17 +52,33 @@ def publication(
         files[RECIPE] = recipe.encode()
     if picture is not None:
         files[PICTURE] = picture
+    if measured := _measured(folder) or read_measured(folder):
+        figures = [figure.model_dump(mode="json") for figure in measured]
+        files[MEASURED] = (json.dumps(figures, indent=2) + "\n").encode()
     manifest = manifest.model_copy(
         update={"data": _portable_data(manifest.data), "code": FileEntry.of(code) if code is not None else None}
     )
     files[CARD] = model_card(
-        manifest, folder, recipe=recipe, repo_id=repo_id, license=license, picture=PICTURE in files
+        manifest, folder, recipe=recipe, repo_id=repo_id, license=license, picture=PICTURE in files, measured=measured
     ).encode()
     entries = {name: FileEntry.of(content) for name, content in sorted(files.items())}
     files[FILE] = manifest.model_copy(update={"files": entries}).text().encode()
     if code is not None:
         files[CODE] = code
     return files
+
+
+def _measured(folder: Path) -> tuple[Measured, ...]:
+    """What `genhub evaluate` found out about a checkpoint, each figure with its protocol."""
+    found: list[Measured] = []
+    for evaluation in stored_evaluations(folder):
+        protocol = evaluation.protocol.model_dump(mode="json", exclude_none=True)
+        for key in ("reference", "held_out"):
+            if spec := getattr(evaluation.protocol, key):
+                protocol[key] = f"{_portable_name(spec.name)} {spec.split}, fingerprint {spec.fingerprint}"
+        protocol |= {"versions": dict(evaluation.versions)}
+        found += [Measured(name=name, value=value, protocol=protocol) for name, value in evaluation.values.items()]
+    return tuple(found)
 
 
 def push_checkpoint(
@@ -103,11 +122,16 @@ def _regular(folder: Path, name: str) -> Path:
 def _portable(recipe: str, folder: Path) -> str:
     """The recipe without what belongs to this machine: the run's folder, where it is pushed to, absolute paths."""
     content = parse_yaml(recipe, Source(str(folder / RECIPE)))
-    content = {key: value for key, value in content.items() if key not in ("run_dir", "hub")}
-    for section, key in (("data", "name"), ("model", "from")):
-        if isinstance(value := content.get(section, {}).get(key), str):
-            content[section][key] = _portable_name(value)
-    return to_yaml(content)
+    return to_yaml(_with_names({key: value for key, value in content.items() if key not in ("run_dir", "hub")}))
+
+
+def _with_names(value: Any) -> Any:
+    """A recipe's content with `_portable_name` in place of each path."""
+    if isinstance(value, dict):
+        return {key: _with_names(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_names(inner) for inner in value]
+    return _portable_name(value) if isinstance(value, str) else value
 
 
 def _portable_data(data: DataSpec | None) -> DataSpec | None:

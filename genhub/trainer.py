@@ -22,8 +22,6 @@ from genhub.checkpoint import (
     load_state,
     newest_checkpoint,
     optimizer_tensors,
-    prune_checkpoints,
-    save_checkpoint,
 )
 from genhub.checks import check_config, check_losses
 from genhub.config import AccelerateConfig, seconds_in
@@ -229,9 +227,7 @@ class AccelerateTrainer(Trainer):
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            folder = save_checkpoint(self.run_dir, done, run.exported, run.save(windows), data.spec)
-            prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
-            self.saved(folder, last=done == self.config.max_steps)
+            self.save_checkpoint(done, run.exported, data, run.save(windows))
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 

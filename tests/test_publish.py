@@ -21,18 +21,21 @@ from minihub import MiniHub
 from test_hub import said
 
 import genhub
+from genhub.evaluation.protocol import Evaluation, Protocol, evaluations_folder
 from genhub.manifest import Manifest
 
 TINY = {
     "model": {"name": "autoencoder", "channels": [8]},
     "trainer": {"max_steps": 2, "sample_every": 2, "num_samples": 4, "trackers": []},
 }
+UNET = {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
 BUILT_IN = {
-    "autoencoder": {"channels": [8]},
-    "vae": {"network": "kl", "channels": [8, 16], "latent_dim": 2},
-    "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
-    "cgan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
-    "ddpm": {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}},
+    "autoencoder": {"name": "autoencoder", "channels": [8]},
+    "vae": {"name": "vae", "network": "kl", "channels": [8, 16], "latent_dim": 2},
+    "gan": {"name": "gan", "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
+    "cgan": {"name": "cgan", "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
+    "ddpm": {"name": "ddpm", **UNET},
+    "latent": {"name": "ddpm", "autoencoder": "run/vae", **UNET},
 }  # fmt: skip
 
 
@@ -44,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkpoint(trained: Path, tmp_path: Path) -> Path:
     """A copy of a checkpoint, to be changed."""
-    return Path(shutil.copytree(trained, tmp_path / trained.name))
+    return Path(shutil.copytree(trained, tmp_path / "run" / "checkpoints" / trained.name))
 
 
 def commits(hub: MiniHub, repo_id: str) -> list[str]:
@@ -65,9 +68,9 @@ for name in sys.argv[1:]:
 def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     expected = []
-    for name, options in BUILT_IN.items():
+    for name, model in BUILT_IN.items():
         trainer = {"max_steps": 2, "sample_every": None, "trackers": []}
-        folder = genhub.train({"model": {"name": name, **options}, "trainer": trainer, "run_dir": f"run/{name}"})
+        folder = genhub.train({"model": model, "trainer": trainer, "run_dir": f"run/{name}"})
         genhub.push_to_hub(folder, f"alice/{name}", private=True)
         images = genhub.sample(folder, 4, seed=7)
         expected.append(f"{name} {hashlib.sha256(images.numpy().tobytes()).hexdigest()}")
@@ -90,7 +93,9 @@ def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monke
     vae = genhub.load("alice/vae")
     torch.testing.assert_close(kl.encode(x).latent_dist.mean, vae.encode(x), atol=1e-5, rtol=1e-4)
     cards = {name: hub.repos[f"alice/{name}"].files["README.md"].decode() for name in BUILT_IN}
+    assert "samples it, too:\n\n```python\nfrom diffusers import DDPMPipeline\n" in cards["ddpm"]
     assert 'DDPMPipeline.from_pretrained("alice/ddpm")' in cards["ddpm"]
+    assert "draws not images but latents of the model in `autoencoder`" in cards["latent"]
     assert 'AutoencoderKL.from_pretrained("alice/vae", subfolder="vae")' in cards["vae"]
     assert "diffusers" not in cards["gan"].partition("## Versions")[0]
     assert ModelCard(cards["cgan"]).data.pipeline_tag is None
@@ -286,8 +291,11 @@ def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
 
 
 def test_the_card(hub, checkpoint) -> None:
-    protocol = {"extractor": "probe", "real_split": "test", "n": 1000}
-    (checkpoint / "metrics.json").write_text(json.dumps([{"name": "kid", "value": 0.25, "protocol": protocol}]))
+    spec = Manifest.model_validate_json((checkpoint / "genhub.json").read_bytes()).data
+    protocol = Protocol(extractor="probe", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
+                        reference=spec.model_copy(update={"name": "/home/alice/secret/digits"}))  # fmt: skip
+    evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5})
+    evaluation.write(evaluations_folder(checkpoint))
     genhub.push_to_hub(checkpoint, "alice/ae", license="cc-by-4.0")
     files = hub.repos["alice/ae"].files
     card = ModelCard(files["README.md"].decode())
@@ -297,18 +305,27 @@ def test_the_card(hub, checkpoint) -> None:
         "unconditional-image-generation",
     )
     assert {"genhub", "autoencoder"} <= set(card.data.tags)
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value, result.metric_args) == ("kid", 0.25, protocol)
-    assert "metrics.json" in files
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert (results["kid"].metric_value, results["fd"].metric_value) == (0.25, 7.5)
+    assert results["kid"].metric_args["n"] == 1000
+    assert results["kid"].metric_args["reference"] == f"digits train, fingerprint {spec.fingerprint}"
+    assert b"secret" not in files["README.md"] + files["metrics.json"]
+    assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
     for part in ("![Images drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
                  "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor probe"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
     assert yaml.safe_load(shown) == yaml.safe_load(files["recipe.yaml"])
     assert "model-index" not in (checkpoint / "README.md").read_text()  # the checkpoint's own was written before measuring
-    (checkpoint / "metrics.json").write_text('[{"name": "kid"}]')
+    copy = evaluations_folder(checkpoint).parents[1] / "copy"
+    for name, content in files.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content)
+    genhub.push_to_hub(copy, "alice/copy")  # the figures stay with the model
+    assert len(ModelCard(hub.repos["alice/copy"].files["README.md"].decode()).data.eval_results) == 2
+    (copy / "metrics.json").write_text('[{"name": "kid"}]')
     with pytest.raises(genhub.CheckpointError, match=r"metrics.json: damaged"):
-        genhub.push_to_hub(checkpoint, "alice/ae")
+        genhub.push_to_hub(copy, "alice/copy")
 
 
 # Code
@@ -330,6 +347,7 @@ def test_own_code_goes_along_only_when_told_and_runs_only_when_told(hub, tmp_pat
         genhub.load("alice/mine")
     commit = genhub.push_to_hub(folder, "alice/mine", with_code=True)
     assert hub.repos["alice/mine"].files["plugin.py"].decode() == source
+    assert "`plugin.py` is its author's code." in hub.repos["alice/mine"].files["README.md"].decode()
     with pytest.raises(genhub.CheckpointError, match=r"its author's own code, plugin.py in the repository; read it"):
         genhub.load("alice/mine")
     with pytest.raises(genhub.HubError, match=rf"read that, then name the commit that you read: revision='{commit}'"):
@@ -385,8 +403,8 @@ def test_a_push_that_fails_is_a_warning(hub, tmp_path, capsys) -> None:
 
 
 def test_a_push_that_never_ends_does_not_hold_the_run(hub, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("genhub.run.LAST_PUSH", 1.0)
-    hub.fail("GET", "/api/models", "stall", (0, 8), times=10**6)
+    monkeypatch.setattr("genhub.run.LAST_PUSH", 0.6)
+    hub.fail("GET", "/api/models", "stall", (0, 3), times=10**6)
     genhub.load(train(tmp_path))
     assert "genhub: alice/run: the last push is not done after 1 s; genhub push finishes it" in capsys.readouterr().err
     hub.faults.clear()
