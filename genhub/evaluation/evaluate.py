@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genhub.card import package_versions
 from genhub.checkpoint import load_model
 from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import DataError, InputError, did_you_mean
 from genhub.evaluation.extractors import digest_of
 from genhub.evaluation.figures import METRICS
-from genhub.evaluation.protocol import Evaluation, current_versions, evaluations_folder
+from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.evaluation.subject import Subject
 from genhub.hub import find_model
 from genhub.images import hash_of
@@ -98,7 +99,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
     config = subject.model.config
     return Evaluation(
         model=config.name, step=step, config=config.model_dump(mode="json"), protocol=subject.protocol, values=values,
-        notes=tuple(dict.fromkeys(subject.notes)), versions=current_versions(),
+        notes=tuple(dict.fromkeys(subject.notes)), versions=package_versions(),
     )  # fmt: skip
 
 

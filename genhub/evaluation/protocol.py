@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +120,3 @@ def evaluations_folder(checkpoint: Path) -> Path:
 def cache_folder() -> Path:
     """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub."""
     return Path(os.environ.get("GENHUB_CACHE") or Path.home() / ".cache" / "genhub").expanduser()
-
-
-def current_versions() -> dict[str, str]:
-    versions = {}
-    for name in ("genhub-framework", "torch", "diffusers", "transformers"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
