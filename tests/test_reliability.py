@@ -103,7 +103,7 @@ def saves(tiny, tmp_path, monkeypatch):
         return save(*args)
 
     save = checkpoint.save_checkpoint
-    monkeypatch.setattr("genhub.trainer.save_checkpoint", remember)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", remember)
     genhub.train(pair(tiny, save_every=3, keep_last=1, keep_every=3))
     run, step, *rest = calls[-1]
     model, state, data = rest
@@ -113,7 +113,7 @@ def saves(tiny, tmp_path, monkeypatch):
 
     def again(damaged: bool = False) -> None:
         """In a copy that has the first checkpoint, and perhaps a damaged second one."""
-        checkpoint.save_checkpoint(run, step, model, state, data)
+        save(run, step, model, state, data)
         checkpoint.prune_checkpoints(run, keep_last=1)
 
     def prepare(damaged: bool = False) -> None:
