@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
@@ -104,9 +105,14 @@ def read_evaluation(file: Path) -> Evaluation:
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
     """The evaluations of a checkpoint, oldest first."""
-    files = sorted(evaluations_folder(checkpoint).glob("step-*.json"), key=lambda file: file.stat().st_mtime)
     step = read_manifest(checkpoint).step if (checkpoint / "genhub.json").is_file() else 0
-    return [found for found in map(read_evaluation, files) if found.step == step]
+    return [found for found in evaluations_in(evaluations_folder(checkpoint)) if found.step == step]
+
+
+def evaluations_in(folder: Path, digest: str = "*") -> list[Evaluation]:
+    """The evaluations of all a run's checkpoints, oldest first; with `digest`, those of one protocol."""
+    files = sorted(folder.glob(f"step-*-{digest}.json"), key=lambda file: file.stat().st_mtime)
+    return [read_evaluation(file) for file in files]
 
 
 def evaluations_folder(checkpoint: Path) -> Path:
@@ -115,6 +121,19 @@ def evaluations_folder(checkpoint: Path) -> Path:
         return checkpoint.parent.parent / FOLDER
     identity = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / FOLDER / identity
+
+
+def made_once(file: Path, make: Callable[[Path], None]) -> Path:
+    """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
+    it takes, in no collective that would time out."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                temporary = file.with_suffix(".tmp")
+                make(temporary)
+                temporary.replace(file)
+    return file
 
 
 def cache_folder() -> Path:
