@@ -22,7 +22,7 @@ from genhub.logs import say
 
 VERSION = 2
 """Raised when the network or its training changes: cached probes of other versions are not used."""
-STEPS, EPOCHS, BATCH, HELD_OUT = 250, 3, 64, 10
+STEPS, EPOCHS, BATCH, HELD_OUT = 250, 2, 64, 10
 FEATURES = 128
 
 
@@ -79,7 +79,7 @@ class Probe:
             self.accuracy = float(stored.metadata()["accuracy"])
         self.network.to(device).eval()
         task = "labels" if self.reads_labels else "rotations"
-        self.source = f"trained on {data.spec.name}'s {task}, {self.accuracy:.4f} right on held-out images"
+        self.source = f"trained on {Path(data.spec.name).name}'s {task}, {self.accuracy:.4f} right on held-out images"
         self.fingerprint = digest_of(self.network)
 
     @torch.inference_mode()
