@@ -17,6 +17,7 @@ from genhub.evaluation.extractors import as_rgb, resized
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import read_evaluation, stored_evaluations
+from genhub.registry import EXTRACTORS, load_class
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,15 +148,40 @@ def test_resizing_is_pillows():
 
 
 @pytest.mark.slow
-def test_a_local_dinov2(runs, tmp_path):
+@pytest.mark.parametrize("name", ["dinov2", "clip"])
+def test_networks_of_transformers_from_a_folder(runs, tmp_path, name):
+    """Tiny ones with random weights; .ci/run has transformers for this test."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.Dinov2Config(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if name == "dinov2":
+        network = transformers.Dinov2Model(transformers.Dinov2Config(**small, patch_size=14, image_size=56))
+    else:
+        config = transformers.CLIPVisionConfig(
+            **small, intermediate_size=48, patch_size=32, image_size=224, projection_dim=16
+        )
+        network = transformers.CLIPVisionModelWithProjection(config)
+    network.save_pretrained(tmp_path / "network")
+    extractor = load_class(EXTRACTORS, name)(load_data(DataConfig()), str(tmp_path / "network"), torch.device("cpu"))
+    images = genhub.sample(runs["vae"], 5)
+    features = extractor.features(images)
+    assert features.shape == (5, 24 if name == "dinov2" else 16)
+    assert torch.allclose(extractor.features(images[2:3]), features[2:3], atol=1e-5)
+    shown = (resized(as_rgb(images), 224) - torch.tensor(extractor.mean).view(3, 1, 1)) / torch.tensor(extractor.std).view(
+        3, 1, 1
     )
-    transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    found = genhub.evaluate(runs["vae"], 20, metrics=["frechet_distance"], extractor=f"dinov2:{tmp_path / 'dino'}")
+    with torch.inference_mode():
+        outputs = network.eval()(pixel_values=shown)
+    theirs = outputs.last_hidden_state[:, 0] if name == "dinov2" else outputs.image_embeds
+    assert torch.allclose(features, theirs, atol=1e-5)
+    found = genhub.evaluate(
+        runs["vae"],
+        20,
+        overrides=["data.split=train[:100]"],
+        metrics=["frechet_distance"],
+        extractor=f"{name}:{tmp_path / 'network'}",
+    )
     assert found.values["frechet_distance"] > 0
     assert "224x224 bicubic antialiased" in found.protocol.preprocessing
     with pytest.raises(genhub.InputError, match="no weights from .*nothing .*`probe` and `pixels` need no download"):
-        genhub.evaluate(runs["vae"], 20, metrics=["frechet_distance"], extractor=f"dinov2:{tmp_path / 'nothing'}")
+        genhub.evaluate(runs["vae"], 20, metrics=["frechet_distance"], extractor=f"{name}:{tmp_path / 'nothing'}")
