@@ -22,11 +22,12 @@ from genhub import (
     Generators,
     Phase,
     PositiveInt,
+    SchedulerName,
     load_scheduler,
     load_strictly,
     randn,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share, accepted
+from genhub_ddpm.config import DDPMConfig, Scale, Share, accepted
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 from genhub_ddpm.samplers import build_sampler, plain_schedule
