@@ -181,7 +181,8 @@ class DDPM(GenerativeModel):
         except ValueError as error:  # PNDM starts with four steps of its own
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
-        options = accepted(sampler.step, {"generator": generator, "eta": eta})
+        # Where a guess of x_0 is clipped, the noise is the one that goes with it: else DDIM leaves the way under guidance.
+        options = accepted(sampler.step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
