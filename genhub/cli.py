@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -13,6 +14,7 @@ import typer
 import genhub
 from genhub import registry
 from genhub.errors import GenhubError, InputError, PluginError
+from genhub.launch import first_to_say, launch, launched
 
 if TYPE_CHECKING:
     from genhub.testing import Result
@@ -43,6 +45,7 @@ SET_HELP = "The model's own options: num_inference_steps=20."
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 N = TypeVar("N", int, float)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
 
 
 @app.command()
@@ -52,13 +55,17 @@ def train(
     run_dir: Annotated[str | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
+    num_processes: Processes = None,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
+    from genhub.config import check_split
     from genhub.doctor import installed_versions
 
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
+    if not dry_run:
+        _started_as(num_processes, check=lambda n: check_split(read.data, read.trainer, n))
     for problem in installed_versions()[1]:
-        print(f"genhub: {problem}", file=sys.stderr)
+        _say_wrong(problem)
     if not dry_run:
         genhub.train(read, fresh=fresh)
         return
@@ -366,6 +373,17 @@ def plugins_check(
         raise typer.Exit(1)
 
 
+def _started_as(num_processes: int | None, check: Callable[[int], object] = lambda n: None) -> None:
+    """Go on if this process is one of `num_processes`; else start them, and exit as they did."""
+    there = launched()
+    if there is not None and num_processes not in (None, there):
+        raise InputError(f"--num-processes {num_processes}: a launcher has started {there}; leave it out")
+    if there is None and (num_processes or 1) > 1:
+        assert num_processes
+        check(num_processes)
+        sys.exit(launch(num_processes))
+
+
 def _show_check(result: Result) -> None:
     mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
     typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
@@ -431,11 +449,20 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
-        _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if torch and isinstance(error, torch.OutOfMemoryError):
+            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            _fail(GenhubError("stopped: another process of this run has ended"))
+        if not first_to_say(repr(error)):
+            sys.exit(1)
+        raise
 
 
 def _fail(error: GenhubError) -> NoReturn:
-    print(f"genhub: {error}", file=sys.stderr)
+    _say_wrong(str(error))
     sys.exit(error.exit_code)
+
+
+def _say_wrong(text: str) -> None:
+    if first_to_say(text):
+        print(f"genhub: {text}", file=sys.stderr)

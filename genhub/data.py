@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genhub.config import DataConfig, DataSpec
+from genhub.config import DataConfig, DataSpec, share_of
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader, find_images, hash_of
 from genhub.seeds import seed_for
@@ -143,12 +143,7 @@ class ImageData:
 
     def _starts(self, step: int, rank: int, world_size: int, accumulation: int) -> tuple[int, Iterator[int]]:
         """The size of a micro-batch, and the positions where this rank's begin."""
-        whole, parts = self.config.batch_size, world_size * accumulation
-        part, rest = divmod(whole, parts)
-        if rest:
-            split = f"{world_size} processes x {accumulation} accumulation steps"
-            nearest = max(1, round(whole / parts)) * parts
-            raise DataError(f"data.batch_size: {whole} can't be split over {split}; the nearest that can: {nearest}")
+        whole, part = self.config.batch_size, share_of(self.config.batch_size, world_size, accumulation)
         return part, (at * whole + (m * world_size + rank) * part for at in count(step) for m in range(accumulation))
 
     def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:

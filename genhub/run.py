@@ -20,6 +20,7 @@ from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.hub import find_model, split_id
 from genhub.interfaces import GenerativeModel, Trainer
+from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
@@ -84,6 +85,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     Raises:
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
+    check_launcher()
     recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here

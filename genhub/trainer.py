@@ -24,7 +24,7 @@ from genhub.checkpoint import (
     optimizer_tensors,
 )
 from genhub.checks import check_config, check_losses
-from genhub.config import AccelerateConfig, seconds_in
+from genhub.config import AccelerateConfig, check_split, seconds_in
 from genhub.disk import saving
 from genhub.ema import EMA
 from genhub.errors import CheckpointError, Interrupted
@@ -77,6 +77,7 @@ class AccelerateTrainer(Trainer):
         # A first batch through every loss; then back to where a stopped run was.
         if folder:
             check_same_data(folder, data)
+        check_split(data.config, config, accelerator.num_processes)
         accumulation = self._accumulation(model, phases, frozen, optimizers, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         memory = (data.config.batch_size, accelerator.num_processes, accumulation)
