@@ -40,6 +40,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
 ]
+OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
 SET_HELP = "The model's own options: num_inference_steps=20."
 # Of genhub.views, which imports torch.
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
@@ -86,16 +87,23 @@ def sample(
     labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
+    out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
+    num_processes: Processes = None,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"model": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed, "out": out,
-                             "batch_size": batch_size, "device": device, "trust_remote_code": trust_remote_code}  # fmt: skip
-    genhub.sample(**given, **_options("sample", options or [], taken=given))
-    typer.echo(f"{n} images: {out}")
+    given: dict[str, Any] = {"source": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed,
+                             "out": Path(out), "batch_size": batch_size, "device": device,
+                             "trust_remote_code": trust_remote_code}  # fmt: skip
+    values = _options("sample", options or [], taken=given | {"model": model})
+    _started_as(num_processes)
+    from genhub.logs import say
+    from genhub.run import sample_to
+
+    sample_to(**given, **values)
+    say(f"{n} images: {out}")
 
 
 @app.command()
