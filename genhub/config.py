@@ -89,8 +89,13 @@ class DataSpec(Section):
     num_classes: PositiveInt | None = None
     class_names: tuple[str, ...] = ()
     num_images: NonNegativeInt
+    """0: a stream's, which nobody has counted."""
     fingerprint: str
     """Changes when an image, a label or their order changes."""
+
+
+def count_of(spec: DataSpec) -> str:
+    return f"{spec.num_images:,} images" if spec.num_images else "a stream of images"
 
 
 class ModelConfig(Section):
@@ -134,6 +139,10 @@ class DataConfig(Section):
     """An image that can't be read: stop and name it, or leave it out and list it."""
     revision: str | None = None
     """Hub data sets: branch, tag or commit."""
+    streaming: bool = False
+    """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
+    shuffle_buffer: PositiveInt = 1000
+    """Streaming: images that each process reads ahead and shuffles among themselves."""
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
-from genhub.config import AccelerateConfig
-from genhub.data import ImageData, load_data
+from genhub.config import AccelerateConfig, count_of
+from genhub.data import ImageData
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.extractors import digest_of
@@ -30,6 +30,7 @@ from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_ch
 from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
+from genhub.stream import ImageStream, open_data
 
 SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
                   "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
@@ -44,7 +45,7 @@ class Prepared:
 
     recipe: Recipe
     model: GenerativeModel
-    data: ImageData
+    data: ImageData | ImageStream
 
 
 def load(
@@ -95,7 +96,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
             stack.enter_context(_claimed(run_folder, fresh))
-        data = load_data(recipe.data)
+        data = open_data(recipe.data)
         recipe = recipe.filled_from(data.spec)
         if main_process():
             _write_recipe(recipe, run_folder)
@@ -117,7 +118,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         RecipeError: recipe and data don't fit together.
     """
-    data = load_data(recipe.data)
+    data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     return Prepared(recipe, _build(recipe), data)
 
@@ -149,7 +150,7 @@ def describe(prepared: Prepared) -> None:
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
-    say(f"Data     {spec.name}, {spec.num_images:,} images of {shape}{classes}")
+    say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
     for row, reason in prepared.data.skipped[:5]:
         say(f"         left out row {row}: {reason}")
     if len(prepared.data.skipped) > 5:
