@@ -61,6 +61,7 @@ class AccelerateTrainer(Trainer):
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
+            self.evaluate(start, model.to(accelerator.device), accelerator)  # which a stop may have left out
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return folder
 
@@ -99,6 +100,7 @@ class AccelerateTrainer(Trainer):
                 message = " ".join(str(error).split())
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
+            self._evaluate(start, run)
 
         batches = chain([first], batches)
         guard = FiniteGuard(config.skip_bad_steps, self.run_dir, model, data, accelerator, log, self.seed, share)
@@ -144,6 +146,8 @@ class AccelerateTrainer(Trainer):
                         guard.check_logged()
                         guard.check_weights(done)
                         folder = self._save(done, run, data, accelerator)
+                        if not stopping:  # it may take long; when the run goes on, it is made up for
+                            self._evaluate(done, run)
                 if stopping:
                     break
         with saving(self.run_dir / "logs"):
@@ -235,6 +239,12 @@ class AccelerateTrainer(Trainer):
             self.save_checkpoint(done, run.exported, data, run.save(windows, states))
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
+
+    def _evaluate(self, done: int, run: RunState) -> None:
+        values = self.evaluate(done, run.exported, run.accelerator)
+        if values:
+            with saving(self.run_dir / "logs"):
+                run.accelerator.log(values, step=done)
 
 
 @dataclass
