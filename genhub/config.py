@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from genhub.errors import DataError
+
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -51,6 +53,23 @@ def _duration(text: str) -> str:
 Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
+def share_of(batch_size: int, processes: int, accumulation: int = 1) -> int:
+    """How many images of a batch are in one of a process's parts.
+
+    >>> share_of(64, 4, 2)
+    8
+
+    Raises:
+        DataError: they can't be split like that, and the nearest number that can.
+    """
+    part, rest = divmod(batch_size, processes * accumulation)
+    if rest:
+        split = f"{processes} processes x {accumulation} accumulation steps"
+        nearest = max(1, round(batch_size / (processes * accumulation))) * processes * accumulation
+        raise DataError(f"data.batch_size: {batch_size} can't be split over {split}; the nearest that can: {nearest}")
+    return part
+
+
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys are errors, a docstring under a field describes it in the schema."""
 
@@ -70,8 +89,13 @@ class DataSpec(Section):
     num_classes: PositiveInt | None = None
     class_names: tuple[str, ...] = ()
     num_images: NonNegativeInt
+    """0: a stream's, which nobody has counted."""
     fingerprint: str
     """Changes when an image, a label or their order changes."""
+
+
+def count_of(spec: DataSpec) -> str:
+    return f"{spec.num_images:,} images" if spec.num_images else "a stream of images"
 
 
 class ModelConfig(Section):
@@ -115,6 +139,10 @@ class DataConfig(Section):
     """An image that can't be read: stop and name it, or leave it out and list it."""
     revision: str | None = None
     """Hub data sets: branch, tag or commit."""
+    streaming: bool = False
+    """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
+    shuffle_buffer: PositiveInt = 1000
+    """Streaming: images that each process reads ahead and shuffles among themselves."""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -268,3 +296,14 @@ class AccelerateConfig(TrainerConfig):
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
+
+
+def check_split(data: DataConfig, trainer: TrainerConfig, processes: int) -> None:
+    """
+    Raises:
+        DataError: a batch can't be split over so many processes, and the nearest size that can.
+    """
+    accumulation = 1
+    if isinstance(trainer, AccelerateConfig) and not trainer.find_batch_size:
+        accumulation = trainer.gradient_accumulation_steps
+    share_of(data.batch_size, processes, accumulation)

@@ -344,9 +344,14 @@ class TrainingData(Protocol):
     spec: DataSpec
 
     def batches(
-        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device
-    ) -> Iterator[dict[str, Tensor]]:
-        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank."""
+        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device,
+        state: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank. `state` spares a
+        stream of data the reading of all that comes before."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The `state` with which `batches` starts at that step on this rank, as JSON; of the latest `batches`."""
 
     def rows(self, *, seed: int, step: int, rank: int, world_size: int, accumulation: int) -> Any:
         """Row numbers of a step's batch on a rank, for messages."""

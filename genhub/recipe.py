@@ -60,6 +60,10 @@ class _Core(Section):
                 f"evaluate.every: {every} must be a multiple of trainer.save_every ({save}), as checkpoints are measured; "
                 f"{above} is the next"
             )
+        if self.evaluate and self.data.streaming:
+            raise ValueError(
+                "evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards"
+            )
         return self
 
 

@@ -24,7 +24,7 @@ from genhub.checkpoint import (
     optimizer_tensors,
 )
 from genhub.checks import check_config, check_losses
-from genhub.config import AccelerateConfig, seconds_in
+from genhub.config import AccelerateConfig, check_split, seconds_in
 from genhub.disk import saving
 from genhub.ema import EMA
 from genhub.errors import CheckpointError, Interrupted
@@ -76,12 +76,16 @@ class AccelerateTrainer(Trainer):
         live = accelerator.prepare_model(model)
 
         # A first batch through every loss; then back to where a stopped run was.
+        stored = load_state(folder) if folder else None
         if folder:
             check_same_data(folder, data)
+        check_split(data.config, config, accelerator.num_processes)
         accumulation = self._accumulation(model, phases, frozen, optimizers, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         memory = (data.config.batch_size, accelerator.num_processes, accumulation)
-        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
+        states = stored.values["data"] if stored else []
+        state = states[share["rank"]] if len(states) == share["world_size"] else None
+        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, state=state, **share)
         with memory_explained(*memory):
             first = next(batches)
             torch.manual_seed(seed_for(self.seed, accelerator.process_index, start))
@@ -89,9 +93,9 @@ class AccelerateTrainer(Trainer):
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
         run = RunState(model, ema, optimizers, log, accelerator, accumulation)
-        if folder:
+        if stored:
             try:
-                run.load(load_state(folder))
+                run.load(stored)
             except (LookupError, RuntimeError, TypeError, ValueError) as error:  # whole, but not what this code writes
                 message = " ".join(str(error).split())
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
@@ -210,8 +214,9 @@ class AccelerateTrainer(Trainer):
         losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
-        epoch = done * data.config.batch_size / data.spec.num_images
-        facts: dict[str, float] = {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}
+        facts: dict[str, float] = {"lr": self.config.optimizer.lr * factor}
+        if data.spec.num_images:
+            facts = {"epoch": round(done * data.config.batch_size / data.spec.num_images, 4)} | facts
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
         values = log.line(done, facts, losses)
@@ -227,11 +232,11 @@ class AccelerateTrainer(Trainer):
             save_preview(self.run_dir, done, images)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
-        windows = gather_object([run.log.entries])
+        windows, states = zip(*gather_object([(run.log.entries, data.state(done))]), strict=True)
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            self.save_checkpoint(done, run.exported, data, run.save(windows))
+            self.save_checkpoint(done, run.exported, data, run.save(windows, states))
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
@@ -265,15 +270,15 @@ class RunState:
                 "device": self.accelerator.device.type, "torch": str(torch.__version__),
                 "gradient_accumulation_steps": self.accumulation}  # fmt: skip
 
-    def save(self, windows: list[list[Entry]]) -> TrainerState:
-        """`windows` are the processes' losses since the last log line."""
+    def save(self, windows: Sequence[list[Entry]], states: Sequence[Mapping[str, Any]]) -> TrainerState:
+        """`windows` are the processes' losses since the last log line, `states` where they are in the data."""
         tensors = {"weights": self._changing(self.model)}
         if self.ema:
             tensors["averages"] = self._changing(self.ema.current())
         for index, optimizer in enumerate(self.optimizers.values()):
             tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        values = {"windows": windows, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
+        values = {"windows": windows, "data": states, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
                   "left_out": self.log.left_out}  # fmt: skip
         return TrainerState(tensors, values)
 

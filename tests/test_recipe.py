@@ -217,6 +217,10 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         DDPM + "evaluate: {every: 1500}\n",
         "r.yaml:2: evaluate.every: 1500 must be a multiple of trainer.save_every (1000), as checkpoints are measured; 2000 is the next",
     ),
+    "measured beside a stream": (
+        DDPM + "data: {streaming: true}\nevaluate: {n: 100}\n",
+        "r.yaml:3: evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards",
+    ),
     "best by its cost": (
         DDPM + "evaluate: {save_best: cost}\n",
         "r.yaml:2: evaluate.save_best: can't be 'cost', which says nothing about how good the images are",
