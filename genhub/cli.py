@@ -121,15 +121,21 @@ def evaluate(
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    num_processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model, and store the figures."""
+    _started_as(num_processes)
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
         "held_out": held_out, "labels": _numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
     }  # fmt: skip
+    from genhub.logs import main_process
+
     found = genhub.evaluate(**given, **_options("evaluate", options or [], taken=given))
+    if not main_process():
+        return
     if as_json:
         _print(found.model_dump(mode="json"), as_json)
         return

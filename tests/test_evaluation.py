@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +148,22 @@ def test_resizing_is_pillows():
         difference = np.abs(ours.permute(1, 2, 0).numpy().astype(int) - pillows.astype(int))
         assert difference.max() <= 1
     assert as_rgb(image[:1][None]).shape == (1, 3, 40, 40)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_and_extract_together(runs, tmp_path):
+    """The same images to the bit, and the same figures; said and written once."""
+    alone = genhub.evaluate(runs["vae"], 520, metrics=["kernel_distance"], extractor="pixels", seed=5)
+    shutil.copytree(runs["vae"], tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    command = [sys.executable, "-m", "genhub", "evaluate", "run", "-n", "520", "--metrics", "kernel_distance", "--extractor", "pixels",
+               "--seed", "5", "--num-processes", "2", "--json"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
+    assert together["values"] == pytest.approx(alone.values, rel=1e-6)
+    assert together["protocol"] == alone.protocol.model_dump(mode="json")
+    ours, theirs = (sorted((run / "evaluations" / alone.images).iterdir()) for run in (tmp_path / "run", runs["vae"]))
+    assert [file.read_bytes() for file in ours] == [file.read_bytes() for file in theirs]
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ class Evaluator:
         def draw() -> Any:
             return sample_images(model, config.n, batch_size=batch_size, accelerator=accelerator)
 
-        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw)
+        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, accelerator)
 
     def _measured_steps(self) -> set[int]:
         lines = read_metrics(self._run_dir / "metrics.jsonl")

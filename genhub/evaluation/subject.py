@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from genhub.images import hash_of
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
 from genhub.sampling import to_uint8
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
@@ -40,6 +43,8 @@ class Subject:
     options: Mapping[str, Any]
     draw: Callable[[], Tensor]
     """Gives the n images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
+    accelerator: Accelerator | None = None
+    """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -104,9 +109,19 @@ class Subject:
             found = torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
             save_file({"features": found}, temporary)
 
-        return load_file(made_once(file, make))["features"], self.extractor.features(self.images)
+        return load_file(made_once(file, make))["features"], self._of_each(self.extractor.features, self.images)
 
     @cached_property
     def probabilities(self) -> Tensor:
         """(n, classes) what the probe reads in the generated images."""
-        return self.probe.probabilities(self.images)
+        return self._of_each(self.probe.probabilities, self.images)
+
+    def _of_each(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """(n, d) rows of n images, each process computing those of a share."""
+        if self.accelerator is None:
+            return function(images)
+        share = -(-len(images) // self.accelerator.num_processes)
+        first = self.accelerator.process_index * share  # the last processes repeat: cut off below
+        rows = function(images[[index % len(images) for index in range(first, first + share)]])
+        gathered: Tensor = self.accelerator.gather(rows.to(self.accelerator.device))
+        return gathered[: len(images)].cpu()
