@@ -71,6 +71,16 @@ def _kernel_distance(subject: Subject) -> dict[str, float]:
     return {"kernel_distance": distance, "kernel_distance_std": spread}
 
 
+def _precision_recall(subject: Subject) -> dict[str, float]:
+    precision, recall = metrics.precision_recall(*subject.features, k=3, radii=subject.radii(3))
+    return {"precision": precision, "recall": recall}
+
+
+def _density_coverage(subject: Subject) -> dict[str, float]:
+    density, coverage = metrics.density_coverage(*subject.features, k=5, radii=subject.radii(5))
+    return {"density": density, "coverage": coverage}
+
+
 def _memorised(subject: Subject) -> dict[str, float]:
     training, unseen = (_pixels(data, range(data.spec.num_images)) for data in (subject.reference, subject.unseen))
     return {"memorised": metrics.memorised(subject.images.flatten(1).float() / 255, training, unseen)}
@@ -141,10 +151,10 @@ _ALL = (
            least=5000, bias="biased upwards"),
     Metric("kernel_distance", "lower", _kernel_distance, least=1000, bias="uncertain: see its standard deviation"),
     Metric("precision_recall", "higher",
-           lambda s: dict(zip(("precision", "recall"), metrics.precision_recall(*s.features), strict=True)),
+           _precision_recall,
            least=5000, bias="a loose estimate of the manifolds", figures=("precision", "recall")),
     Metric("density_coverage", "higher",
-           lambda s: dict(zip(("density", "coverage"), metrics.density_coverage(*s.features), strict=True)),
+           _density_coverage,
            least=5000, bias="lower in coverage, the more real images there are for each drawn one",
            figures=("density", "coverage")),
     Metric("label_entropy", "higher", lambda s: {"label_entropy": metrics.inception_score(s.probabilities)},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from genhub.data import ImageData
 from genhub.errors import DataError
+from genhub.evaluation.metrics import kth_distances
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol, cache_folder, made_once
 from genhub.images import hash_of
@@ -101,15 +101,22 @@ class Subject:
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
         """Of real images, cached by all that they depend on, and of generated ones; (n, d) each."""
-        key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
-        file = cache_folder() / "features" / f"{key}.safetensors"
 
-        def make(temporary: Path) -> None:
+        def compute() -> Tensor:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
-            found = torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
-            save_file({"features": found}, temporary)
+            return torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
 
-        return load_file(made_once(file, make))["features"], self._of_each(self.extractor.features, self.images)
+        return self._kept("features", compute), self._of_each(self.extractor.features, self.images)
+
+    def radii(self, k: int) -> Tensor:
+        """(n,) how far each real image's k-th neighbour among them is, by features; cached like these."""
+        return self._kept(f"radii-{k}", lambda: kth_distances(self.features[0], k))
+
+    def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What is computed of the real images alone."""
+        key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
+        file = cache_folder() / "features" / f"{key}-{name}.safetensors"
+        return load_file(made_once(file, lambda temporary: save_file({name: compute()}, temporary)))[name]
 
     @cached_property
     def probabilities(self) -> Tensor:
