@@ -83,7 +83,7 @@ class AccelerateTrainer(Trainer):
         accumulation = self._accumulation(model, phases, frozen, optimizers, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         memory = (data.config.batch_size, accelerator.num_processes, accumulation)
-        states = stored.values["data"] if stored else []
+        states = stored.values.get("data", []) if stored else []
         state = states[share["rank"]] if len(states) == share["world_size"] else None
         batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, state=state, **share)
         with memory_explained(*memory):
