@@ -257,6 +257,8 @@ class AccelerateConfig(TrainerConfig):
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
+    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
+    """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
     trackers: tuple[str, ...] = ("tensorboard",)
