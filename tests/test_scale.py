@@ -92,6 +92,7 @@ def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
 SHARDED = {name: MODELS[name] for name in ("gan-relativistic", "gan-lazy", "ddpm-conditional")}
 
 
+@pytest.mark.slow
 def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
     """trainer.sharding: full, against two whole copies: weights, averages, what is exported; stopped and gone on with;
     and gone on with by one process, from the same folder."""
