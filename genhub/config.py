@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from genhub.errors import DataError
 
@@ -209,6 +209,41 @@ class HubConfig(Section):
     """The branch, made if it is not there; left out: main."""
     license: str | None = None
     """For the card: an id as the Hub has them, such as mit or cc-by-4.0."""
+
+
+MetricName = Literal[
+    "frechet_distance", "kernel_distance", "precision_recall", "density_coverage", "label_entropy", "label_accuracy",
+    "memorised", "reconstruction", "bits_per_dimension", "cost",
+]  # fmt: skip
+"""The names of genhub.evaluation.figures.METRICS, here for recipes to be checked without torch."""
+
+
+class EvaluateConfig(Section):
+    """Measure the model while it trains, when a checkpoint is saved; see docs/evaluation.md."""
+
+    every: PositiveInt = 5000
+    """Measure after every so many steps, a multiple of trainer.save_every, and at the end."""
+    n: Annotated[int, Field(strict=True, ge=2, lt=2**63)] = 2000
+    """How many images to draw, on all processes together; the same seeds each time."""
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("frechet_distance",)
+    """What to measure, as `genhub evaluate --metrics` names it."""
+    extractor: str = "probe"
+    """A registered extractor of features, or NAME:SOURCE, such as dinov2:FOLDER."""
+    held_out: str = "test"
+    """The split of the same data that is not trained on, for the metrics that need one."""
+    save_best: MetricName | None = None
+    """Keep the checkpoint that is best by this metric, besides those of keep_last; null: none."""
+
+    @field_validator("save_best")
+    @classmethod
+    def _tells_good_from_bad(cls, name: MetricName | None) -> MetricName | None:
+        if name == "cost":
+            raise ValueError("can't be 'cost', which says nothing about how good the images are")
+        return name
+
+    @property
+    def measured(self) -> tuple[MetricName, ...]:
+        return tuple(dict.fromkeys([*self.metrics, *([self.save_best] if self.save_best else [])]))
 
 
 def _yes_no(value: object) -> object:

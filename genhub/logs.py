@@ -119,7 +119,8 @@ class RunLog:
     def sync(self) -> None:
         """Have the lines on the disk, before a checkpoint that counts on them is."""
         if self._stream:
-            sync(self.file)
+            with saving(self.file):
+                sync(self.file)
 
     def close(self) -> None:
         self.progress.close()

@@ -19,6 +19,7 @@ from genhub.config import AccelerateConfig, count_of
 from genhub.data import ImageData
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
+from genhub.evaluation.during import Evaluator
 from genhub.evaluation.extractors import digest_of
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model, split_id
@@ -32,11 +33,11 @@ from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 
-SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
-                  "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
-                  "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
-                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device",
-                  "trainer.sharding")  # fmt: skip
+SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps",
+                  "trainer.stop_after", "trainer.gradient_accumulation_steps", "trainer.find_batch_size",
+                  "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every", "trainer.num_samples",
+                  "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
+                  "trainer.device", "trainer.sharding")  # fmt: skip
 """Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
@@ -103,12 +104,16 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
             _write_recipe(recipe, run_folder)
         prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
         describe(prepared)
+        if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
+            trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
         folder: Path = trainer.fit(prepared.model, prepared.data)
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
         say(f"Picture  {pictures[-1]}")
     say(f"Model    {folder}")
+    if trainer.evaluator:
+        trainer.evaluator.conclude()
     say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
     return folder
 

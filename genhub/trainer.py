@@ -62,6 +62,7 @@ class AccelerateTrainer(Trainer):
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
+            self.evaluate(start, model.to(accelerator.device), accelerator)  # which a stop may have left out
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return folder
 
@@ -104,6 +105,7 @@ class AccelerateTrainer(Trainer):
                 message = " ".join(str(error).split())
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
+            self._evaluate(start, run)
 
         batches = chain([first], batches)
         guard = FiniteGuard(config.skip_bad_steps, self.run_dir, model, data, accelerator, log, self.seed, share)
@@ -149,6 +151,8 @@ class AccelerateTrainer(Trainer):
                         guard.check_logged()
                         guard.check_weights(done)
                         folder = self._save(done, run, data, accelerator)
+                        if not stopping:  # it may take long; when the run goes on, it is made up for
+                            self._evaluate(done, run)
                 if stopping:
                     break
         with saving(self.run_dir / "logs"):
@@ -243,6 +247,12 @@ class AccelerateTrainer(Trainer):
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
+    def _evaluate(self, done: int, run: RunState) -> None:
+        values = self.evaluate(done, run.exported, run.accelerator)
+        if values:
+            with saving(self.run_dir / "logs"):
+                run.accelerator.log(values, step=done)
+
 
 @dataclass
 class RunState:
@@ -290,15 +300,13 @@ class RunState:
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         return {k: full(v) for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
-    @torch.no_grad()
     def _restore(self, model: GenerativeModel, tensors: dict[str, Tensor]) -> None:
         """The inverse of `_changing`."""
         missing = self._changing(model).keys() - tensors.keys()
         if missing:
             raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")
         own = model.state_dict()
-        for name, tensor in tensors.items():
-            own[name].copy_(like(tensor, own[name]))
+        model.load_state_dict(own | {name: like(tensor, own[name]) for name, tensor in tensors.items()})
 
     def load(self, state: TrainerState) -> None:
         self._restore(self.model, state.tensors["weights"])

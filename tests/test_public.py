@@ -15,7 +15,7 @@ import genhub
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel",
     "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig",
-    "ModelPath", "NewerFormat", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "Section",
+    "ModelPath", "NewerFormat", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "SchedulerName", "Section",
     "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
     "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
     "sample", "save_tensors", "scheduler_names", "seed_for", "show",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def evaluate(
             progress.close()
         return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
 
-    subject = Subject(loaded, load_data(config), _held_out(config, held_out), extractor, n, seed, labels, checked, draw)
+    subject = Subject(loaded, load_data(config), held_out_of(config, held_out), extractor, n, seed, labels, checked, draw)
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
     if (folder / images).is_dir():
         evaluation = evaluation.model_copy(update={"images": images})
@@ -91,7 +92,9 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         if reason and names is not None:
             raise InputError(f"metric '{name}': {reason}")
         if not reason:
-            values |= metric.compute(subject)
+            found = metric.compute(subject)
+            values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
+            subject.notes += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
             subject.notes += [note] if (note := metric.warning(subject)) else []
     trained_on = manifest.data if manifest else None
     if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
@@ -103,7 +106,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
     )  # fmt: skip
 
 
-def _held_out(config: DataConfig, split: str) -> ImageData | DataError:
+def held_out_of(config: DataConfig, split: str) -> ImageData | DataError:
     """The split that was not trained on, or why there is none."""
     try:
         return load_data(config.model_copy(update={"split": split}))

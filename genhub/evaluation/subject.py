@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from genhub.data import ImageData
 from genhub.errors import DataError
 from genhub.evaluation.probe import Probe
-from genhub.evaluation.protocol import Protocol, cache_folder
+from genhub.evaluation.protocol import Protocol, cache_folder, made_once
 from genhub.images import hash_of
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
@@ -97,14 +98,13 @@ class Subject:
         """Of real images, cached by all that they depend on, and of generated ones; (n, d) each."""
         key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
         file = cache_folder() / "features" / f"{key}.safetensors"
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
+
+        def make(temporary: Path) -> None:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
             found = torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
-            temporary = file.with_suffix(".tmp")
             save_file({"features": found}, temporary)
-            temporary.replace(file)
-        return load_file(file)["features"], self.extractor.features(self.images)
+
+        return load_file(made_once(file, make))["features"], self.extractor.features(self.images)
 
     @cached_property
     def probabilities(self) -> Tensor:

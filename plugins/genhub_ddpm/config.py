@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from genhub import (
@@ -17,12 +17,12 @@ from genhub import (
     PluginError,
     PositiveInt,
     RecipeError,
+    SchedulerName,
     Section,
     StoredModel,
     did_you_mean,
     load_scheduler,
     read_json,
-    scheduler_names,
 )
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
@@ -130,13 +130,6 @@ class UNetConfig(Section):
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
-def _registered(name: str) -> str:
-    if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
-    return name
-
-
-SchedulerName = Annotated[str, AfterValidator(_registered)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0)]
 

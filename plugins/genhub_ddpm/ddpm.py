@@ -22,11 +22,12 @@ from genhub import (
     Generators,
     Phase,
     PositiveInt,
+    SchedulerName,
     load_scheduler,
     load_strictly,
     randn,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share, accepted
+from genhub_ddpm.config import DDPMConfig, Scale, Share, accepted
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 from genhub_ddpm.samplers import build_sampler, plain_schedule
@@ -180,7 +181,8 @@ class DDPM(GenerativeModel):
         except ValueError as error:  # PNDM starts with four steps of its own
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
-        options = accepted(sampler.step, {"generator": generator, "eta": eta})
+        # Where a guess of x_0 is clipped, the noise is the one that goes with it: else DDIM leaves the way under guidance.
+        options = accepted(sampler.step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
