@@ -59,6 +59,8 @@ class AccelerateTrainer(Trainer):
         check_phases(model, phases)
         check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
+        cuda = accelerator.device.type == "cuda"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
@@ -68,6 +70,8 @@ class AccelerateTrainer(Trainer):
 
         # Networks, optimizers, averages; then the wrapped model, which all losses go through.
         model.to(accelerator.device).train()
+        if config.channels_last or (config.channels_last is None and cuda and config.mixed_precision != "no"):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         trained = {name for phase in phases for name in phase.trains}
         shards = config.sharding == "full" and accelerator.num_processes > 1
         whole = shard(model, trained, accelerator) if shards else None
@@ -115,9 +119,14 @@ class AccelerateTrainer(Trainer):
                 torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
                 micro_batches = [next(batches) for _ in range(accumulation)]
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
+                scaled = set[frozenset[str]]()  # whose optimizers the loss scaler has seen since its last update
                 for phase in phases:
                     if step % phase.interval:
                         continue
+                    networks = frozenset(phase.trains)
+                    if networks in scaled:  # two phases of one optimizer, which it takes once between its updates
+                        accelerator.scaler.update()
+                        scaled.clear()
                     frozen.all_but(phase)
                     guard.before_update()
                     for batch in micro_batches:
@@ -126,14 +135,17 @@ class AccelerateTrainer(Trainer):
                             losses = live(batch, phase.name)
                             accelerator.backward(losses["loss"] / accumulation)
                         log.add(step, phase.name, losses)
-                    optimizer = optimizers[frozenset(phase.trains)]
+                    optimizer = optimizers[networks]
                     norm = optimizer.clip(accelerator.scaler)
                     if norm is not None:
                         log.add(step, phase.name, {"grad_norm": norm})
-                    if not guard.leaves_out(step, phase.name):
+                    left_out = guard.leaves_out(step, phase.name)
+                    if not left_out:
                         optimizer.apply(factor, accelerator.scaler)
+                    if accelerator.scaler is not None and not (left_out and config.max_grad_norm is None):
+                        scaled.add(networks)
                     optimizer.clear()
-                if accelerator.scaler is not None:
+                if scaled:
                     accelerator.scaler.update()
                 if ema:
                     ema.update(step)
