@@ -292,6 +292,12 @@ class AccelerateConfig(TrainerConfig):
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
+    tf32: bool = True
+    """On CUDA: compute float32 matrix products and convolutions in TF32, several times as fast, with 10 bits of mantissa."""
+    channels_last: bool | None = None
+    """Keep convolutions' weights with channels last. Left out: on CUDA in mixed precision, made for it; else not."""
+    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
+    """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
     trackers: tuple[str, ...] = ("tensorboard",)

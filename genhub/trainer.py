@@ -36,6 +36,7 @@ from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
 from genhub.sampling import sample_images, save_preview
 from genhub.seeds import seed_for
+from genhub.sharding import autocast, full, gather, like, shard
 
 
 class AccelerateTrainer(Trainer):
@@ -58,6 +59,8 @@ class AccelerateTrainer(Trainer):
         check_phases(model, phases)
         check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
+        cuda = accelerator.device.type == "cuda"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
@@ -67,13 +70,19 @@ class AccelerateTrainer(Trainer):
 
         # Networks, optimizers, averages; then the wrapped model, which all losses go through.
         model.to(accelerator.device).train()
+        if config.channels_last or (config.channels_last is None and cuda and config.mixed_precision != "no"):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        trained = {name for phase in phases for name in phase.trains}
+        shards = config.sharding == "full" and accelerator.num_processes > 1
+        whole = shard(model, trained, accelerator) if shards else None
         frozen = FrozenNetworks(model, phases)
         optimizers = build_optimizers(model, phases, config)
-        ema = EMA(model, config.ema, {name for p in phases if p.ema for name in p.trains}) if config.ema else None
+        averaged = {name for phase in phases if phase.ema for name in phase.trains}
+        ema = EMA(model, config.ema, averaged, whole) if config.ema else None
         if config.compile:
-            for network in {name for phase in phases for name in phase.trains}:
+            for network in trained:
                 getattr(model, network).compile()
-        live = accelerator.prepare_model(model)
+        live = autocast(model, accelerator) if shards else accelerator.prepare_model(model)
 
         # A first batch through every loss; then back to where a stopped run was.
         stored = load_state(folder) if folder else None
@@ -92,7 +101,7 @@ class AccelerateTrainer(Trainer):
             check_losses(model, phases, first, finite=start == 0 and not config.skip_bad_steps)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
-        run = RunState(model, ema, optimizers, log, accelerator, accumulation)
+        run = RunState(model, ema, whole, optimizers, log, accelerator, accumulation)
         if stored:
             try:
                 run.load(stored)
@@ -110,9 +119,14 @@ class AccelerateTrainer(Trainer):
                 torch.manual_seed(seed_for(self.seed, accelerator.process_index, step))  # randomness is the step's own
                 micro_batches = [next(batches) for _ in range(accumulation)]
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
+                scaled = set[frozenset[str]]()  # whose optimizers the loss scaler has seen since its last update
                 for phase in phases:
                     if step % phase.interval:
                         continue
+                    networks = frozenset(phase.trains)
+                    if networks in scaled:  # two phases of one optimizer, which it takes once between its updates
+                        accelerator.scaler.update()
+                        scaled.clear()
                     frozen.all_but(phase)
                     guard.before_update()
                     for batch in micro_batches:
@@ -121,14 +135,17 @@ class AccelerateTrainer(Trainer):
                             losses = live(batch, phase.name)
                             accelerator.backward(losses["loss"] / accumulation)
                         log.add(step, phase.name, losses)
-                    optimizer = optimizers[frozenset(phase.trains)]
+                    optimizer = optimizers[networks]
                     norm = optimizer.clip(accelerator.scaler)
                     if norm is not None:
                         log.add(step, phase.name, {"grad_norm": norm})
-                    if not guard.leaves_out(step, phase.name):
+                    left_out = guard.leaves_out(step, phase.name)
+                    if not left_out:
                         optimizer.apply(factor, accelerator.scaler)
+                    if accelerator.scaler is not None and not (left_out and config.max_grad_norm is None):
+                        scaled.add(networks)
                     optimizer.clear()
-                if accelerator.scaler is not None:
+                if scaled:
                     accelerator.scaler.update()
                 if ema:
                     ema.update(step)
@@ -141,7 +158,7 @@ class AccelerateTrainer(Trainer):
                     self._log(done, log, factor, accelerator, data)
                 with log.clock_stopped():
                     if config.sample_every and (done % config.sample_every == 0 or last):
-                        self._preview(done, ema.current() if ema else model, accelerator)
+                        self._preview(done, run.exported, accelerator)
                     if done % config.save_every == 0 or last or stopping:
                         guard.check_logged()
                         guard.check_weights(done)
@@ -225,18 +242,20 @@ class AccelerateTrainer(Trainer):
 
     def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
         """The same seeds every time, so that pictures of different steps compare."""
-        training = model.training
-        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
-        model.train(training)
+        training, device = model.training, model.device
+        model.eval().to(accelerator.device)  # it is there, but for the copy of a sharded one
+        images = sample_images(model, self.config.num_samples, seed=self.seed, accelerator=accelerator)
+        model.train(training).to(device)
         if accelerator.is_main_process:
             save_preview(self.run_dir, done, images)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
         windows, states = zip(*gather_object([(run.log.entries, data.state(done))]), strict=True)
+        exported, state = run.exported, run.save(windows, states)  # of a sharded model all have pieces
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            self.save_checkpoint(done, run.exported, data, run.save(windows, states))
+            self.save_checkpoint(done, exported, data, state)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
@@ -253,6 +272,8 @@ class RunState:
 
     model: GenerativeModel
     ema: EMA | None
+    whole: GenerativeModel | None
+    """Of a sharded model, the copy that is drawn from and saved."""
     optimizers: Mapping[frozenset[str], PhaseOptimizer]
     log: RunLog
     accelerator: Accelerator
@@ -261,7 +282,9 @@ class RunState:
     @property
     def exported(self) -> GenerativeModel:
         """The model that samples and is shared."""
-        return self.ema.current() if self.ema else self.model
+        if self.ema:
+            return self.ema.current()
+        return gather(self.model, self.whole) if self.whole else self.model
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -276,7 +299,8 @@ class RunState:
         if self.ema:
             tensors["averages"] = self._changing(self.ema.current())
         for index, optimizer in enumerate(self.optimizers.values()):
-            tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
+            stored = optimizer_tensors(optimizer.torch)
+            tensors[f"optimizer-{index}"] = {name: full(tensor) for name, tensor in stored.items()}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         values = {"windows": windows, "data": states, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
                   "left_out": self.log.left_out}  # fmt: skip
@@ -286,21 +310,26 @@ class RunState:
         """The trained networks and all buffers. Weights that no phase trains are in the model's own folder already."""
         trained = frozenset().union(*self.optimizers)
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
+        return {k: full(v) for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
     def _restore(self, model: GenerativeModel, tensors: dict[str, Tensor]) -> None:
         """The inverse of `_changing`."""
         missing = self._changing(model).keys() - tensors.keys()
         if missing:
             raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")
-        model.load_state_dict(model.state_dict() | tensors)
+        own = model.state_dict()
+        model.load_state_dict(own | {name: like(tensor, own[name]) for name, tensor in tensors.items()})
 
     def load(self, state: TrainerState) -> None:
         self._restore(self.model, state.tensors["weights"])
         if self.ema:
             self._restore(self.ema.model, state.tensors["averages"])
+            self.ema.restored()
         for index, optimizer in enumerate(self.optimizers.values()):
-            load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
+            stored = state.tensors[f"optimizer-{index}"]
+            owners = {name: optimizer.parameters[int(name.partition(".")[0])] for name in stored}
+            whole = {name: like(tensor, owners[name]) if tensor.dim() else tensor for name, tensor in stored.items()}
+            load_optimizer(optimizer.torch, whole)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
         windows = state.values["windows"]

@@ -7,6 +7,7 @@ is in. Ordinary runs draw by (seed, process, step) and are not like this.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 from hashlib import blake2b
 from itertools import count
@@ -25,9 +26,10 @@ def train_all(cases: dict[str, Any], share: dict[str, int], from_rows: bool) -> 
     """Train each recipe into a folder of its name. share: rank, world_size."""
     from accelerate.state import AcceleratorState
 
+    faulthandler.dump_traceback_later(200, exit=True)  # if they wait for each other: where
     for name, recipe in cases.items():
         if share["world_size"] > 1:
-            where = f"file://{Path('meeting-' + name).absolute()}"
+            where = f"file://{Path.cwd()}/meeting-{name}-{recipe['trainer']['max_steps']}"  # a place is good for once
             torch.distributed.init_process_group("gloo", init_method=where, **share)
         with mock.patch.object(GenerativeModel, "forward", from_the_rows if from_rows else GenerativeModel.forward):
             folder = genhub.train(recipe, run_dir=name)

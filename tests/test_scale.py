@@ -10,6 +10,8 @@ import pytest
 from safetensors.torch import load_file
 from zygote import Zygote
 
+import genhub
+
 NETWORKS = {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}, "latent_dim": 4}
 UNET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "add_attention": True}
 
@@ -30,6 +32,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+STATISTICS = ("latent_mean", "latent_covariance", "batches")
+"""What the first process's own share tells."""
+
+
 def recipe(model: dict[str, Any], **trainer: Any) -> dict[str, Any]:
     return {
         "model": model, "data": {"batch_size": 8},
@@ -42,7 +48,7 @@ def recipe(model: dict[str, Any], **trainer: Any) -> dict[str, Any]:
 
 def train(zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, from_rows: bool = True) -> dict[str, Any]:
     """Each case's weights, and averages behind them, after training on so many processes."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     jobs = [
         zygote.start("shares:train_all", cases, {"rank": rank, "world_size": processes}, from_rows, cwd=folder,
@@ -58,9 +64,8 @@ def train(zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, f
 
 def difference(one: Any, two: Any) -> float:
     """The largest between two runs' weights and averages, statistics that no gradient trains left out."""
-    statistics = ("latent_mean", "latent_covariance", "batches")  # the first process's own share tells them
     return max(float((a[key].double() - b[key].double()).abs().max())
-               for a, b in zip(one, two, strict=True) for key in a if key not in statistics)  # fmt: skip
+               for a, b in zip(one, two, strict=True) for key in a if key not in STATISTICS)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -82,3 +87,30 @@ def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
     usual = {name: cases[name] for name in ("gan-hinge", "vae-gaussian", "ddpm-epsilon")}
     drawn = train(zygote, tmp_path / "drawn", usual, 2, from_rows=False)
     assert all(difference(one[name], drawn[name]) > 1e-4 for name in usual)
+
+
+SHARDED = {name: MODELS[name] for name in ("gan-relativistic", "gan-lazy", "ddpm-conditional")}
+
+
+@pytest.mark.slow
+def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
+    """trainer.sharding: full, against two whole copies: weights, averages, what is exported; stopped and gone on with;
+    and gone on with by one process, from the same folder."""
+    whole = train(zygote, tmp_path / "whole", {name: recipe(model) for name, model in SHARDED.items()}, 2)
+    part = {name: recipe(model, sharding="full", max_steps=11, save_every=5) for name, model in SHARDED.items()}
+    train(zygote, tmp_path / "pieces", part, 2)
+    pieces = train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full") for name, model in SHARDED.items()}, 2)
+    for name in SHARDED:
+        print(f"| {name} | {difference(whole[name], pieces[name]):.1e} |")
+        assert difference(whole[name], pieces[name]) < 2e-6, name
+        one, two = (genhub.load(tmp_path / kind / name).state_dict() for kind in ("whole", "pieces"))
+        assert max(float((one[key] - two[key]).abs().max()) for key in one if key not in STATISTICS) < 2e-6, name
+    more = {"gan-lazy": recipe(MODELS["gan-lazy"], max_steps=21)}
+    train(zygote, tmp_path / "pieces", more, 1)
+
+
+def test_single_numbers_can_not_be_sharded(zygote, tmp_path):
+    with pytest.raises(AssertionError, match="VAE has a weight that is a single number, likelihood.scaled; leave it out"):
+        train(zygote, tmp_path / "x", {"vae": recipe(MODELS["vae-gaussian"], sharding="full")}, 2)
+    with pytest.raises(genhub.RecipeError, match="full does not go with trainer.find_batch_size=True; leave one out"):
+        genhub.train(recipe(MODELS["vae-gaussian"], sharding="full", find_batch_size=True), run_dir=str(tmp_path / "y"))
