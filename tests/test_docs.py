@@ -93,6 +93,26 @@ def test_hub_page_runs(hub, tiny, tmp_path, monkeypatch):
     assert all(option in help_text for option in re.findall(r"`(?:genhub push [^`]*)?(--[a-z-]+)", page))
 
 
+def test_scale_pages_commands_and_keys_exist(tmp_path):
+    from typer.testing import CliRunner
+
+    from genhub.cli import app
+    from genhub.config import AccelerateConfig, DataConfig
+
+    page = (ROOT / "docs" / "scale.md").read_text()
+    commands = re.findall(r"genhub (train|sample) (\S+)(.*?)(?:#.*)?$", page, re.MULTILINE)
+    assert len(commands) >= 6
+    for verb, name, words in commands:
+        if verb == "train" and name != "RECIPE":
+            genhub.read_recipe(name, [word for word in words.split() if "=" in word and not word.startswith("-")])
+        options = CliRunner().invoke(app, [verb, "--help"]).output
+        assert all(word in options for word in words.split() if word.startswith("--"))
+    keys = set(re.findall(r"`(?:trainer|data)\.(\w+)", page)) | set(re.findall(r"^\| `(\w+)", page, re.MULTILINE))
+    assert keys - {"md"} <= AccelerateConfig.model_fields.keys() | DataConfig.model_fields.keys()
+    (tmp_path / "r.yaml").write_text("model: {name: gan}\n" + block(page, "yaml", "streaming"))
+    assert genhub.read_recipe(tmp_path / "r.yaml").data.streaming
+
+
 def test_contributing_example_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blur.py").write_text(block(CONTRIBUTING, "python", "class Blur"))
