@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -43,9 +43,11 @@ Order = Iterator[tuple[Index, Flips]]
 Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
 
 
-def load_data(config: DataConfig) -> ImageData:
+def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData:
     """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
 
+    Args:
+        meanwhile: run in a thread while other processes decode, where it is worth it: slow imports.
     Raises:
         DataError: there are none, or they can't be read or don't fit together: which, and what to do.
     """
@@ -62,7 +64,7 @@ def load_data(config: DataConfig) -> ImageData:
     shape, kept = reader.shape, np.arange(reader.length)
     fingerprint = hash_of(source.fingerprint, config.size, config.channels)
     if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
-        pixels, faults = reader.read_all()
+        pixels, faults = reader.read_all(meanwhile)
         if faults and (config.on_error == "fail" or len(faults) == reader.length):
             raise reader.fault(faults)
         if faults:

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
             stack.enter_context(_claimed(run_folder, fresh))
-        data = load_data(recipe.data)
+        data = load_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
         recipe = recipe.filled_from(data.spec)
         if main_process():
             _write_recipe(recipe, run_folder)
@@ -115,6 +117,14 @@ def prepare(recipe: Recipe) -> Prepared:
     data = load_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     return Prepared(recipe, _build(recipe), data)
+
+
+def _import_early(model_class: type[GenerativeModel]) -> None:
+    """Import what building a model of this class and its optimizers will."""
+    with suppress(Exception):  # told where it is needed
+        for name in model_class.imports:
+            import_module(name)
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports torch._dynamo
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
