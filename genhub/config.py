@@ -231,5 +231,8 @@ class AccelerateConfig(TrainerConfig):
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
+    keep_memory: bool | None = None
+    """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
+    out: where the page faults of the first steps show that it pays."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""

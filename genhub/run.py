@@ -32,7 +32,8 @@ from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
 SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
                   "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
                   "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
-                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device")  # fmt: skip
+                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device",
+                  "trainer.keep_memory")  # fmt: skip
 """Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 

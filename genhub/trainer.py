@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
 from torch import Tensor
 
+from genhub.allocator import FreedMemory
 from genhub.checkpoint import (
     check_same_data,
     load_optimizer,
@@ -96,7 +97,7 @@ class AccelerateTrainer(Trainer):
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
 
-        batches = chain([first], batches)
+        batches, freed = chain([first], batches), FreedMemory(config.keep_memory)
         guard = FiniteGuard(config.skip_bad_steps, self.run_dir, model, data, accelerator, log, self.seed, share)
         deadline = self.started + seconds_in(config.stop_after) if config.stop_after else None
         with contextlib.closing(log), memory_explained(*memory), StopSignal(accelerator, deadline) as stop:
@@ -130,6 +131,7 @@ class AccelerateTrainer(Trainer):
                 done = step + 1
                 last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
+                freed.after_step()
                 if done % config.log_every == 0 or last:
                     guard.check_logged()
                     self._log(done, log, factor, accelerator, data)
