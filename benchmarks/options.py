@@ -9,6 +9,8 @@ figure is the median over the rounds' ratios of median step times.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import resource
 import statistics
@@ -36,12 +38,10 @@ def trained(recipe: str, seconds: float, overrides: list[str]) -> dict[str, floa
         run = f"{folder}/run"
         given = ["trainer.log_every=1", "trainer.sample_every=null", "trainer.trackers=[]", "trainer.max_steps=1000000",
                  "trainer.save_every=1000000", f"trainer.stop_after={seconds:.0f}s"]  # fmt: skip
-        try:
+        with contextlib.suppress(genhub.Interrupted):
             genhub.train(recipe, [*overrides, *given], run_dir=run)
-        except genhub.Interrupted:
-            pass
         at = [json.loads(line)["seconds"] for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-    steps = [later - earlier for earlier, later in zip(at, at[1:], strict=False)][12:]
+    steps = [later - earlier for earlier, later in itertools.pairwise(at)][12:]
     return {"step": statistics.median(steps), "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

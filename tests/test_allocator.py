@@ -18,7 +18,7 @@ glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"
 TOUCH = """
 import sys
 import torch
-from genhub.allocator import page_faults
+from genhub.allocator import keep_freed_memory, page_faults
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(20):
