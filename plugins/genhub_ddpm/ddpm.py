@@ -41,7 +41,7 @@ class DDPM(GenerativeModel):
 
     Config = DDPMConfig
     config: DDPMConfig
-    imports = ("diffusers.models.unets.unet_2d", "diffusers.schedulers")
+    imports = ("genhub_ddpm.unet", "diffusers.schedulers")
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)
