@@ -37,6 +37,7 @@ WORKS = {  # a recipe, and how many steps make a window of about half a second
     "digits-ddpm": 16, "mnist-ddpm": 2, "digits-vae": 60, "mnist-vae": 6, "digits-gan": 40, "mnist-gan": 8,
 }  # fmt: skip
 VARIANTS = {"no averages": ["trainer.ema=null"], "with averages": []}
+clock = time.perf_counter
 Part = tuple[torch.nn.Module, int, Callable[[Tensor], Tensor]]
 """Networks that are updated, every how many steps, and the loss."""
 
@@ -104,7 +105,7 @@ def bare_loop(recipe: genhub.Recipe, images: data.ImageData) -> Callable[[int, b
 
     def run(steps: int, update: bool = True) -> float:
         nonlocal count
-        started = time.perf_counter()
+        started = clock()
         for _ in range(steps):
             images = pixels[batches[count % len(batches)]].float().div_(127.5).sub_(1)
             for net, interval, loss in parts:
@@ -120,7 +121,7 @@ def bare_loop(recipe: genhub.Recipe, images: data.ImageData) -> Callable[[int, b
                     optimizers[net].step()
                 optimizers[net].zero_grad(set_to_none=True)
             count += 1
-        return time.perf_counter() - started
+        return clock() - started
 
     return run
 
@@ -139,18 +140,18 @@ def interleaved(recipe: str, overrides: list[str], window: int, seconds: float) 
         bare = bare_loop(read, data.load_data(read.data))
 
         def batches(self: data.ImageData, **options: object) -> Iterator[data.Batch]:
-            inner, waited, started, end = original(self, **options), 0.0, 0.0, time.perf_counter() + seconds
+            inner, waited, started, end = original(self, **options), 0.0, 0.0, clock() + seconds
             for count in range(10**6):
                 if count % window == 0:
-                    now = time.perf_counter()
+                    now = clock()
                     if count > window:  # the first has the imports and the first allocations
                         found.append((now - started, waited, bare(window), bare(window, False)))
                     if now > end:
                         raise Enough
-                    waited, started = 0.0, time.perf_counter()
-                asked = time.perf_counter()
+                    waited, started = 0.0, clock()
+                asked = clock()
                 batch = next(inner)
-                waited += time.perf_counter() - asked
+                waited += clock() - asked
                 yield batch
 
         data.ImageData.batches = batches
@@ -200,7 +201,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=50, help="for each work and variant")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="on top of every recipe")
     parser.add_argument("--alone", choices=["bare", *VARIANTS], help=argparse.SUPPRESS)
+    parser.add_argument("--cpu-time", action="store_true",
+                        help="one thread, and its time on the CPU in place of the clock's: where others compute, too")  # fmt: skip
     args = parser.parse_args()
+    if args.cpu_time:
+        torch.set_num_threads(1)
+        globals()["clock"] = time.process_time
     overrides = {work: [*args.set, *([f"data.name={args.mnist}"] if args.mnist and "mnist" in work else [])]
                  for work in args.works or WORKS}  # fmt: skip
     if args.alone:
@@ -214,7 +220,7 @@ def main() -> None:
 
     for work, given in overrides.items():
         row = rounded(measure(work, given, partial(peak, work), args.seconds))
-        keep("loop", {work: row})
+        keep("loop", {f"{work}, one thread's CPU time" if args.cpu_time else work: row})
         for variant, figures in row.items():
             print(f"{work:14}{variant:16}", *(f"{key} {value}" for key, value in figures.items()), sep="  ", flush=True)
 

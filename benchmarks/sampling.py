@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -25,9 +26,9 @@ import genhub
 from genhub.data import load_data
 from genhub.sampling import sample_images
 
-STEPS = (5, 10, 20, 50, 100, 250, 1000)
-LATE = ("ddim", "ddpm")
-"""Samplers worth more than 100 network evaluations: the ancestral ones."""
+EVALUATIONS = (5, 10, 20, 50, 100, 250, 1000)
+LATE = ("ddpm",)
+"""Samplers that are given more than 100 network evaluations: the yardstick."""
 
 
 def build(recipe: str, overrides: list[str]) -> Any:
@@ -72,14 +73,88 @@ def costs(mnist: str | None, rounds: int) -> None:
                 print(recipe, sampler, batch, row, flush=True)
 
 
+def steps_within(model: Any, sampler: str, evaluations: int) -> int | None:
+    """How many steps a sampler can make of so many network evaluations; some take two a step, or four for the first."""
+    for steps in range(evaluations, 0, -1):
+        scheduler = model.sampler(sampler)
+        try:
+            scheduler.set_timesteps(steps)
+        except ValueError:  # too few for it
+            return None
+        if len(scheduler.timesteps) <= evaluations:
+            return steps
+    return None
+
+
+def quality(run: str, n: int, overrides: list[str], plot: str | None, samplers: list[str] | None) -> None:
+    model = genhub.load(run)
+    found: dict[str, dict[str, float]] = {}
+    names = samplers or [*(name for name in genhub.scheduler_names() if is_diffusers(genhub.load_scheduler(name)))]
+    settings = [(name, {"scheduler": name}) for name in names if name != "ddim"]
+    settings += [(f"ddim, eta {eta}", {"scheduler": "ddim", "eta": eta}) for eta in (0.0, 1.0)]
+    for name, options in settings:
+        for budget in EVALUATIONS:
+            sampler = options["scheduler"]
+            steps = steps_within(model, sampler, budget) if budget <= 100 or sampler in LATE else None
+            if steps is not None:
+                started = time.perf_counter()
+                measured = genhub.evaluate(run, n, metrics=["frechet_distance"], overrides=overrides,
+                                           num_inference_steps=steps, **options)  # fmt: skip
+                found.setdefault(name, {})[str(budget)] = measured.values["frechet_distance"]
+                print(name, budget, found[name][str(budget)], f"{time.perf_counter() - started:.0f} s", flush=True)
+    config, floor = model.config, found["ddpm"][str(max(EVALUATIONS))]
+    about = {"model": f"{config.name}, {Path(run).name}", "n": n, "frechet_distance": rounded(found)}
+    keep("samplers", {Path(run).name: about})
+    table(found)
+    good = [(int(budget), name) for name, by in found.items() for budget, value in by.items() if value <= 1.05 * floor]
+    print(f"\nddpm, {max(EVALUATIONS)}: {floor:.4g}; fewest evaluations within 5% of it or below:",
+          min(good) if good else "none")  # fmt: skip
+    if plot:
+        draw(found, floor, Path(run).name, n, Path(plot))
+
+
+def is_diffusers(cls: type) -> bool:
+    return cls.__module__.startswith("diffusers")
+
+
+def table(found: dict[str, dict[str, float]]) -> None:
+    budgets = [str(budget) for budget in EVALUATIONS]
+    print("\n| sampler | " + " | ".join(budgets) + " |\n| --- |" + " --- |" * len(budgets))
+    for name, by in sorted(found.items(), key=lambda item: min(item[1].values())):
+        print(f"| {name} | " + " | ".join(f"{by[b]:.3g}" if b in by else "" for b in budgets) + " |")
+
+
+def draw(found: dict[str, dict[str, float]], floor: float, name: str, n: int, file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for sampler, by in found.items():
+        axes.plot([int(budget) for budget in by], list(by.values()), marker="o", markersize=3, linewidth=1, label=sampler)
+    axes.axhline(1.05 * floor, color="grey", linewidth=1, linestyle="--", label="5% above ddpm's last")
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations an image", ylabel="Frechet distance (probe)",
+             title=f"{name}: samplers, {n:,} images each")  # fmt: skip
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(file, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     drawn = verbs.add_parser("cost")
     drawn.add_argument("--mnist", help="a folder of parquet files: measure mnist-ddpm, too")
     drawn.add_argument("--rounds", type=int, default=15)
+    judged = verbs.add_parser("quality")
+    judged.add_argument("run", help="a trained DDPM: a run's folder or a checkpoint")
+    judged.add_argument("overrides", nargs="*", metavar="data.key=value", help="where its data are here")
+    judged.add_argument("-n", type=int, default=2000, help="images for each figure")
+    judged.add_argument("--samplers", nargs="+", help="default: all that diffusers brings")
+    judged.add_argument("--plot", help="x.png")
     args = parser.parse_args()
-    costs(args.mnist, args.rounds)
+    if args.verb == "cost":
+        costs(args.mnist, args.rounds)
+    else:
+        quality(args.run, args.n, args.overrides, args.plot, args.samplers)
 
 
 if __name__ == "__main__":
