@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,10 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
 def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips]:
     generator = np.random.Generator(np.random.PCG64(seed_for(seed, epoch)))
     return generator.permutation(length), generator.random(length) < 0.5 if flip else None
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _start_worker(_: int) -> None:
@@ -163,7 +168,7 @@ class ImageData:
             if mirrored is not None:
                 flips.append(mirrored[first : first + size])
             position, size = position + len(index[-1]), size - len(index[-1])
-        return np.concatenate(index), np.concatenate(flips) if flips else None
+        return _joined(index), _joined(flips) if flips else None
 
     def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
         for images, index, flips in self._decoded(order, device):
