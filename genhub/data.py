@@ -98,7 +98,7 @@ def _start_worker(_: int) -> None:
 
 
 def _normalise(images: Tensor) -> Tensor:
-    return images.to(torch.float32).div_(127.5).sub_(1)
+    return images.div(127.5).sub_(1)
 
 
 @dataclass(eq=False)
