@@ -78,6 +78,11 @@ def train(
     facts = run.estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
+    times = run.time_in_bf16(prepared)
+    if times:
+        gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
+        advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
+        typer.echo(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
 
 
 @app.command()

@@ -300,6 +300,9 @@ class AccelerateConfig(TrainerConfig):
     """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
+    keep_memory: bool | None = None
+    """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
+    out: where the page faults of the first steps show that it pays."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
 

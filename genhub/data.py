@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -44,9 +44,11 @@ Order = Iterator[tuple[Index, Flips]]
 Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
 
 
-def load_data(config: DataConfig) -> ImageData:
+def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData:
     """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
 
+    Args:
+        meanwhile: run in a thread while other processes decode, where it is worth it: slow imports.
     Raises:
         DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
     """
@@ -68,7 +70,7 @@ def load_data(config: DataConfig) -> ImageData:
     shape, kept = reader.shape, np.arange(reader.length)
     fingerprint = hash_of(source.fingerprint, config.size, config.channels)
     if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
-        pixels, faults = reader.read_all()
+        pixels, faults = reader.read_all(meanwhile)
         if faults and (config.on_error == "fail" or len(faults) == reader.length):
             raise reader.fault(faults)
         if faults:
@@ -90,6 +92,10 @@ def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips
     return generator.permutation(length), generator.random(length) < 0.5 if flip else None
 
 
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def start_worker(_: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
     if hasattr(os, "setsid"):  # not on Windows
@@ -97,7 +103,7 @@ def start_worker(_: int) -> None:
 
 
 def _normalise(images: Tensor) -> Tensor:
-    return images.to(torch.float32).div_(127.5).sub_(1)
+    return images.div(127.5).sub_(1)
 
 
 def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> Batch:
@@ -175,7 +181,7 @@ class ImageData:
             if mirrored is not None:
                 flips.append(mirrored[first : first + size])
             position, size = position + len(index[-1]), size - len(index[-1])
-        return np.concatenate(index), np.concatenate(flips) if flips else None
+        return _joined(index), _joined(flips) if flips else None
 
     def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
         for images, index, flips in self._decoded(order, device):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -15,6 +16,7 @@ from io import BytesIO
 from math import prod
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -26,10 +28,13 @@ from torch.utils.data import Dataset
 
 from genhub.config import DataConfig
 from genhub.errors import DataError, did_you_mean
+from genhub.forks import can_fork, cores, forked
 
 SURVEYED, CHUNK = 1000, 32
 SAVED = "saved"
 """In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
+MANY = 5000
+"""From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).
@@ -398,17 +403,28 @@ class Reader(Dataset[Any]):
                 raise DataError(f"{' but '.join(shapes)} (channels x height x width); set data.{key}")
         return images
 
-    def read_all(self) -> tuple[Pixels, Faults]:
-        """All images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB."""
-        images, faults = np.empty((self.length, *self.shape), np.uint8), Faults()
-        starts = range(0, self.length, CHUNK)
+    def read_all(self, meanwhile: Callable[[], object] = lambda: None) -> tuple[Pixels, Faults]:
+        """All images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB.
 
-        def chunk(start: int) -> list[Any]:
+        meanwhile: run in a thread while other processes decode, if there are enough images for that.
+        """
+        images, faults = np.empty((self.length, *self.shape), np.uint8), Faults()
+        chunks = -(-self.length // CHUNK)
+
+        def chunk(number: int) -> list[Any]:
+            start = CHUNK * number
             return self.read(range(start, min(start + CHUNK, self.length)), self.config.channels)
 
-        with ThreadPool(1 if self.small else os.cpu_count()) as pool:  # with small ones threads wait for each other
-            for start, decoded in zip(starts, pool.imap(chunk, starts), strict=True):
-                for row, image in enumerate(decoded, start):
+        with ExitStack() as stack:
+            if self.small and self.length >= MANY and can_fork():  # with small images threads wait for each other
+                done = forked(chunk, chunks, cores())
+                thread = Thread(target=meanwhile)
+                thread.start()  # after the fork: a child must not find a lock held
+                stack.callback(thread.join)
+            else:
+                done = stack.enter_context(ThreadPool(1 if self.small else os.cpu_count())).imap(chunk, range(chunks))
+            for number, decoded in enumerate(done):
+                for row, image in enumerate(decoded, CHUNK * number):
                     if isinstance(image, str):
                         faults.append((row, image))
                         continue

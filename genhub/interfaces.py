@@ -75,6 +75,8 @@ class GenerativeModel(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     conditions: tuple[str, ...] = ()
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_mem
                   "trainer.stop_after", "trainer.gradient_accumulation_steps", "trainer.find_batch_size",
                   "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every", "trainer.num_samples",
                   "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
-                  "trainer.device", "trainer.sharding")  # fmt: skip
+                  "trainer.device", "trainer.sharding", "trainer.keep_memory")  # fmt: skip
 """Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
@@ -98,7 +101,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
             stack.enter_context(_claimed(run_folder, fresh))
-        data = open_data(recipe.data)
+        data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
         recipe = recipe.filled_from(data.spec)
         if main_process():
             _write_recipe(recipe, run_folder)
@@ -127,6 +130,14 @@ def prepare(recipe: Recipe) -> Prepared:
     data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     return Prepared(recipe, _build(recipe), data)
+
+
+def _import_early(model_class: type[GenerativeModel]) -> None:
+    """Import what building a model of this class and its optimizers will."""
+    with suppress(Exception):  # told where it is needed
+        for name in model_class.imports:
+            import_module(name)
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports torch._dynamo
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
@@ -388,3 +399,29 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
     memory["activations"] = max(0, sum(saved.values()) - weights)
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
             "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip
+
+
+def time_in_bf16(prepared: Prepared) -> tuple[float, float] | None:
+    """Seconds of a step's forward and backward on this CPU as the recipe has it, and with `mixed_precision: bf16`: the
+    fastest of three, in turn. None where the recipe has chosen, or the CPU can't multiply in bf16, or won't be used.
+
+    Nothing chooses it by itself: it changes what is computed, and a run's result must not hang on a stopwatch.
+    """
+    config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
+    elsewhere = config.device != "cpu" and torch.accelerator.is_available()
+    if not isinstance(config, AccelerateConfig) or config.mixed_precision != "no" or elsewhere:
+        return None
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # of late torch
+    if not any(has for name, has in known.items() if "bf16" in name):
+        return None
+    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=config.gradient_accumulation_steps))
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(8):
+        half, started = turn % 2 == 1, time.perf_counter()
+        for phase in model.phases():
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = model(batch, phase.name)["loss"]
+            loss.backward()
+        model.zero_grad(set_to_none=True)
+        found[half].append(time.perf_counter() - started)
+    return min(found[False][1:]), min(found[True][1:])  # the first of each sets up

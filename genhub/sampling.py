@@ -48,6 +48,7 @@ def sample_images(
     Args:
         first: the number of the first image.
         labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
+        batch_size: images drawn at once, at most: halved until memory is enough.
         options: keyword arguments of the model's `sample`.
         accelerator: draw a share on each process and gather; without one, draw them all here.
     Returns:
@@ -63,12 +64,20 @@ def sample_images(
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
     half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
     with torch.inference_mode(), half:
-        for start in range(0, share, batch_size):
-            indices = mine[start : start + batch_size]
+        done = 0
+        while done < share:
+            indices = mine[done : done + batch_size]
             given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
-            images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
+            try:
+                images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
+            except torch.OutOfMemoryError:  # an image is the same in any batch
+                if len(indices) == 1:
+                    raise
+                batch_size = len(indices) // 2
+                continue
             drawn.append(to_uint8(images))
-            on_progress(start + len(indices))
+            done += len(indices)
+            on_progress(done)
         result = torch.cat(drawn)
         if accelerator and ranks > 1:
             result = accelerator.gather(result.to(accelerator.device))

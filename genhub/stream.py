@@ -10,7 +10,7 @@ process, epoch, block). So a run could go on by reading all up to where it was; 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
@@ -36,14 +36,14 @@ Mark = dict[str, Any]
 """Where a block begins, as JSON: epoch, its number there, the images that this process had before, and `datasets`' state."""
 
 
-def open_data(config: DataConfig) -> ImageData | ImageStream:
+def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData | ImageStream:
     """Whatever a recipe's `data` names, to be trained on.
 
     Raises:
         DataError: it is not there, can't be read or can't be streamed.
     """
     if not config.streaming:
-        return load_data(config)
+        return load_data(config, meanwhile)
     if config.in_memory:
         raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
     source = find_images(config)

@@ -22,6 +22,7 @@ from torch import Tensor
 from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import DataError
+from genhub.forks import can_fork, forked
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -667,3 +668,38 @@ def test_real_cifar(real: Path) -> None:
 def test_real_digits_are_the_built_in_ones(real: Path) -> None:
     ours, theirs = bytes_of(load("digits")), bytes_of(load(real / "digits8", split="train+test"))
     assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in theirs)
+
+
+@pytest.mark.skipif(not can_fork(), reason="forks")
+def test_many_small_images_are_decoded_by_processes_to_the_same_bytes(tmp_path: Path) -> None:
+    contents = [io.BytesIO() for _ in range(5100)]
+    for number, content in enumerate(contents):
+        Image.fromarray(np.full((4, 4), number % 256, np.uint8)).save(content, "PNG")
+    raw = [content.getvalue() for content in contents]
+    raw[4321] = b"no image"
+    table = datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None} for content in raw]})
+    table.cast_column("image", datasets.Image()).to_parquet(str(tmp_path / "train.parquet"))
+    assert "row 4321" in fault(tmp_path)
+    seen = []
+    data = load_data(DataConfig(name=str(tmp_path), on_error="skip"), meanwhile=lambda: seen.append(os.getpid()))
+    assert seen == [os.getpid()]
+    rows = [number % 256 for number in range(5100) if number != 4321]
+    assert np.array_equal(bytes_of(data)[:, 0, 0, 0], rows)
+    assert [row for row, _ in data.skipped] == [4321]
+
+
+@pytest.mark.skipif(not can_fork(), reason="forks")
+def test_a_process_that_dies_leaves_its_work_to_the_parent() -> None:
+    parent = os.getpid()
+
+    def square(number: int) -> int:
+        if number == 4 and os.getpid() != parent:
+            os._exit(9)
+        if number == 9:
+            raise DataError("nine")
+        return number * number
+
+    results = forked(square, 12, processes=3)
+    assert [next(results) for _ in range(9)] == [number**2 for number in range(9)]
+    with pytest.raises(DataError, match="nine"):
+        next(results)

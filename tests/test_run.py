@@ -83,3 +83,13 @@ def test_run_folder_loads_its_newest_checkpoint(tiny):
     newest = genhub.load(Path(tiny["run_dir"]) / "checkpoints" / "step-000006")
     assert torch.equal(model.unet.conv_in.weight, newest.unet.conv_in.weight)
     assert not model.training
+
+
+def test_a_dry_run_times_bf16_where_the_cpu_has_it(tiny):
+    has = any(value for name, value in torch.cpu.get_capabilities().items() if "bf16" in name)
+    prepared = run.prepare(genhub.read_recipe(tiny, ["trainer.device=cpu"]))
+    times = run.time_in_bf16(prepared)
+    assert (times is not None) == has
+    assert times is None or min(times) > 0
+    chosen = run.prepare(genhub.read_recipe(tiny, ["trainer.device=cpu", "trainer.mixed_precision=bf16"]))
+    assert run.time_in_bf16(chosen) is None

@@ -51,3 +51,18 @@ def test_grid_holds_every_image_in_order():
     grid = np.asarray(image_grid(images, columns=3))
     assert grid.shape == (2 * 66 + 2, 3 * 66 + 2)
     assert [grid[2 + 66 * (i // 3) + 30, 2 + 66 * (i % 3) + 30] for i in range(6)] == [0, 40, 80, 120, 160, 200]
+
+
+def test_too_little_memory_draws_fewer_images_at_once():
+    asked = []
+
+    class Narrow(models.Pair):  # as on a device that holds five images
+        def sample(self, n, **options):
+            asked.append(n)
+            if n > 5:
+                raise torch.OutOfMemoryError("full")
+            return super().sample(n, **options)
+
+    images = sample_images(make(Narrow), 23, batch_size=20)
+    assert asked == [20, 10, 5, 5, 5, 5, 3]
+    assert torch.equal(images, sample_images(make(), 23))

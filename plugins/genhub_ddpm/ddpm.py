@@ -42,6 +42,7 @@ class DDPM(GenerativeModel):
 
     Config = DDPMConfig
     config: DDPMConfig
+    imports = ("genhub_ddpm.unet", "diffusers.schedulers")
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)

@@ -53,8 +53,9 @@ class Gaussian(PixelLikelihood):
         return (GAIN * self.scaled).clamp(min=-14)  # sigma of a quarter of an 8-bit step: finer there is nothing
 
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        squares = (images - output).square() * torch.exp(-self.log_variance)
-        return -0.5 * (squares + self.log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
+        log_variance = self.log_variance
+        squares = (images - output).square().flatten(1).sum(1) * torch.exp(-log_variance)
+        return -0.5 * (squares + images[0].numel() * (log_variance + math.log(2 * math.pi)))
 
     def log_prob_8bit(self, images: Tensor, output: Tensor) -> Tensor:
         std = torch.exp(0.5 * self.log_variance)

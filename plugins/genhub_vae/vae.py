@@ -64,7 +64,7 @@ class VAE(GenerativeModel):
             "kl": kl.sum(),
             "active_units": (mean.detach().flatten(1).var(0, correction=0) > ACTIVE).sum(),
         }
-        if self.config.kl_warmup_steps:
+        if isinstance(beta, Tensor):  # it warms up
             losses["beta"] = beta
             if self.training:
                 self.batches.add_(1)
@@ -75,10 +75,11 @@ class VAE(GenerativeModel):
         mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)  # diffusers' bounds
 
-    def beta(self) -> Tensor:
+    def beta(self) -> Tensor | float:
         """The KL term's weight now."""
-        share = (self.batches.float() / max(1, self.config.kl_warmup_steps)).clamp(max=1)
-        return self.config.beta * (share if self.config.kl_warmup_steps else torch.ones_like(share))
+        if not self.config.kl_warmup_steps:
+            return self.config.beta
+        return self.config.beta * (self.batches.float() / self.config.kl_warmup_steps).clamp(max=1)
 
     # Sampling
 
