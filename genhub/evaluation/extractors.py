@@ -14,6 +14,7 @@ from genhub.errors import InputError
 from genhub.interfaces import TrainingData
 
 OFFLINE = "`probe` and `pixels` need no download"
+MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"
 
 
 class Extractor(Protocol):
@@ -76,7 +77,13 @@ class Pretrained:
             ) from error
         transformers.logging.set_verbosity_error()
         try:
-            loaded = getattr(transformers, self.network).from_pretrained(self.source, use_safetensors=True)
+            network = getattr(transformers, self.network)  # imports what it needs only now
+        except (ImportError, RuntimeError) as error:
+            raise InputError(
+                f"extractor '{name}': transformers can't import it ({_cause(error)}); {MISMATCH}; {OFFLINE}"
+            ) from error
+        try:
+            loaded = network.from_pretrained(self.source, use_safetensors=True)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
@@ -132,9 +139,13 @@ class Inception:
         self.device = device
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise InputError(
                 f"extractor 'inception' needs torch-fidelity: pip install 'genhub-framework[inception]'; {OFFLINE}"
+            ) from error
+        except (ImportError, RuntimeError) as error:
+            raise InputError(
+                f"extractor 'inception': torch-fidelity can't be imported ({_cause(error)}); {MISMATCH}; {OFFLINE}"
             ) from error
         try:
             network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=source)
@@ -151,6 +162,13 @@ class Inception:
     def features(self, images: Tensor) -> Tensor:
         batches = (self.model(as_rgb(batch).to(self.device))[0] for batch in torch.split(images, self.batch_size))
         return torch.cat([batch.float().cpu() for batch in batches])
+
+
+def _cause(error: BaseException) -> str:
+    """In a line, what an import failed of in the end."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
 
 
 def as_rgb(images: Tensor) -> Tensor:
