@@ -25,7 +25,7 @@ PAGE = Path(__file__).with_name("reference.md")
 SECTIONS = {
     "Models": ("GenerativeModel", "Phase", "ModelConfig", "Batch", "Generators"),
     "Capabilities": ("Autoencoder", "Denoiser", "DenoisingStep", "Likelihood"),
-    "Noise schedules": ("Scheduler", "load_scheduler", "scheduler_names"),
+    "Noise schedules": ("Scheduler", "SchedulerName", "load_scheduler", "scheduler_names"),
     "Trainers": ("Trainer", "TrainerConfig", "TrainerState", "StoppedRun", "TrainingData", "RunLog", "seed_for"),
     "Recipes": ("Recipe", "read_recipe", "Section", "PositiveInt"),
     "Verbs": ("train", "load", "sample"),

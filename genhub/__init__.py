@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.manifest import read_json as read_json
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
+    from genhub.registry import SchedulerName as SchedulerName
     from genhub.registry import load_scheduler as load_scheduler
     from genhub.registry import scheduler_names as scheduler_names
     from genhub.run import load as load
@@ -68,7 +69,7 @@ _MODULES = {
     "logs": ("RunLog",),
     "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),
-    "registry": ("load_scheduler", "scheduler_names"),
+    "registry": ("SchedulerName", "load_scheduler", "scheduler_names"),
     "run": ("load", "push_to_hub", "sample", "train"),
     "seeds": ("seed_for",),
     "views": ("show",),

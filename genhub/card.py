@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from genhub.config import Section
+from genhub.config import Section, count_of
 from genhub.errors import CheckpointError
 from genhub.hub import split_id
 from genhub.manifest import FILE, Manifest, read_json
@@ -158,7 +158,7 @@ def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
     lines = []
     if data := manifest.data:
         classes = f", {data.num_classes} classes" if data.num_classes else ""
-        lines.append(f"On `{data.name}`, split `{data.split}`: {data.num_images:,} images{classes}.")
+        lines.append(f"On `{data.name}`, split `{data.split}`: {count_of(data)}{classes}.")
         lines.append(f"Their fingerprint is `{data.fingerprint}`.")
     if recipe is None:
         return " ".join([*lines, "It was saved from Python, without a recipe."])

@@ -241,10 +241,10 @@ def _add_card(folder: Path, run_dir: Path, manifest: Manifest) -> None:
     (folder / CARD).write_text(card, "utf-8")
 
 
-def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = None) -> None:
-    """Delete all checkpoints but the newest `keep_last` and those at multiples of `keep_every` steps."""
+def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = None, best: int | None = None) -> None:
+    """Delete all checkpoints but the newest `keep_last`, those at multiples of `keep_every` steps, and step `best`'s."""
     for old in list(checkpoints(run_dir))[keep_last:]:
-        if keep_every is None or step_of(old) % keep_every:
+        if step_of(old) != best and (keep_every is None or step_of(old) % keep_every):
             try:
                 remove(old)
             except OSError as error:  # somebody reads it, perhaps: no reason to stop a run

@@ -23,6 +23,9 @@ def check_config(config: AccelerateConfig) -> None:
         raise RecipeError("trainer.mixed_precision: fp16 needs a CUDA device; use bf16 or no")
     if config.mixed_precision == "bf16" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise RecipeError(f"trainer.mixed_precision: {torch.cuda.get_device_name()} has no bf16; use fp16 or no")
+    for key, taken in [("mixed_precision", config.mixed_precision == "fp16"), ("find_batch_size", config.find_batch_size)]:
+        if config.sharding == "full" and taken:
+            raise RecipeError(f"trainer.sharding: full does not go with trainer.{key}={getattr(config, key)}; leave one out")
     available = [str(tracker) for tracker in get_available_trackers()]
     for tracker in config.trackers:
         if tracker not in LOGGER_TYPE_TO_CLASS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -13,6 +14,7 @@ import typer
 import genhub
 from genhub import registry
 from genhub.errors import GenhubError, InputError, PluginError
+from genhub.launch import first_to_say, launch, launched
 
 if TYPE_CHECKING:
     from genhub.testing import Result
@@ -38,11 +40,13 @@ ModelArgument = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
 ]
+OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
 SET_HELP = "The model's own options: num_inference_steps=20."
 # Of genhub.views, which imports torch.
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 N = TypeVar("N", int, float)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
 
 
 @app.command()
@@ -52,13 +56,17 @@ def train(
     run_dir: Annotated[str | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
+    num_processes: Processes = None,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
+    from genhub.config import check_split
     from genhub.doctor import installed_versions
 
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
+    if not dry_run:
+        _started_as(num_processes, check=lambda n: check_split(read.data, read.trainer, n))
     for problem in installed_versions()[1]:
-        print(f"genhub: {problem}", file=sys.stderr)
+        _say_wrong(problem)
     if not dry_run:
         genhub.train(read, fresh=fresh)
         return
@@ -84,16 +92,23 @@ def sample(
     labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
-    out: Annotated[str, typer.Option(help="x.png: a grid; x.npz: arrays; a folder: one PNG an image.")] = "samples.png",
+    out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
+    num_processes: Processes = None,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"model": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed, "out": out,
-                             "batch_size": batch_size, "device": device, "trust_remote_code": trust_remote_code}  # fmt: skip
-    genhub.sample(**given, **_options("sample", options or [], taken=given))
-    typer.echo(f"{n} images: {out}")
+    given: dict[str, Any] = {"source": model, "n": n, "labels": _numbers("--labels", labels, int), "seed": seed,
+                             "out": Path(out), "batch_size": batch_size, "device": device,
+                             "trust_remote_code": trust_remote_code}  # fmt: skip
+    values = _options("sample", options or [], taken=given | {"model": model})
+    _started_as(num_processes)
+    from genhub.logs import say
+    from genhub.run import sample_to
+
+    sample_to(**given, **values)
+    say(f"{n} images: {out}")
 
 
 @app.command()
@@ -111,15 +126,21 @@ def evaluate(
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    num_processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained model, and store the figures."""
+    _started_as(num_processes)
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
         "held_out": held_out, "labels": _numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
     }  # fmt: skip
+    from genhub.logs import main_process
+
     found = genhub.evaluate(**given, **_options("evaluate", options or [], taken=given))
+    if not main_process():
+        return
     if as_json:
         _print(found.model_dump(mode="json"), as_json)
         return
@@ -371,6 +392,17 @@ def plugins_check(
         raise typer.Exit(1)
 
 
+def _started_as(num_processes: int | None, check: Callable[[int], object] = lambda n: None) -> None:
+    """Go on if this process is one of `num_processes`; else start them, and exit as they did."""
+    there = launched()
+    if there is not None and num_processes not in (None, there):
+        raise InputError(f"--num-processes {num_processes}: a launcher has started {there}; leave it out")
+    if there is None and (num_processes or 1) > 1:
+        assert num_processes
+        check(num_processes)
+        sys.exit(launch(num_processes))
+
+
 def _show_check(result: Result) -> None:
     mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
     typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
@@ -436,11 +468,20 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
-        _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if torch and isinstance(error, torch.OutOfMemoryError):
+            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            _fail(GenhubError("stopped: another process of this run has ended"))
+        if not first_to_say(repr(error)):
+            sys.exit(1)
+        raise
 
 
 def _fail(error: GenhubError) -> NoReturn:
-    print(f"genhub: {error}", file=sys.stderr)
+    _say_wrong(str(error))
     sys.exit(error.exit_code)
+
+
+def _say_wrong(text: str) -> None:
+    if first_to_say(text):
+        print(f"genhub: {text}", file=sys.stderr)

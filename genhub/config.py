@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from genhub.errors import DataError
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -51,6 +53,23 @@ def _duration(text: str) -> str:
 Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
+def share_of(batch_size: int, processes: int, accumulation: int = 1) -> int:
+    """How many images of a batch are in one of a process's parts.
+
+    >>> share_of(64, 4, 2)
+    8
+
+    Raises:
+        DataError: they can't be split like that, and the nearest number that can.
+    """
+    part, rest = divmod(batch_size, processes * accumulation)
+    if rest:
+        split = f"{processes} processes x {accumulation} accumulation steps"
+        nearest = max(1, round(batch_size / (processes * accumulation))) * processes * accumulation
+        raise DataError(f"data.batch_size: {batch_size} can't be split over {split}; the nearest that can: {nearest}")
+    return part
+
+
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys are errors, a docstring under a field describes it in the schema."""
 
@@ -70,8 +89,13 @@ class DataSpec(Section):
     num_classes: PositiveInt | None = None
     class_names: tuple[str, ...] = ()
     num_images: NonNegativeInt
+    """0: a stream's, which nobody has counted."""
     fingerprint: str
     """Changes when an image, a label or their order changes."""
+
+
+def count_of(spec: DataSpec) -> str:
+    return f"{spec.num_images:,} images" if spec.num_images else "a stream of images"
 
 
 class ModelConfig(Section):
@@ -115,6 +139,10 @@ class DataConfig(Section):
     """An image that can't be read: stop and name it, or leave it out and list it."""
     revision: str | None = None
     """Hub data sets: branch, tag or commit."""
+    streaming: bool = False
+    """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
+    shuffle_buffer: PositiveInt = 1000
+    """Streaming: images that each process reads ahead and shuffles among themselves."""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -183,6 +211,41 @@ class HubConfig(Section):
     """For the card: an id as the Hub has them, such as mit or cc-by-4.0."""
 
 
+MetricName = Literal[
+    "frechet_distance", "kernel_distance", "precision_recall", "density_coverage", "label_entropy", "label_accuracy",
+    "memorised", "reconstruction", "bits_per_dimension", "cost",
+]  # fmt: skip
+"""The names of genhub.evaluation.figures.METRICS, here for recipes to be checked without torch."""
+
+
+class EvaluateConfig(Section):
+    """Measure the model while it trains, when a checkpoint is saved; see docs/evaluation.md."""
+
+    every: PositiveInt = 5000
+    """Measure after every so many steps, a multiple of trainer.save_every, and at the end."""
+    n: Annotated[int, Field(strict=True, ge=2, lt=2**63)] = 2000
+    """How many images to draw, on all processes together; the same seeds each time."""
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("frechet_distance",)
+    """What to measure, as `genhub evaluate --metrics` names it."""
+    extractor: str = "probe"
+    """A registered extractor of features, or NAME:SOURCE, such as dinov2:FOLDER."""
+    held_out: str = "test"
+    """The split of the same data that is not trained on, for the metrics that need one."""
+    save_best: MetricName | None = None
+    """Keep the checkpoint that is best by this metric, besides those of keep_last; null: none."""
+
+    @field_validator("save_best")
+    @classmethod
+    def _tells_good_from_bad(cls, name: MetricName | None) -> MetricName | None:
+        if name == "cost":
+            raise ValueError("can't be 'cost', which says nothing about how good the images are")
+        return name
+
+    @property
+    def measured(self) -> tuple[MetricName, ...]:
+        return tuple(dict.fromkeys([*self.metrics, *([self.save_best] if self.save_best else [])]))
+
+
 def _yes_no(value: object) -> object:
     """YAML 1.1 reads a bare `no` as false."""
     return "no" if value is False else value
@@ -229,6 +292,12 @@ class AccelerateConfig(TrainerConfig):
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""
     mixed_precision: Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(_yes_no)] = "no"
+    tf32: bool = True
+    """On CUDA: compute float32 matrix products and convolutions in TF32, several times as fast, with 10 bits of mantissa."""
+    channels_last: bool | None = None
+    """Keep convolutions' weights with channels last. Left out: on CUDA in mixed precision, made for it; else not."""
+    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
+    """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks; slower to start, and on a CPU slower altogether."""
     keep_memory: bool | None = None
@@ -236,3 +305,14 @@ class AccelerateConfig(TrainerConfig):
     out: where the page faults of the first steps show that it pays."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
+
+
+def check_split(data: DataConfig, trainer: TrainerConfig, processes: int) -> None:
+    """
+    Raises:
+        DataError: a batch can't be split over so many processes, and the nearest size that can.
+    """
+    accumulation = 1
+    if isinstance(trainer, AccelerateConfig) and not trainer.find_batch_size:
+        accumulation = trainer.gradient_accumulation_steps
+    share_of(data.batch_size, processes, accumulation)

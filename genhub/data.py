@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genhub.config import DataConfig, DataSpec
+from genhub.config import DataConfig, DataSpec, share_of
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader, find_images, hash_of
 from genhub.seeds import seed_for
@@ -50,8 +50,13 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     Args:
         meanwhile: run in a thread while other processes decode, where it is worth it: slow imports.
     Raises:
-        DataError: there are none, or they can't be read or don't fit together: which, and what to do.
+        DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
     """
+    if config.streaming:
+        raise DataError(
+            "data.streaming: this needs images by number, which a stream doesn't have; add data.streaming=false, and "
+            "perhaps data.split=train[:10000]"
+        )
     # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     source = find_images(config)
@@ -91,7 +96,7 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()
@@ -99,6 +104,15 @@ def _start_worker(_: int) -> None:
 
 def _normalise(images: Tensor) -> Tensor:
     return images.div(127.5).sub_(1)
+
+
+def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> Batch:
+    """A batch of uint8 images (b, c, h, w), those of them mirrored that `flips` (b,) says."""
+    images = images.to(device, non_blocking=True)
+    if flips is not None:
+        images = torch.where(flips.to(device)[:, None, None, None], images.flip(-1), images)
+    batch = {"images": _normalise(images)}
+    return batch if labels is None else batch | {"labels": labels.to(device)}
 
 
 @dataclass(eq=False)
@@ -121,9 +135,9 @@ class ImageData:
 
     def batches(
         self, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1, accumulation: int = 1,
-        device: torch.device = CPU,
+        device: torch.device = CPU, state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:  # fmt: skip
-        """Endless micro-batches from `start_step` on, `accumulation` of them a step on each rank.
+        """Endless micro-batches from `start_step` on, `accumulation` of them a step on each rank. `state` is for streams.
 
         Each holds batch_size / (world_size * accumulation) images, on `device`: "images" (b, c, h, w) float32 in
         [-1, 1], contiguous, and "labels" (b,) int64.
@@ -134,6 +148,10 @@ class ImageData:
         """
         part, starts = self._starts(start_step, rank, world_size, accumulation)
         return self._batches((self._order(seed, start, part) for start in starts), device)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps for `batches` to start at a step: nothing."""
+        return {}
 
     def rows(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1, accumulation: int = 1) -> Index:
         """Row numbers in the split of a rank's images in a step, its micro-batches one after another."""
@@ -150,12 +168,7 @@ class ImageData:
 
     def _starts(self, step: int, rank: int, world_size: int, accumulation: int) -> tuple[int, Iterator[int]]:
         """The size of a micro-batch, and the positions where this rank's begin."""
-        whole, parts = self.config.batch_size, world_size * accumulation
-        part, rest = divmod(whole, parts)
-        if rest:
-            split = f"{world_size} processes x {accumulation} accumulation steps"
-            nearest = max(1, round(whole / parts)) * parts
-            raise DataError(f"data.batch_size: {whole} can't be split over {split}; the nearest that can: {nearest}")
+        whole, part = self.config.batch_size, share_of(self.config.batch_size, world_size, accumulation)
         return part, (at * whole + (m * world_size + rank) * part for at in count(step) for m in range(accumulation))
 
     def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:
@@ -172,13 +185,7 @@ class ImageData:
 
     def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
         for images, index, flips in self._decoded(order, device):
-            images = images.to(device, non_blocking=True)
-            if flips is not None:
-                images = torch.where(flips.to(device)[:, None, None, None], images.flip(-1), images)
-            batch = {"images": _normalise(images)}
-            if self.labels is not None:
-                batch["labels"] = self.labels.index_select(0, index).to(device)
-            yield batch
+            yield finish(images, None if self.labels is None else self.labels.index_select(0, index), flips, device)
 
     def _decoded(self, order: Order, device: torch.device) -> Decoded:
         if isinstance(self._images, Tensor):
@@ -193,7 +200,7 @@ class ImageData:
         # Each item of `order` is a batch; with a generator of its own the loader draws nothing from torch's global one.
         loader = DataLoader(
             self._images, sampler=order, batch_size=None, num_workers=self.config.num_workers,
-            pin_memory=device.type == "cuda", worker_init_fn=_start_worker, generator=torch.Generator(),
+            pin_memory=device.type == "cuda", worker_init_fn=start_worker, generator=torch.Generator(),
         )  # fmt: skip
         for item in loader:
             if isinstance(item, DataError):

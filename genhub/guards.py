@@ -19,6 +19,7 @@ from genhub.errors import TrainingError
 from genhub.interfaces import GenerativeModel, TrainingData
 from genhub.logs import RunLog, warn
 from genhub.manifest import checkpoints
+from genhub.sharding import local
 
 
 class StopSignal:
@@ -142,7 +143,7 @@ class FiniteGuard:
             TrainingError: a weight is not finite after step `done`.
         """
         tensors = {name: tensor for name, tensor in self._model.state_dict().items() if tensor.is_floating_point()}
-        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        finite = torch.stack([local(tensor).isfinite().all() for tensor in tensors.values()]).tolist()
         bad = next((name for name, fine in zip(tensors, finite, strict=True) if not fine), None)
         if bad:
             raise TrainingError(

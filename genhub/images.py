@@ -33,6 +33,8 @@ from genhub.forks import can_fork, cores, forked
 SURVEYED, CHUNK = 1000, 32
 MANY = 5000
 """From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
+SAVED = "saved"
+"""In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).
@@ -142,6 +144,10 @@ class Source:
     fingerprint: str
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Of a stream: the images', and the labels' if there are any."""
+    length: int = 0
+    """How many images a stream has, as far as is known; rows have a length of their own."""
 
 
 def find_images(config: DataConfig) -> Source:
@@ -153,13 +159,13 @@ def find_images(config: DataConfig) -> Source:
     files = [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
     kinds = sorted({Path(file).suffix for file in files})
     if kinds in ([".parquet"], [".arrow"]):
-        return _table(config, lambda datasets: datasets.load_dataset(kinds[0][1:], data_files=files))
+        return _table(config, kinds[0][1:], data_files=files)
     if kinds:
         raise DataError(f"data.name: {name}: give a folder, .parquet or .arrow files, not {', '.join(kinds)}")
     local = name.count("/") > 1 or name[:1] in "./~" or bool(set("*?[") & set(name))
     local = local or path.suffix.lower() in DATA_SUFFIXES | _image_suffixes()
     if not local and (path.parent == Path() or not path.parent.is_dir()):
-        return _table(config, lambda datasets: datasets.load_dataset(name, revision=config.revision))
+        return _table(config, name, revision=config.revision)
     while not path.parent.is_dir():
         path = path.parent
     close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
@@ -181,12 +187,12 @@ def _digits(config: DataConfig) -> Source:
 
 def _folder(path: Path, config: DataConfig) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():  # of Dataset.save_to_disk
-        return _table(config, lambda datasets: datasets.load_from_disk(str(path)))
+        return _table(config, SAVED, dataset_path=str(path))
     walk = [Path(top, name).relative_to(path) for top, _, names in os.walk(path, followlinks=True) for name in names]
     files = sorted(file for file in walk if not any(part.startswith(".") for part in file.parts))
     for kind in ("parquet", "arrow"):
         if any(file.suffix == f".{kind}" for file in files):
-            return _table(config, lambda datasets: datasets.load_dataset(kind, data_dir=str(path)))  # noqa: B023
+            return _table(config, kind, data_dir=str(path))
     suffixes = _image_suffixes()
     files = [file for file in files if file.suffix.lower() in suffixes]
     if not files:
@@ -228,7 +234,7 @@ def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, sl
     return [(part.splitname, slice(part.from_, part.to)) for part in parts]
 
 
-def _table(config: DataConfig, load: Callable[[Any], Any]) -> Source:
+def _table(config: DataConfig, path: str, **options: Any) -> Source:
     """What `datasets` loads; since version 4 it runs no code that comes with data."""
     import datasets
 
@@ -236,7 +242,15 @@ def _table(config: DataConfig, load: Callable[[Any], Any]) -> Source:
         datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # what matters comes as an exception
     try:
-        found = load(datasets)
+        if path == SAVED:
+            found = datasets.load_from_disk(**options)
+        elif config.streaming:
+            builder = datasets.load_dataset_builder(path, **options)
+            return _stream(config, builder, builder.as_streaming_dataset())
+        else:
+            found = datasets.load_dataset(path, **options)
+    except DataError:
+        raise
     except Exception as error:  # whatever its readers and the network raise
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
@@ -249,6 +263,36 @@ def _table(config: DataConfig, load: Callable[[Any], Any]) -> Source:
     return Source(_image_rows(table, config), fingerprint, *_labels(table, config))
 
 
+def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:
+    """rows: one split as an IterableDataset, undecoded."""
+    import datasets
+    from datasets import ClassLabel, Image
+    from pyarrow.parquet import read_metadata
+
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.0  # 5 s at each epoch's end
+    if config.split not in splits:
+        known = f"; the splits of {config.name}: {', '.join(sorted(splits))}"
+        raise DataError(f"data.split: a stream has no split '{config.split}', and no slices{known}")
+    table = splits[config.split]
+    image, kind = _image_column(table, config)
+    if not isinstance(kind, Image | dict) and str(getattr(kind, "dtype", "")) != "binary":
+        raise DataError(f"data.image_column: '{image}' holds arrays; a stream needs images: PNG, JPEG, ...")
+    label = _label_column(table, config)
+    if label is not None and not isinstance(table.features[label], ClassLabel):
+        if config.label_column is not None:
+            raise DataError(f"data.label_column: '{label}' doesn't say what classes there are; a stream needs a ClassLabel")
+        label = None
+    files = [str(file) for file in builder.config.data_files[config.split]]
+    local = all(map(os.path.isfile, files))
+    seen = [(Path(file).name, Path(file).stat().st_size) for file in files] if local else files  # others have the commit
+    number = builder.info.splits[config.split].num_examples if builder.info.splits else 0
+    if local and not number and all(file.endswith(".parquet") for file in files):
+        number = sum(read_metadata(file).num_rows for file in files)
+    names, columns = ((), (image,)) if label is None else (tuple(table.features[label].names), (image, label))
+    table = table.select_columns(list(columns)).cast_column(image, Image(decode=False))
+    return Source(table, hash_of(seen, columns), None, names, columns, number)
+
+
 def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str | None:
     """The column to take: the one that the recipe names, or the only one found."""
     if name is None and len(found) > 1:
@@ -259,34 +303,50 @@ def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str
     return name or next(iter(found), None)
 
 
-def _image_rows(table: Any, config: DataConfig) -> Any:
-    """The image column, undecoded."""
+def _image_column(table: Any, config: DataConfig) -> tuple[str, Any]:
+    """Its name and its kind: a feature of `datasets`."""
     from datasets import Array2D, Array3D, Image, Value
 
     found = [key for key, kind in table.features.items() if isinstance(kind, Image | Array2D | Array3D)]
     name = _column("image_column", config.image_column, found, table)
     kind = table.features[name] if name else None
+    if not isinstance(kind, Image | Array2D | Array3D | dict) and kind != Value(
+        "binary"
+    ):  # perhaps images not marked as such
+        fault = f"'{name}' holds no images" if name else "no column is marked as images"
+        raise DataError(f"data.image_column: {fault}; the columns: {', '.join(table.column_names)}")
+    assert name is not None
+    return name, kind
+
+
+def _image_rows(table: Any, config: DataConfig) -> Any:
+    """The image column, undecoded."""
+    from datasets import Array2D, Array3D, Image
+
+    name, kind = _image_column(table, config)
     if isinstance(kind, Array2D | Array3D):
         if kind.dtype != "uint8":
             raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255")
         return table.with_format("numpy", columns=[name], dtype=np.uint8)
-    if not isinstance(kind, Image | dict) and kind != Value("binary"):  # perhaps images that are not marked as such
-        fault = f"'{name}' holds no images" if name else "no column is marked as images"
-        raise DataError(f"data.image_column: {fault}; the columns: {', '.join(table.column_names)}")
     return table.select_columns([name]).cast_column(name, Image(decode=False))
 
 
-def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels and class names: of a class-label column, integers from 0, or text."""
+def _label_column(table: Any, config: DataConfig) -> str | None:
     from datasets import ClassLabel
 
     types = {key: str(getattr(kind, "dtype", "")) for key, kind in table.features.items()}
     found = [key for key, kind in table.features.items() if isinstance(kind, ClassLabel)]
     found = found or [key for key in ("label", "labels", "class") if "int" in types.get(key, "")][:1]
-    name = _column("label_column", config.label_column, found, table)
+    return _column("label_column", config.label_column, found, table)
+
+
+def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels and class names: of a class-label column, integers from 0, or text."""
+    name = _label_column(table, config)
     if name is None:
         return None, ()
-    values, text = table.with_format("arrow", columns=[name])[:][name].to_pylist(), "string" in types[name]
+    text = "string" in str(getattr(table.features[name], "dtype", ""))
+    values = table.with_format("arrow", columns=[name])[:][name].to_pylist()
     bad = [at for at, x in enumerate(values) if not (isinstance(x, str) if text else isinstance(x, int) and x >= 0)]
     if bad:
         where = f"{len(bad)} of {len(values)} rows, first {values[bad[0]]} in row {bad[0]}"

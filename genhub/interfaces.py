@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nsmallest
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,6 +37,9 @@ from torch import Tensor, nn
 
 from genhub.config import DataConfig, DataSpec, ModelConfig, TrainerConfig
 from genhub.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Batch = Mapping[str, Tensor]
 """What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64."""
@@ -343,9 +346,14 @@ class TrainingData(Protocol):
     spec: DataSpec
 
     def batches(
-        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device
-    ) -> Iterator[dict[str, Tensor]]:
-        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank."""
+        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device,
+        state: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank. `state` spares a
+        stream of data the reading of all that comes before."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The `state` with which `batches` starts at that step on this rank, as JSON; of the latest `batches`."""
 
     def rows(self, *, seed: int, step: int, rank: int, world_size: int, accumulation: int) -> Any:
         """Row numbers of a step's batch on a rank, for messages."""
@@ -373,10 +381,21 @@ class StoppedRun:
     """What was given to `save_checkpoint`."""
 
 
+class Evaluator(Protocol):
+    """What measures a run's model while it trains; `genhub.train` gives it to the trainer."""
+
+    def __call__(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """See `Trainer.evaluate`."""
+
+    def best(self, step: int) -> Any:
+        """What was best up to a step, with its `step`; None if nothing was measured, or is to be kept for it."""
+
+
 class Trainer(ABC):
     """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
 
-    The methods below keep a run's folder as every verb expects it. Of several processes, only the first may call them.
+    The methods below keep a run's folder as every verb expects it. Of several processes, only the first may call them, but
+    for `evaluate`, which is for all.
     """
 
     Config: ClassVar[type[TrainerConfig]] = TrainerConfig
@@ -389,6 +408,8 @@ class Trainer(ABC):
         """When the run began, before its data were read: `stop_after` counts from here."""
         self.listeners: list[Callable[[Path, bool], None]] = []
         """Told of each checkpoint that `save_checkpoint` wrote, and whether it is the run's last."""
+        self.evaluator: Evaluator | None = None
+        """What `evaluate` calls; None: the recipe does not want it."""
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
@@ -420,10 +441,26 @@ class Trainer(ABC):
         from genhub.checkpoint import prune_checkpoints, save_checkpoint
 
         folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
-        prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every)
+        best = self.evaluator.best(step) if self.evaluator else None
+        prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every, best.step if best else None)
         for listener in self.listeners:
             listener(folder, step == self.config.max_steps)
         return folder
+
+    @final
+    def evaluate(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Measure a model where the recipe's `evaluate` wants it at this step. Call it after `save_checkpoint`, and, for
+        what a stop left out, when a stopped run goes on. It disturbs neither the model nor torch's randomness.
+
+        Args:
+            step: how many steps are done.
+            model: as for `save_checkpoint`.
+            accelerator: of a trainer of several processes, which all call this together: each draws its share.
+        Returns:
+            `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
+            nothing is due, or has been measured before.
+        """
+        return self.evaluator(step, model, accelerator) if self.evaluator else {}
 
     @final
     def save_preview(self, step: int, model: GenerativeModel) -> Path:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genhub.disk import saving, sync, write_whole
 from genhub.errors import TrainingError
+from genhub.launch import first_to_say
 
 Entry = tuple[int, str, dict[str, float]]
 """(step, phase, values)"""
@@ -118,7 +119,8 @@ class RunLog:
     def sync(self) -> None:
         """Have the lines on the disk, before a checkpoint that counts on them is."""
         if self._stream:
-            sync(self.file)
+            with saving(self.file):
+                sync(self.file)
 
     def close(self) -> None:
         self.progress.close()
@@ -186,7 +188,9 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    print(f"genhub: {text}", file=sys.stderr, flush=True)
+    """Print a line to stderr, once however many processes a launcher started here say it."""
+    if first_to_say(text):
+        print(f"genhub: {text}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

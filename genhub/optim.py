@@ -11,6 +11,7 @@ from torch import nn
 from genhub.config import AccelerateConfig, LRSchedulerConfig, OptimizerConfig, OptimizerOverride
 from genhub.errors import RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import GenerativeModel, Phase
+from genhub.sharding import full
 
 Networks = tuple[str, ...]
 CLASSES = {name.lower(): cls for name, cls in vars(torch.optim).items() if isinstance(cls, type)}
@@ -38,7 +39,7 @@ class PhaseOptimizer:
             scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
         elif scaler is not None:
             return None
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = full(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         return None if scaler is not None else norm

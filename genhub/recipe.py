@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genhub.config import (
     AccelerateConfig,
     DataConfig,
     DataSpec,
+    EvaluateConfig,
     HubConfig,
     ModelConfig,
     NonNegativeInt,
@@ -41,12 +42,29 @@ class _Core(Section):
 
     data: DataConfig = DataConfig()
     trainer: SerializeAsAny[TrainerConfig]
+    evaluate: EvaluateConfig | None = None
+    """Measure the model while it trains; null: don't."""
     hub: HubConfig | None = None
     """Push checkpoints to the Hub while training; null: don't."""
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: str = Field(min_length=1)
     """Where the run's folder is; left out: runs/ and the recipe's name."""
+
+    @model_validator(mode="after")
+    def _measures_what_it_saves(self) -> Self:
+        if self.evaluate and self.evaluate.every % self.trainer.save_every:
+            every, save = self.evaluate.every, self.trainer.save_every
+            above = -(-every // save) * save
+            raise ValueError(
+                f"evaluate.every: {every} must be a multiple of trainer.save_every ({save}), as checkpoints are measured; "
+                f"{above} is the next"
+            )
+        if self.evaluate and self.data.streaming:
+            raise ValueError(
+                "evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards"
+            )
+        return self
 
 
 class _BuiltIn(_Core):

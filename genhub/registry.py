@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from genhub.errors import PluginError, did_you_mean
 
@@ -153,3 +155,13 @@ def load_scheduler(name: str) -> Any:
         PluginError: unknown, claimed twice, or broken.
     """
     return load_class(SCHEDULERS, name)
+
+
+def _scheduler_name(name: str) -> str:
+    if name not in scheduler_names():
+        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
+    return name
+
+
+SchedulerName = Annotated[str, AfterValidator(_scheduler_name)]
+"""In a Config, and as an option of `sample`: the name of a registered noise schedule; no class is imported to check it."""

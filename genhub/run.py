@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,24 +18,29 @@ from torch import Tensor
 
 from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
-from genhub.config import AccelerateConfig
-from genhub.data import ImageData, load_data
+from genhub.config import AccelerateConfig, count_of
+from genhub.data import ImageData
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
+from genhub.evaluation.during import Evaluator
+from genhub.evaluation.extractors import digest_of
+from genhub.files import draw_to, save_images
 from genhub.hub import find_model, split_id
 from genhub.interfaces import GenerativeModel, Trainer
+from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
-from genhub.sampling import BATCH_SIZE, read_options, sample_images, save_images
+from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
+from genhub.stream import ImageStream, open_data
 
-SAFE_TO_CHANGE = ("run_dir", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps", "trainer.stop_after",
-                  "trainer.gradient_accumulation_steps", "trainer.find_batch_size", "trainer.skip_bad_steps",
-                  "trainer.log_every", "trainer.sample_every", "trainer.num_samples", "trainer.save_every",
-                  "trainer.keep_last", "trainer.keep_every", "trainer.trackers", "trainer.device",
-                  "trainer.keep_memory")  # fmt: skip
+SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps",
+                  "trainer.stop_after", "trainer.gradient_accumulation_steps", "trainer.find_batch_size",
+                  "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every", "trainer.num_samples",
+                  "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
+                  "trainer.device", "trainer.sharding", "trainer.keep_memory")  # fmt: skip
 """Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
@@ -44,7 +50,7 @@ class Prepared:
 
     recipe: Recipe
     model: GenerativeModel
-    data: ImageData
+    data: ImageData | ImageStream
 
 
 def load(
@@ -88,24 +94,29 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     Raises:
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
+    check_launcher()
     recipe = read_recipe(recipe, overrides, run_dir)
     run_folder = Path(recipe.run_dir)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
             stack.enter_context(_claimed(run_folder, fresh))
-        data = load_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
+        data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
         recipe = recipe.filled_from(data.spec)
         if main_process():
             _write_recipe(recipe, run_folder)
         prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
         describe(prepared)
+        if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
+            trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
         folder: Path = trainer.fit(prepared.model, prepared.data)
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
         say(f"Picture  {pictures[-1]}")
     say(f"Model    {folder}")
+    if trainer.evaluator:
+        trainer.evaluator.conclude()
     say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
     return folder
 
@@ -116,7 +127,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         RecipeError: recipe and data don't fit together.
     """
-    data = load_data(recipe.data)
+    data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     return Prepared(recipe, _build(recipe), data)
 
@@ -156,7 +167,7 @@ def describe(prepared: Prepared) -> None:
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
-    say(f"Data     {spec.name}, {spec.num_images:,} images of {shape}{classes}")
+    say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
     for row, reason in prepared.data.skipped[:5]:
         say(f"         left out row {row}: {reason}")
     if len(prepared.data.skipped) > 5:
@@ -230,7 +241,8 @@ def sample(
     batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, trust_remote_code: bool = False,
     **options: Any,
 ) -> Tensor:  # fmt: skip
-    """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; a folder: one PNG an image).
+    """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
+    image).
 
     Args:
         model: a model, or what `load` takes.
@@ -246,17 +258,55 @@ def sample(
     if not isinstance(model, GenerativeModel):
         model = load(model, device=device or torch.accelerator.current_accelerator(), trust_remote_code=trust_remote_code)
     options = read_options(type(model), options)
-    progress = Progress(n, unit="image")
-    try:
+    with _drawing(model, n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
-                               on_progress=lambda drawn: progress.advance(min(drawn, n)))  # fmt: skip
-    except ValueError as error:  # an option's value that the model refuses
+                               on_progress=on_progress)  # fmt: skip
+    if out is not None:
+        wanted = labels_for(model, n, labels)
+        save_images(images, Path(out), None if wanted is None else wanted.tolist())
+    return images
+
+
+def sample_to(
+    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE, device: str | None = None, trust_remote_code: bool = False, **options: Any,
+) -> None:  # fmt: skip
+    """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
+    and going on where an earlier call was stopped. The arguments are those of `sample`.
+
+    Raises:
+        InputError: see `sample`; or `out` is a folder that holds something else.
+        CheckpointError: see `load`.
+    """
+    check_launcher()
+    if out.suffix == ".png" and not out.is_dir():  # a grid has all images at once
+        if launched():
+            raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
+        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device,
+               trust_remote_code=trust_remote_code, **options)  # fmt: skip
+        return
+    together = processes(device)
+    where = together.device if together else device or torch.accelerator.current_accelerator()
+    model = load(source, device=where, trust_remote_code=trust_remote_code)
+    options = read_options(type(model), options)
+    identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
+    with _drawing(model, n) as on_progress:
+        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=labels, batch_size=batch_size,
+                options=options, accelerator=together, on_progress=on_progress)  # fmt: skip
+    if together:
+        together.end_training()
+
+
+@contextmanager
+def _drawing(model: GenerativeModel, n: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; and an option's value that the model refuses is the user's mistake."""
+    progress = Progress(n, unit="image", shown=main_process())
+    try:
+        yield lambda drawn: progress.advance(min(drawn, n))
+    except ValueError as error:
         raise InputError(f"{type(model).__name__}: {error}") from error
     finally:
         progress.close()
-    if out is not None:
-        save_images(images, Path(out), labels)
-    return images
 
 
 # Sharing

@@ -1,11 +1,12 @@
-"""Drawing images from a model: in batches, seeded image by image, on all processes; and writing them to disk."""
+"""Drawing images from a model: in batches, seeded image by image, on all processes; pictures of them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 from genhub.disk import saving
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import GenerativeModel
+from genhub.launch import launched
 from genhub.seeds import seed_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+T = TypeVar("T")
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
@@ -53,7 +56,7 @@ def sample_images(
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
     """
-    wanted = labels_for(model, first + n, labels)
+    wanted = labels_for(model, n, labels, first)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
@@ -64,7 +67,7 @@ def sample_images(
         done = 0
         while done < share:
             indices = mine[done : done + batch_size]
-            given = None if wanted is None else wanted[indices].to(model.device)
+            given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
             try:
                 images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
             except torch.OutOfMemoryError:  # an image is the same in any batch
@@ -90,26 +93,93 @@ def draw_parts(
     labels: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
     options: Mapping[str, Any] | None = None,
+    accelerator: Accelerator | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> list[Path]:
-    """Draw at least n images into files of PART images each, which are not drawn again: part-PPPPPP.npy holds
-    (PART, c, h, w) uint8. The arguments are those of `sample_images`, and must be the same for the same folder.
+    """Draw n images into files of PART images each, which are not drawn again: part-PPPPPP.npy holds (PART, c, h, w) uint8,
+    the last one perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and must be
+    the same for the same folder.
 
+    Args:
+        accelerator: each process draws some of the parts; all return when every part is there.
+    Returns:
+        The files, in the images' order.
     Raises:
         InputError: see `sample_images`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"part-{part:06d}.npy" for part in range(-(-n // PART))]
-    for part, file in enumerate(files):
-        if not file.is_file():
-            images = sample_images(model, PART, first=part * PART, seed=seed, labels=labels, batch_size=batch_size,
-                                   options=options, on_progress=lambda drawn: on_progress(part * PART + drawn))  # fmt: skip  # noqa: B023
-            temporary = file.with_suffix(".tmp")
-            with temporary.open("wb") as stream:
-                np.save(stream, images.numpy(), allow_pickle=False)
-            temporary.replace(file)
-        on_progress((part + 1) * PART)
-    return files
+    parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
+    files = {part: folder / f"part-{part.start // PART:06d}.npy" for part in parts}
+
+    def there(part: range) -> bool:
+        return files[part].is_file() and len(np.load(files[part], mmap_mode="r")) >= len(part)
+
+    def write(part: range, images: Tensor) -> None:
+        temporary = files[part].with_suffix(".tmp")
+        with temporary.open("wb") as stream:
+            np.save(stream, images.numpy(), allow_pickle=False)
+        temporary.replace(files[part])
+
+    draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,
+                options=options, accelerator=accelerator, on_progress=on_progress)  # fmt: skip
+    return list(files.values())
+
+
+def draw_blocks(
+    model: GenerativeModel,
+    blocks: Sequence[range],
+    there: Callable[[range], bool],
+    write: Callable[[range, Tensor], None],
+    *,
+    seed: int,
+    labels: Sequence[int] | None,
+    batch_size: int,
+    options: Mapping[str, Any] | None,
+    accelerator: Accelerator | None,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Draw blocks of numbered images that are not `there` yet, and have each written as soon as it is drawn: little
+    memory, and little lost when stopped. A block is drawn by one process, in the same batches whichever that is, so that
+    its bits don't depend on their number. Returns on all processes when all is written."""
+    missing = [block for block in blocks if not there(block)]
+    rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    if accelerator:
+        missing = broadcast(missing)  # the others may look later, when some is there
+    done = sum(map(len, blocks)) - sum(map(len, missing))
+    on_progress(done)
+    for block in missing[rank::ranks]:
+        before = done
+        images = sample_images(model, len(block), first=block.start, seed=seed, labels=labels, batch_size=batch_size,
+                               options=options, on_progress=lambda drawn: on_progress(before + drawn * ranks))  # fmt: skip  # noqa: B023
+        write(block, images)
+        done += len(block) * ranks
+    if accelerator:
+        accelerator.wait_for_everyone()
+
+
+def processes(device: str | torch.device | None = None) -> Accelerator | None:
+    """The processes that a launcher started, this one among them, to draw together; None if it is alone. They may wait for
+    each other as long as it takes: a launcher stops them all when one dies.
+
+    Args:
+        device: as `genhub.load` takes it; of several GPUs, `accelerator.device` is this process's own.
+    """
+    if (launched() or 1) == 1:
+        return None
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    on_cpu = str(device) == "cpu" or not torch.accelerator.is_available()
+    return Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))])
+
+
+def broadcast(value: T) -> T:
+    """The first process's value, on all."""
+    from accelerate.utils import broadcast_object_list
+
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
@@ -117,8 +187,9 @@ def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
 
 
-def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> Tensor | None:
-    """(n,) labels to draw n images of: those given, or every class, in turn; None for a model that takes none.
+def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, first: int = 0) -> Tensor | None:
+    """(n,) labels of the images from number `first` on: those given, or every class, in turn; None for a model that takes
+    none.
 
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
@@ -133,7 +204,7 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None) -> 
     wrong = [label for label in labels if not 0 <= label < (classes or 0)]
     if wrong:
         raise InputError(f"--labels: {wrong[0]} is not a label of this model; it has 0 to {(classes or 0) - 1}")
-    return torch.tensor([labels[i % len(labels)] for i in range(n)])
+    return torch.tensor([labels[i % len(labels)] for i in range(first, first + n)])
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -174,7 +245,7 @@ def check_arguments(
     return checked
 
 
-# Files
+# Pictures
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
@@ -211,31 +282,3 @@ def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
         file.parent.mkdir(exist_ok=True)
         image_grid(images).save(file)
     return file
-
-
-def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:
-    """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.png` a grid, a folder
-    one PNG an image.
-
-    Raises:
-        InputError: another ending, or a place that can't be written.
-    """
-    try:
-        if out.suffix == ".npz":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {"images": images.permute(0, 2, 3, 1).numpy()}
-            if labels is not None:
-                arrays["labels"] = np.asarray([labels[i % len(labels)] for i in range(len(images))])
-            np.savez_compressed(out, allow_pickle=False, **arrays)
-        elif out.suffix == ".png":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            image_grid(images).save(out)
-        elif out.suffix and not out.is_dir():
-            raise InputError(f"--out {out}: give x.png (a grid), x.npz (arrays) or a folder (one PNG an image)")
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            for index, image in enumerate(images):
-                picture(image).save(out / f"{index:06d}.png")
-    except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror or error}") from error
-    return out

@@ -37,7 +37,7 @@ def recipe_schema() -> dict[str, Any]:
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
-    order = ("model", "data", "trainer", "hub", "seed", "run_dir")
+    order = ("model", "data", "trainer", "evaluate", "hub", "seed", "run_dir")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
             "properties": {key: sections[key] for key in order}, "required": ["model"],
             "additionalProperties": False, "$defs": definitions}  # fmt: skip

@@ -25,7 +25,7 @@ from genhub.checkpoint import (
     optimizer_tensors,
 )
 from genhub.checks import check_config, check_losses
-from genhub.config import AccelerateConfig, seconds_in
+from genhub.config import AccelerateConfig, check_split, seconds_in
 from genhub.disk import saving
 from genhub.ema import EMA
 from genhub.errors import CheckpointError, Interrupted
@@ -37,6 +37,7 @@ from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_factor, trained_parameters
 from genhub.sampling import sample_images, save_preview
 from genhub.seeds import seed_for
+from genhub.sharding import autocast, full, gather, like, shard
 
 
 class AccelerateTrainer(Trainer):
@@ -59,43 +60,57 @@ class AccelerateTrainer(Trainer):
         check_phases(model, phases)
         check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
+        cuda = accelerator.device.type == "cuda"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
         if folder and start >= config.max_steps:
+            self.evaluate(start, model.to(accelerator.device), accelerator)  # which a stop may have left out
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return folder
 
         # Networks, optimizers, averages; then the wrapped model, which all losses go through.
         model.to(accelerator.device).train()
+        if config.channels_last or (config.channels_last is None and cuda and config.mixed_precision != "no"):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        trained = {name for phase in phases for name in phase.trains}
+        shards = config.sharding == "full" and accelerator.num_processes > 1
+        whole = shard(model, trained, accelerator) if shards else None
         frozen = FrozenNetworks(model, phases)
         optimizers = build_optimizers(model, phases, config)
-        ema = EMA(model, config.ema, {name for p in phases if p.ema for name in p.trains}) if config.ema else None
+        averaged = {name for phase in phases if phase.ema for name in phase.trains}
+        ema = EMA(model, config.ema, averaged, whole) if config.ema else None
         if config.compile:
-            for network in {name for phase in phases for name in phase.trains}:
+            for network in trained:
                 getattr(model, network).compile()
-        live = accelerator.prepare_model(model)
+        live = autocast(model, accelerator) if shards else accelerator.prepare_model(model)
 
         # A first batch through every loss; then back to where a stopped run was.
+        stored = load_state(folder) if folder else None
         if folder:
             check_same_data(folder, data)
+        check_split(data.config, config, accelerator.num_processes)
         accumulation = self._accumulation(model, phases, frozen, optimizers, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         memory = (data.config.batch_size, accelerator.num_processes, accumulation)
-        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, **share)
+        states = stored.values.get("data", []) if stored else []
+        state = states[share["rank"]] if len(states) == share["world_size"] else None
+        batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, state=state, **share)
         with memory_explained(*memory):
             first = next(batches)
             seed_draws(seed_for(self.seed, accelerator.process_index, start), accelerator.device)
             check_losses(model, phases, first, finite=start == 0 and not config.skip_bad_steps)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
-        run = RunState(model, ema, optimizers, log, accelerator, accumulation)
-        if folder:
+        run = RunState(model, ema, whole, optimizers, log, accelerator, accumulation)
+        if stored:
             try:
-                run.load(load_state(folder))
+                run.load(stored)
             except (LookupError, RuntimeError, TypeError, ValueError) as error:  # whole, but not what this code writes
                 message = " ".join(str(error).split())
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
+            self._evaluate(start, run)
 
         batches, freed = chain([first], batches), FreedMemory(config.keep_memory)
         guard = FiniteGuard(config.skip_bad_steps, self.run_dir, model, data, accelerator, log, self.seed, share)
@@ -105,9 +120,14 @@ class AccelerateTrainer(Trainer):
                 seed_draws(seed_for(self.seed, accelerator.process_index, step), accelerator.device)  # a step has its own
                 micro_batches = [next(batches) for _ in range(accumulation)]
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
+                scaled = set[frozenset[str]]()  # whose optimizers the loss scaler has seen since its last update
                 for phase in phases:
                     if step % phase.interval:
                         continue
+                    networks = frozenset(phase.trains)
+                    if networks in scaled:  # two phases of one optimizer, which it takes once between its updates
+                        accelerator.scaler.update()
+                        scaled.clear()
                     frozen.all_but(phase)
                     guard.before_update()
                     for batch in micro_batches:
@@ -116,14 +136,17 @@ class AccelerateTrainer(Trainer):
                             losses = live(batch, phase.name)
                             accelerator.backward(losses["loss"] / accumulation)
                         log.add(step, phase.name, losses)
-                    optimizer = optimizers[frozenset(phase.trains)]
+                    optimizer = optimizers[networks]
                     norm = optimizer.clip(accelerator.scaler)
                     if norm is not None:
                         log.add(step, phase.name, {"grad_norm": norm})
-                    if not guard.leaves_out(step, phase.name):
+                    left_out = guard.leaves_out(step, phase.name)
+                    if not left_out:
                         optimizer.apply(factor, accelerator.scaler)
+                    if accelerator.scaler is not None and not (left_out and config.max_grad_norm is None):
+                        scaled.add(networks)
                     optimizer.clear()
-                if accelerator.scaler is not None:
+                if scaled:
                     accelerator.scaler.update()
                 if ema:
                     ema.update(step)
@@ -137,11 +160,13 @@ class AccelerateTrainer(Trainer):
                     self._log(done, log, factor, accelerator, data)
                 with log.clock_stopped():
                     if config.sample_every and (done % config.sample_every == 0 or last):
-                        self._preview(done, ema.current() if ema else model, accelerator)
+                        self._preview(done, run.exported, accelerator)
                     if done % config.save_every == 0 or last or stopping:
                         guard.check_logged()
                         guard.check_weights(done)
                         folder = self._save(done, run, data, accelerator)
+                        if not stopping:  # it may take long; when the run goes on, it is made up for
+                            self._evaluate(done, run)
                 if stopping:
                     break
         with saving(self.run_dir / "logs"):
@@ -208,8 +233,9 @@ class AccelerateTrainer(Trainer):
         losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
-        epoch = done * data.config.batch_size / data.spec.num_images
-        facts: dict[str, float] = {"epoch": round(epoch, 4), "lr": self.config.optimizer.lr * factor}
+        facts: dict[str, float] = {"lr": self.config.optimizer.lr * factor}
+        if data.spec.num_images:
+            facts = {"epoch": round(done * data.config.batch_size / data.spec.num_images, 4)} | facts
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
         values = log.line(done, facts, losses)
@@ -218,20 +244,28 @@ class AccelerateTrainer(Trainer):
 
     def _preview(self, done: int, model: GenerativeModel, accelerator: Accelerator) -> None:
         """The same seeds every time, so that pictures of different steps compare."""
-        training = model.training
-        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed, accelerator=accelerator)
-        model.train(training)
+        training, device = model.training, model.device
+        model.eval().to(accelerator.device)  # it is there, but for the copy of a sharded one
+        images = sample_images(model, self.config.num_samples, seed=self.seed, accelerator=accelerator)
+        model.train(training).to(device)
         if accelerator.is_main_process:
             save_preview(self.run_dir, done, images)
 
     def _save(self, done: int, run: RunState, data: TrainingData, accelerator: Accelerator) -> Path:
-        windows = gather_object([run.log.entries])
+        windows, states = zip(*gather_object([(run.log.entries, data.state(done))]), strict=True)
+        exported, state = run.exported, run.save(windows, states)  # of a sharded model all have pieces
         accelerator.wait_for_everyone()  # only one process writes, and nobody runs ahead of it
         if accelerator.is_main_process:
             run.log.sync()
-            self.save_checkpoint(done, run.exported, data, run.save(windows))
+            self.save_checkpoint(done, exported, data, state)
         accelerator.wait_for_everyone()
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
+
+    def _evaluate(self, done: int, run: RunState) -> None:
+        values = self.evaluate(done, run.exported, run.accelerator)
+        if values:
+            with saving(self.run_dir / "logs"):
+                run.accelerator.log(values, step=done)
 
 
 @dataclass
@@ -240,6 +274,8 @@ class RunState:
 
     model: GenerativeModel
     ema: EMA | None
+    whole: GenerativeModel | None
+    """Of a sharded model, the copy that is drawn from and saved."""
     optimizers: Mapping[frozenset[str], PhaseOptimizer]
     log: RunLog
     accelerator: Accelerator
@@ -248,7 +284,9 @@ class RunState:
     @property
     def exported(self) -> GenerativeModel:
         """The model that samples and is shared."""
-        return self.ema.current() if self.ema else self.model
+        if self.ema:
+            return self.ema.current()
+        return gather(self.model, self.whole) if self.whole else self.model
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -257,15 +295,16 @@ class RunState:
                 "device": self.accelerator.device.type, "torch": str(torch.__version__),
                 "gradient_accumulation_steps": self.accumulation}  # fmt: skip
 
-    def save(self, windows: list[list[Entry]]) -> TrainerState:
-        """`windows` are the processes' losses since the last log line."""
+    def save(self, windows: Sequence[list[Entry]], states: Sequence[Mapping[str, Any]]) -> TrainerState:
+        """`windows` are the processes' losses since the last log line, `states` where they are in the data."""
         tensors = {"weights": self._changing(self.model)}
         if self.ema:
             tensors["averages"] = self._changing(self.ema.current())
         for index, optimizer in enumerate(self.optimizers.values()):
-            tensors[f"optimizer-{index}"] = optimizer_tensors(optimizer.torch)
+            stored = optimizer_tensors(optimizer.torch)
+            tensors[f"optimizer-{index}"] = {name: full(tensor) for name, tensor in stored.items()}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        values = {"windows": windows, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
+        values = {"windows": windows, "data": states, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
                   "left_out": self.log.left_out}  # fmt: skip
         return TrainerState(tensors, values)
 
@@ -273,21 +312,26 @@ class RunState:
         """The trained networks and all buffers. Weights that no phase trains are in the model's own folder already."""
         trained = frozenset().union(*self.optimizers)
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        return {k: v for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
+        return {k: full(v) for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
     def _restore(self, model: GenerativeModel, tensors: dict[str, Tensor]) -> None:
         """The inverse of `_changing`."""
         missing = self._changing(model).keys() - tensors.keys()
         if missing:
             raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")
-        model.load_state_dict(model.state_dict() | tensors)
+        own = model.state_dict()
+        model.load_state_dict(own | {name: like(tensor, own[name]) for name, tensor in tensors.items()})
 
     def load(self, state: TrainerState) -> None:
         self._restore(self.model, state.tensors["weights"])
         if self.ema:
             self._restore(self.ema.model, state.tensors["averages"])
+            self.ema.restored()
         for index, optimizer in enumerate(self.optimizers.values()):
-            load_optimizer(optimizer.torch, state.tensors[f"optimizer-{index}"])
+            stored = state.tensors[f"optimizer-{index}"]
+            owners = {name: optimizer.parameters[int(name.partition(".")[0])] for name in stored}
+            whole = {name: like(tensor, owners[name]) if tensor.dim() else tensor for name, tensor in stored.items()}
+            load_optimizer(optimizer.torch, whole)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
         windows = state.values["windows"]

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,10 @@ os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE, "HF_HUB_OFFLINE": "0", 
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
     os.environ.pop(name, None)
 
+# One thread a worker: as many threads as cores in each would wait for one another more than they compute.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 settings.register_profile("thorough", max_examples=3000)  # pytest --hypothesis-profile thorough
@@ -46,6 +51,12 @@ TINY_DDPM = {
         "ema": {"decay": 0.9},
     },
 }  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: the last to end should be a short one."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -178,3 +180,32 @@ class Halves(GenerativeModel):
 
     def decode(self, latents):
         return nn.functional.interpolate((latents - 30) / self.gain[0], scale_factor=2)
+
+
+class Brightens(GenerativeModel):
+    """Grey images, brighter with each step: nearest to the digits somewhere on the way from black to white."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.grey = nn.ParameterList([torch.full((1,), -1.0)])
+
+    def phases(self):
+        return [Phase("fit", lambda batch: {"loss": -self.grey[0].sum()}, trains=("grey",))]
+
+    def sample(self, n, *, labels=None, generator=None):
+        noise = randn((n, *self.sample_shape), generator, self.device)
+        return (self.grey[0] + 0.1 * noise).clamp(-1, 1)
+
+
+class Terminated(Pair):
+    """Its process gets a SIGTERM in the third step."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.register_buffer("updates", torch.zeros(()))
+
+    def generator_loss(self, batch):
+        self.updates += 1
+        if self.updates == 3:  # the check before step 0 leaves no trace
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().generator_loss(batch)

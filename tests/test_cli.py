@@ -195,11 +195,11 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
 def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("genhub.sample", lambda **given: calls.append(given))
+    monkeypatch.setattr("genhub.run.sample_to", lambda **given: calls.append(given))
     text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
                   "--set", "scheduler=ddim", "--out", "a.png")  # fmt: skip
     assert text == "3 images: a.png\n"
-    expected = {"model": "runs/x", "n": 3, "labels": [1, 2], "seed": 7, "out": "a.png", "num_inference_steps": 20,
+    expected = {"source": "runs/x", "n": 3, "labels": [1, 2], "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
                 "scheduler": "ddim"}  # fmt: skip
     assert expected.items() <= calls[0].items()
 

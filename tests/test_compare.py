@@ -16,36 +16,45 @@ from genhub.evaluation.report import html, write_report
 from genhub.evaluation.sweep import grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-MODELS = {"vae": {"channels": [8]}, "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
+MODELS = {"vae": {"channels": [8]}, "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
+          "ddpm": {"unet": {"block_out_channels": [8, 16], "add_attention": False}}}  # fmt: skip
+CURVES = 4 + 1 + 2
+"""Losses of four runs, one figure while training, quality against evaluations and against time."""
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[Path]:
-    """Two small evaluated runs and one that was never evaluated."""
+    """Three small evaluated runs, one of them also while it trained and with two numbers of steps, and one never evaluated."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENHUB_CACHE", str(folder / "cache"))
-        for name in ("vae", "gan", "bare"):
+        for name in ("vae", "gan", "bare", "ddpm"):
             recipe = {"model": {"name": "vae" if name == "bare" else name, **MODELS.get(name, {})},
-                      "trainer": {"max_steps": 20, "log_every": 5, "sample_every": None, "trackers": []}}  # fmt: skip
+                      "trainer": {"max_steps": 20, "log_every": 5, "save_every": 10, "sample_every": None, "trackers": []}}  # fmt: skip
+            if name == "ddpm":
+                recipe["model"]["sampling"] = {"num_inference_steps": 2}
+                recipe["evaluate"] = {"every": 10, "n": 20, "extractor": "pixels"}
             genhub.train(recipe, run_dir=str(folder / name))
         metrics = ["frechet_distance", "cost"]
-        for name, n in (("vae", 100), ("gan", 120)):
-            genhub.evaluate(folder / name, n, metrics=metrics, extractor="pixels")
-    return [folder / name for name in ("vae", "gan", "bare")]
+        for name, n, options in [("vae", 100, {}), ("gan", 120, {}), ("ddpm", 100, {"num_inference_steps": 3}),
+                                 ("ddpm", 100, {"num_inference_steps": 2}), ("ddpm", 50, {})]:  # fmt: skip
+            genhub.evaluate(folder / name, n, metrics=metrics, extractor="pixels", **options)
+    return [folder / name for name in ("vae", "gan", "bare", "ddpm")]
 
 
 def test_the_table_and_what_does_not_compare(runs):
     comparison = compare(runs)
     names, lines = comparison.table()
     assert names[:6] == ["run", "model", "steps", "images seen", "seconds", "frechet_distance"]
-    assert [line[1] for line in lines] == ["vae", "gan", "vae"]
+    assert [line[1] for line in lines] == ["vae", "gan", "vae", "ddpm"]
     assert lines[0][2:4] == ["20", "1,280"]
     assert lines[1][5].endswith(" *")
     assert not lines[0][5].endswith("*")
     assert lines[2][5:] == [""] * len(lines[2][5:])
     assert comparison.notes[0].endswith(f"genhub evaluate {runs[2]}")
     assert comparison.notes[1].endswith("was measured differently from " + str(runs[0]) + ", in: n")
+    assert len(comparison.notes) == 2  # of the ddpm's evaluations, the one that compares is shown, not the newest
+    assert [found.protocol.n for found in comparison.shown() if found] == [100, 120, 100]
     again = json.loads(comparison.model_dump_json())
     assert again["rows"][0]["evaluations"][0]["values"]["parameters"] > 0
 
@@ -57,25 +66,31 @@ def test_no_run_is_an_error_of_one_line(tmp_path):
         compare([])
 
 
-def test_the_page_needs_nothing_else_and_is_the_same_again(runs):
-    page = html(compare(runs))
-    assert page == html(compare(runs))
+@pytest.fixture(scope="module")
+def page(runs) -> str:
+    return html(compare(runs))
+
+
+def test_the_page_needs_nothing_else_and_is_the_same_again(runs, page, tmp_path):
+    file = write_report(compare(runs), tmp_path / "a folder" / "report.html")
+    assert page == file.read_text("utf-8")
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", "")  # fmt: skip
-    assert page.count("data:image/png;base64,") == 2
-    assert page.count("<svg") == 3
+    assert page.count("data:image/png;base64,") == 3
+    assert page.count("<svg") == CURVES
+    assert page.count("network evaluations an image") == page.count("seconds an image") == 1
+    assert "frechet distance ↓" in page
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("width", [375, 1280])
-def test_the_page_in_a_browser(runs, tmp_path, width):
+def test_the_page_in_a_browser(page, tmp_path, width):
     """Nothing is wider than the window but the table, which scrolls on its own."""
-    file = write_report(compare(runs), tmp_path / "report.html")
     probe = ("<script>addEventListener('load', () => { document.title = JSON.stringify([document.documentElement.scrollWidth,"
              " innerWidth, [...document.images].every(i => i.complete && i.naturalWidth > 0), document.querySelectorAll('svg')"
              ".length]); })</script></body>")  # fmt: skip
-    file.write_text(file.read_text().replace("</body>", probe))
+    (tmp_path / "report.html").write_text(page.replace("</body>", probe), "utf-8")
     # A window can't be narrower than 500 pixels: a frame can.
     frame = tmp_path / "frame.html"
     frame.write_text(f"<body style='margin:0'><iframe id=f src=report.html width={width} height=900></iframe>"
@@ -90,7 +105,7 @@ def test_the_page_in_a_browser(runs, tmp_path, width):
     assert inner == pytest.approx(width, abs=20)
     assert wide <= inner
     assert pictures is True
-    assert curves == 3
+    assert curves == CURVES
 
 
 def test_a_grid_of_settings():

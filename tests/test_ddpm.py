@@ -164,6 +164,19 @@ def test_samplers_start_at_pure_noise(schedule):
     assert first.timestep == 999
 
 
+def test_ddim_with_all_the_noise_and_every_step_is_ddpm():
+    """Song et al. 2021, below eq. 16, also where the guess of the image is clipped, as it is for an untrained network."""
+    model = make(
+        scheduler={"num_train_timesteps": 30, "beta_schedule": "linear", "beta_end": 0.3, "prediction_type": "epsilon"}
+    )
+    guesses = [step.pred_original_sample for step in model.denoise(4, generator=torch.Generator().manual_seed(0),
+                                                                   scheduler="ddpm", num_inference_steps=30)]  # fmt: skip
+    assert max(guess.abs().max() for guess in guesses) == 1  # it was
+    drawn = [model.sample(4, generator=torch.Generator().manual_seed(0), scheduler=name, num_inference_steps=30, eta=1.0)
+             for name in ("ddpm", "ddim")]  # fmt: skip
+    torch.testing.assert_close(*drawn, atol=0.01, rtol=0)
+
+
 def test_sample_is_the_generators_alone_and_image_by_image():
     model = make()
     generators = lambda: [torch.Generator().manual_seed(i) for i in range(3)]  # noqa: E731

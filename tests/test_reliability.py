@@ -195,6 +195,19 @@ def test_case_03_disk_full(zygote, tiny, tmp_path):
     same_bits(whole, genhub.train(recipe))
 
 
+def test_a_runs_folder_that_is_deleted_while_it_trains(tiny, monkeypatch):
+    """One line, and no traceback: the folder is gone with the run's metrics."""
+    sync = genhub.RunLog.sync
+
+    def gone_before(log):
+        shutil.rmtree(log.file.parent)
+        sync(log)
+
+    monkeypatch.setattr(genhub.RunLog, "sync", gone_before)
+    with pytest.raises(genhub.GenhubError, match=r"run/metrics\.jsonl: can't be saved: .*No such file"):
+        genhub.train(tiny)
+
+
 # Corrupted
 
 

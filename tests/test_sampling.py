@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import models
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import genhub
-from genhub.sampling import image_grid, picture, sample_images, save_images, to_uint8
+from genhub.sampling import image_grid, sample_images, to_uint8
 
 
 def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:
@@ -47,29 +44,6 @@ def test_options_are_checked_against_the_signature():
 def test_uint8_covers_the_range():
     values = to_uint8(torch.tensor([-1.5, -1, 0, 1, 1.5]))
     assert values.tolist() == [0, 0, 128, 255, 255]
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_files(tmp_path: Path, channels):
-    images = torch.randint(256, (5, channels, 8, 6), dtype=torch.uint8)
-    arrays = np.load(save_images(images, tmp_path / "new" / "x.npz", [3, 4]))
-    assert np.array_equal(arrays["images"], images.permute(0, 2, 3, 1).numpy())
-    assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
-    folder = save_images(images, tmp_path / "folder")
-    files = sorted(folder.iterdir())
-    assert [f.name for f in files] == [f"{i:06d}.png" for i in range(5)]
-    with Image.open(files[2]) as image:
-        assert np.array_equal(np.asarray(image), np.asarray(picture(images[2])))
-        assert image.size == (6, 8)
-    save_images(images, tmp_path / "grid.png")
-    with pytest.raises(genhub.InputError, match=r"give x.png \(a grid\), x.npz"):
-        save_images(images, tmp_path / "x.jpg")
-
-
-def test_a_place_that_can_not_be_written(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(genhub.InputError, match="--out"):
-        save_images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), tmp_path / "file" / "x.png")
 
 
 def test_grid_holds_every_image_in_order():

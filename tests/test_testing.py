@@ -198,9 +198,16 @@ class StartsOver(AccelerateTrainer):
         return super().fit(model, data)
 
 
+class Unmeasured(AccelerateTrainer):
+    def fit(self, model, data):
+        self.evaluator = None
+        return super().fit(model, data)
+
+
 @pytest.mark.parametrize(
     ("cls", "check", "message"),
     [
+        (Unmeasured, "evaluate", "with evaluate.every=2, 0 of 2 checkpoints are measured: call self.evaluate(step, model)"),
         (Lazy, "fit", "the checkpoint has the weights that training began with: save the model that was trained"),
         (StartsOver, "resume", "going on to step 4, fit returns a checkpoint of step 2: train from the newest"),
     ],

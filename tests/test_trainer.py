@@ -130,6 +130,7 @@ def test_train_on_from_a_checkpoint(tiny, tmp_path):
         {"mixed_precision": "bf16"},
         {"ema": None},
         {"max_grad_norm": None},
+        {"channels_last": True, "mixed_precision": "bf16"},
     ],
 )
 def test_options_of_the_loop(tiny, keys):
@@ -138,8 +139,43 @@ def test_options_of_the_loop(tiny, keys):
     tiny["trainer"] |= keys | {"max_steps": 2, "sample_every": 2}
     folder = genhub.train(tiny)
     assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
-    stored = load_file(folder / "trainer/weights.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in stored.values())
+    for name in WEIGHTS if tiny["trainer"]["ema"] else WEIGHTS[::2]:  # whatever the losses' precision
+        assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / f"{name}.safetensors").values())
+
+
+@pytest.mark.parametrize("keys", [{}, {"max_grad_norm": None}, {"gradient_accumulation_steps": 2}])
+def test_a_loss_scaler_and_phases_at_different_rates(tiny, tmp_path, monkeypatch, keys):
+    """fp16's scaler, at work on the CPU in float32: its powers of two change no bit, whichever phases a step has, two of
+    which share an optimizer."""
+    from genhub.trainer import AccelerateTrainer
+
+    pair(tiny, max_steps=4, **keys)
+    plain = genhub.train(tiny, run_dir=str(tmp_path / "plain"))
+    make = AccelerateTrainer._accelerator
+
+    def with_scaler(self, several_phases):
+        accelerator = make(self, several_phases)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        return accelerator
+
+    monkeypatch.setattr(AccelerateTrainer, "_accelerator", with_scaler)
+    scaled = genhub.train(tiny, run_dir=str(tmp_path / "scaled"))
+    same_bits(plain, scaled)
+
+
+def test_channels_last_changes_nothing_but_rounding(tiny, tmp_path):
+    tiny["trainer"]["optimizer"] = {"lr": 1e-3, "eps": 1e-4}  # or Adam makes steps of rounding where a gradient is 0
+    one = genhub.train(tiny, run_dir=str(tmp_path / "one"))
+    two = genhub.train(tiny, ["trainer.channels_last=true"], run_dir=str(tmp_path / "two"))
+    a, b = (load_file(folder / "trainer/weights.safetensors") for folder in (one, two))
+    assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
+    assert not all(torch.equal(a[key], b[key]) for key in a)  # it did something
+
+
+def test_tf32_is_as_the_recipe_says(tiny):
+    for wanted in (False, True):
+        genhub.train(tiny, [f"trainer.tf32={wanted}", "trainer.max_steps=1"], fresh=True)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == wanted
 
 
 def test_lr_follows_the_schedule(tiny):

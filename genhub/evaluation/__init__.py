@@ -5,4 +5,5 @@ extractors.py   images to features, by networks that others trained
 probe.py        images to features and labels, by a small network trained on the data set itself; works offline
 protocol.py     what a number depends on, and the file that it is stored in
 evaluate.py     draws the images once, and hands them to every metric
+during.py       does so while a run trains
 """

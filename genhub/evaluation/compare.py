@@ -40,9 +40,15 @@ class Comparison(Section):
     notes: tuple[str, ...] = ()
     """Which figures don't compare, and why; which models have none."""
 
+    def shown(self) -> list[Evaluation | None]:
+        """Of each model, the newest of its evaluations that was made as most models have one, else its newest."""
+        newest_first = [evaluation for row in self.rows for evaluation in reversed(row.evaluations)]
+        common = max(newest_first, key=lambda base: sum(bool(_alike(row, base)) for row in self.rows), default=None)
+        return [(_alike(row, common) or row.evaluations or (None,))[-1] if common else None for row in self.rows]
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column names, and a row of text a model; a figure of another protocol than the first model's has a mark."""
-        shown = [row.evaluations[-1] if row.evaluations else None for row in self.rows]
+        shown = self.shown()
         names = list(dict.fromkeys(name for found in shown if found for name in found.values))
         base = next((found for found in shown if found), None)
         lines = []
@@ -52,6 +58,11 @@ class Comparison(Section):
             trained = ["" if value is None else _number(value) for value in (row.images, row.seconds)]
             lines.append([row.name, row.model, _number(row.steps), *trained, *figures])
         return ["run", "model", "steps", "images seen", "seconds", *names], lines
+
+
+def _alike(row: Row, base: Evaluation) -> tuple[Evaluation, ...]:
+    """A model's evaluations that compare with another one."""
+    return tuple(found for found in row.evaluations if not found.protocol.differences(base.protocol))
 
 
 def compare(models: Sequence[str | Path]) -> Comparison:
@@ -67,11 +78,11 @@ def compare(models: Sequence[str | Path]) -> Comparison:
         raise InputError("compare: name at least one model")
     rows = tuple(read_row(str(model)) for model in models)
     notes = [f"{row.name}: no figures are stored of it: genhub evaluate {row.name}" for row in rows if not row.evaluations]
-    evaluated = [row for row in rows if row.evaluations]
-    for row in evaluated[1:]:
-        differs = row.evaluations[-1].protocol.differences(evaluated[0].evaluations[-1].protocol)
-        if differs:
-            notes.append(f"* {row.name} was measured differently from {evaluated[0].name}, in: {', '.join(differs)}")
+    evaluated = [(row.name, found) for row, found in zip(rows, Comparison(rows=rows).shown(), strict=True) if found]
+    for name, found in evaluated[1:]:
+        first, base = evaluated[0]
+        if differs := found.protocol.differences(base.protocol):
+            notes.append(f"* {name} was measured differently from {first}, in: {', '.join(differs)}")
     return Comparison(rows=rows, notes=tuple(notes))
 
 

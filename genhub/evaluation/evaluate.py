@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.evaluation.subject import Subject
 from genhub.hub import find_model
 from genhub.images import hash_of
-from genhub.logs import Progress
+from genhub.launch import check_launcher
+from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest
 from genhub.recipe import read_data_config
-from genhub.sampling import BATCH_SIZE, draw_parts, read_options
+from genhub.sampling import BATCH_SIZE, draw_parts, processes, read_options
 
 
 def evaluate(
@@ -32,7 +34,8 @@ def evaluate(
     overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE,
     device: str | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
-    """Measure a model by images drawn from it, and store the figures with their protocol beside its run.
+    """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
+    processes that a launcher started, each draws a share and extracts its features.
 
     Args:
         model: what `genhub.load` takes.
@@ -51,8 +54,11 @@ def evaluate(
     for name in metrics or ():
         if name not in METRICS:
             raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
-    checkpoint = find_model(model)
-    loaded = load_model(checkpoint, device=device or torch.accelerator.current_accelerator())
+    check_launcher()
+    checkpoint, together = find_model(model), processes(device)
+    loaded = load_model(
+        checkpoint, device=together.device if together else device or torch.accelerator.current_accelerator()
+    )
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     recipe = checkpoint / "recipe.yaml"
     config, folder = read_data_config(recipe if recipe.is_file() else None, overrides), evaluations_folder(checkpoint)
@@ -60,21 +66,25 @@ def evaluate(
     images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"
 
     def draw() -> Tensor:
-        progress = Progress(n, unit="image")
+        progress = Progress(n, unit="image", shown=main_process())
         try:
             parts = draw_parts(
                 loaded, n, folder / images, seed=seed, labels=labels, options=checked, batch_size=batch_size,
-                on_progress=lambda drawn: progress.advance(min(drawn, n)),
+                accelerator=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
             )  # fmt: skip
         finally:
             progress.close()
         return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
 
-    subject = Subject(loaded, load_data(config), _held_out(config, held_out), extractor, n, seed, labels, checked, draw)
+    real, unseen = load_data(config), held_out_of(config, held_out)
+    subject = Subject(loaded, real, unseen, extractor, n, seed, labels, checked, draw, together)
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
     if (folder / images).is_dir():
         evaluation = evaluation.model_copy(update={"images": images})
-    evaluation.write(folder)
+    if main_process():
+        evaluation.write(folder)
+    if together:
+        together.end_training()
     return evaluation
 
 
@@ -91,7 +101,9 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         if reason and names is not None:
             raise InputError(f"metric '{name}': {reason}")
         if not reason:
-            values |= metric.compute(subject)
+            found = metric.compute(subject)
+            values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
+            subject.notes += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
             subject.notes += [note] if (note := metric.warning(subject)) else []
     trained_on = manifest.data if manifest else None
     if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
@@ -103,7 +115,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
     )  # fmt: skip
 
 
-def _held_out(config: DataConfig, split: str) -> ImageData | DataError:
+def held_out_of(config: DataConfig, split: str) -> ImageData | DataError:
     """The split that was not trained on, or why there is none."""
     try:
         return load_data(config.model_copy(update={"split": split}))

@@ -31,7 +31,7 @@ class Metric:
     name: str
     better: Literal["lower", "higher"]
     compute: Callable[[Subject], dict[str, float]]
-    """Figures by name; the first is the metric's own."""
+    """Figures by name."""
     lacking: Callable[[Subject], str | None] = lambda subject: None
     """Why it does not apply, if it does not."""
     least: int = 0
@@ -39,6 +39,12 @@ class Metric:
     bias: str = ""
     """How it misleads then."""
     by_default: bool = True
+    figures: tuple[str, ...] = ()
+    """Names of the figures, if they are not the metric's; the first stands for the metric where one is wanted."""
+
+    @property
+    def own(self) -> str:
+        return self.figures[0] if self.figures else self.name
 
     def warning(self, subject: Subject) -> str | None:
         if subject.n >= self.least:
@@ -63,6 +69,16 @@ def _without(capability: type[Any]) -> Callable[[Subject], str | None]:
 def _kernel_distance(subject: Subject) -> dict[str, float]:
     distance, spread = metrics.kernel_distance(*subject.features)
     return {"kernel_distance": distance, "kernel_distance_std": spread}
+
+
+def _precision_recall(subject: Subject) -> dict[str, float]:
+    precision, recall = metrics.precision_recall(*subject.features, k=3, radii=subject.radii(3))
+    return {"precision": precision, "recall": recall}
+
+
+def _density_coverage(subject: Subject) -> dict[str, float]:
+    density, coverage = metrics.density_coverage(*subject.features, k=5, radii=subject.radii(5))
+    return {"density": density, "coverage": coverage}
 
 
 def _memorised(subject: Subject) -> dict[str, float]:
@@ -135,11 +151,12 @@ _ALL = (
            least=5000, bias="biased upwards"),
     Metric("kernel_distance", "lower", _kernel_distance, least=1000, bias="uncertain: see its standard deviation"),
     Metric("precision_recall", "higher",
-           lambda s: dict(zip(("precision", "recall"), metrics.precision_recall(*s.features), strict=True)),
-           least=5000, bias="a loose estimate of the manifolds"),
+           _precision_recall,
+           least=5000, bias="a loose estimate of the manifolds", figures=("precision", "recall")),
     Metric("density_coverage", "higher",
-           lambda s: dict(zip(("density", "coverage"), metrics.density_coverage(*s.features), strict=True)),
-           least=5000, bias="lower in coverage, the more real images there are for each drawn one"),
+           _density_coverage,
+           least=5000, bias="lower in coverage, the more real images there are for each drawn one",
+           figures=("density", "coverage")),
     Metric("label_entropy", "higher", lambda s: {"label_entropy": metrics.inception_score(s.probabilities)},
            lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
            least=1000, bias="biased downwards"),
@@ -147,10 +164,11 @@ _ALL = (
            lambda s: {"label_accuracy": float((s.probabilities.argmax(1) == s.asked_for).double().mean())},
            _not_conditional),
     Metric("memorised", "lower", _memorised, _no_held_out),
-    Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s)),
+    Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
+           figures=("reconstruction_mse",)),
     Metric("bits_per_dimension", "lower", _bits_per_dimension, lambda s: _without(Likelihood)(s) or _no_held_out(s),
            by_default=False),
-    Metric("cost", "lower", _cost),
+    Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "images_per_second")),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ALL}
 """What `genhub evaluate` computes; bits_per_dimension, which may take a model's full chain for each image, when named."""

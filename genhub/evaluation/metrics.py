@@ -47,18 +47,18 @@ def kernel_distance(
     return float(distances.mean()), float(distances.std(correction=0))
 
 
-def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[float, float]:
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3, *, radii: Tensor | None = None) -> tuple[float, float]:
     """The share of generated rows within the real rows' manifold, and of real rows within the generated ones'
-    (Kynkaanniemi et al. 2019, eq. 2 and 3); a manifold is the union of balls that reach each row's k-th neighbour."""
-    return _share_inside(generated, real, kth_distances(real, k)), _share_inside(
-        real, generated, kth_distances(generated, k)
-    )
+    (Kynkaanniemi et al. 2019, eq. 2 and 3); a manifold is the union of balls that reach each row's k-th neighbour.
+    `radii` are kth_distances(real, k), where they are known: they take longest."""
+    radii = kth_distances(real, k) if radii is None else radii
+    return _share_inside(generated, real, radii), _share_inside(real, generated, kth_distances(generated, k))
 
 
-def density_coverage(real: Tensor, generated: Tensor, k: int = 5) -> tuple[float, float]:
+def density_coverage(real: Tensor, generated: Tensor, k: int = 5, *, radii: Tensor | None = None) -> tuple[float, float]:
     """Naeem et al. 2020, eq. 4 and 5. Density: in how many of the real rows' balls a generated row lies, over k; about 1
-    for real data, not bounded by it. Coverage: the share of real rows' balls that hold a generated row."""
-    radii = kth_distances(real, k)
+    for real data, not bounded by it. Coverage: the share of real rows' balls that hold a generated row. `radii` as above."""
+    radii = kth_distances(real, k) if radii is None else radii
     inside, covered = 0, torch.zeros(len(real), dtype=torch.bool)
     for block in _distances(generated, real):
         hits = block <= radii
@@ -86,7 +86,7 @@ def nearest_distances(rows: Tensor, others: Tensor) -> Tensor:
 
 def kth_distances(rows: Tensor, k: int) -> Tensor:
     """(n,) distance of each row to its k-th nearest other row."""
-    return torch.cat([block.kthvalue(k + 1, dim=1).values for block in _distances(rows, rows)])
+    return torch.cat([block.topk(k + 1, largest=False).values[:, -1] for block in _distances(rows, rows)])
 
 
 def _share_inside(rows: Tensor, centres: Tensor, radii: Tensor) -> float:

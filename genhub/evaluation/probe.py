@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from genhub.errors import InputError
 from genhub.evaluation.extractors import digest_of
-from genhub.evaluation.protocol import cache_folder
+from genhub.evaluation.protocol import cache_folder, made_once
 from genhub.images import hash_of
 from genhub.logs import say
 
-VERSION = 1
+VERSION = 2
 """Raised when the network or its training changes: cached probes of other versions are not used."""
-STEPS, EPOCHS, BATCH, HELD_OUT = 500, 3, 128, 10
+STEPS, EPOCHS, BATCH, HELD_OUT = 250, 2, 64, 10
 FEATURES = 128
 
 
@@ -67,16 +67,19 @@ class Probe:
         classes = int(data.spec.num_classes) if self.reads_labels else 4
         self.network = Network(data.spec.shape, classes)
         file = cache_folder() / "probes" / f"{hash_of(VERSION, data.spec.fingerprint, data.spec.shape, classes)}.safetensors"
-        if not file.is_file():
+
+        def make(temporary: Path) -> None:
             say(f"Probe    training a small classifier of {data.spec.name}'s images, once")
             accuracy = train(self.network, data)
-            _write(self.network, accuracy, file)
-        with safe_open(file, "pt") as stored:
+            weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+            save_file(weights, temporary, {"accuracy": str(accuracy)})
+
+        with safe_open(made_once(file, make), "pt") as stored:
             self.network.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
             self.accuracy = float(stored.metadata()["accuracy"])
         self.network.to(device).eval()
         task = "labels" if self.reads_labels else "rotations"
-        self.source = f"trained on {data.spec.name}'s {task}, {self.accuracy:.4f} right on held-out images"
+        self.source = f"trained on {Path(data.spec.name).name}'s {task}, {self.accuracy:.4f} right on held-out images"
         self.fingerprint = digest_of(self.network)
 
     @torch.inference_mode()
@@ -141,12 +144,3 @@ def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     most = [side // 10 for side in images.shape[2:]]
     shifts = [int(torch.randint(-m, m + 1, (), generator=generator)) if m else 0 for m in most]
     return images.roll(shifts, (2, 3))
-
-
-def _write(network: Network, accuracy: float, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary, {"accuracy": str(accuracy)}
-    )
-    temporary.replace(file)

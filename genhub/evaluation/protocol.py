@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
@@ -53,7 +54,8 @@ class Protocol(Section):
 
     def differences(self, other: Protocol) -> list[str]:
         """The keys in which two ways of measuring differ; the sampler's options belong to what is measured."""
-        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        elsewhere = {"reference": {"name"}, "held_out": {"name"}}  # the same images may lie at another place
+        mine, theirs = (one.model_dump(mode="json", exclude=elsewhere) for one in (self, other))
         no_matter = {"options", "reader"} if self.reader is None or other.reader is None else {"options"}
         return [key for key in mine if mine[key] != theirs[key] and key not in no_matter]
 
@@ -104,9 +106,14 @@ def read_evaluation(file: Path) -> Evaluation:
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
     """The evaluations of a checkpoint, oldest first."""
-    files = sorted(evaluations_folder(checkpoint).glob("step-*.json"), key=lambda file: file.stat().st_mtime)
     step = read_manifest(checkpoint).step if (checkpoint / "genhub.json").is_file() else 0
-    return [found for found in map(read_evaluation, files) if found.step == step]
+    return [found for found in evaluations_in(evaluations_folder(checkpoint)) if found.step == step]
+
+
+def evaluations_in(folder: Path, digest: str = "*") -> list[Evaluation]:
+    """The evaluations of all a run's checkpoints, oldest first; with `digest`, those of one protocol."""
+    files = sorted(folder.glob(f"step-*-{digest}.json"), key=lambda file: file.stat().st_mtime)
+    return [read_evaluation(file) for file in files]
 
 
 def evaluations_folder(checkpoint: Path) -> Path:
@@ -115,6 +122,19 @@ def evaluations_folder(checkpoint: Path) -> Path:
         return checkpoint.parent.parent / FOLDER
     identity = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / FOLDER / identity
+
+
+def made_once(file: Path, make: Callable[[Path], None]) -> Path:
+    """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
+    it takes, in no collective that would time out."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                temporary = file.with_suffix(".tmp")
+                make(temporary)
+                temporary.replace(file)
+    return file
 
 
 def cache_folder() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from genhub.evaluation.compare import Comparison, Row, read_metrics
+from genhub.evaluation.during import PREFIX
+from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.sampling import image_grid
 
 SHOWN = 36
+ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
+          for name in metric.figures or (metric.name,)}  # fmt: skip
+"""Which way a figure is better."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -35,18 +40,20 @@ dl { font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; o
 def html(comparison: Comparison) -> str:
     """The page."""
     names, lines = comparison.table()
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in names)
+    rows, shown = comparison.rows, comparison.shown()
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}{ARROWS.get(name, '')}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    notes = [*comparison.notes, *_notes_of(comparison.rows)]
+    notes = [*comparison.notes, *_notes(rows, shown)]
     parts = [
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
         '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
-        _section("Pictures", '<div class="models">' + "".join(map(_picture, comparison.rows)) + "</div>"),
-        _section("Training", '<div class="models">' + "".join(map(_curves, comparison.rows)) + "</div>"),
-        _section("Quality against the cost of sampling", _quality(comparison.rows)),
-        _section("How it was measured", "".join(map(_protocol, comparison.rows))),
+        _section("Pictures", "".join(map(_picture, rows, shown))),
+        _section("Losses", "".join(map(_losses, rows))),
+        _section("Quality while training", "".join(_progress(rows))),
+        _section("Quality against the cost of sampling", _quality(rows, shown)),
+        _section("How it was measured", "".join(map(_protocol, rows, shown)), grid=False),
     ]
-    title = "Comparison of " + ", ".join(row.name for row in comparison.rows)
+    title = "Comparison of " + ", ".join(row.name for row in rows)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -56,91 +63,122 @@ def html(comparison: Comparison) -> str:
     )
 
 
-def _section(title: str, content: str) -> str:
+def _section(title: str, content: str, grid: bool = True) -> str:
+    content = f'<div class="models">{content}</div>' if grid and content else content
     return f"<h2>{title}</h2>\n{content}" if content else ""
 
 
-def _notes_of(rows: Iterable[Row]) -> list[str]:
-    return [f"{row.name}: {note}" for row in rows if row.evaluations for note in row.evaluations[-1].notes]
+def _notes(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> Iterator[str]:
+    """What a reader must know of the figures, once for all models that it is true of."""
+    concerned: dict[str, list[str]] = {}
+    for row, found in zip(rows, shown, strict=True):
+        for note in found.notes if found else ():
+            concerned.setdefault(note, []).append(row.name)
+    for note, names in concerned.items():
+        yield note if len(names) == len(rows) else f"{', '.join(names)}: {note}"
 
 
-def _picture(row: Row) -> str:
-    """The first images of the last evaluation, or else the run's last preview."""
-    found = _drawn(row)
+def _picture(row: Row, evaluation: Evaluation | None) -> str:
+    """The first images that were measured, or else the run's last preview."""
+    part = evaluations_folder(row.checkpoint) / str(evaluation.images) / "part-000000.npy" if evaluation else None
     previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
-    if found is None and not previews:
-        return ""
-    caption = escape(row.name)
-    if found is not None:
-        evaluation = row.evaluations[-1]
-        stream = io.BytesIO()
-        image_grid(found, columns=round(SHOWN**0.5)).save(stream, "PNG")
-        content, caption = stream.getvalue(), f"{caption}: images 0 to {len(found) - 1} of seed {evaluation.protocol.seed}"
+    if evaluation and part and part.is_file():
+        images, stream = torch.from_numpy(np.load(part)[: min(SHOWN, evaluation.protocol.n)]), io.BytesIO()
+        image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
+        content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
+    elif previews:
+        content, what = previews[-1].read_bytes(), "the run's last preview"
     else:
-        content, caption = previews[-1].read_bytes(), f"{caption}: the run's last preview"
+        return ""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return (
-        f'<figure><img alt="images drawn by {escape(row.name)}" src="{source}"><figcaption>{caption}</figcaption></figure>'
-    )
+    name = escape(row.name)
+    return f'<figure><img alt="images drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
 
 
-def _drawn(row: Row) -> torch.Tensor | None:
-    if not row.evaluations or row.evaluations[-1].images is None:
-        return None
-    part = evaluations_folder(row.checkpoint) / str(row.evaluations[-1].images) / "part-000000.npy"
-    return torch.from_numpy(np.load(part)[:SHOWN]) if part.is_file() else None
-
-
-def _curves(row: Row) -> str:
+def _losses(row: Row) -> str:
     """The losses of a run's phases over its steps."""
-    lines = read_metrics(row.run / "metrics.jsonl") if row.run else []
-    names = [name for name in (lines[-1] if lines else {}) if name.endswith("/loss")]
-    if len(lines) < 2 or not names:
+    curves = _curves(row, lambda name: name.endswith("/loss"))
+    if not any(len(points) > 1 for points in curves.values()):
         return ""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for name in names:
-        points = [(line["step"], line[name]) for line in lines if name in line]
+    for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="step", title=row.name)
+    axes.set_xlabel("step")
     axes.legend()
-    return f"<figure>{_svg(figure)}</figure>"
+    return f"<figure>{_svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
 
 
-def _quality(rows: Sequence[Row]) -> str:
-    """The first metric of models that were evaluated with more than one number of network evaluations."""
-    curves = {row.name: _by_cost(row.evaluations) for row in rows}
-    curves = {name: points for name, points in curves.items() if len(points) > 1}
+def _progress(rows: Sequence[Row]) -> Iterator[str]:
+    """Each figure that was measured while the runs trained, over their steps."""
+    found = {
+        row.name: _curves(row, lambda name: name.startswith(PREFIX) and name.removeprefix(PREFIX) in ARROWS) for row in rows
+    }
+    for key in dict.fromkeys(key for curves in found.values() for key in curves):
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for name, curves in found.items():
+            if key in curves:
+                axes.plot(*zip(*curves[key], strict=True), marker="o", markersize=4, label=_short(name))
+        own = key.removeprefix(PREFIX)
+        axes.set(xlabel="step", ylabel=f"{own.replace('_', ' ')}{ARROWS[own]}")
+        axes.legend()
+        yield f"<figure>{_svg(figure)}</figure>"
+
+
+def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of those of a run's metrics."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in read_metrics(row.run / "metrics.jsonl") if row.run else []:
+        for name in filter(wanted, line):
+            curves.setdefault(name, []).append((line["step"], line[name]))
+    return curves
+
+
+def _quality(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> str:
+    """The Frechet distance of models that were measured with several numbers of network evaluations."""
+    found = [_by_cost(row, base) for row, base in zip(rows, shown, strict=True) if base]
+    curves = [(label, points) for each in found for label, points in each.items() if len(points) > 1]
     if not curves:
         return ""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for name, points in curves.items():
-        evaluations, seconds, distances = zip(*points, strict=True)
-        left.plot(evaluations, distances, marker="o", label=name)
-        right.plot(seconds, distances, marker="o", label=name)
-    left.set(xlabel="network evaluations an image", ylabel="Frechet distance", xscale="log")
-    right.set(xlabel="seconds an image", xscale="log")
-    left.legend()
-    return f"<figure>{_svg(figure)}</figure>"
+    figures = []
+    for column, cost in enumerate(("network evaluations an image", "seconds an image")):
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for label, points in curves:
+            axes.plot([point[column] for point in points], [point[2] for point in points], marker="o", label=label)
+        axes.set(xlabel=cost, ylabel=f"Frechet distance{ARROWS['frechet_distance']}", xscale="log")
+        if column == 0:
+            evaluations = sorted({point[0] for _, points in curves for point in points})
+            axes.set_xticks(evaluations, [f"{number:g}" for number in evaluations])
+            axes.minorticks_off()
+        axes.legend()
+        figures.append(f"<figure>{_svg(figure)}</figure>")
+    return "".join(figures)
 
 
-def _by_cost(evaluations: Sequence[Evaluation]) -> list[tuple[float, float, float]]:
-    """(network evaluations, seconds an image, Frechet distance) of those measured in the last one's way."""
-    found = {}
-    for evaluation in evaluations:
-        values = evaluation.values
+def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, float]]]:
+    """(network evaluations, seconds an image, Frechet distance) measured in the same way as `base`, for each sampler."""
+    found: dict[str, dict[float, tuple[float, float, float]]] = {}
+    for evaluation in row.evaluations:
+        values, options = evaluation.values, dict(evaluation.protocol.options)
         measured = {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys()
-        if measured and not evaluation.protocol.differences(evaluations[-1].protocol):
+        if measured and not evaluation.protocol.differences(base.protocol):
+            options.pop("num_inference_steps", None)
+            label = ", ".join([_short(row.name), *(f"{key}={value}" for key, value in options.items())])
             cost = values["network_evaluations"]
-            found[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
-    return sorted(found.values())
+            found.setdefault(label, {})[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
+    return {label: sorted(points.values()) for label, points in found.items()}
 
 
-def _protocol(row: Row) -> str:
-    if not row.evaluations:
+def _short(name: str) -> str:
+    """A run's name without its folder: a legend has little room."""
+    return Path(name).name
+
+
+def _protocol(row: Row, found: Evaluation | None) -> str:
+    if found is None:
         return ""
-    found = row.evaluations[-1]
     facts: dict[str, Any] = found.protocol.model_dump(mode="json") | {"versions": dict(found.versions)}
     items = "".join(
         f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in facts.items()

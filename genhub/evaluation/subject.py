@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +14,16 @@ from torch import Tensor
 
 from genhub.data import ImageData
 from genhub.errors import DataError
+from genhub.evaluation.metrics import kth_distances
 from genhub.evaluation.probe import Probe
-from genhub.evaluation.protocol import Protocol, cache_folder
+from genhub.evaluation.protocol import Protocol, cache_folder, made_once
 from genhub.images import hash_of
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
 from genhub.sampling import to_uint8
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
@@ -39,6 +43,8 @@ class Subject:
     options: Mapping[str, Any]
     draw: Callable[[], Tensor]
     """Gives the n images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
+    accelerator: Accelerator | None = None
+    """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -95,18 +101,34 @@ class Subject:
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
         """Of real images, cached by all that they depend on, and of generated ones; (n, d) each."""
-        key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
-        file = cache_folder() / "features" / f"{key}.safetensors"
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
+
+        def compute() -> Tensor:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
-            found = torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
-            temporary = file.with_suffix(".tmp")
-            save_file({"features": found}, temporary)
-            temporary.replace(file)
-        return load_file(file)["features"], self.extractor.features(self.images)
+            return torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
+
+        return self._kept("features", compute), self._of_each(self.extractor.features, self.images)
+
+    def radii(self, k: int) -> Tensor:
+        """(n,) how far each real image's k-th neighbour among them is, by features; cached like these."""
+        return self._kept(f"radii-{k}", lambda: kth_distances(self.features[0], k))
+
+    def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What is computed of the real images alone."""
+        key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
+        file = cache_folder() / "features" / f"{key}-{name}.safetensors"
+        return load_file(made_once(file, lambda temporary: save_file({name: compute()}, temporary)))[name]
 
     @cached_property
     def probabilities(self) -> Tensor:
         """(n, classes) what the probe reads in the generated images."""
-        return self.probe.probabilities(self.images)
+        return self._of_each(self.probe.probabilities, self.images)
+
+    def _of_each(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """(n, d) rows of n images, each process computing those of a share."""
+        if self.accelerator is None:
+            return function(images)
+        share = -(-len(images) // self.accelerator.num_processes)
+        first = self.accelerator.process_index * share  # the last processes repeat: cut off below
+        rows = function(images[[index % len(images) for index in range(first, first + share)]])
+        gathered: Tensor = self.accelerator.gather(rows.to(self.accelerator.device))
+        return gathered[: len(images)].cpu()

@@ -58,6 +58,7 @@ TRAINER_CHECKS = (
     Check(trainers.fit, needs=("config",)),
     Check(trainers.files, needs=("fit",)),
     Check(trainers.resume, needs=("fit",)),
+    Check(trainers.evaluate, needs=("resume",)),
 )
 Names = Collection[str]
 

@@ -7,12 +7,14 @@ import io
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genhub.config import ModelConfig, TrainerConfig
+from genhub.evaluation.compare import read_metrics
+from genhub.evaluation.during import PREFIX
 from genhub.interfaces import Batch, GenerativeModel, Generators, Phase, Trainer, randn
 from genhub.manifest import read_manifest
 from genhub.recipe import read_recipe
@@ -51,6 +53,8 @@ class MeanImage(GenerativeModel):
 class TrainerSubject(Subject):
     """A trainer class under examination, and a run of it."""
 
+    EVALUATE: ClassVar = {"every": STOPPED_AT, "n": 8, "extractor": "pixels"}
+
     def __init__(self, cls: type[Trainer], values: Values) -> None:
         self.cls = cls
         given = values.model_dump(exclude_unset=True) if isinstance(values, TrainerConfig) else dict(values or {})
@@ -65,7 +69,7 @@ class TrainerSubject(Subject):
     def train(self, steps: int) -> Path:
         name = f"{MeanImage.__module__}:{MeanImage.__qualname__}"
         content = {"model": {"name": name}, "data": {"batch_size": 16}, "run_dir": str(self.run_dir),
-                   "trainer": self.values | {"max_steps": steps}}  # fmt: skip
+                   "trainer": self.values | {"max_steps": steps}, "evaluate": self.EVALUATE}  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):
             return train(content)
 
@@ -119,3 +123,15 @@ def resume(subject: TrainerSubject) -> None:
         raise Broken(f"going on to step {steps}, fit returns a checkpoint of step {read_manifest(after).step}",
                      "train from the newest checkpoint in self.run_dir / 'checkpoints' to max_steps",
                      subject.cls.fit)  # fmt: skip
+
+
+def evaluate(subject: TrainerSubject) -> None:
+    """`fit` calls `evaluate` after each `save_checkpoint`, so that a recipe's `evaluate` and `save_best` work."""
+    lines = read_metrics(subject.run_dir / "metrics.jsonl")
+    measured = {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
+    if not {STOPPED_AT, 2 * STOPPED_AT} <= measured:
+        raise Broken(
+            f"with evaluate.every={STOPPED_AT}, {len(measured)} of 2 checkpoints are measured",
+            "call self.evaluate(step, model) after self.save_checkpoint(step, model, ...)",
+            subject.cls.fit,
+        )

@@ -69,7 +69,8 @@ class Subject:
             InputError: no recipe says which, or they have another shape than the model's.
         """
         if self.recipe is not None:
-            return self._prepared.data
+            data = self._prepared.data
+            return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
         file = find_checkpoint(self.folder) / "recipe.yaml" if self.folder else None
         if not (file and file.is_file()):
             if not any(override.startswith("data.name=") for override in self.overrides):

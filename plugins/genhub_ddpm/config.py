@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from genhub import (
-    CheckpointError,
     ModelConfig,
     ModelPath,
     PluginError,
     PositiveInt,
     RecipeError,
+    SchedulerName,
     Section,
     StoredModel,
     did_you_mean,
     load_scheduler,
-    read_json,
-    scheduler_names,
 )
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
@@ -107,35 +104,10 @@ class UNetConfig(Section):
         unet: nn.Module = UNet2DModel(sample_size=size, in_channels=channels, out_channels=out_channels, **options)
         return unet
 
-    @classmethod
-    def from_diffusers(cls, saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
-        """The options and (c, h, w) in a `config.json` of UNet2DModel.
-
-        Raises:
-            CheckpointError: a network that a plain DDPM can't use.
-        """
-        if saved.get("num_class_embeds") or saved.get("class_embed_type"):
-            raise CheckpointError("this U-Net is conditional on classes; only unconditional ones can be read so far")
-        size = saved.get("sample_size")
-        if not size:
-            raise CheckpointError("this U-Net's config.json names no sample_size")
-        height, width = (size, size) if isinstance(size, int) else size
-        # diffusers' defaults, for what an old file leaves out
-        defaults = {"block_out_channels": (224, 448, 672, 896), "layers_per_block": 2, "norm_num_groups": 32}
-        known = {key: value for key, value in (defaults | saved).items() if key in cls.model_fields}
-        return cls.model_validate(known), (saved.get("in_channels", 3), height, width)
-
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
 
 
-def _registered(name: str) -> str:
-    if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
-    return name
-
-
-SchedulerName = Annotated[str, AfterValidator(_registered)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0)]
 
@@ -249,29 +221,6 @@ class DDPMConfig(ModelConfig):
             if self.conditional and self.num_classes is None:
                 raise ValueError("conditional: needs labels, and the data has none")
         return self
-
-    @classmethod
-    def from_diffusers(cls, path: Path) -> DDPMConfig:
-        """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder.
-
-        Raises:
-            CheckpointError: a network or noise schedule that a DDPM can't use.
-        """
-        if (path / "model_index.json").is_file():
-            network = read_json(path / "model_index.json").get("unet")
-            if network != ["diffusers", "UNet2DModel"]:
-                raise CheckpointError(f"{path}: its unet is {network!r:.100}; a genhub DDPM reads diffusers' UNet2DModel")
-        unet_folder = path / "unet" if (path / "unet").is_dir() else path
-        unet, shape = UNetConfig.from_diffusers(read_json(unet_folder / "config.json"))
-        schedules = [folder / "scheduler_config.json" for folder in (path / "scheduler", path)]
-        saved: dict[str, Any] = next((read_json(file) for file in schedules if file.is_file()), {})
-        if saved.get("trained_betas") or saved.get("rescale_betas_zero_snr"):
-            raise CheckpointError(f"{path}: its noise schedule has betas of its own, which a genhub DDPM does not take")
-        # diffusers' own defaults stand where its file says nothing
-        schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
-            key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
-        }
-        return cls(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
 
 
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +21,13 @@ from genhub import (
     Generators,
     Phase,
     PositiveInt,
+    SchedulerName,
     load_scheduler,
     load_strictly,
     randn,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, SchedulerName, Share, accepted
+from genhub_ddpm.config import DDPMConfig, Scale, Share, accepted
+from genhub_ddpm.foreign import config_of, todays_name
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 from genhub_ddpm.samplers import build_sampler, plain_schedule
@@ -155,8 +156,7 @@ class DDPM(GenerativeModel):
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
-        """The reverse process a step at a time. Arguments as in `sample`. Of latents, each step's are decoded to images:
-        x_t as well as the guess of x_0."""
+        """The reverse process a step at a time, arguments as in `sample`; latents are decoded, x_t as well as x_0."""
         for step in self._denoise(n, labels, generator, scheduler, num_inference_steps, eta, guidance_scale):
             yield self._decoded(step)
 
@@ -181,7 +181,8 @@ class DDPM(GenerativeModel):
         except ValueError as error:  # PNDM starts with four steps of its own
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
-        options = accepted(sampler.step, {"generator": generator, "eta": eta})
+        # Where a guess of x_0 is clipped, the noise is the one that goes with it: else DDIM leaves the way under guidance.
+        options = accepted(sampler.step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
@@ -240,17 +241,10 @@ class DDPM(GenerativeModel):
 
     def load_networks(self, path: Path) -> None:
         unet = path / "unet" if (path / "unet").is_dir() else path
-        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors", rename=_todays_name)
+        load_strictly(self.unet, unet / "diffusion_pytorch_model.safetensors", rename=todays_name)
         self.autoencoder.load(path)
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> DDPMConfig:
         """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
-        return DDPMConfig.from_diffusers(path)
-
-
-def _todays_name(key: str) -> str:
-    """A weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
-    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
-        key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
-    return key
+        return config_of(path)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from genhub import (
@@ -27,12 +27,11 @@ from genhub import (
     ModelConfig,
     Phase,
     PositiveInt,
+    SchedulerName,
     Section,
-    did_you_mean,
     load_scheduler,
     load_strictly,
     randn,
-    scheduler_names,
 )
 
 T = 1000
@@ -42,13 +41,6 @@ T = 1000
 # Options
 
 
-def _registered(name: str) -> str:
-    if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
-    return name
-
-
-SchedulerName = Annotated[str, AfterValidator(_registered)]
 Steps = Annotated[int, Field(strict=True, ge=1, le=T)]
 
 

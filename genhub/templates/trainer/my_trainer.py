@@ -71,6 +71,7 @@ class MyTrainer(Trainer):
         batches = data.batches(seed=self.seed, start_step=start, rank=0, world_size=1, accumulation=1, device=device)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start, writes=True)
         with contextlib.closing(log):
+            self.evaluate(start, average)  # what a stop may have left out
             for step in range(start, config.max_steps):
                 torch.manual_seed(seed_for(self.seed, 0, step))
                 batch, now = next(batches), [phase for phase in phases if step % phase.interval == 0]
@@ -101,6 +102,7 @@ class MyTrainer(Trainer):
                         "optimizer": moments(optimizer),
                     }
                     folder = self.save_checkpoint(done, average, data, TrainerState(tensors))
+                    self.evaluate(done, average)
         return folder
 
 

@@ -1,0 +1,107 @@
+"""Figures while a run trains: those of `genhub evaluate`, of each checkpoint that is due, on all of the run's processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genhub.config import EvaluateConfig
+from genhub.data import ImageData
+from genhub.disk import saving
+from genhub.errors import InputError, RecipeError
+from genhub.evaluation.compare import read_metrics
+from genhub.evaluation.evaluate import held_out_of, measure
+from genhub.evaluation.figures import METRICS
+from genhub.evaluation.protocol import FOLDER, Evaluation, evaluations_in
+from genhub.evaluation.subject import Subject
+from genhub.interfaces import GenerativeModel
+from genhub.logs import main_process, say, warn
+from genhub.sampling import BATCH_SIZE, sample_images
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PREFIX = "evaluate/"
+"""Of the figures' names in metrics.jsonl."""
+
+
+class Evaluator:
+    """Measures a run's model where the recipe's `evaluate` says so. All processes call it; the main one keeps the figures,
+    in the run's `evaluations/` and then in metrics.jsonl: a step with a line there has been measured."""
+
+    def __init__(
+        self, config: EvaluateConfig, model: GenerativeModel, data: ImageData, run_dir: Path, max_steps: int
+    ) -> None:
+        """Find out before step 0 whether all can be measured.
+
+        Raises:
+            RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
+        """
+        self.config, self._data, self._run_dir, self._max_steps = config, data, run_dir, max_steps
+        self._held_out = held_out_of(data.config, config.held_out)
+        subject = self._subject(model, None)
+        try:
+            self._digest = subject.protocol.digest()
+        except InputError as error:
+            raise RecipeError(f"evaluate.extractor: {error}") from error
+        for name in config.measured:
+            if reason := METRICS[name].lacking(subject):
+                raise RecipeError(f"evaluate.metrics: {name}: {reason}")
+            if warning := METRICS[name].warning(subject):
+                say(f"         evaluate: {warning}")
+
+    def __call__(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
+        due = step > 0 and (step % self.config.every == 0 or step == self._max_steps)
+        if not due or step in self._measured_steps():
+            return {}
+        training = model.training
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            evaluation = measure(self._subject(model.eval(), accelerator), self.config.measured, step)
+        model.train(training)
+        values = {f"{PREFIX}{name}": value for name, value in evaluation.values.items()}
+        if main_process():
+            self._keep(evaluation, values)
+        return values
+
+    def best(self, step: int) -> Evaluation | None:
+        """The best up to a step by `save_best`, the first of equals; of what was measured otherwise, nothing counts."""
+        if self.config.save_best is None:
+            return None
+        metric = METRICS[self.config.save_best]
+        stored = evaluations_in(self._run_dir / FOLDER, self._digest)
+        found = sorted((one for one in stored if one.step <= step and metric.own in one.values), key=lambda one: one.step)
+        choose = min if metric.better == "lower" else max
+        return choose(found, key=lambda one: one.values[metric.own], default=None)
+
+    def conclude(self) -> None:
+        """Say what is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
+        if not self._measured_steps() and main_process():
+            warn(f"the trainer does not measure while it trains; genhub evaluate {self._run_dir} does it now")
+        best = self.best(self._max_steps)
+        if best:
+            metric = METRICS[self.config.save_best or ""]
+            folder = self._run_dir / "checkpoints" / f"step-{best.step:06d}"
+            say(f"Best     {folder}, {metric.own} {best.values[metric.own]:.4g}")
+
+    def _subject(self, model: GenerativeModel, accelerator: Accelerator | None) -> Subject:
+        config, batch_size = self.config, min(BATCH_SIZE, self._data.config.batch_size)
+
+        def draw() -> Any:
+            return sample_images(model, config.n, batch_size=batch_size, accelerator=accelerator)
+
+        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, accelerator)
+
+    def _measured_steps(self) -> set[int]:
+        lines = read_metrics(self._run_dir / "metrics.jsonl")
+        return {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
+
+    def _keep(self, evaluation: Evaluation, values: dict[str, float]) -> None:
+        evaluation.write(self._run_dir / FOLDER)
+        file = self._run_dir / "metrics.jsonl"
+        with saving(file), file.open("a") as stream:
+            stream.write(json.dumps({"step": evaluation.step, **values}) + "\n")
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in evaluation.values.items())
+        say(f"step {evaluation.step} measured by {self.config.n} images: {shown}")

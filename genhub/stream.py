@@ -1,0 +1,182 @@
+"""Images that are read as they come: `data.streaming: true`, for data that are larger than the disk or not here.
+
+The order is a function, as in data.py, of (seed, number of processes, position). Each epoch `datasets` shuffles the files
+(or the row groups of few), reads ten of them in turn, and gives each process its own, or every n-th image where files can't
+be shared out evenly. What comes is shuffled block by block, `data.shuffle_buffer` images in each, by a permutation of (seed,
+process, epoch, block). So a run could go on by reading all up to where it was; a checkpoint has where the block began, as
+`datasets` puts it, and a run that goes on reads that block again. Processes end their epochs apart: their shares differ.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from genhub.config import DataConfig, DataSpec, share_of
+from genhub.data import CPU, Batch, ImageData, finish, load_data, start_worker
+from genhub.errors import DataError
+from genhub.images import Faults, Flips, Index, Reader, Source, find_images, hash_of
+from genhub.seeds import seed_for
+
+SURVEYED = 100
+"""How many of the first images tell the shape of all."""
+FILES = 10
+"""Read in turn; of fewer, their row groups are."""
+
+Raw = list[dict[str, Any]]
+Mark = dict[str, Any]
+"""Where a block begins, as JSON: epoch, its number there, the images that this process had before, and `datasets`' state."""
+
+
+def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData | ImageStream:
+    """Whatever a recipe's `data` names, to be trained on; `meanwhile` as for `load_data`.
+
+    Raises:
+        DataError: it is not there, can't be read or can't be streamed.
+    """
+    if not config.streaming:
+        return load_data(config, meanwhile)
+    if config.in_memory:
+        raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
+    source = find_images(config)
+    if not hasattr(source.rows, "state_dict"):
+        raise DataError(f"data.streaming: {config.name} can't be streamed; parquet, arrow and Hub data sets can")
+    table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
+    reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)]), config)
+    spec = DataSpec(
+        name=config.name, split=config.split, shape=reader.shape, num_images=source.length,
+        fingerprint=hash_of(source.fingerprint, config.size, config.channels, config.shuffle_buffer),
+        class_names=source.class_names, num_classes=len(source.class_names) or None,
+    )  # fmt: skip
+    return ImageStream(config, spec, table, _Decoder(reader, *source.columns))
+
+
+def _as_rows(images: list[Any]) -> Source:
+    rows = np.empty(len(images), dtype=object)
+    rows[:] = images
+    return Source(rows, "")
+
+
+@dataclass(eq=False)
+class ImageStream:
+    """Endless batches of a split that is read as it comes."""
+
+    config: DataConfig
+    spec: DataSpec
+    _table: Any
+    _decoder: _Decoder
+    skipped: Faults = field(default_factory=list)
+    """Positions in this process's stream of images that were left out so far (`data.on_error: skip`), and why."""
+    _marks: deque[Mark] = field(default_factory=deque)
+    _share: int = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a batch holds."""
+        return ("images", "labels") if self.spec.num_classes else ("images",)
+
+    def batches(
+        self, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1, accumulation: int = 1,
+        device: torch.device = CPU, state: Mapping[str, Any] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """`ImageData.batches` of what comes. Without `state`, all images up to `start_step` are read and dropped.
+
+        Args:
+            state: what `state(start_step)` gave, on this process and with as many.
+        Raises:
+            DataError: while iterating: an image can't be read, or this process gets none.
+        """
+        part = share_of(self.config.batch_size, world_size, accumulation)
+        self._share = part * accumulation
+        ahead = (2 * self.config.num_workers + 1) * part  # images that workers may have been given already
+        self._marks = deque(maxlen=3 + ahead // self.config.shuffle_buffer)
+        order = self._order(seed, rank, world_size, start_step * self._share, part, state, self._marks)
+        return self._batches(order, device)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What `batches` needs to start at a step without reading up to it; of the latest `batches`, as JSON."""
+        return next(mark for mark in reversed(self._marks) if mark["position"] <= step * self._share)
+
+    def rows(self, *, seed: int, step: int, rank: int = 0, world_size: int = 1, accumulation: int = 1) -> Index:
+        """For messages: how many images a process had before each of a step's, as a stream has no row numbers."""
+        share = share_of(self.config.batch_size, world_size)
+        return np.arange(step * share, (step + 1) * share)
+
+    def _blocks(self, seed: int, rank: int, world_size: int, mark: Mapping[str, Any] | None) -> Iterator[tuple[Mark, Raw]]:
+        from datasets.distributed import split_dataset_by_node
+
+        shuffled = self._table.shuffle(seed=seed_for(seed), buffer_size=1)  # of files; what is in them is shuffled here
+        table = split_dataset_by_node(shuffled, rank, world_size)
+        epoch, block, position = (mark["epoch"], mark["block"], mark["position"]) if mark else (0, 0, 0)
+        if mark:
+            table.load_state_dict(mark["stream"])
+        while True:
+            table.set_epoch(epoch)
+            rows = iter(table)
+            while True:
+                at = {"epoch": epoch, "block": block, "position": position, "stream": table.state_dict()}
+                found = list(islice(rows, self.config.shuffle_buffer))
+                if not found:
+                    break
+                yield at, found
+                block, position = block + 1, position + len(found)
+            if not block:
+                raise DataError(f"data.name: {self.config.name} has no images for process {rank + 1} of {world_size}")
+            epoch, block = epoch + 1, 0
+
+    def _order(
+        self, seed: int, rank: int, world_size: int, start: int, size: int, state: Mapping[str, Any] | None,
+        marks: deque[Mark],
+    ) -> Iterator[tuple[Raw, Flips]]:  # fmt: skip
+        """Batches of undecoded images, and which of them to mirror."""
+        waiting, mirrored = Raw(), list[bool]()
+        for mark, rows in self._blocks(seed, rank, world_size, state):
+            if mark["position"] + len(rows) <= start:
+                continue
+            marks.append(mark)
+            generator = np.random.Generator(np.random.PCG64(seed_for(seed, rank, mark["epoch"], mark["block"])))
+            first = max(0, start - mark["position"])
+            waiting += [rows[at] for at in generator.permutation(len(rows))[first:]]
+            mirrored += (generator.random(len(rows)) < 0.5)[first:].tolist()
+            while len(waiting) >= size:
+                yield waiting[:size], np.array(mirrored[:size]) if self.config.flip else None
+                del waiting[:size], mirrored[:size]
+
+    def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[Batch]:
+        loader = DataLoader(
+            self._decoder, sampler=order, batch_size=None, num_workers=self.config.num_workers,
+            pin_memory=device.type == "cuda", worker_init_fn=start_worker, generator=torch.Generator(),
+        )  # fmt: skip
+        for item in loader:
+            if isinstance(item, DataError):
+                raise item
+            images, labels, flips, faults = item
+            self.skipped += faults
+            yield finish(images, labels, flips, device)
+
+
+class _Decoder(Dataset[Any]):
+    """Decodes batches in the workers."""
+
+    def __init__(self, reader: Reader, image: str, label: str | None = None) -> None:
+        self.reader, self.image, self.label = reader, image, label
+
+    def __getitem__(self, item: tuple[Raw, Flips]) -> Any:
+        """(images, labels, which to mirror, faults), or the DataError, as `Reader` gives it."""
+        raw, flips = item
+        reader = copy(self.reader)
+        reader.rows, reader.length, reader.first = _as_rows([row[self.image] for row in raw]).rows, len(raw), 0
+        try:
+            images, used, faults = reader.read_some(np.arange(len(raw)))
+        except DataError as error:
+            return error
+        labels = None if self.label is None else torch.tensor([raw[at][self.label] for at in used.tolist()])
+        return images, labels, None if flips is None else torch.from_numpy(flips), faults

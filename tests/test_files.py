@@ -1,0 +1,159 @@
+"""Drawing to disk: one process or several, killed or not, the same images."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from genhub_gan import GAN
+from PIL import Image
+from test_launch import start
+from test_trainer import wait_for
+
+import genhub
+from genhub.config import DataConfig
+from genhub.data import load_data
+from genhub.files import draw_to, save_images
+from genhub.run import sample_to
+from genhub.sampling import PART, draw_parts, picture, sample_images
+
+
+def make() -> GAN:
+    torch.manual_seed(0)
+    networks = {"channels": (4,)}
+    config = GAN.Config(name="gan", sample_shape=(1, 8, 8), latent_dim=4, generator=networks, discriminator=networks)
+    return GAN(config).eval()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    make().save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_files(tmp_path: Path, channels):
+    images = torch.randint(256, (5, channels, 8, 6), dtype=torch.uint8)
+    arrays = np.load(save_images(images, tmp_path / "new" / "x.npz", [3, 4]))
+    assert np.array_equal(arrays["images"], images.permute(0, 2, 3, 1).numpy())
+    assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
+    folder = save_images(images, tmp_path / "folder")
+    files = sorted(folder.iterdir())
+    assert [f.name for f in files] == [f"{i:06d}.png" for i in range(5)]
+    with Image.open(files[2]) as image:
+        assert np.array_equal(np.asarray(image), np.asarray(picture(images[2])))
+        assert image.size == (6, 8)
+    save_images(images, tmp_path / "grid.png")
+    with pytest.raises(genhub.InputError, match=r"give x.png \(a grid\), x.npz"):
+        save_images(images, tmp_path / "x.jpg")
+    if channels in (2, 5):
+        with pytest.raises(genhub.InputError, match="1, 3 or 4 channels, not .; x.npz keeps them all"):
+            save_images(images, tmp_path / "x.parquet")
+        return
+    data = load_data(DataConfig(name=str(save_images(images, tmp_path / "x.parquet", [3, 4])), channels=channels))
+    assert torch.equal(data.images(range(5)), images / 127.5 - 1)
+    assert data.labels.tolist() == [3, 4, 3, 4, 3]
+
+
+def test_a_place_that_can_not_be_written(tmp_path: Path, saved):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(genhub.InputError, match="--out"):
+        save_images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), tmp_path / "file" / "x.png")
+    for out in ("x.npz", "x.parquet", "folder"):
+        with pytest.raises(genhub.InputError, match=f"--out {tmp_path}/file/{out}: Not a directory"):
+            sample_to(saved, 2, tmp_path / "file" / out)
+    with pytest.raises(genhub.InputError, match="x.parquet or a folder"):
+        sample_to(saved, 2, tmp_path / "x.jpg")
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping_at(n: int):
+    def on_progress(drawn: int) -> None:
+        if drawn > n:
+            raise Stopped
+
+    return on_progress
+
+
+@pytest.mark.parametrize("out", ["x.npz", "x.parquet", "folder"])
+def test_a_stopped_drawing_goes_on(tmp_path, out):
+    model, n, drawn = make(), 2 * PART + 30, []
+    whole = sample_images(model, n, seed=5, batch_size=100)
+    given = {"identity": {"seed": 5}, "seed": 5, "batch_size": 100}
+    with pytest.raises(Stopped):
+        draw_to(model, n, tmp_path / out, on_progress=stopping_at(PART), **given)
+    assert not (tmp_path / out).is_file()
+    sampling = model.sample
+    model.sample = lambda n, **options: drawn.append(n) or sampling(n, **options)
+    draw_to(model, n, tmp_path / out, **given)
+    assert sum(drawn) == n - PART  # what was there is not drawn again
+    if out == "x.npz":
+        found = torch.from_numpy(np.load(tmp_path / out)["images"]).permute(0, 3, 1, 2)
+    else:
+        name = str(tmp_path / out)
+        found = ((load_data(DataConfig(name=name)).images(range(n)) + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(found, whole)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {out}, left
+    if out == "folder":
+        draw_to(model, n + 5, tmp_path / out, **given)  # more of the same
+        assert len(list((tmp_path / out).glob("*.png"))) == n + 5
+        assert sum(drawn) <= n - PART + 100
+
+
+def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
+    sample_to(saved, 3, tmp_path / "a")
+    sample_to(saved, 3, tmp_path / "a")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("meow")
+    for folder, options in [("a", {"seed": 1}), ("a", {"truncation": 1.0}), ("photos", {})]:
+        with pytest.raises(genhub.InputError, match=f"{folder}: holds other things than these images; choose another"):
+            sample_to(saved, 3, tmp_path / folder, **options)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
+
+
+def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
+    model = make()
+    files = draw_parts(model, PART + 7, tmp_path)
+    found = torch.cat([torch.from_numpy(np.load(file)) for file in files])
+    assert torch.equal(found, sample_images(model, PART + 7))
+    before = files[0].stat().st_mtime_ns
+    more = draw_parts(model, 2 * PART, tmp_path)
+    assert (more[0], more[0].stat().st_mtime_ns) == (files[0], before)
+    assert [len(np.load(file)) for file in more] == [PART, PART]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")
+def test_two_processes_one_killed_and_the_same_images_in_the_end(zygote, tmp_path, saved):
+    words = ["sample", saved, "-n", "4000", "--batch-size", "4", "--seed", "7", "--out"]
+    command = start(*words, "pictures", "--num-processes", "2", cwd=tmp_path)
+    pictures = tmp_path / "pictures"
+    wait_for(lambda: len(list(pictures.glob("*.png"))) > 200 or command.poll() is not None)
+    processes = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    os.kill(int(processes[1]), signal.SIGKILL)
+    _, errors = command.communicate(timeout=120)
+    assert command.returncode == 1
+    assert "genhub: process 1 was killed by SIGKILL" in errors
+    there = {file: file.stat().st_mtime_ns for file in pictures.glob("*.png")}
+    assert 200 < len(there) < 4000
+    again = start(*words, "pictures", "--num-processes", "2", cwd=tmp_path)
+    output, errors = again.communicate(timeout=120)
+    assert (again.returncode, output) == (0, "4000 images: pictures\n"), errors
+    files = sorted(pictures.glob("*.png"))
+    assert len(files) == 4000
+    assert {file: file.stat().st_mtime_ns for file in there} == there
+
+    alone = zygote.genhub(*words, "x.npz", cwd=tmp_path)
+    assert alone.wait() == 0, alone.err
+    expected = np.load(tmp_path / "x.npz")["images"][..., 0]
+    for number in range(0, 4000, 37):
+        with Image.open(files[number]) as image:
+            assert np.array_equal(np.asarray(image), expected[number]), number

@@ -1,0 +1,116 @@
+"""Two processes are one with half the work each: what they train, from the same recipe, is the same to float32's rounding."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from zygote import Zygote
+
+import genhub
+
+NETWORKS = {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}, "latent_dim": 4}
+UNET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "add_attention": True}
+
+MODELS: dict[str, dict[str, Any]] = {
+    **{f"gan-{loss}": {"name": "gan", "loss": loss, **NETWORKS}
+       for loss in ("minimax", "non_saturating", "hinge", "wasserstein", "relativistic")},
+    "gan-lazy": {"name": "gan", "penalty_interval": 4, "n_critic": 2, **NETWORKS},
+    "cgan-projection": {"name": "cgan", **NETWORKS},
+    "cgan-concatenation": {"name": "cgan", "conditioning": "concatenation", **NETWORKS},
+    **{f"vae-{likelihood}": {"name": "vae", "likelihood": likelihood, "channels": [8, 8], "latent_dim": 4}
+       for likelihood in ("gaussian", "bernoulli", "discretized_logistic")},
+    "vae-kl": {"name": "vae", "network": "kl", "channels": [8, 8], "latent_dim": 2, "kl": {"norm_num_groups": 4}},
+    "autoencoder": {"name": "autoencoder", "channels": [8, 8], "latent_dim": 4},
+    **{f"ddpm-{kind}": {"name": "ddpm", "unet": UNET, "scheduler": {"prediction_type": kind}}
+       for kind in ("epsilon", "sample", "v_prediction")},
+    "ddpm-conditional": {"name": "ddpm", "unet": UNET, "conditional": True, "loss_weighting": "min_snr"},
+    "ddpm-variance": {"name": "ddpm", "unet": UNET, "scheduler": {"variance_type": "learned_range"}},
+}  # fmt: skip
+
+
+STATISTICS = ("latent_mean", "latent_covariance", "batches")
+"""What the first process's own share tells."""
+
+
+def recipe(model: dict[str, Any], **trainer: Any) -> dict[str, Any]:
+    return {
+        "model": model, "data": {"batch_size": 8},
+        "trainer": {"max_steps": 20, "sample_every": None, "trackers": [], "ema": {"decay": 0.9},
+                    # Not Adam's usual 1e-8: some gradients, such as that of an attention's key bias, are 0 but for rounding,
+                    # of which it would make whole steps.
+                    "optimizer": {"name": "adam", "lr": 1e-3, "eps": 1e-4}} | trainer,
+    }  # fmt: skip
+
+
+def train(zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, from_rows: bool = True) -> dict[str, Any]:
+    """Each case's weights, and averages behind them, after training on so many processes."""
+    folder.mkdir(exist_ok=True)
+    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    jobs = [
+        zygote.start("shares:train_all", cases, {"rank": rank, "world_size": processes}, from_rows, cwd=folder,
+                     env=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+        for rank in range(processes)
+    ]  # fmt: skip
+    assert [job.wait() for job in jobs] == [0] * processes, "\n".join(job.err for job in jobs)
+    files = {name: folder / json.loads((folder / f"{name}-0.json").read_text()) / "trainer" for name in cases}
+    return {
+        name: (load_file(at / "weights.safetensors"), load_file(at / "averages.safetensors")) for name, at in files.items()
+    }
+
+
+def difference(one: Any, two: Any) -> float:
+    """The largest between two runs' weights and averages, statistics that no gradient trains left out."""
+    return max(float((a[key].double() - b[key].double()).abs().max())
+               for a, b in zip(one, two, strict=True) for key in a if key not in STATISTICS)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
+    """20 steps: one process, two, and two that accumulate over two half batches each. The averages, too."""
+    cases = {name: recipe(model) for name, model in MODELS.items()}
+    kinds = ("gan-relativistic", "gan-lazy", "cgan-projection", "vae-gaussian", "vae-kl", "autoencoder", "ddpm-conditional")
+    parts = {name: recipe(MODELS[name], gradient_accumulation_steps=2) for name in kinds}
+    one = train(zygote, tmp_path / "one", cases, 1)
+    two = train(zygote, tmp_path / "two", cases, 2)
+    four = train(zygote, tmp_path / "four", parts, 2)
+    print()
+    for name in MODELS:
+        in_parts = difference(one[name], four[name]) if name in parts else 0.0
+        print(f"| {name} | {difference(one[name], two[name]):.1e} | {in_parts:.1e} |")
+        assert difference(one[name], two[name]) < 2e-6, name
+        assert in_parts < 2e-6, name
+    # It is seen where there is a difference: noise of the processes' own, as in ordinary runs.
+    usual = {name: cases[name] for name in ("gan-hinge", "vae-gaussian", "ddpm-epsilon")}
+    drawn = train(zygote, tmp_path / "drawn", usual, 2, from_rows=False)
+    assert all(difference(one[name], drawn[name]) > 1e-4 for name in usual)
+
+
+SHARDED = {name: MODELS[name] for name in ("gan-relativistic", "gan-lazy", "ddpm-conditional")}
+
+
+@pytest.mark.slow
+def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
+    """trainer.sharding: full, against two whole copies: weights, averages, what is exported; stopped and gone on with;
+    and gone on with by one process, from the same folder."""
+    whole = train(zygote, tmp_path / "whole", {name: recipe(model) for name, model in SHARDED.items()}, 2)
+    part = {name: recipe(model, sharding="full", max_steps=11, save_every=5) for name, model in SHARDED.items()}
+    train(zygote, tmp_path / "pieces", part, 2)
+    pieces = train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full") for name, model in SHARDED.items()}, 2)
+    for name in SHARDED:
+        print(f"| {name} | {difference(whole[name], pieces[name]):.1e} |")
+        assert difference(whole[name], pieces[name]) < 2e-6, name
+        one, two = (genhub.load(tmp_path / kind / name).state_dict() for kind in ("whole", "pieces"))
+        assert max(float((one[key] - two[key]).abs().max()) for key in one if key not in STATISTICS) < 2e-6, name
+    more = {"gan-lazy": recipe(MODELS["gan-lazy"], max_steps=21)}
+    train(zygote, tmp_path / "pieces", more, 1)
+
+
+def test_single_numbers_can_not_be_sharded(zygote, tmp_path):
+    with pytest.raises(AssertionError, match="VAE has a weight that is a single number, likelihood.scaled; leave it out"):
+        train(zygote, tmp_path / "x", {"vae": recipe(MODELS["vae-gaussian"], sharding="full")}, 2)
+    with pytest.raises(genhub.RecipeError, match="full does not go with trainer.find_batch_size=True; leave one out"):
+        genhub.train(recipe(MODELS["vae-gaussian"], sharding="full", find_batch_size=True), run_dir=str(tmp_path / "y"))

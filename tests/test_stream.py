@@ -1,0 +1,180 @@
+"""Data that are read as they come: the order is known beforehand, and a run goes on where it was, to the bit."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared_data
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+from test_trainer import metrics, pair, same_bits
+
+import genhub
+from genhub.config import DataConfig
+from genhub.data import load_data
+from genhub.errors import DataError
+from genhub.stream import open_data
+
+
+def png(number: int) -> bytes:
+    stream = BytesIO()
+    Image.new("L", (4, 4), number).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def shards(folder: Path, files: int = 4, rows: int = 30, label: object = None, bad: tuple[int, ...] = ()) -> str:
+    """Parquet files of grey images, each as grey as it is far in the whole; row groups of ten."""
+    folder.mkdir()
+    features = Features({"image": ImageFeature(), "label": label or ClassLabel(names=["even", "odd"])})
+    for file in range(files):
+        numbers = range(file * rows, (file + 1) * rows)
+        images = [{"bytes": b"?" if number in bad else png(number), "path": None} for number in numbers]
+        table = Dataset.from_dict({"image": images, "label": [number % 2 for number in numbers]}, features=features)
+        table.to_parquet(folder / f"part-{file}.parquet", batch_size=10)
+    return str(folder / "*.parquet")
+
+
+def numbers(batch: dict) -> list[int]:
+    assert ((batch["images"] - batch["images"][:, :1, :1, :1]) == 0).all()
+    found = ((batch["images"][:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+    if "labels" in batch:
+        assert batch["labels"].tolist() == [number % 2 for number in found]
+    return found
+
+
+def config(name: str, **keys) -> DataConfig:
+    return DataConfig(**({"name": name, "streaming": True, "batch_size": 6, "shuffle_buffer": 16, "num_workers": 0} | keys))
+
+
+def taken(stream, steps: int, **given) -> list[list[int]]:
+    return [numbers(batch) for batch in islice(stream.batches(seed=3, **given), steps)]
+
+
+def flat(lists: list[list]) -> list:
+    return list(chain.from_iterable(lists))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_epoch_has_all_images_in_an_order_of_its_own(tmp_path, workers):
+    stream = open_data(config(shards(tmp_path / "x"), num_workers=workers))
+    assert stream.spec.model_dump(include={"shape", "num_images", "num_classes", "class_names"}) == {
+        "shape": (1, 4, 4), "num_images": 120, "num_classes": 2, "class_names": ("even", "odd")}  # fmt: skip
+    steps = taken(stream, 40)
+    first, second = (flat(steps[at : at + 20]) for at in (0, 20))
+    assert sorted(first) == sorted(second) == list(range(120))
+    assert first != second
+    assert first != list(range(120))
+    assert np.abs(np.diff(first)).mean() > 20  # from several files, and well mixed
+    assert taken(stream, 40) == steps
+    assert [numbers(batch) for batch in islice(stream.batches(seed=4), 3)] != steps[:3]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_an_epoch(tmp_path, world):
+    stream = open_data(config(shards(tmp_path / "x"), batch_size=6))
+    shares = [taken(stream, 120 // 6, rank=rank, world_size=world) for rank in range(world)]
+    assert sorted(flat(flat(shares))) == list(range(120))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2])
+def test_it_goes_on_anywhere_with_and_without_its_state(tmp_path, workers, world):
+    """In the middle of a block, on its edge, in the next epoch; the state goes through JSON."""
+    stream = open_data(config(shards(tmp_path / "x"), num_workers=workers, flip=True))
+    share = {"rank": world - 1, "world_size": world}
+    steps = taken(stream, 45, **share)
+    for stop in (1, 8, 16, 33):
+        batches = stream.batches(seed=3, **share)
+        for _ in range(stop):
+            next(batches)
+        state = json.loads(json.dumps(stream.state(stop)))
+        del batches
+        assert taken(stream, 45 - stop, start_step=stop, state=state, **share) == steps[stop:], stop
+        assert taken(stream, 3, start_step=stop, **share) == steps[stop : stop + 3], stop  # by reading up to there
+
+
+def test_a_state_spares_the_reading(tmp_path):
+    stream = open_data(config(shards(tmp_path / "x"), shuffle_buffer=10))
+    batches = stream.batches(seed=3)
+    for _ in range(15):
+        next(batches)
+    state, read = stream.state(15), []
+    blocks = stream._blocks
+    stream._blocks = lambda *given: (read.append(len(rows)) or (mark, rows) for mark, rows in blocks(*given))
+    next(stream.batches(seed=3, start_step=15, state=state))
+    assert sum(read) <= 20
+    next(stream.batches(seed=3, start_step=15))
+    assert sum(read) >= 90
+
+
+def test_images_that_can_not_be_read(tmp_path):
+    name = shards(tmp_path / "x", bad=(33, 70))
+    with pytest.raises(DataError, match="1 of 6 images can't be read: row . not an image|row .: not an image"):
+        taken(open_data(config(name)), 20)
+    stream = open_data(config(name, on_error="skip"))
+    assert not {33, 70} & set(flat(taken(stream, 20)))
+    assert len(stream.skipped) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "digits"}, "data.streaming: digits can't be streamed; parquet, arrow and Hub data sets can"),
+        ({"in_memory": True}, "data.in_memory: a stream is not kept in memory"),
+        (
+            {"split": "train[:10]"},
+            r"data.split: a stream has no split 'train\[:10\]', and no slices; the splits of .*: train",
+        ),
+        ({"image_column": "picture"}, "data.image_column: no column 'picture'"),
+        ({"label_column": "image"}, "data.label_column: 'image' doesn't say what classes there are"),
+        ({"name": "nowhere.parquet"}, "data.name: no such folder or file: nowhere.parquet"),
+    ],
+)
+def test_what_can_not_be_streamed(tmp_path, keys, message):
+    with pytest.raises(DataError, match=message):
+        open_data(config(**{"name": shards(tmp_path / "x"), **keys}))
+
+
+def test_a_number_is_no_class(tmp_path):
+    name = shards(tmp_path / "x", label=Value("int64"))
+    assert open_data(config(name)).columns == ("images",)
+    with pytest.raises(DataError, match="data.label_column: 'label' doesn't say what classes there are"):
+        open_data(config(name, label_column="label"))
+
+
+def test_a_run_on_a_stream_resumes_exactly_and_says_what_it_reads(tiny, tmp_path, capsys):
+    tiny = pair(tiny, max_steps=9, save_every=4) | {
+        "data": {"name": shards(tmp_path / "x"), "streaming": True, "shuffle_buffer": 16, "batch_size": 6, "num_workers": 1}}  # fmt: skip
+    whole = genhub.train(tiny, run_dir=str(tmp_path / "whole"))
+    genhub.train(tiny, ["trainer.max_steps=5"], run_dir=str(tmp_path / "parts"))
+    stored = json.loads((tmp_path / "parts/checkpoints/step-000005/trainer/state.json").read_text())
+    assert stored["data"][0]["position"] == 16  # of its second block
+    parts = genhub.train(tiny, run_dir=str(tmp_path / "parts"))
+    same_bits(whole, parts)
+    assert [m for m in metrics(tmp_path / "parts") if m["step"] != 5] == metrics(tmp_path / "whole")
+    assert "120 images of 1x4x4, 2 classes" in capsys.readouterr().out
+    with pytest.raises(DataError, match="data.streaming: this needs images by number"):
+        load_data(genhub.read_recipe(tiny).data)
+    with pytest.raises(genhub.RecipeError, match="data.shuffle_buffer: was 16, is 8"):
+        genhub.train(tiny, ["data.shuffle_buffer=8"], run_dir=str(tmp_path / "parts"))
+
+
+def test_the_same_images_as_without_streaming():
+    folder = shared_data("cifar10_jpeg")
+    name = str(folder / "test.parquet")
+    stream = open_data(DataConfig(name=name, streaming=True, batch_size=50, num_workers=0))
+    batch = next(stream.batches(seed=0))
+    whole = load_data(DataConfig(name=name))
+    assert stream.spec.shape == whole.spec.shape
+    assert stream.spec.num_images == whole.spec.num_images
+    assert stream.spec.class_names == whole.spec.class_names
+    everything = {tensor.numpy().tobytes() for tensor in whole.images(range(10_000))}
+    assert {tensor.numpy().tobytes() for tensor in batch["images"]} <= everything
+    assert torch.equal(batch["labels"].bincount(minlength=10) > 0, torch.ones(10, dtype=torch.bool))
