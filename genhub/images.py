@@ -31,10 +31,10 @@ from genhub.errors import DataError, did_you_mean
 from genhub.forks import can_fork, cores, forked
 
 SURVEYED, CHUNK = 1000, 32
-MANY = 5000
-"""From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
 SAVED = "saved"
 """In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
+MANY = 5000
+"""From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).

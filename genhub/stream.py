@@ -37,7 +37,7 @@ Mark = dict[str, Any]
 
 
 def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData | ImageStream:
-    """Whatever a recipe's `data` names, to be trained on; `meanwhile` as for `load_data`.
+    """Whatever a recipe's `data` names, to be trained on.
 
     Raises:
         DataError: it is not there, can't be read or can't be streamed.
