@@ -58,7 +58,8 @@ def test_what_goes_wrong_in_all_is_said_once(tiny, tmp_path):
     assert errors.startswith("genhub: step 5, phase 'generator': loss is nan.")
     assert "Traceback" not in errors
     # Each process has rows of its own to name; who was still waiting for the other says that and no more.
-    assert all(line.startswith(("genhub: step ", "genhub: stopped: another process")) for line in errors.splitlines())
+    said = ("genhub: step ", "genhub: stopped: another process")
+    assert all(line.startswith(said) for line in errors.splitlines()), errors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")
