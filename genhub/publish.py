@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -76,6 +77,7 @@ def _measured(folder: Path) -> tuple[Measured, ...]:
         for key in ("reference", "held_out"):
             if spec := getattr(evaluation.protocol, key):
                 protocol[key] = f"{_portable_name(spec.name)} {spec.split}, fingerprint {spec.fingerprint}"
+        protocol["extractor"] = _portable_name(evaluation.protocol.extractor)
         protocol |= {"versions": dict(evaluation.versions)}
         found += [Measured(name=name, value=value, protocol=protocol) for name, value in evaluation.values.items()]
     return tuple(found)
@@ -139,7 +141,10 @@ def _portable_data(data: DataSpec | None) -> DataSpec | None:
 
 
 def _portable_name(name: str) -> str:
-    return Path(name).name if name.startswith(("/", "~", "..")) or Path(name).is_absolute() else name
+    """The name alone of what a path of this machine leads to; also of an extractor's, as in dinov2:/home/me/weights."""
+    if name.startswith(("/", "~", "..")) or Path(name).is_absolute():
+        return Path(name).name
+    return re.sub(r"(?<=[:(])(?:/(?!/)|~|\.\.)[^()]*", lambda path: Path(path[0]).name, name)
 
 
 # While a run trains

@@ -292,7 +292,7 @@ def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
 
 def test_the_card(hub, checkpoint) -> None:
     spec = Manifest.model_validate_json((checkpoint / "genhub.json").read_bytes()).data
-    protocol = Protocol(extractor="probe", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
+    protocol = Protocol(extractor="dinov2:/home/alice/secret/d (/home/alice/secret/d)", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
                         reference=spec.model_copy(update={"name": "/home/alice/secret/digits"}))  # fmt: skip
     evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5})
     evaluation.write(evaluations_folder(checkpoint))
@@ -312,7 +312,7 @@ def test_the_card(hub, checkpoint) -> None:
     assert b"secret" not in files["README.md"] + files["metrics.json"]
     assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
     for part in ("![Images drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
-                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor probe"):  # fmt: skip
+                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
     assert yaml.safe_load(shown) == yaml.safe_load(files["recipe.yaml"])
