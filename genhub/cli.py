@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -479,9 +480,14 @@ def main() -> None:
 
 def _fail(error: GenhubError) -> NoReturn:
     _say_wrong(str(error))
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_initialized():  # gloo's threads wait for the others, and would abort an orderly end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)
     sys.exit(error.exit_code)
 
 
 def _say_wrong(text: str) -> None:
     if first_to_say(text):
-        print(f"genhub: {text}", file=sys.stderr)
+        sys.stderr.write(f"genhub: {text}\n")  # at once, as other processes write there, too

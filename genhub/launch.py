@@ -39,10 +39,11 @@ def launch(processes: int) -> int:
         try:
             elastic_launch(config, sys.executable)("-u", "-m", "genhub", *sys.argv[1:])
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode < 0:
-                print(f"genhub: process {rank} was killed by {failure.signal_name()}", file=sys.stderr)
-            return max(1, failure.exitcode)
+            for rank, failure in error.failures.items():  # whoever waited for it may have ended a moment before it was seen
+                if failure.exitcode < 0:
+                    print(f"genhub: process {rank} was killed by {failure.signal_name()}", file=sys.stderr)
+                    return 1
+            return error.get_first_failure()[1].exitcode
         except SignalException as stop:
             return 128 + int(stop.sigval)
     return 0

@@ -169,6 +169,7 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
 
 def test_a_new_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)  # another test's
     said = genhub("plugins", "new", "my-model")
     assert said.splitlines()[0] == "my-model: README.md, my_model.py, pyproject.toml, recipe.yaml, test_my_model.py"
     assert "pip install -e my-model && genhub train my-model/recipe.yaml && pytest my-model" in said
