@@ -97,10 +97,11 @@ def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
     """trainer.sharding: full, against two whole copies: weights, averages, what is exported; stopped and gone on with;
     and gone on with by one process, from the same folder."""
     whole = train(zygote, tmp_path / "whole", {name: recipe(model) for name, model in SHARDED.items()}, 2)
-    part = {name: recipe(model, sharding="full", max_steps=11, save_every=5) for name, model in SHARDED.items()}
-    train(zygote, tmp_path / "pieces", part, 2)
-    pieces = train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full") for name, model in SHARDED.items()}, 2)
-    for name in SHARDED:
+    pieces: dict[str, Any] = {}
+    for name, model in SHARDED.items():  # a pair each: where one process had led several groups, torch 2.13 once crashed
+        part = recipe(model, sharding="full", max_steps=11, save_every=5)
+        train(zygote, tmp_path / "pieces", {name: part}, 2)
+        pieces |= train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full")}, 2)
         print(f"| {name} | {difference(whole[name], pieces[name]):.1e} |")
         assert difference(whole[name], pieces[name]) < 2e-6, name
         one, two = (genhub.load(tmp_path / kind / name).state_dict() for kind in ("whole", "pieces"))
