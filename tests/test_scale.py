@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,11 @@ def recipe(model: dict[str, Any], **trainer: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def train(zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, from_rows: bool = True) -> dict[str, Any]:
-    """Each case's weights, and averages behind them, after training on so many processes."""
+def train(
+    zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, from_rows: bool = True, tries: int = 1
+) -> dict[str, Any]:  # fmt: skip
+    """Each case's weights, and averages behind them, after training on so many processes. `tries`: torch 2.13 crashed once,
+    in native code, when it gathered pieces over gloo; the run goes on from its checkpoint, as any that is killed."""
     folder.mkdir(exist_ok=True)
     world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     jobs = [
@@ -55,7 +59,12 @@ def train(zygote: Zygote, folder: Path, cases: dict[str, Any], processes: int, f
                      env=world | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
         for rank in range(processes)
     ]  # fmt: skip
-    assert [job.wait() for job in jobs] == [0] * processes, "\n".join(job.err for job in jobs)
+    codes = [job.wait() for job in jobs]
+    if -signal.SIGSEGV in codes and tries > 1:
+        for place in folder.glob("meeting-*"):
+            place.unlink()
+        return train(zygote, folder, cases, processes, from_rows, tries - 1)
+    assert codes == [0] * processes, "\n".join(job.err for job in jobs)
     files = {name: folder / json.loads((folder / f"{name}-0.json").read_text()) / "trainer" for name in cases}
     return {
         name: (load_file(at / "weights.safetensors"), load_file(at / "averages.safetensors")) for name, at in files.items()
@@ -98,10 +107,10 @@ def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
     and gone on with by one process, from the same folder."""
     whole = train(zygote, tmp_path / "whole", {name: recipe(model) for name, model in SHARDED.items()}, 2)
     pieces: dict[str, Any] = {}
-    for name, model in SHARDED.items():  # a pair each: where one process had led several groups, torch 2.13 once crashed
+    for name, model in SHARDED.items():
         part = recipe(model, sharding="full", max_steps=11, save_every=5)
-        train(zygote, tmp_path / "pieces", {name: part}, 2)
-        pieces |= train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full")}, 2)
+        train(zygote, tmp_path / "pieces", {name: part}, 2, tries=3)
+        pieces |= train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full")}, 2, tries=3)
         print(f"| {name} | {difference(whole[name], pieces[name]):.1e} |")
         assert difference(whole[name], pieces[name]) < 2e-6, name
         one, two = (genhub.load(tmp_path / kind / name).state_dict() for kind in ("whole", "pieces"))
