@@ -96,7 +96,23 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def start_worker(_: int) -> None:
+def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: torch.device) -> Iterator[Any]:
+    """dataset[item] for each item of `order`, which is a batch, made by `data.num_workers` processes.
+
+    Raises:
+        DataError: while iterating, where that is what the data set gave.
+    """
+    loader = DataLoader(
+        dataset, sampler=order, batch_size=None, num_workers=config.num_workers, pin_memory=device.type == "cuda",
+        worker_init_fn=_start_worker, generator=torch.Generator(),  # its own, so that nothing is drawn from the global one
+    )  # fmt: skip
+    for item in loader:
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+def _start_worker(_: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()
@@ -197,14 +213,7 @@ class ImageData:
                 found = images.index_select(0, index.to(images.device))
                 yield found, index, None if flips is None else torch.from_numpy(flips)
             return
-        # Each item of `order` is a batch; with a generator of its own the loader draws nothing from torch's global one.
-        loader = DataLoader(
-            self._images, sampler=order, batch_size=None, num_workers=self.config.num_workers,
-            pin_memory=device.type == "cuda", worker_init_fn=start_worker, generator=torch.Generator(),
-        )  # fmt: skip
-        for item in loader:
-            if isinstance(item, DataError):
-                raise item
+        for item in load_ahead(self._images, order, self.config, device):
             found, index, faults, mirrored = item
             self.skipped += sorted({(row, reason) for row, reason in faults} - set(self.skipped))
             yield found, index, mirrored

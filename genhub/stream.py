@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec, share_of
-from genhub.data import CPU, Batch, ImageData, finish, load_data, start_worker
+from genhub.data import CPU, Batch, ImageData, finish, load_ahead, load_data
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader, Source, find_images, hash_of
 from genhub.seeds import seed_for
@@ -151,14 +151,7 @@ class ImageStream:
                 del waiting[:size], mirrored[:size]
 
     def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[Batch]:
-        loader = DataLoader(
-            self._decoder, sampler=order, batch_size=None, num_workers=self.config.num_workers,
-            pin_memory=device.type == "cuda", worker_init_fn=start_worker, generator=torch.Generator(),
-        )  # fmt: skip
-        for item in loader:
-            if isinstance(item, DataError):
-                raise item
-            images, labels, flips, faults = item
+        for images, labels, flips, faults in load_ahead(self._decoder, order, self.config, device):
             self.skipped += faults
             yield finish(images, labels, flips, device)
 

@@ -262,7 +262,7 @@ class AccelerateTrainer(Trainer):
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
     def _evaluate(self, done: int, run: RunState) -> None:
-        values = self.evaluate(done, run.exported, run.accelerator)
+        values = self.evaluate(done, run.exported, run.accelerator) if self.evaluator else {}
         if values:
             with saving(self.run_dir / "logs"):
                 run.accelerator.log(values, step=done)

@@ -209,9 +209,9 @@ def test_digits_on_demand(tmp_path: Path):
     from judge import judge, read_labels
 
     folder = genhub.train("digits-ddpm-conditional", run_dir=str(tmp_path / "run"))
-    images = genhub.sample(folder, 1000, labels=range(10)).permute(0, 2, 3, 1).numpy()
+    images = genhub.sample(folder, 2000, labels=range(10)).permute(0, 2, 3, 1).numpy()
     figures = judge(images)
     assert figures["frechet"] <= 0.12, figures
     assert figures["near"] >= 0.98, figures
-    right = (read_labels(images) == [i % 10 for i in range(1000)]).mean()
+    right = (read_labels(images) == [i % 10 for i in range(2000)]).mean()
     assert right >= 0.98, right

@@ -51,9 +51,9 @@ def test_digits_ddpm_draws_digits(trained):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", genhub.scheduler_names())
 def test_every_scheduler_draws_digits(trained, scheduler):
-    """In 25 steps; of 200 images only, so the distance has a bias of about 0.1."""
+    """In 25 steps; of 300 images only, so the distance has a bias of about 0.07."""
     model = genhub.load(trained / "runs" / "digits-ddpm")
-    images = genhub.sample(model, 200, scheduler=scheduler, num_inference_steps=25)
+    images = genhub.sample(model, 300, scheduler=scheduler, num_inference_steps=25)
     figures = judge(images.permute(0, 2, 3, 1).numpy())
-    assert figures["frechet"] <= 0.3, figures
+    assert figures["frechet"] <= 0.25, figures
     assert figures["near"] >= 0.93, figures

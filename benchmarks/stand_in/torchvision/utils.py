@@ -2,7 +2,7 @@
 
 
 def save_image(*args, **kwargs):
-    raise NotImplementedError
+    raise RuntimeError("a stand-in: what is measured saves no images")
 
 
 make_grid = save_image
