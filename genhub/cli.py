@@ -428,7 +428,7 @@ def _options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, An
 
 def _pairs(pairs: list[str], origin: str) -> dict[str, Any]:
     """key.path=value pairs as nested dictionaries."""
-    from genhub.recipe import Source, apply_override
+    from genhub.parsing import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -445,7 +445,7 @@ def _print(facts: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    from genhub.recipe import to_yaml
+    from genhub.parsing import to_yaml
 
     typer.echo(to_yaml(facts), nl=False)
 

@@ -115,8 +115,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Where images come from and how they become batches."""
 
-    name: str = "digits"
-    """`digits` (scikit-learn's 1,797 8x8 digits), a folder of images, parquet or arrow files, or a Hub data set id."""
+    name: str | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = "digits"
+    """`digits` (scikit-learn's 1,797 8x8 digits), a folder of images, parquet or arrow files, or a Hub data set id. Several
+    files in their order: a glob such as shards/*.parquet, or a list of files and globs."""
     split: str = "train"
     """Which split; also slices such as train[:1000]. A folder or file without splits is `train`."""
     image_column: str | None = None
@@ -143,6 +144,14 @@ class DataConfig(Section):
     """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
     shuffle_buffer: PositiveInt = 1000
     """Streaming: images that each process reads ahead and shuffles among themselves."""
+
+    @property
+    def title(self) -> str:
+        """The name in a line, of a list its first names."""
+        if isinstance(self.name, str):
+            return self.name
+        more = len(self.name) - 3
+        return " + ".join(self.name[:3]) + (f" and {more} more" if more > 0 else "")
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -30,9 +30,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from genhub.config import DataConfig, DataSpec, share_of
+from genhub.digests import hash_of
 from genhub.errors import DataError
-from genhub.images import Faults, Flips, Index, Reader, find_images, hash_of
+from genhub.images import Faults, Flips, Index, Reader
 from genhub.seeds import seed_for
+from genhub.sources import find_images
 
 Batch = dict[str, Tensor]
 """Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, with labels, "labels" (b,) int64."""
@@ -62,9 +64,9 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     source = find_images(config)
     for key, had in [("image_column", "image"), ("label_column", "label")] if isinstance(source.rows, np.ndarray) else []:
         if getattr(config, key) not in (None, had):
-            raise DataError(f"data.{key}: {config.name} is no table; its only columns are image and label")
+            raise DataError(f"data.{key}: {config.title} is no table; its only columns are image and label")
     if not len(source.rows):
-        raise DataError(f"data.name: {config.name} has no images in split {config.split}")
+        raise DataError(f"data.name: {config.title} has no images in split {config.split}")
     reader, labels, faults = Reader(source, config), source.labels, Faults()
     images: Tensor | Reader = reader
     shape, kept = reader.shape, np.arange(reader.length)
@@ -79,7 +81,7 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
         images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
         fingerprint = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
     spec = DataSpec(
-        name=config.name, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
+        name=config.title, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
         class_names=source.class_names,
         num_classes=None if labels is None else max(len(source.class_names), int(labels.max()) + 1),
     )  # fmt: skip

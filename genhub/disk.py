@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the lock of a run's folder. No torch here."""
+"""Files and folders that appear whole or not at all, the lock of a run's folder, and the cache. No torch here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -92,3 +92,22 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def made_once(file: Path, make: Callable[[Path], None], wait: bool = True) -> Path:
+    """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
+    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
+            if not file.is_file():
+                temporary = file.with_suffix(".tmp")
+                make(temporary)
+                sync(temporary)
+                temporary.replace(file)
+    return file
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub."""
+    return Path(os.environ.get("GENHUB_CACHE") or Path.home() / ".cache" / "genhub").expanduser()

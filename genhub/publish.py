@@ -18,7 +18,7 @@ from genhub.evaluation.protocol import stored_evaluations
 from genhub.hub import ALLOWED, Pushed, push
 from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
-from genhub.recipe import Source, parse_yaml, read_text, to_yaml
+from genhub.parsing import Source, parse_yaml, read_text, to_yaml
 
 RECIPE = "recipe.yaml"
 Files = dict[str, bytes | Path]
@@ -141,7 +141,10 @@ def _portable_data(data: DataSpec | None) -> DataSpec | None:
 
 
 def _portable_name(name: str) -> str:
-    """The name alone of what a path of this machine leads to; also of an extractor's, as in dinov2:/home/me/weights."""
+    """The name alone of what a path of this machine leads to; also of an extractor's, as in dinov2:/home/me/weights, and of
+    several files', as in /data/a.parquet + /data/b.parquet."""
+    if " + " in name:
+        return " + ".join(Path(part).name for part in name.split(" + "))
     if name.startswith(("/", "~", "..")) or Path(name).is_absolute():
         return Path(name).name
     return re.sub(r"(?<=[:(])(?:/(?!/)|~|\.\.)[^()]*", lambda path: Path(path[0]).name, name)

@@ -20,19 +20,19 @@ from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
 from genhub.config import AccelerateConfig, count_of
 from genhub.data import ImageData
+from genhub.digests import digest_of
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
-from genhub.evaluation.extractors import digest_of
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model, split_id
 from genhub.interfaces import GenerativeModel, Trainer
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
+from genhub.parsing import Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
-from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
-from genhub.recipe import Source as RecipeSource
+from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 
@@ -213,7 +213,7 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
     """
     file, text = folder / "recipe.yaml", recipe.yaml()
     if any(checkpoints(folder)) and file.exists():
-        before, after = _flat(parse_yaml(read_text(file), RecipeSource(str(file)))), _flat(recipe.dump())
+        before, after = _flat(parse_yaml(read_text(file), Source(str(file)))), _flat(recipe.dump())
         changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
         faults = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
         if faults:

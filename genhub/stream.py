@@ -22,9 +22,11 @@ from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec, share_of
 from genhub.data import CPU, Batch, ImageData, finish, load_ahead, load_data
+from genhub.digests import hash_of
 from genhub.errors import DataError
-from genhub.images import Faults, Flips, Index, Reader, Source, find_images, hash_of
+from genhub.images import Faults, Flips, Index, Reader
 from genhub.seeds import seed_for
+from genhub.sources import Source, find_images
 
 SURVEYED = 100
 """How many of the first images tell the shape of all."""
@@ -48,11 +50,11 @@ def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
         raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
     source = find_images(config)
     if not hasattr(source.rows, "state_dict"):
-        raise DataError(f"data.streaming: {config.name} can't be streamed; parquet, arrow and Hub data sets can")
+        raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
     table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
     reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)]), config)
     spec = DataSpec(
-        name=config.name, split=config.split, shape=reader.shape, num_images=source.length,
+        name=config.title, split=config.split, shape=reader.shape, num_images=source.length,
         fingerprint=hash_of(source.fingerprint, config.size, config.channels, config.shuffle_buffer),
         class_names=source.class_names, num_classes=len(source.class_names) or None,
     )  # fmt: skip
@@ -129,7 +131,7 @@ class ImageStream:
                 yield at, found
                 block, position = block + 1, position + len(found)
             if not block:
-                raise DataError(f"data.name: {self.config.name} has no images for process {rank + 1} of {world_size}")
+                raise DataError(f"data.name: {self.config.title} has no images for process {rank + 1} of {world_size}")
             epoch, block = epoch + 1, 0
 
     def _order(

@@ -34,7 +34,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def load(name: object, **keys: Any) -> ImageData:
-    return load_data(DataConfig(name=str(name), **keys))
+    return load_data(DataConfig(name=[str(each) for each in name] if isinstance(name, list) else str(name), **keys))
 
 
 def fault(name: object, **keys: Any) -> str:
@@ -341,6 +341,55 @@ def test_files_and_globs(tmp_path: Path) -> None:
     assert "no such folder or file" in fault(path / "y-*.parquet")
     (path / "x-2.txt").write_text("")
     assert fault(path / "x-2.txt").endswith("not .txt")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_list_of_files_and_globs(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tables(tmp_path, "shards")
+    if kind == "arrow":
+        for file in path.glob("*.parquet"):
+            datasets.Dataset.from_parquet(str(file)).save_to_disk(str(tmp_path / "tmp"))
+            next((tmp_path / "tmp").glob("*.arrow")).rename(file.with_suffix(".arrow"))
+            file.unlink()
+    monkeypatch.chdir(path)
+    both = [f"x-1.{kind}", f"{path}/x-[0]*.{kind}"]
+    data = load(both, split="train[:9]", batch_size=4)
+    order = [7, 8, 9, 0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(bytes_of(data), np.stack([noise(i).transpose(2, 0, 1) for i in order]))
+    assert data.labels is not None
+    assert data.labels.tolist() == [i % 2 for i in order]
+    assert data.spec.name == f"x-1.{kind} + {path}/x-[0]*.{kind}"
+    mapped = [load(names, in_memory=False) for names in (both, both, both[::-1], both[1:])]
+    np.testing.assert_array_equal(bytes_of(mapped[0])[:9], bytes_of(data))
+    assert len({each.spec.fingerprint for each in mapped}) == 3  # in another order they are other data
+    assert DataConfig(name=["a", "b", "c", "d", "e"]).title == "a + b + c and 2 more"
+
+
+def test_a_list_names_what_is_wrong_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tables(tmp_path, "shards"))
+    assert fault(["x-0.parquet", "x-9.parquet"]) == "data.name.1: no such file: x-9.parquet; did you mean 'x-1.parquet'?"
+    assert fault(["y-*.parquet"]).startswith("data.name.0: no such file: y-*.parquet")
+    assert fault(["x-1.parquet", "x-*.parquet"]) == "data.name.1: x-1.parquet is in data.name.0 already"
+    Path("x.txt").write_text("")
+    Path("more").mkdir()
+    for name in ("x.txt", "more"):
+        message = f"data.name.1: {name}: a list is of .parquet or .arrow files and globs; a folder is named alone"
+        assert fault(["x-0.parquet", name]) == message
+    table().save_to_disk("saved")
+    assert fault(["x-0.parquet", "saved/*.arrow"]).endswith(
+        ".arrow is no .parquet file, and x-0.parquet is; give files of one format"
+    )
+    Path("bad.parquet").write_bytes(b"PAR1 and nothing else")
+    assert fault(["x-0.parquet", "bad.parquet"]).startswith("data.name.1: bad.parquet: ")
+    assert fault("*.parquet").startswith("data.name: bad.parquet: ")
+    table(4, more=[1, 2, 3, 4]).to_parquet("other.parquet")
+    assert fault(["x-0.parquet", "other.parquet"]) == (
+        "data.name.1: other.parquet has the columns image, label, more, and x-0.parquet has image, label"
+    )
+    swapped = table(4).cast_column("label", datasets.ClassLabel(names=["odd", "even"]))
+    swapped.to_parquet("swapped.parquet")
+    message = "data.name.1: swapped.parquet: the classes of 'label' are not those of x-0.parquet, in their order"
+    assert fault(["x-0.parquet", "swapped.parquet"]) == message
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,7 @@ def test_a_damaged_checkpoint_is_not_published(hub, checkpoint, capsys) -> None:
 
 
 def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
+    import datasets
     from PIL import Image
 
     (tmp_path / "secret" / "digits").mkdir(parents=True)
@@ -285,6 +286,19 @@ def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
         assert published["data"]["name"] == "digits"
         assert not {"run_dir", "hub"} & published.keys()
     assert hub.repos["alice/during"].private
+
+    rows = {"image": [Image.new("L", (8, 8), i * 60) for i in range(4)]}
+    for name in ("a", "b"):
+        datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(
+            tmp_path / "secret" / f"{name}.parquet"
+        )
+    names = [str(tmp_path / "secret" / "a.parquet"), str(tmp_path / "secret" / "b*.parquet")]
+    folder = genhub.train(TINY | {"data": {"name": names, "batch_size": 2}, "run_dir": str(tmp_path / "listed")})
+    genhub.push_to_hub(folder, "alice/listed")
+    files = hub.repos["alice/listed"].files
+    assert not [name for name, content in files.items() if b"secret" in content]
+    assert yaml.safe_load(files["recipe.yaml"])["data"]["name"] == ["a.parquet", "b*.parquet"]
+    assert b"On `a.parquet + b*.parquet`, split `train`: 8 images." in files["README.md"]
 
 
 # The card

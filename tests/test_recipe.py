@@ -111,6 +111,8 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         DDPM + "trainer: {optimizer: {name: adamx}}\n",
         "r.yaml:2: trainer.optimizer.name: can't be 'adamx'; did you mean 'adamax'?",
     ),
+    "empty list": (DDPM + "data: {name: []}\n", "r.yaml:2: data.name: must be a valid string or must have at least 1 item, not []"),
+    "in a list": (DDPM + "data:\n  name:\n  - a\n  - 3\n", "r.yaml:5: data.name.1: must be a valid string, not 3"),
     "choice of few": (DDPM + "data: {channels: 2}\n", "r.yaml:2: data.channels: can't be 2; known: 1, 3, 4"),
     "either": (
         DDPM + "data: {image_size: big}\n",

@@ -49,7 +49,7 @@ def numbers(batch: dict) -> list[int]:
     return found
 
 
-def config(name: str, **keys) -> DataConfig:
+def config(name: object, **keys) -> DataConfig:
     return DataConfig(**({"name": name, "streaming": True, "batch_size": 6, "shuffle_buffer": 16, "num_workers": 0} | keys))
 
 
@@ -74,6 +74,17 @@ def test_each_epoch_has_all_images_in_an_order_of_its_own(tmp_path, workers):
     assert np.abs(np.diff(first)).mean() > 20  # from several files, and well mixed
     assert taken(stream, 40) == steps
     assert [numbers(batch) for batch in islice(stream.batches(seed=4), 3)] != steps[:3]
+
+
+def test_a_list_of_files_is_streamed_and_checked_before_the_first_step(tmp_path):
+    shards(tmp_path / "x")
+    names = [str(tmp_path / "x" / file) for file in ("part-3.parquet", "part-[01].parquet")]
+    stream = open_data(config(names, batch_size=10))
+    assert stream.spec.num_images == 90
+    assert sorted(flat(taken(stream, 9))) == [*range(60), *range(90, 120)]
+    (tmp_path / "x" / "part-1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="data.name.1: .*part-1.parquet: "):
+        open_data(config(names))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

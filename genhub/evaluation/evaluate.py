@@ -15,13 +15,12 @@ from genhub.card import package_versions
 from genhub.checkpoint import load_model
 from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
+from genhub.digests import digest_of, hash_of
 from genhub.errors import DataError, InputError, did_you_mean
-from genhub.evaluation.extractors import digest_of
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.evaluation.subject import Subject
 from genhub.hub import find_model
-from genhub.images import hash_of
 from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest

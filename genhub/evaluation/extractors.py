@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genhub.digests import digest_of
 from genhub.errors import InputError
 from genhub.interfaces import TrainingData
 
@@ -182,14 +182,3 @@ def resized(images: Tensor, side: int) -> Tensor:
     makes smaller, rounded to 8 bits."""
     other = functional.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
     return other.float() / 255
-
-
-def digest_of(network: nn.Module, *more: str) -> str:
-    """SHA-256 of a network's weights, and of anything else that matters."""
-    digest = hashlib.sha256(repr(more).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.dim() else repr(tensor).encode()
-        )
-    return digest.hexdigest()

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genhub.digests import digest_of, hash_of
+from genhub.disk import cache_folder, made_once
 from genhub.errors import InputError
-from genhub.evaluation.extractors import digest_of
-from genhub.evaluation.protocol import cache_folder, made_once
-from genhub.images import hash_of
 from genhub.logs import say
 
 VERSION = 2

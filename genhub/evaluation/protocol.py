@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
+from genhub.disk import cache_folder
 from genhub.errors import CheckpointError
 from genhub.manifest import read_json, read_manifest
 
@@ -122,21 +121,3 @@ def evaluations_folder(checkpoint: Path) -> Path:
         return checkpoint.parent.parent / FOLDER
     identity = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / FOLDER / identity
-
-
-def made_once(file: Path, make: Callable[[Path], None]) -> Path:
-    """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
-    it takes, in no collective that would time out."""
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                temporary = file.with_suffix(".tmp")
-                make(temporary)
-                temporary.replace(file)
-    return file
-
-
-def cache_folder() -> Path:
-    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub."""
-    return Path(os.environ.get("GENHUB_CACHE") or Path.home() / ".cache" / "genhub").expanduser()

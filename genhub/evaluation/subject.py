@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genhub.data import ImageData
+from genhub.digests import hash_of
+from genhub.disk import cache_folder, made_once
 from genhub.errors import DataError
 from genhub.evaluation.metrics import kth_distances
 from genhub.evaluation.probe import Probe
-from genhub.evaluation.protocol import Protocol, cache_folder, made_once
-from genhub.images import hash_of
+from genhub.evaluation.protocol import Protocol
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
 from genhub.sampling import to_uint8

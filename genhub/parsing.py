@@ -1,0 +1,184 @@
+"""A recipe's text to its content: plain YAML, `key.path=value`, and where each key came from, for messages to say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from genhub.errors import InputError, RecipeError
+
+MAX_BYTES = 2**17
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass
+class Source:
+    """Where keys came from, and the faults found in them: a message names file, line and key path."""
+
+    name: str
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    """Key path to `file:line` or `command line`, in the order of reading."""
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+    def fault(self, path: KeyPath, message: str) -> None:
+        known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
+        position = list(self.origins).index(known) if known else -1
+        self.faults.append((position, one_line(self.origins[known] if known else self.name, path, message)))
+
+    def raise_faults(self) -> None:
+        if self.faults:
+            raise RecipeError("\n".join(dict.fromkeys(text for _, text in sorted(self.faults, key=lambda f: f[0]))))
+
+    @contextmanager
+    def blaming(self, *path: str | int) -> Iterator[None]:
+        """What is raised inside is a fault of the key at `path`; `raise_faults` must follow."""
+        try:
+            yield
+        except InputError as error:
+            self.fault(path, str(error))
+
+
+def one_line(where: str, path: KeyPath, message: str) -> str:
+    """`where: key.path: message`; what a terminal would not print as a character is escaped."""
+    keys = f": {'.'.join(str(key) or repr(key) for key in path)}" if path else ""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{where}{keys}: {message}")
+
+
+def read_text(file: Path) -> str:
+    """A text file of bounded size."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(one_line(str(file), (), f"larger than {MAX_BYTES} bytes; is it a recipe?"))
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(one_line(str(file), (), f"{error.strerror}; a recipe is a text file")) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(one_line(str(file), (), f"not a text file (byte {error.start} is not UTF-8)")) from error
+
+
+def parse_yaml(text: str, where: Source) -> dict[str, Any]:
+    """The mapping in a YAML text; the keys' lines go into `where`."""
+    content = _parse(text, where)
+    if content is None:
+        raise RecipeError(f"{where.name}: is empty; a recipe has at least a section `model`")
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where.name}: must be a mapping of sections (model, data, trainer), not {shown(content)}")
+    return content
+
+
+def _parse(text: str, where: Source) -> Any:
+    try:
+        loader = _Loader(text, where)
+        node = loader.get_single_node()
+        content = None if node is None else loader.value(node, ())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        context = f"{error.context}, " if str(error.problem).startswith("but") else ""
+        hint = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
+        raise RecipeError(one_line(f"{where.name}:{line}", (), f"not valid YAML: {context}{error.problem}{hint}")) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RecipeError(f"{where.name}:{line}: not a text: it has the character {error.character:#x}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{where.name}: nested deeper than {MAX_DEPTH} levels") from error
+    where.raise_faults()
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML alone: no aliases (they can grow without bound), no tags, no duplicate keys."""
+
+    def __init__(self, text: str, where: Source) -> None:
+        super().__init__(text)
+        self.where = where
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise RecipeError(f"{self._at(event)}: '*{event.anchor}': aliases are not allowed; write the value out")
+        if tag := event.tag:
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            raise RecipeError(one_line(self._at(event), (), f"'{shown}': tags are not allowed; write the value alone"))
+        return super().compose_node(parent, index)
+
+    def value(self, node: Any, path: KeyPath) -> Any:
+        self.where.origins.setdefault(path, self._at(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        # YAML 1.1 has dates, octal numbers and 1:30 for 90, all of them surprises here
+        odd = re.match(r"[-+]?0\w|.*:", node.value) or len(node.value) > MAX_DIGITS
+        if node.tag not in PLAIN_TAGS or (odd and node.tag.endswith((":int", ":float"))):
+            hint = f"write numbers in at most {MAX_DIGITS} decimal digits, and text in quotes"
+            return self.where.fault(path, f"can't be {shown(node.value)}; {hint}")
+        return self.construct_object(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RecipeError(f"{self._at(key_node)}: a key must be a word")
+            here = (*path, key_node.value)
+            first, self.where.origins[here] = self.where.origins.get(here), self._at(key_node)
+            if first is not None:
+                self.where.fault(here, f"given twice (first at {first})")
+            values[key_node.value] = self.value(value_node, here)
+        return values
+
+    def _at(self, node: Any) -> str:
+        return f"{self.where.name}:{node.start_mark.line + 1}"
+
+
+def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = "command line") -> None:
+    """Set `key.path=value` in a recipe's content; the value is read as YAML."""
+    dotted, equals, text = override.partition("=")
+    keys = tuple(dotted.strip().split("."))
+    if not equals or not all(keys):
+        raise RecipeError(one_line(origin, (), f"'{override}' must look like key.path=value"))
+    target = content
+    for depth, key in enumerate(keys[:-1], start=1):
+        if target.get(key) is None:
+            target[key] = {}
+        target = target[key]
+        if not isinstance(target, dict):
+            raise RecipeError(one_line(origin, keys, f"{'.'.join(keys[:depth])} is a value, not a section"))
+    target[keys[-1]] = _parse(text, Source(one_line(origin, keys, "value")))
+    where.origins = {path: at for path, at in where.origins.items() if path[: len(keys)] != keys} | {keys: origin}
+
+
+def plain(value: Any, path: KeyPath, where: Source) -> Any:
+    """A copy as YAML would give it; text that no file could hold becomes a fault."""
+    if len(path) > MAX_DEPTH:
+        where.fault(path[:1], f"nested deeper than {MAX_DEPTH} levels")
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, (*path, str(key)), where) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, (*path, index), where) for index, inner in enumerate(value)]
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        where.fault(path, f"has a character that can't be written: {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: short, and in YAML's words."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def to_yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
