@@ -1,6 +1,7 @@
 """What an option of a recipe does to the step time and to peak memory: with it over without it.
 
     python benchmarks/options.py [OPTION ...] [--recipes mnist-ddpm ...] [--mnist path/to/mnist] [--rounds 5]
+    python benchmarks/options.py cache_latents      # behind `genhub train digits-vae-kl`, in the same folder
 
 Each round is two fresh processes in turn, which train a shipped recipe with and without the option for some seconds; the
 figure is the median over the rounds' ratios of median step times.
@@ -27,8 +28,11 @@ OPTIONS = {  # with, without
     "keep_memory": ("trainer.keep_memory=true", "trainer.keep_memory=false"),
     "keep_memory chosen": ("trainer.keep_memory=null", "trainer.keep_memory=false"),
     "bf16": ("trainer.mixed_precision=bf16", "trainer.mixed_precision=no"),
+    "cache_latents": ("data.cache_latents=true", "data.cache_latents=false"),
 }
 RECIPES = ("digits-ddpm", "mnist-ddpm", "digits-vae", "mnist-vae", "digits-gan", "mnist-gan")
+OF_OPTION = {"cache_latents": ("digits-ddpm-latent",)}
+"""The recipes that an option means something to, where these are not all."""
 
 
 def trained(recipe: str, seconds: float, overrides: list[str], cpu_time: bool) -> dict[str, float]:
@@ -56,7 +60,8 @@ def trained(recipe: str, seconds: float, overrides: list[str], cpu_time: bool) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("options", nargs="*", metavar="OPTION", help=f"default: all of {', '.join(OPTIONS)}")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES)
+    parser.add_argument("--recipes", nargs="+")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of the recipes, with and without")
     parser.add_argument("--mnist", help="a folder of parquet files, in place of the Hub's ylecun/mnist")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=12, help="of a process, its start included")
@@ -69,7 +74,7 @@ def main() -> None:
         return
 
     def measured(recipe: str, override: str) -> dict[str, float]:
-        data = [f"data.name={args.mnist}"] if args.mnist and "mnist" in recipe else []
+        data = [*args.set, *([f"data.name={args.mnist}"] if args.mnist and "mnist" in recipe else [])]
         clock = ["--cpu-time"] if args.cpu_time else []
         command = [sys.executable, __file__, "--seconds", str(args.seconds), *clock, "--train", recipe, override, *data]
         threads = {"OMP_NUM_THREADS": "1"} if args.cpu_time else {}
@@ -78,7 +83,7 @@ def main() -> None:
         return found
 
     for option in args.options or OPTIONS:
-        for recipe in args.recipes:
+        for recipe in args.recipes or OF_OPTION.get(option, RECIPES):
             rounds = [[measured(recipe, override) for override in OPTIONS[option]] for _ in range(args.rounds)]
             row = {
                 "ms": 1000 * statistics.median(with_["step"] for with_, _ in rounds),
@@ -87,7 +92,8 @@ def main() -> None:
                 "memory_ratio": statistics.median(with_["mib"] / without["mib"] for with_, without in rounds),
             }
             row = rounded(row)
-            keep("options", {f"{option}, {recipe}" + ", one thread's CPU time" * args.cpu_time: row})
+            keys = "".join(f" {key}" for key in args.set)
+            keep("options", {f"{option}, {recipe}{keys}" + ", one thread's CPU time" * args.cpu_time: row})
             print(time.strftime("%H:%M:%S"), option, recipe, row, flush=True)
 
 

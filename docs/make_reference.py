@@ -23,7 +23,7 @@ from genhub import errors
 
 PAGE = Path(__file__).with_name("reference.md")
 SECTIONS = {
-    "Models": ("GenerativeModel", "Phase", "ModelConfig", "Batch", "Generators"),
+    "Models": ("GenerativeModel", "Phase", "FrozenEncoder", "ModelConfig", "Batch", "Generators"),
     "Capabilities": ("Autoencoder", "Denoiser", "DenoisingStep", "Likelihood"),
     "Noise schedules": ("Scheduler", "SchedulerName", "load_scheduler", "scheduler_names"),
     "Trainers": ("Trainer", "TrainerConfig", "TrainerState", "StoppedRun", "TrainingData", "RunLog", "seed_for"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import Batch as Batch
     from genhub.interfaces import Denoiser as Denoiser
     from genhub.interfaces import DenoisingStep as DenoisingStep
+    from genhub.interfaces import FrozenEncoder as FrozenEncoder
     from genhub.interfaces import GenerativeModel as GenerativeModel
     from genhub.interfaces import Generators as Generators
     from genhub.interfaces import Likelihood as Likelihood
@@ -63,9 +64,9 @@ _MODULES = {
     "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
                "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "evaluation.evaluate": ("evaluate",),
-    "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "GenerativeModel", "Generators", "Likelihood",
-                   "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData", "load_strictly", "randn",
-                   "save_tensors"),
+    "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Generators",
+                   "Likelihood", "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData",
+                   "load_strictly", "randn", "save_tensors"),
     "logs": ("RunLog",),
     "manifest": ("StoredModel", "read_json"),
     "recipe": ("Recipe", "read_recipe"),

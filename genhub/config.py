@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from genhub.errors import DataError
 
@@ -144,6 +153,15 @@ class DataConfig(Section):
     """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
     shuffle_buffer: PositiveInt = 1000
     """Streaming: images that each process reads ahead and shuffles among themselves."""
+    cache_latents: bool = False
+    """For a model that looks at images through a frozen network, such as a latent DDPM: what that makes of each image is
+    computed once and kept on the disk; see docs/scale.md."""
+
+    @model_validator(mode="after")
+    def _can_be_cached(self) -> Self:
+        if self.cache_latents and self.streaming:
+            raise ValueError("cache_latents: a stream's images have no numbers to keep latents by; leave one of the two out")
+        return self
 
     @property
     def title(self) -> str:

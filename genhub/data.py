@@ -71,6 +71,7 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     images: Tensor | Reader = reader
     shape, kept = reader.shape, np.arange(reader.length)
     fingerprint = hash_of(source.fingerprint, config.size, config.channels)
+    content = hash_of(fingerprint, source.written, config.on_error)
     if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
         pixels, faults = reader.read_all(meanwhile)
         if faults and (config.on_error == "fail" or len(faults) == reader.length):
@@ -79,13 +80,13 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
             kept = np.delete(kept, [row for row, _ in faults])
             pixels, labels = pixels[kept], None if labels is None else labels[kept]
         images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
-        fingerprint = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
+        fingerprint = content = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
     spec = DataSpec(
         name=config.title, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
         class_names=source.class_names,
         num_classes=None if labels is None else max(len(source.class_names), int(labels.max()) + 1),
     )  # fmt: skip
-    return ImageData(config, spec, labels, faults, kept, images)
+    return ImageData(config, spec, labels, content, faults, kept, images)
 
 
 @lru_cache(maxsize=4)
@@ -141,6 +142,9 @@ class ImageData:
     spec: DataSpec
     labels: Tensor | None
     """(N,) int64, if the data has labels."""
+    content: str
+    """What is computed of the images and kept is kept by this: as `spec.fingerprint`, but for files that were not read yet
+    it changes when one is written again."""
     skipped: Faults
     """Row numbers of images that were left out so far (`data.on_error: skip`), and why they can't be read."""
     _kept: Index
@@ -164,8 +168,19 @@ class ImageData:
             DataError: batch_size is no multiple of world_size * accumulation; or, while iterating over images that are
                 not kept in memory, one can't be read.
         """
+        order = self.order(seed=seed, start_step=start_step, rank=rank, world_size=world_size, accumulation=accumulation)
+        return self._batches(order, device)
+
+    def order(self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int) -> Order:
+        """Of each micro-batch, which images it shows, by number, and which of them mirrored."""
         part, starts = self._starts(start_step, rank, world_size, accumulation)
-        return self._batches((self._order(seed, start, part) for start in starts), device)
+        return (self._order(seed, start, part) for start in starts)
+
+    def read(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of each of `order` (b, c, h, w) in [-1, 1], and which they are, (b,): later ones in the place of those
+        that can't be read."""
+        for images, index, flips in self._decoded(order, CPU):
+            yield finish(images, None, flips, CPU)["images"], index
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps for `batches` to start at a step: nothing."""

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Batch = Mapping[str, Tensor]
-"""What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64."""
+"""What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64. For a
+model with a `frozen_encoder`, "latents" may be in the images' place."""
 
 Generators = torch.Generator | list[torch.Generator] | None
 """Where a sampler's randomness comes from: one generator for all images, or one an image, as in diffusers' pipelines."""
@@ -63,6 +64,20 @@ class Phase:
     """The phase runs on every interval-th step (lazy regularisation, n_critic)."""
     ema: bool = True
     """Average these networks for sampling and export."""
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """What a model's losses make of an image before anything is trained on it, such as a frozen autoencoder's latents. With
+    `data.cache_latents` it is computed once for each image, and losses get it as batch["latents"] in the images' place."""
+
+    encode: Callable[[Tensor], Tensor]
+    """Images (n, c, h, w) in [-1, 1] to (n, ...), kept as float32. A function of each image alone: nothing random (of a
+    posterior, its mean), no statistics of the batch, the same in training and eval mode."""
+    networks: nn.Module
+    """What it computes with, trained by no phase. With other weights or buffers, all is computed anew."""
+    config: str = ""
+    """What else the result depends on, such as the networks' Config as JSON."""
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -109,6 +124,11 @@ class GenerativeModel(nn.Module, ABC):
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
         """
+
+    def frozen_encoder(self) -> FrozenEncoder | None:
+        """What of an image can be computed once; None: the losses need the images themselves. A model that replaces this
+        takes batch["latents"] where a batch has them, and batch["images"] else."""
+        return None
 
     @cached_property
     def _phases(self) -> dict[str, Phase]:

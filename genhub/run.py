@@ -27,6 +27,7 @@ from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model, split_id
 from genhub.interfaces import GenerativeModel, Trainer
+from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
@@ -36,10 +37,10 @@ from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 
-SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps",
-                  "trainer.stop_after", "trainer.gradient_accumulation_steps", "trainer.find_batch_size",
-                  "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every", "trainer.num_samples",
-                  "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
+SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "data.cache_latents",
+                  "trainer.max_steps", "trainer.stop_after", "trainer.gradient_accumulation_steps",
+                  "trainer.find_batch_size", "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every",
+                  "trainer.num_samples", "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
                   "trainer.device", "trainer.sharding", "trainer.keep_memory")  # fmt: skip
 """Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
@@ -110,7 +111,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
             trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
-        folder: Path = trainer.fit(prepared.model, prepared.data)
+        folder: Path = trainer.fit(prepared.model, training_data(prepared.model, data))
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:
         say(f"Picture  {pictures[-1]}")
@@ -129,7 +130,9 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
-    return Prepared(recipe, _build(recipe), data)
+    model = _build(recipe)
+    training_data(model, data)  # what it can't be is told now; nothing is computed
+    return Prepared(recipe, model, data)
 
 
 def _import_early(model_class: type[GenerativeModel]) -> None:

@@ -40,6 +40,8 @@ class Source:
     class_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     """Of a stream: the images', and the labels' if there are any."""
+    written: str = ""
+    """Of image files, which the fingerprint knows by name and size: changes when one is written again."""
     length: int = 0
     """How many images a stream has, as far as is known; rows have a length of their own."""
 
@@ -166,13 +168,15 @@ def _folder(path: Path, config: DataConfig) -> Source:
     splits = {top: [file for file in files if file.parts[0] == top] for top in tops} if depth else {"train": files}
     parts = _parts({split: len(found) for split, found in splits.items()}, config)
     chosen = [file for split, part in parts for file in splits[split][part]]
-    seen = [(file.as_posix(), (path / file).stat().st_size) for file in chosen]
+    stats = [(path / file).stat() for file in chosen]
+    seen = [(file.as_posix(), stat.st_size) for file, stat in zip(chosen, stats, strict=True)]
+    written = hash_of([stat.st_mtime_ns for stat in stats])
     rows = np.array([str(path / file) for file in chosen], dtype=object)
     if not all(len(file.parts) > depth + 1 for file in files):
-        return Source(rows, hash_of(seen))
+        return Source(rows, hash_of(seen), written=written)
     numbers = {name: number for number, name in enumerate(sorted({file.parts[depth] for file in files}))}
     labels = torch.tensor([numbers[file.parts[depth]] for file in chosen])
-    return Source(rows, hash_of(seen), labels, tuple(numbers))
+    return Source(rows, hash_of(seen), labels, tuple(numbers), written=written)
 
 
 def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, slice]]:

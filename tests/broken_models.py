@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from genhub import GenerativeModel, ModelConfig, Phase, randn
+from genhub import FrozenEncoder, GenerativeModel, ModelConfig, Phase, randn
 
 
 class Net(nn.Module):
@@ -76,6 +76,21 @@ class InPlace(Sound):
     def loss(self, batch):
         batch["images"].add_(0.1)
         return super().loss(batch)
+
+
+class Undecided(Sound):
+    """Its frozen network draws something of its own."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.frozen = nn.Linear(1, 1).requires_grad_(False)
+
+    def frozen_encoder(self):
+        return FrozenEncoder(lambda images: images + torch.rand(()), self.frozen)
+
+    def loss(self, batch):
+        images = batch["latents"] if "latents" in batch else batch["images"]
+        return super().loss({**batch, "images": images})
 
 
 # Gradients

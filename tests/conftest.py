@@ -27,7 +27,7 @@ HUB = MiniHub()
 CACHE = tempfile.mkdtemp(prefix="genhub-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
-               "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}  # fmt: skip
+               "GENHUB_CACHE": str(Path(CACHE, "genhub")), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}  # fmt: skip
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
     os.environ.pop(name, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -80,6 +81,22 @@ def genhub_with(limits: dict[str, int], *words: str) -> None:
     if "memory" in limits:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + limits["memory"], resource.RLIM_INFINITY))
+    _genhub(*words)
+
+
+def genhub_dying_at_latents(number: int, *words: str) -> None:
+    """A verb that is killed when half of its number-th file of latents is written."""
+    import genhub.latents
+
+    save_file, calls = genhub.latents.save_file, itertools.count(1)
+
+    def halved(tensors: Any, file: Path) -> None:
+        save_file(tensors, file)
+        if next(calls) == number:
+            os.truncate(file, file.stat().st_size // 2)
+            die()
+
+    genhub.latents.save_file = halved
     _genhub(*words)
 
 

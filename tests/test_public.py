@@ -13,7 +13,7 @@ import pytest
 import genhub
 
 PUBLIC = [
-    "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "GenerativeModel",
+    "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig",
     "ModelPath", "NewerFormat", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "SchedulerName", "Section",
     "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
@@ -28,6 +28,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 SIGNATURES = {
     "Phase": "(name: 'str', loss: 'Callable[[Batch], Mapping[str, Tensor]]', trains: 'tuple[str, ...]', interval: 'int' = 1, ema: 'bool' = True) -> None",
     "GenerativeModel": "(config: 'ModelConfig') -> 'None'",
+    "FrozenEncoder": "(encode: 'Callable[[Tensor], Tensor]', networks: 'nn.Module', config: 'str' = '') -> None",
+    "GenerativeModel.frozen_encoder": "(self) -> 'FrozenEncoder | None'",
     "GenerativeModel.phases": "(self) -> 'Sequence[Phase]'",
     "GenerativeModel.sample": "(self, n: 'int', *, labels: 'Tensor | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Tensor'",
     "GenerativeModel.forward": "(self, batch: 'Batch', phase: 'str') -> 'Mapping[str, Tensor]'",

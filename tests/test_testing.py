@@ -25,6 +25,10 @@ BROKEN = {
     "Misnamed": ("phases", "NAME, phase 'fit': no network is called 'lables'; did you mean 'labels'?"),
     "NotScalar": ("losses", "NAME, phase 'fit': 'loss' must be a scalar tensor"),
     "InPlace": ("losses", "phase 'fit' changes batch['images'] in place: work on a new tensor"),
+    "Undecided": (
+        "latents",
+        "frozen_encoder makes another thing of an image that is alone in its batch: use nothing random",
+    ),
     "Unreached": ("gradients", "no gradient reaches labels.unused.bias, labels.unused.weight: use them in the loss"),
     "Stray": ("gradients", "phase 'fit' depends on gain, which no phase trains: put them into a network"),
     "Uphill": ("training", "in 30 steps on one batch: look for a wrong sign"),
@@ -81,7 +85,7 @@ def test_check_model_lists_failures_with_place_and_contract() -> None:
     with pytest.raises(AssertionError) as caught:
         check_model(broken_models.OutOfRange, skip=RUNS)
     first, second, third = str(caught.value).splitlines()
-    assert first.startswith("OutOfRange: 14 checks, 1 failed, 5 skipped, in ")
+    assert first.startswith("OutOfRange: 15 checks, 1 failed, 6 skipped, in ")
     assert second.startswith("sample: sample gives values from ")
     assert f"({broken_models.__file__}:" in second
     assert third == "    The contract: `sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be " \

@@ -29,6 +29,7 @@ MODEL_CHECKS = (
     Check(learning.config),
     Check(learning.phases, needs=("config",)),
     Check(learning.losses, needs=("phases",)),
+    Check(learning.latents, needs=("losses",)),
     Check(learning.gradients, needs=("losses",)),
     Check(learning.training, needs=("gradients",)),
     Check(learning.bf16, needs=("gradients",)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from genhub.checks import check_losses
 from genhub.interfaces import GenerativeModel, Phase
 from genhub.optim import build_optimizers, check_phases, trained_parameters
-from genhub.testing.report import Broken, told
+from genhub.testing.report import Broken, NotHere, told
 from genhub.testing.subject import ModelSubject
 from genhub.trainer import AccelerateTrainer, FrozenNetworks
 
@@ -49,6 +49,35 @@ def losses(subject: ModelSubject) -> None:
             if column not in batch or not torch.equal(batch[column], values):
                 raise Broken(f"phase '{phase.name}' changes batch['{column}'] in place",
                              "work on a new tensor: the phases of a step share a batch", phase.loss)  # fmt: skip
+
+
+def latents(subject: ModelSubject) -> None:
+    """What `frozen_encoder` makes of an image is the image's alone, and no phase trains what it is made with; a loss that
+    gets it as batch["latents"] is the loss of the images themselves."""
+    model, batch = subject.trained(), subject.batch
+    encoder = model.frozen_encoder()
+    if encoder is None:
+        raise NotHere("the losses look at the images themselves: frozen_encoder() is None")
+    trained = {id(p) for phase in model.phases() for p in trained_parameters(model, phase.trains)}
+    if any(id(p) in trained for p in encoder.networks.parameters()):
+        raise Broken(
+            "a phase trains what frozen_encoder computes with", "leave it out of `trains`, or return None", model.phases
+        )
+    with torch.no_grad():
+        whole, alone = encoder.encode(batch["images"]), torch.cat([encoder.encode(one[None]) for one in batch["images"]])
+    if not torch.allclose(whole, alone, rtol=1e-3, atol=1e-4):
+        raise Broken("frozen_encoder makes another thing of an image that is alone in its batch",
+                     "use nothing random in it and no statistics of the batch, in training mode too",
+                     encoder.encode)  # fmt: skip
+    for phase in model.phases():
+        found = []
+        for given in (batch, {key: values for key, values in batch.items() if key != "images"} | {"latents": whole}):
+            again = subject.trained()
+            torch.manual_seed(0)
+            found.append(again(given, phase.name)["loss"])
+        if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-5):
+            raise Broken(f"phase '{phase.name}': the loss of batch['latents'] is not the loss of batch['images']",
+                         "let the loss go on from either in the same way", phase.loss)  # fmt: skip
 
 
 def gradients(subject: ModelSubject) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from genhub import (
     Batch,
     DenoisingStep,
+    FrozenEncoder,
     GenerativeModel,
     Generators,
     Phase,
@@ -67,9 +68,13 @@ class DDPM(GenerativeModel):
     def phases(self) -> list[Phase]:
         return [Phase("denoise", self.loss, trains=("unet",))]
 
+    def frozen_encoder(self) -> FrozenEncoder | None:
+        """The autoencoder, where there is one."""
+        return self.autoencoder.frozen_encoder()
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean squared error of the prediction at a random noise level per image, eq. 14."""
-        x_0 = self.autoencoder.encode(batch["images"])
+        x_0 = self.autoencoder.of_batch(batch)
         timesteps = torch.randint(self.num_train_timesteps, x_0.shape[:1], device=x_0.device)
         noise = torch.randn_like(x_0)
         labels = None

@@ -14,7 +14,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from genhub import Autoencoder, CheckpointError, GenerativeModel, InputError, RecipeError, load, load_strictly, save_tensors
+from genhub import (
+    Autoencoder,
+    Batch,
+    CheckpointError,
+    FrozenEncoder,
+    GenerativeModel,
+    InputError,
+    RecipeError,
+    load,
+    load_strictly,
+    save_tensors,
+)
 from genhub_ddpm.config import DDPMConfig, StoredAutoencoder
 from genhub_ddpm.likelihood import discretized_gaussian
 
@@ -31,13 +42,14 @@ def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
     if config.autoencoder is None:
         return Pixels(), config
     if isinstance(config.autoencoder, StoredAutoencoder):
-        return Latents(_checked(config.autoencoder.build(), config), config.autoencoder.latent_shape), config
+        return Latents(_checked(config.autoencoder.build(), config), config.autoencoder), config
     try:
         model: Any = _checked(load(config.autoencoder), config)
         with torch.no_grad():
             shape = tuple(model.eval().encode(torch.zeros(1, *model.sample_shape)).shape[1:])
-        values = config.model_dump() | {"autoencoder": StoredAutoencoder.of(model, latent_shape=shape)}
-        return Latents(model, shape, config.autoencoder), DDPMConfig.model_validate(values)
+        described = StoredAutoencoder.of(model, latent_shape=shape)
+        checked = DDPMConfig.model_validate(config.model_dump() | {"autoencoder": described})
+        return Latents(model, described, config.autoencoder), checked
     except InputError as error:
         raise RecipeError(f"model.autoencoder: {error}") from error
     except ValidationError as error:
@@ -60,6 +72,12 @@ class Pixels(nn.Module):
 
     limit = 1.0
     """What a clean image's values don't exceed."""
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        return batch["images"]
+
+    def frozen_encoder(self) -> None:
+        """Nothing is computed of an image."""
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -90,13 +108,14 @@ class Latents(nn.Module):
 
     limit = math.inf
 
-    def __init__(self, model: GenerativeModel, latent_shape: tuple[int, ...], trained_as: str = "") -> None:
+    def __init__(self, model: GenerativeModel, described: StoredAutoencoder, trained_as: str = "") -> None:
         super().__init__()
         self.model: Any = model.eval().requires_grad_(False)
-        self.latent_shape = latent_shape
+        self.described = described
+        self.latent_shape = described.latent_shape
         self.trained_as = trained_as
-        self.mean = nn.Buffer(torch.zeros(latent_shape[0], 1, 1))
-        self.variance = nn.Buffer(torch.ones(latent_shape[0], 1, 1))
+        self.mean = nn.Buffer(torch.zeros(self.latent_shape[0], 1, 1))
+        self.variance = nn.Buffer(torch.ones(self.latent_shape[0], 1, 1))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
 
     def train(self, mode: bool = True) -> Latents:
@@ -110,10 +129,25 @@ class Latents(nn.Module):
         """The latents' standard deviation, over all channels; the inverse of the paper's scaling factor."""
         return self.variance.mean().clamp(min=1e-12).sqrt()
 
-    @torch.no_grad()
+    def of_batch(self, batch: Batch) -> Tensor:
+        """A training batch's scaled latents, computed now or kept from before."""
+        return self.scaled(batch["latents"]) if "latents" in batch else self.encode(batch["images"])
+
+    def frozen_encoder(self) -> FrozenEncoder:
+        return FrozenEncoder(self.unscaled, self.model, self.described.model_dump_json())
+
     def encode(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to scaled latents (n, c', h', w'). In training, the first batches are measured, too."""
+        return self.scaled(self.unscaled(images))
+
+    @torch.no_grad()
+    def unscaled(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to the latents as the autoencoder has them, of a vae the posterior's mean."""
         latents: Tensor = self.model.encode(images).float().view(len(images), len(self.mean), *self._sides)
+        return latents
+
+    @torch.no_grad()
+    def scaled(self, latents: Tensor) -> Tensor:
         if self.training:
             self.measure(latents)
         return (latents - self.mean) / self.scale
