@@ -26,7 +26,7 @@ from genhub.evaluation.during import Evaluator
 from genhub.evaluation.extractors import digest_of
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model, split_id
-from genhub.interfaces import GenerativeModel, Trainer
+from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
@@ -35,6 +35,7 @@ from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
+from genhub.training import Trainer
 
 SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "trainer.max_steps",
                   "trainer.stop_after", "trainer.gradient_accumulation_steps", "trainer.find_batch_size",

@@ -30,7 +30,7 @@ from genhub.disk import saving
 from genhub.ema import EMA
 from genhub.errors import CheckpointError, Interrupted
 from genhub.guards import FiniteGuard, StopSignal
-from genhub.interfaces import GenerativeModel, Phase, Trainer, TrainerState, TrainingData
+from genhub.interfaces import GenerativeModel, Phase
 from genhub.logs import Entry, RunLog, say, warn
 from genhub.manifest import step_of
 from genhub.memory import find_accumulation, memory_explained, step_fits
@@ -38,6 +38,7 @@ from genhub.optim import PhaseOptimizer, build_optimizers, check_phases, lr_fact
 from genhub.sampling import sample_images, save_preview
 from genhub.seeds import seed_for
 from genhub.sharding import autocast, full, gather, like, shard
+from genhub.training import Trainer, TrainerState, TrainingData
 
 
 class AccelerateTrainer(Trainer):
