@@ -42,14 +42,22 @@ def push(
     Raises:
         HubError: no access, the repository moved on meanwhile, or the Hub doesn't take it.
     """
-    if split_id(repo_id) is None and not Path(repo_id).exists():
-        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    check_id(repo_id)
     with connect(repo_id, token, "pushing", revision) as client:
         client.retrying(lambda: _ensure(client.api, repo_id, private, revision))
         commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
         if tag:
             client.retrying(lambda: _tag(client.api, repo_id, tag, commit))
         return Pushed(repo_id, commit, changed, f"{client.api.endpoint}/{repo_id}")
+
+
+def check_id(repo_id: str) -> None:
+    """
+    Raises:
+        InputError: it can't be a repository's id.
+    """
+    if split_id(repo_id) is None and not Path(repo_id).exists():
+        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
 
 
 def _ensure(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:

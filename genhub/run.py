@@ -25,12 +25,13 @@ from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.evaluation.extractors import digest_of
 from genhub.files import draw_to, save_images
-from genhub.hub import find_model, split_id
+from genhub.hub import find_model
 from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
+from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
 from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
@@ -334,8 +335,7 @@ def push_to_hub(
         CheckpointError: no model is there, or it is damaged.
         HubError: no access, or the repository moved on meanwhile.
     """
-    if split_id(repo_id) is None and not Path(repo_id).exists():
-        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    check_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
         if isinstance(model, GenerativeModel):
