@@ -68,18 +68,23 @@ def train(
         _started_as(num_processes, check=lambda n: check_split(read.data, read.trainer, n))
     for problem in installed_versions()[1]:
         _say_wrong(problem)
-    if not dry_run:
+    if dry_run:
+        _dry_run(read)
+    else:
         genhub.train(read, fresh=fresh)
-        return
-    from genhub import run
 
-    prepared = run.prepare(read)
+
+def _dry_run(recipe: genhub.Recipe) -> None:
+    from genhub.dry_run import estimate, time_in_bf16
+    from genhub.run import describe, prepare
+
+    prepared = prepare(recipe)
     typer.echo(prepared.recipe.yaml())
-    run.describe(prepared)
-    facts = run.estimate(prepared)
+    describe(prepared)
+    facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
-    times = run.time_in_bf16(prepared)
+    times = time_in_bf16(prepared)
     if times:
         gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
         advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
