@@ -9,10 +9,10 @@ from torch import Tensor
 
 from genhub.checks import check_losses
 from genhub.interfaces import GenerativeModel, Phase
-from genhub.optim import build_optimizers, check_phases, trained_parameters
+from genhub.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
 from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
-from genhub.trainer import AccelerateTrainer, FrozenNetworks
+from genhub.trainer import AccelerateTrainer
 
 LEARNING_RATES = (1e-3, 1e-4)
 """A loss has to fall at one of them."""

@@ -13,12 +13,12 @@ from torch import Tensor
 from genhub.config import ModelConfig
 from genhub.data import ImageData, load_data
 from genhub.interfaces import GenerativeModel
-from genhub.optim import build_optimizers
+from genhub.optim import FrozenNetworks, build_optimizers
 from genhub.recipe import Recipe, read_recipe
 from genhub.registry import MODELS, plugin_of
 from genhub.seeds import seed_for
 from genhub.testing.report import Broken, Subject
-from genhub.trainer import AccelerateTrainer, FrozenNetworks
+from genhub.trainer import AccelerateTrainer
 
 STEPS, STOPPED_AT = 4, 2
 TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
