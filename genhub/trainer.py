@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
+from accelerate.utils import ProjectConfiguration, gather_object
 
 from genhub.allocator import FreedMemory
 from genhub.checkpoint import check_same_data, load_state, newest_checkpoint
@@ -26,7 +26,7 @@ from genhub.manifest import step_of
 from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import check_phases, lr_factor
 from genhub.run_state import Networks, RunState, prepare_networks
-from genhub.sampling import sample_images, save_preview
+from genhub.sampling import broadcast, sample_images, save_preview
 from genhub.seeds import seed_for
 from genhub.training import Trainer, TrainingData
 
@@ -118,13 +118,10 @@ class AccelerateTrainer(Trainer):
 
     def _newest(self, accelerator: Accelerator) -> Path | None:
         """The checkpoint to go on from; the main process decides for all."""
-        found: list[Path | None] = [None]
-        if accelerator.is_main_process:
-            found[0], faults = newest_checkpoint(self.run_dir)
-            for fault in faults:
-                warn(f"{fault}; going back to an earlier checkpoint")
-        broadcast_object_list(found)
-        return found[0]
+        folder, faults = newest_checkpoint(self.run_dir) if accelerator.is_main_process else (None, [])
+        for fault in faults:
+            warn(f"{fault}; going back to an earlier checkpoint")
+        return broadcast(folder)
 
     def _start(
         self, networks: Networks, data: TrainingData, folder: Path | None, accelerator: Accelerator
