@@ -127,13 +127,6 @@ def test_every_loss_trains_in_bf16(tiny, loss):
     assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
 
 
-@pytest.mark.slow
-def test_compiled_networks_have_their_penalties(tiny):
-    gan(tiny, loss="relativistic")["trainer"] |= {"max_steps": 2, "compile": True}
-    genhub.train(tiny)
-    assert "discriminator/r1" in metrics(Path(tiny["run_dir"]))[-1]
-
-
 def test_saved_and_loaded_it_draws_the_same_bits(tmp_path):
     model = make().eval()
     model.save_pretrained(tmp_path / "model")

@@ -32,7 +32,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("main-job")
     command = [sys.executable, "-m", "genhub", "train", "digits-ddpm"]
     said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert "Picture  runs/digits-ddpm/samples/step-001600.png" in said
+    assert "Picture  runs/digits-ddpm/samples/step-001200.png" in said
     return folder
 
 

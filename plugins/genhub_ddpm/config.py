@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -225,4 +226,9 @@ class DDPMConfig(ModelConfig):
 
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a function's signature names."""
-    return {key: value for key, value in options.items() if key in inspect.signature(function).parameters}
+    return {key: value for key, value in options.items() if key in _parameters(function)}
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)

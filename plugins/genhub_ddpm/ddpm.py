@@ -5,6 +5,7 @@ A checkpoint is a `DDPMPipeline` folder: plain diffusers opens it, and what plai
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -55,6 +56,7 @@ class DDPM(GenerativeModel):
         self.unet = config.unet.build(self.unet_shape, channels, self.no_label + 1 if config.conditional else None)
         clip_sample = config.scheduler.clip_sample and self.autoencoder.limit < math.inf
         self.scheduler = config.scheduler.build(clip_sample=clip_sample)
+        self._samplers: dict[str, Any] = {}
         self.num_train_timesteps = config.scheduler.num_train_timesteps
         a = self.scheduler.alphas_cumprod.double()
         self.signal_scale, self.noise_scale, self.snr, self.posterior_table = (
@@ -182,7 +184,7 @@ class DDPM(GenerativeModel):
             raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
         eta = self.config.sampling.eta if eta is None else eta
         # Where a guess of x_0 is clipped, the noise is the one that goes with it: else DDIM leaves the way under guidance.
-        options = accepted(sampler.step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
+        options = accepted(type(sampler).step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
@@ -221,7 +223,9 @@ class DDPM(GenerativeModel):
     def sampler(self, name: str | None = None) -> Any:
         """A fresh scheduler (many keep state) on this model's noise schedule."""
         name = name or self.config.sampling.scheduler
-        return build_sampler(name, self.config.scheduler, self.scheduler, self.snr)
+        if name not in self._samplers:
+            self._samplers[name] = build_sampler(name, self.config.scheduler, self.scheduler, self.snr)
+        return copy.copy(self._samplers[name])  # what changes in a drawing, `set_timesteps` makes anew
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         """(n,) an upper bound of the bits that each pixel and channel needs, eq. 5; num_train_timesteps evaluations.
