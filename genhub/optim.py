@@ -38,7 +38,7 @@ class PhaseOptimizer:
             scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
         elif scaler is not None:
             return None
-        norm = full(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+        norm = full(_total_norm([p.grad for p in self.parameters if p.grad is not None]))
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         return None if scaler is not None else norm
@@ -54,6 +54,14 @@ class PhaseOptimizer:
 
     def clear(self) -> None:
         self.torch.zero_grad(set_to_none=True)
+
+
+def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """`nn.utils.get_total_norm`, without its sorting by device and type, a third of its time: these are all alike."""
+    if not gradients:  # a phase whose loss doesn't reach what it trains
+        return torch.tensor(0.0)
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def trained_parameters(model: GenerativeModel, networks: tuple[str, ...]) -> list[nn.Parameter]:

@@ -27,7 +27,7 @@ from genhub.memory import find_accumulation, memory_explained, step_fits
 from genhub.optim import check_phases, lr_factor
 from genhub.run_state import Networks, RunState, prepare_networks
 from genhub.sampling import broadcast, sample_images, save_preview
-from genhub.seeds import seed_for
+from genhub.seeds import seed_in_turn
 from genhub.training import Trainer, TrainingData
 
 
@@ -186,7 +186,7 @@ class AccelerateTrainer(Trainer):
     def _seed_draws(self, step: int, accelerator: Accelerator) -> None:
         """A step has its own randomness. `torch.manual_seed`, but for the devices in use alone: for each of the others that
         torch knows, that formats a stack trace every time, which took a tenth of a small VAE's step."""
-        seed = seed_for(self.seed, accelerator.process_index, step)
+        seed = seed_in_turn(self.seed, accelerator.process_index, step)
         torch.default_generator.manual_seed(seed)
         if accelerator.device.type != "cpu":
             torch.get_device_module(accelerator.device).manual_seed(seed)
