@@ -33,7 +33,7 @@ from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_ch
 from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, parse_yaml, read_recipe, read_text, shipped_recipes
 from genhub.recipe import Source as RecipeSource
-from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
+from genhub.sampling import labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
 
@@ -239,8 +239,8 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def sample(
     model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, trust_remote_code: bool = False,
-    **options: Any,
+    batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
+    compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
     """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
     image).
@@ -248,16 +248,21 @@ def sample(
     Args:
         model: a model, or what `load` takes.
         device: where to load it; left out: the accelerator, if there is one.
+        dtype: the precision to load it in: see `load`.
+        compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
         trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
-        (n, c, h, w) uint8; image i depends on the seed and i alone.
+        (n, c, h, w) uint8; image i depends on the seed and i alone, up to the rounding of a precision or of `compile`.
     Raises:
         InputError: an unknown option, label or ending.
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device or torch.accelerator.current_accelerator(), trust_remote_code=trust_remote_code)
+        model = load(model, device=device or torch.accelerator.current_accelerator(), dtype=dtype,
+                     trust_remote_code=trust_remote_code)  # fmt: skip
+    if compile:
+        _compile(model)
     options = read_options(type(model), options)
     with _drawing(model, n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
@@ -270,7 +275,8 @@ def sample(
 
 def sample_to(
     source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, device: str | None = None, trust_remote_code: bool = False, **options: Any,
+    batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
+    trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
     """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
     and going on where an earlier call was stopped. The arguments are those of `sample`.
@@ -283,12 +289,14 @@ def sample_to(
     if out.suffix == ".png" and not out.is_dir():  # a grid has all images at once
         if launched():
             raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
-        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device,
-               trust_remote_code=trust_remote_code, **options)  # fmt: skip
+        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device, dtype=dtype,
+               compile=compile, trust_remote_code=trust_remote_code, **options)  # fmt: skip
         return
     together = processes(device)
     where = together.device if together else device or torch.accelerator.current_accelerator()
-    model = load(source, device=where, trust_remote_code=trust_remote_code)
+    model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
+    if compile:
+        _compile(model)
     options = read_options(type(model), options)
     identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
     with _drawing(model, n) as on_progress:
@@ -296,6 +304,11 @@ def sample_to(
                 options=options, accelerator=together, on_progress=on_progress)  # fmt: skip
     if together:
         together.end_training()
+
+
+def _compile(model: GenerativeModel) -> None:
+    for network in model.children():
+        network.compile()
 
 
 @contextmanager
