@@ -79,7 +79,7 @@ def draw_to(
             accelerator.wait_for_everyone()
         if drawn_in == out:
             there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit()}
-            step = batch_size or drawn_at_once(model.device)
+            step = batch_size or drawn_at_once(model)
             blocks = [range(start, min(start + step, n)) for start in range(0, n, step)]
             draw_blocks(model, blocks, there.issuperset, partial(_write_pngs, out, there), **given)
             return

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
-BATCH_SIZE = 64
-"""Images that go through a network at once. On a CPU more take longer: freed pieces of that size go back to the system."""
+BATCH_SIZE = 256
+CPU_PIXELS = 64 * 28 * 28
+"""As many at once keep a CPU busy; more take longer, as freed memory of that size goes back to the system each time."""
 PART = 500
 """Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
 
@@ -49,7 +50,8 @@ def sample_images(
     Args:
         first: the number of the first image.
         labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
-        batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256, on a CPU 64.
+        batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
+            many of them as have 50,000 pixels.
         options: keyword arguments of the model's `sample`.
         accelerator: draw a share on each process and gather; without one, draw them all here.
     Returns:
@@ -60,7 +62,7 @@ def sample_images(
     wanted = labels_for(model, n, labels, first)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
-    batch_size = batch_size or drawn_at_once(model.device)
+    batch_size = batch_size or drawn_at_once(model)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
     drawn = []
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
@@ -86,9 +88,10 @@ def sample_images(
     return result[:n].cpu()
 
 
-def drawn_at_once(device: torch.device) -> int:
+def drawn_at_once(model: GenerativeModel) -> int:
     """How many images to draw at once where nobody says."""
-    return BATCH_SIZE if device.type == "cpu" else 4 * BATCH_SIZE
+    _, height, width = model.sample_shape
+    return max(1, min(BATCH_SIZE, CPU_PIXELS // (height * width))) if model.device.type == "cpu" else BATCH_SIZE
 
 
 def draw_parts(

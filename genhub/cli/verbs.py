@@ -32,7 +32,7 @@ app = typer.Typer(
     **PLAIN,
 )
 OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
-BATCH_HELP = "Images drawn at once.  [default: 256, on a CPU 64]"
+BATCH_HELP = "Images drawn at once.  [default: 256; fewer of large ones on a CPU]"
 # Of genhub.views, which imports torch.
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 
