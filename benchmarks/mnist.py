@@ -126,17 +126,20 @@ class Court:
         """What the judge says of n images that the model draws."""
         conditional = "labels" in model.conditions
         images = to_float(genhub.sample(model, n, seed=seed, labels=range(10) if conditional else None, **options))
-        probabilities, features = read(self.judge, images)
-        seen = probabilities.argmax(1)
-        found: dict[str, Any] = {}
+        found = self.of_images(images)
         if conditional:
-            right = (seen == torch.arange(n) % 10).float()
+            del found["class_shares"]
+            right = (read(self.judge, images)[0].argmax(1) == torch.arange(n) % 10).float()
             found["label_accuracy"] = right.mean().item()
             found["class_accuracy"] = [right[label::10].mean().item() for label in range(10)]
-        else:
-            found["class_shares"] = (seen.bincount(minlength=10) / n).tolist()
-        real = self.train[:n]
-        return found | {
+        return found
+
+    def of_images(self, images: Tensor) -> dict[str, Any]:
+        """What the judge says of images (n, 1, 28, 28) in [-1, 1], whoever drew them."""
+        probabilities, features = read(self.judge, images)
+        real = self.train[: len(images)]
+        return {
+            "class_shares": (probabilities.argmax(1).bincount(minlength=10) / len(images)).tolist(),
             "sure": (probabilities.amax(1) >= SURE).float().mean().item(),
             "frechet": frechet(features, self.features), "frechet_real": frechet(read(self.judge, real)[1], self.features),
             "frechet_pixels": frechet(images / 2, self.images / 2),

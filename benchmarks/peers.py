@@ -143,12 +143,12 @@ def genhub_loop(peer: str, data: Path, overrides: list[str]) -> None:
 # In the process that measures
 
 
-def subset(mnist: str, folder: Path) -> None:
+def subset(mnist: str, folder: Path, count: int = IMAGES) -> None:
     """The first images, as parquet and as PNG files."""
     import pyarrow.parquet as pq
 
     file = next(Path(mnist).glob("**/*train*.parquet"))
-    table = pq.read_table(file).slice(0, IMAGES)
+    table = pq.read_table(file).slice(0, count)
     (folder / "parquet").mkdir(parents=True)
     (folder / "png").mkdir()
     pq.write_table(table, folder / "parquet" / "train.parquet")
@@ -156,13 +156,26 @@ def subset(mnist: str, folder: Path) -> None:
         (folder / "png" / f"{number:05d}.png").write_bytes(image["bytes"])
 
 
-def measured(peer: str, side: str, data: Path, script: str, overrides: list[str]) -> dict[str, float]:
+def script_in(diffusers: str) -> str:
+    """Where train_unconditional.py is, given itself or the checkout around it."""
+    script = Path(diffusers)
+    if script.is_dir():
+        script /= "examples/unconditional_image_generation/train_unconditional.py"
+    return str(script.resolve())
+
+
+def environment_of_peers() -> dict[str, str]:
+    """With this folder, genhub, and what stands in for torchvision where there is none for the torch at hand."""
     path = [str(HERE), str(HERE.parent), str(HERE.parent / "plugins")]
     if importlib.util.find_spec("torchvision") is None:
         path.append(str(HERE / "stand_in"))
     if before := os.environ.get("PYTHONPATH"):
         path.append(before)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "STARTED": str(time.time()), "TENSORBOARD_LOGGING": "0"}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "TENSORBOARD_LOGGING": "0"}
+
+
+def measured(peer: str, side: str, data: Path, script: str, overrides: list[str]) -> dict[str, float]:
+    environment = environment_of_peers() | {"STARTED": str(time.time())}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, peer, "--inside", side, "--data", str(data), "--diffusers", script, "--set",
                    *overrides]  # fmt: skip
@@ -194,14 +207,12 @@ def main() -> None:
         return
     from measure import keep, of_ratios, rounded
 
-    script = Path(args.diffusers)
-    if script.is_dir():
-        script /= "examples/unconditional_image_generation/train_unconditional.py"
+    script = script_in(args.diffusers)
     with tempfile.TemporaryDirectory() as folder:
         subset(args.mnist, Path(folder))
         for peer in args.peers or PEERS:
             rounds = [
-                [measured(peer, side, Path(folder), str(script.resolve()), args.set) for side in ("genhub", "peer")]
+                [measured(peer, side, Path(folder), script, args.set) for side in ("genhub", "peer")]
                 for _ in range(args.rounds)
             ]
             batch = OURS[peer][1]["batch_size"]

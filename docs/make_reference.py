@@ -162,7 +162,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 def documented(name: str) -> str:
     """The string below a name in the module that defines it."""
-    for module in ("interfaces", "config"):
+    for module in ("interfaces", "noise", "config"):
         tree = ast.parse(inspect.getsource(importlib.import_module(f"genhub.{module}")))
         if name in (found := dict(_documented(tree.body))):
             return found[name]

@@ -33,20 +33,14 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces import DenoisingStep as DenoisingStep
     from genhub.interfaces import FrozenEncoder as FrozenEncoder
     from genhub.interfaces import GenerativeModel as GenerativeModel
-    from genhub.interfaces import Generators as Generators
     from genhub.interfaces import Likelihood as Likelihood
     from genhub.interfaces import Phase as Phase
     from genhub.interfaces import Scheduler as Scheduler
-    from genhub.interfaces import StoppedRun as StoppedRun
-    from genhub.interfaces import Trainer as Trainer
-    from genhub.interfaces import TrainerState as TrainerState
-    from genhub.interfaces import TrainingData as TrainingData
-    from genhub.interfaces import load_strictly as load_strictly
-    from genhub.interfaces import randn as randn
-    from genhub.interfaces import save_tensors as save_tensors
     from genhub.logs import RunLog as RunLog
     from genhub.manifest import StoredModel as StoredModel
     from genhub.manifest import read_json as read_json
+    from genhub.noise import Generators as Generators
+    from genhub.noise import randn as randn
     from genhub.recipe import Recipe as Recipe
     from genhub.recipe import read_recipe as read_recipe
     from genhub.registry import SchedulerName as SchedulerName
@@ -57,23 +51,31 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.run import sample as sample
     from genhub.run import train as train
     from genhub.seeds import seed_for as seed_for
+    from genhub.training import StoppedRun as StoppedRun
+    from genhub.training import Trainer as Trainer
+    from genhub.training import TrainerState as TrainerState
+    from genhub.training import TrainingData as TrainingData
     from genhub.views import show as show
+    from genhub.weights import load_strictly as load_strictly
+    from genhub.weights import save_tensors as save_tensors
 
 _MODULES = {
     "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
                "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "evaluation.evaluate": ("evaluate",),
-    "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Generators",
-                   "Likelihood", "Phase", "Scheduler", "StoppedRun", "Trainer", "TrainerState", "TrainingData",
-                   "load_strictly", "randn", "save_tensors"),
+    "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Likelihood",
+                   "Phase", "Scheduler"),
     "logs": ("RunLog",),
     "manifest": ("StoredModel", "read_json"),
+    "noise": ("Generators", "randn"),
     "recipe": ("Recipe", "read_recipe"),
     "registry": ("SchedulerName", "load_scheduler", "scheduler_names"),
     "run": ("load", "push_to_hub", "sample", "train"),
     "seeds": ("seed_for",),
+    "training": ("StoppedRun", "Trainer", "TrainerState", "TrainingData"),
     "views": ("show",),
+    "weights": ("load_strictly", "save_tensors"),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

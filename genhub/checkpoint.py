@@ -21,7 +21,7 @@ from genhub.config import DataSpec, ModelConfig
 from genhub.disk import publish, remove, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
 from genhub.hub import Repository, open_repository, split_id
-from genhub.interfaces import GenerativeModel, StoppedRun, TrainerState, TrainingData, save_tensors
+from genhub.interfaces import GenerativeModel
 from genhub.logs import warn
 from genhub.manifest import (
     FILE,
@@ -39,6 +39,8 @@ from genhub.manifest import (
     step_of,
     weight_bytes,
 )
+from genhub.training import StoppedRun, TrainerState, TrainingData
+from genhub.weights import save_tensors
 
 MAX_TENSORS = 5_000
 """The most parameters, each a tensor, that a model folder may ask for."""

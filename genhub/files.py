@@ -22,7 +22,7 @@ from genhub.disk import write_whole
 from genhub.errors import InputError
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import read_json
-from genhub.sampling import BATCH_SIZE, PART, draw_blocks, draw_parts, image_grid, labels_for, picture
+from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, image_grid, labels_for, picture
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,7 +52,7 @@ def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) 
 
 def draw_to(
     model: GenerativeModel, n: int, out: Path, *, identity: Mapping[str, Any], seed: int = 0,
-    labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE, options: Mapping[str, Any] | None = None,
+    labels: Sequence[int] | None = None, batch_size: int | None = None, options: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None, on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> None:  # fmt: skip
     """Draw n images into a folder of PNGs, an npz or a parquet file, with little more than a batch of them in memory. What
@@ -79,7 +79,8 @@ def draw_to(
             accelerator.wait_for_everyone()
         if drawn_in == out:
             there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit()}
-            blocks = [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+            step = batch_size or drawn_at_once(model)
+            blocks = [range(start, min(start + step, n)) for start in range(0, n, step)]
             draw_blocks(model, blocks, there.issuperset, partial(_write_pngs, out, there), **given)
             return
         files = draw_parts(model, n, drawn_in, **given)

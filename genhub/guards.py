@@ -16,10 +16,11 @@ from accelerate import Accelerator
 from torch import Tensor, distributed
 
 from genhub.errors import TrainingError
-from genhub.interfaces import GenerativeModel, TrainingData
+from genhub.interfaces import GenerativeModel
 from genhub.logs import RunLog, warn
 from genhub.manifest import checkpoints
 from genhub.sharding import local
+from genhub.training import TrainingData
 
 
 class StopSignal:

@@ -1,4 +1,4 @@
-"""Models on the Hub: finding, fetching, and pushing them in one commit. No torch here.
+"""Models on the Hub: finding and fetching them. No torch here.
 
 The client is huggingface_hub as it is; HF_ENDPOINT names a private Hub. What is fetched stays in its cache, and is
 compared with the hashes that the Hub lists. Nothing here is pickle or code: see `ALLOWED`.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genhub.client import MOVED_ON, connect
+from genhub.client import connect
 from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
 from genhub.manifest import (
     CODE,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 ALLOWED = (".json", ".yaml", ".safetensors", ".md", ".png")
-"""What is published and fetched."""
+"""What is pushed and fetched."""
 TEXTS = (".json", ".yaml")
 """What is read before anything else is fetched."""
 MAX_BYTES = 2**37
@@ -219,7 +219,7 @@ class Repository:
         for _ in range(2):
             if self.online:
                 with connect(self.id, self.token, f"fetching {name}") as client:
-                    file = client.retrying(lambda: _download(client.api, self.id, name, self.commit))
+                    file = client.retrying(lambda: download(client.api, self.id, name, self.commit))
             if not file.resolve().is_relative_to(self.folder.parents[2].resolve()):
                 raise HubError(f"{self.id}: {name} was not put into the cache; refused")
             if file.is_file() and _is(file, remote):
@@ -255,7 +255,7 @@ def open_repository(
         ref = None if revision and re.fullmatch("[0-9a-f]{40}", revision) else cache / "refs" / (revision or "main")
         if not local_files_only:
             try:
-                commit, files = client.retrying(lambda: _listing(client.api, repo_id, revision))
+                commit, files = client.retrying(lambda: listing(client.api, repo_id, revision))
                 return Repository(repo_id, commit, token, files, cache / "snapshots" / commit, ref)
             except HubUnavailable as error:
                 unavailable = error
@@ -284,10 +284,10 @@ def _is(file: Path, remote: RemoteFile) -> bool:
     """Whether a file is what the Hub lists, by size and hash."""
     if file.stat().st_size != remote.size:
         return False
-    return remote.oid in ("", _digest(file, remote.oid))
+    return remote.oid in ("", digest(file, remote.oid))
 
 
-def _digest(content: Path | bytes, like: str) -> str:
+def digest(content: Path | bytes, like: str) -> str:
     """The hash of a file or bytes, of the kind that `like` is: git's SHA-1 (40 digits) or SHA-256."""
     if len(like) == 40:
         data = content.read_bytes() if isinstance(content, Path) else content
@@ -295,7 +295,7 @@ def _digest(content: Path | bytes, like: str) -> str:
     return file_digest(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
 
 
-def _listing(api: HfApi, repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
+def listing(api: HfApi, repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
     """A revision's commit and files."""
     info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=30)
     siblings = info.siblings or []
@@ -310,7 +310,7 @@ def _listing(api: HfApi, repo_id: str, revision: str | None) -> tuple[str, dict[
     return info.sha or "", files
 
 
-def _download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
+def download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     if not isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str):
@@ -320,119 +320,3 @@ def _download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
         if etag and not re.fullmatch(r"[\w+=-]+", etag):
             raise HubError(f"{repo_id}: {name} comes with the ETag {etag!r:.100}, which leads out of the cache; refused")
     return Path(api.hf_hub_download(repo_id, name, revision=commit))
-
-
-# Pushing
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """What a push came to."""
-
-    repo_id: str
-    commit: str
-    changed: bool
-    """Whether there is a new commit; without one, the repository was like that already."""
-    url: str
-
-
-def push(
-    repo_id: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False, revision: str | None = None,
-    tag: str | None = None, token: str | None = None,
-) -> Pushed:  # fmt: skip
-    """Make a branch of a repository hold these files, in one commit; what an earlier push left there too is deleted.
-
-    Run again, it goes on: what is there is not sent, and nothing is committed twice.
-
-    Args:
-        private: for a new repository; True for one that is public is an error.
-        revision: the branch, made if it is not there; left out: main.
-        tag: a name for the commit.
-    Raises:
-        HubError: no access, the repository moved on meanwhile, or the Hub doesn't take it.
-    """
-    if split_id(repo_id) is None and not Path(repo_id).exists():
-        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
-    with connect(repo_id, token, "pushing", revision) as client:
-        client.retrying(lambda: _ensure(client.api, repo_id, private, revision))
-        commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
-        if tag:
-            client.retrying(lambda: _tag(client.api, repo_id, tag, commit))
-        return Pushed(repo_id, commit, changed, f"{client.api.endpoint}/{repo_id}")
-
-
-def _ensure(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
-    """Make the repository and the branch, where they are not there yet."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        if not api.model_info(repo_id, timeout=30).private and private:
-            raise HubError(
-                f"{repo_id}: is there already, and public; make it private in its settings first, or take another name"
-            )
-    except GatedRepoError:
-        raise
-    except RepositoryNotFoundError:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-    if revision and revision not in {branch.name for branch in api.list_repo_refs(repo_id).branches}:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-
-
-@dataclass
-class _Commit:
-    """One commit, that may have to be tried again: what a failed try did on the Hub is looked at first."""
-
-    api: HfApi
-    repo_id: str
-    files: Mapping[str, bytes | Path]
-    message: str
-    revision: str | None
-    base: str | None = None
-    """The branch's head at the first try."""
-
-    def __call__(self) -> tuple[str, bool]:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-        head, remote = _listing(self.api, self.repo_id, self.revision)
-        changed = [name for name, content in self.files.items() if not _same(content, remote.get(name))]
-        gone = self._left_over(head, remote)
-        if not changed and not gone:
-            return head, self.base not in (None, head)
-        if self.base not in (None, head):
-            raise HubError(f"{self.repo_id}: {MOVED_ON}")
-        self.base = head
-        adds = [CommitOperationAdd(name, content) for name, content in self.files.items() if name in changed]
-        deletes = [CommitOperationDelete(name) for name in gone]
-        done = self.api.create_commit(
-            self.repo_id, [*adds, *deletes], commit_message=self.message, revision=self.revision, parent_commit=head or None
-        )
-        return str(done.oid), True
-
-    def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
-        """Files that an earlier push listed in its genhub.json, and that are not part of this one."""
-        if FILE not in remote or _same(self.files[FILE], remote[FILE]) or remote[FILE].size > MAX_JSON_BYTES:
-            return []
-        try:
-            earlier = read_manifest(_download(self.api, self.repo_id, FILE, head).parent)
-        except CheckpointError:  # not one of ours, or damaged: it vouches for nothing, and is replaced
-            return []
-        listed = {*earlier.files, *([CODE] if earlier.code else [])}
-        return sorted(listed & remote.keys() - self.files.keys())
-
-
-def _same(content: bytes | Path, remote: RemoteFile | None) -> bool:
-    if remote is None or not remote.oid:
-        return False
-    size = content.stat().st_size if isinstance(content, Path) else len(content)
-    return size == remote.size and _digest(content, remote.oid) == remote.oid
-
-
-def _tag(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
-    found = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
-    if tag not in found:
-        api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True)
-    elif found[tag] != commit:
-        raise HubError(
-            f"{repo_id}: the tag '{tag}' is at {found[tag][:12]} already, and a tag stays where it is; choose another "
-            f"(commit {commit[:12]} is pushed)"
-        )

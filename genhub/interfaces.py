@@ -1,4 +1,4 @@
-"""What a model, a noise schedule and a trainer are. A new model is one class that derives from `GenerativeModel`.
+"""What a model and a noise schedule are. A new model is one class that derives from `GenerativeModel`.
 
 class Mean(GenerativeModel):
     class Config(ModelConfig):
@@ -20,33 +20,24 @@ class Mean(GenerativeModel):
 
 from __future__ import annotations
 
-import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from heapq import nsmallest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genhub.config import DataConfig, DataSpec, ModelConfig, TrainerConfig
+from genhub.config import ModelConfig
 from genhub.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from genhub.noise import Generators
+from genhub.weights import load_strictly, save_tensors
 
 Batch = Mapping[str, Tensor]
 """What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64. For a
 model with a `frozen_encoder`, "latents" may be in the images' place."""
-
-Generators = torch.Generator | list[torch.Generator] | None
-"""Where a sampler's randomness comes from: one generator for all images, or one an image, as in diffusers' pipelines."""
 
 
 @dataclass(frozen=True)
@@ -211,70 +202,6 @@ class GenerativeModel(nn.Module, ABC):
         return push_to_hub(self, repo_id, **options)
 
 
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file; tied tensors, which the format refuses, are written once each."""
-    seen: set[int] = set()
-    plain = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        plain[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    save_file(plain, file)
-
-
-def load_strictly(module: nn.Module, file: Path, rename: Callable[[str], str] = str) -> None:
-    """Copy a safetensors file into a module, shape by shape and key by key; floats of another precision are converted.
-
-    Args:
-        rename: a key in the file to the module's, for files that call things by other names.
-    Raises:
-        CheckpointError: the file is missing or damaged, or its tensors are not the module's.
-    """
-    try:
-        with safe_open(file, "pt") as stored:
-            names, own = {rename(key): key for key in stored.keys()}, module.state_dict()  # noqa: SIM118
-            faults = [f"{key} is missing" for key in own.keys() - names.keys()]
-            faults += [f"{key} is not part of the model" for key in names.keys() - own.keys()]
-            for key in own.keys() & names.keys():  # from the file's header, before anything is read
-                found, tensor = stored.get_slice(names[key]), own[key]
-                if tuple(found.get_shape()) != tuple(tensor.shape):
-                    faults.append(f"{key} is {tuple(found.get_shape())}, the model's is {tuple(tensor.shape)}")
-                elif found.get_dtype().startswith(("F", "BF")) != tensor.is_floating_point():
-                    faults.append(
-                        f"{key} is of {found.get_dtype()}, the model's of {str(tensor.dtype).removeprefix('torch.')}"
-                    )
-            if faults:
-                raise CheckpointError(f"{file}: {len(faults):,} tensors don't fit: {'; '.join(nsmallest(5, faults))}")
-            module.load_state_dict({key: stored.get_tensor(names[key]) for key in own})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: can't be read as safetensors: {error}") from error
-
-
-class Between(torch.Generator):
-    """What lies between the noise of two generators: `randn` draws from both, and goes `share` of the way from the first
-    to the second. What else is drawn from it, such as a sampler's noise at each step, does not depend on `share`."""
-
-    def __new__(cls, first: torch.Generator, second: torch.Generator, share: float, seed: int) -> Self:
-        return super().__new__(cls)
-
-    def __init__(self, first: torch.Generator, second: torch.Generator, share: float, seed: int) -> None:
-        self.first, self.second, self.share = first, second, share
-        self.manual_seed(seed)
-
-
-def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None) -> Tensor:
-    """Standard normal noise. With a list of generators, one for each of shape[0] images, an image's noise is its own
-    generator's alone; noise is drawn where the generator is, so that a CPU's draws the same on every device."""
-    if isinstance(generator, list):
-        return torch.cat([randn((1, *shape[1:]), one, device) for one in generator])
-    if isinstance(generator, Between):  # slerp (Shoemake 1985) for vectors at a right angle, as independent noise is:
-        angle = generator.share * math.pi / 2  # what comes out is standard normal, too
-        first, second = randn(shape, generator.first, device), randn(shape, generator.second, device)
-        return math.cos(angle) * first + math.sin(angle) * second
-    return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
-
-
 # Capabilities: what views, metrics and other models may ask of a model, whatever its class.
 
 
@@ -357,137 +284,3 @@ class Scheduler(Protocol):
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
         """From x_t (n, c, h, w) to the next of `timesteps`; an object with `prev_sample`."""
-
-
-class TrainingData(Protocol):
-    """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
-
-    config: DataConfig
-    spec: DataSpec
-
-    def batches(
-        self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device,
-        state: Mapping[str, Any] | None = None,
-    ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
-        """Endless micro-batches from `start_step` on; `accumulation` of them make a step on each rank. `state` spares a
-        stream of data the reading of all that comes before."""
-
-    def state(self, step: int) -> dict[str, Any]:
-        """The `state` with which `batches` starts at that step on this rank, as JSON; of the latest `batches`."""
-
-    def rows(self, *, seed: int, step: int, rank: int, world_size: int, accumulation: int) -> Any:
-        """Row numbers of a step's batch on a rank, for messages."""
-
-
-@dataclass
-class TrainerState:
-    """What a stopped run needs to go on, besides the model folder itself."""
-
-    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """File name to named tensors: the raw weights, the averages, each optimizer."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """Counters and whatever else is JSON."""
-
-
-@dataclass(frozen=True)
-class StoppedRun:
-    """Where a run goes on."""
-
-    folder: Path
-    """The checkpoint."""
-    step: int
-    """How many steps were done."""
-    state: TrainerState
-    """What was given to `save_checkpoint`."""
-
-
-class Evaluator(Protocol):
-    """What measures a run's model while it trains; `genhub.train` gives it to the trainer."""
-
-    def __call__(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """See `Trainer.evaluate`."""
-
-    def best(self, step: int) -> Any:
-        """What was best up to a step, with its `step`; None if nothing was measured, or is to be kept for it."""
-
-
-class Trainer(ABC):
-    """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
-
-    The methods below keep a run's folder as every verb expects it. Of several processes, only the first may call them, but
-    for `evaluate`, which is for all.
-    """
-
-    Config: ClassVar[type[TrainerConfig]] = TrainerConfig
-
-    def __init__(self, config: TrainerConfig, *, run_dir: Path, seed: int = 0) -> None:
-        self.config = config
-        self.run_dir = run_dir
-        self.seed = seed
-        self.started = time.monotonic()
-        """When the run began, before its data were read: `stop_after` counts from here."""
-        self.listeners: list[Callable[[Path, bool], None]] = []
-        """Told of each checkpoint that `save_checkpoint` wrote, and whether it is the run's last."""
-        self.evaluator: Evaluator | None = None
-        """What `evaluate` calls; None: the recipe does not want it."""
-
-    @abstractmethod
-    def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
-        """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""
-
-    @final
-    def stopped_run(self, data: TrainingData) -> StoppedRun | None:
-        """The run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.
-
-        Raises:
-            CheckpointError: there are checkpoints, and none is whole.
-            RecipeError: the images are not those that the run was trained on.
-        """
-        from genhub.checkpoint import stopped_run
-
-        return stopped_run(self.run_dir, data)
-
-    @final
-    def save_checkpoint(self, step: int, model: GenerativeModel, data: TrainingData, state: TrainerState) -> Path:
-        """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
-
-        Args:
-            step: how many steps are done.
-            model: the one that samples and is shared: the averaged weights, where there are any.
-            state: what `stopped_run` gives back; the model's own weights are not in it unless you put them there.
-        Raises:
-            GenhubError: it can't be written; older checkpoints are untouched.
-        """
-        from genhub.checkpoint import prune_checkpoints, save_checkpoint
-
-        folder = save_checkpoint(self.run_dir, step, model, state, data.spec)
-        best = self.evaluator.best(step) if self.evaluator else None
-        prune_checkpoints(self.run_dir, self.config.keep_last, self.config.keep_every, best.step if best else None)
-        for listener in self.listeners:
-            listener(folder, step == self.config.max_steps)
-        return folder
-
-    @final
-    def evaluate(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
-        """Measure a model where the recipe's `evaluate` wants it at this step. Call it after `save_checkpoint`, and, for
-        what a stop left out, when a stopped run goes on. It disturbs neither the model nor torch's randomness.
-
-        Args:
-            step: how many steps are done.
-            model: as for `save_checkpoint`.
-            accelerator: of a trainer of several processes, which all call this together: each draws its share.
-        Returns:
-            `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
-            nothing is due, or has been measured before.
-        """
-        return self.evaluator(step, model, accelerator) if self.evaluator else {}
-
-    @final
-    def save_preview(self, step: int, model: GenerativeModel) -> Path:
-        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png."""
-        from genhub.sampling import sample_images, save_preview
-
-        training = model.training
-        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed)
-        model.train(training)
-        return save_preview(self.run_dir, step, images)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
@@ -18,6 +17,7 @@ from genhub.errors import CheckpointError, TrainingError
 from genhub.logs import say
 from genhub.manifest import read_json
 from genhub.optim import PhaseOptimizer
+from genhub.sampling import broadcast
 
 RECORD = "find_batch_size.json"
 """In a run's folder: how many images a process puts through the model at once, as `find_batch_size` found it."""
@@ -76,24 +76,29 @@ def find_accumulation(
         TrainingError: not even one image at a time fits.
         CheckpointError: the record in the folder is damaged.
     """
-    known: list[int | None] = [None]
-    if accelerator.is_main_process and (run_dir / RECORD).exists():
-        content = read_json(run_dir / RECORD)
-        known[0] = content.get("images_at_once") if isinstance(content, dict) else None
-        if not isinstance(known[0], int) or known[0] < 1:
-            raise CheckpointError(f"{run_dir / RECORD}: damaged; delete it, and what fits is found anew")
-    broadcast_object_list(known)
+    known = broadcast(_recorded(run_dir / RECORD) if accelerator.is_main_process else None)
     share = batch_size // accelerator.num_processes
     for parts in splits(batch_size, accelerator.num_processes, first):
-        if fits(parts) if known[0] is None else share // parts <= known[0]:
+        if fits(parts) if known is None else share // parts <= known:
             break
     else:
         raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
-    if accelerator.is_main_process and known[0] is None:
+    if accelerator.is_main_process and known is None:
         with saving(run_dir / RECORD):
             write_whole(run_dir / RECORD, json.dumps({"images_at_once": share // parts}) + "\n")
     say(f"Memory   {share // parts} images at once fit: gradient_accumulation_steps={parts}")
     return parts
+
+
+def _recorded(file: Path) -> int | None:
+    """How many images at once were found to fit, if that was looked for."""
+    if not file.exists():
+        return None
+    content = read_json(file)
+    known = content.get("images_at_once") if isinstance(content, dict) else None
+    if not isinstance(known, int) or known < 1:
+        raise CheckpointError(f"{file}: damaged; delete it, and what fits is found anew")
+    return known
 
 
 def step_fits(

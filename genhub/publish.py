@@ -15,10 +15,11 @@ from genhub.card import CARD, MEASURED, PICTURE, Measured, model_card, read_meas
 from genhub.config import DataSpec, HubConfig
 from genhub.errors import CheckpointError, GenhubError, InputError
 from genhub.evaluation.protocol import stored_evaluations
-from genhub.hub import ALLOWED, Pushed, push
+from genhub.hub import ALLOWED
 from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
 from genhub.parsing import Source, parse_yaml, read_text, to_yaml
+from genhub.push import Pushed, push
 
 RECIPE = "recipe.yaml"
 Files = dict[str, bytes | Path]
@@ -87,7 +88,7 @@ def push_checkpoint(
     folder: Path, repo_id: str, *, private: bool = False, revision: str | None = None, tag: str | None = None,
     token: str | None = None, license: str | None = None, code: Path | None = None, picture: bytes | None = None,
 ) -> Pushed:  # fmt: skip
-    """Publish a checkpoint in one commit. See `publication` and `hub.push`."""
+    """Publish a checkpoint in one commit. See `publication` and `push.push`."""
     step = read_manifest(folder).step
     files = publication(folder, repo_id, license=license, code=code, picture=picture)
     message = f"Step {step}" if step else "Push by genhub"

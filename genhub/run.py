@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,24 +17,26 @@ from torch import Tensor
 
 from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
-from genhub.config import AccelerateConfig, count_of
+from genhub.config import count_of
 from genhub.data import ImageData
 from genhub.digests import digest_of
 from genhub.disk import locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
-from genhub.hub import find_model, split_id
-from genhub.interfaces import GenerativeModel, Trainer
+from genhub.hub import find_model
+from genhub.interfaces import GenerativeModel
 from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
 from genhub.parsing import Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
+from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
-from genhub.sampling import BATCH_SIZE, labels_for, processes, read_options, sample_images
+from genhub.sampling import labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
+from genhub.training import Trainer
 
 SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "data.cache_latents",
                   "trainer.max_steps", "trainer.stop_after", "trainer.gradient_accumulation_steps",
@@ -241,8 +242,8 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def sample(
     model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, out: str | Path | None = None, device: str | None = None, trust_remote_code: bool = False,
-    **options: Any,
+    batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
+    compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
     """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
     image).
@@ -250,16 +251,21 @@ def sample(
     Args:
         model: a model, or what `load` takes.
         device: where to load it; left out: the accelerator, if there is one.
+        dtype: the precision to load it in: see `load`.
+        compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
         trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
-        (n, c, h, w) uint8; image i depends on the seed and i alone.
+        (n, c, h, w) uint8; image i depends on the seed and i alone, up to the rounding of a precision or of `compile`.
     Raises:
         InputError: an unknown option, label or ending.
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device or torch.accelerator.current_accelerator(), trust_remote_code=trust_remote_code)
+        model = load(model, device=device or torch.accelerator.current_accelerator(), dtype=dtype,
+                     trust_remote_code=trust_remote_code)  # fmt: skip
+    if compile:
+        _compile(model)
     options = read_options(type(model), options)
     with _drawing(model, n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
@@ -272,7 +278,8 @@ def sample(
 
 def sample_to(
     source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE, device: str | None = None, trust_remote_code: bool = False, **options: Any,
+    batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
+    trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
     """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
     and going on where an earlier call was stopped. The arguments are those of `sample`.
@@ -285,12 +292,14 @@ def sample_to(
     if out.suffix == ".png" and not out.is_dir():  # a grid has all images at once
         if launched():
             raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
-        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device,
-               trust_remote_code=trust_remote_code, **options)  # fmt: skip
+        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device, dtype=dtype,
+               compile=compile, trust_remote_code=trust_remote_code, **options)  # fmt: skip
         return
     together = processes(device)
     where = together.device if together else device or torch.accelerator.current_accelerator()
-    model = load(source, device=where, trust_remote_code=trust_remote_code)
+    model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
+    if compile:
+        _compile(model)
     options = read_options(type(model), options)
     identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
     with _drawing(model, n) as on_progress:
@@ -298,6 +307,11 @@ def sample_to(
                 options=options, accelerator=together, on_progress=on_progress)  # fmt: skip
     if together:
         together.end_training()
+
+
+def _compile(model: GenerativeModel) -> None:
+    for network in model.children():
+        network.compile()
 
 
 @contextmanager
@@ -336,8 +350,7 @@ def push_to_hub(
         CheckpointError: no model is there, or it is damaged.
         HubError: no access, or the repository moved on meanwhile.
     """
-    if split_id(repo_id) is None and not Path(repo_id).exists():
-        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+    check_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
         if isinstance(model, GenerativeModel):
@@ -372,59 +385,3 @@ def _publishing(recipe: Recipe, run_folder: Path, trainer: Trainer) -> Iterator[
         wait = LAST_PUSH
     finally:
         publisher.close(wait)
-
-
-# Facts
-
-
-def estimate(prepared: Prepared) -> dict[str, Any]:
-    """What a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
-    config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
-    built_in = config if isinstance(config, AccelerateConfig) else None  # of another trainer only the model's part is known
-    accumulation = built_in.gradient_accumulation_steps if built_in else 1
-    parts = data.config.batch_size // accumulation
-    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=accumulation))
-    saved: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    kept = []  # what backward would need stays alive, so that no address is counted for two
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        for phase in model.phases():
-            kept.append(model(batch, phase.name))
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    memory = {"weights and gradients": 2 * weights}
-    if built_in:
-        adaptive = 0 if built_in.optimizer.name == "sgd" and not built_in.optimizer.momentum else 2
-        memory |= {"optimizer": adaptive * weights, "averages": weights if built_in.ema else 0}
-    memory["activations"] = max(0, sum(saved.values()) - weights)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
-            "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip
-
-
-def time_in_bf16(prepared: Prepared) -> tuple[float, float] | None:
-    """Seconds of a step's forward and backward on this CPU as the recipe has it, and with `mixed_precision: bf16`: the
-    fastest of three, in turn. None where the recipe has chosen, or the CPU can't multiply in bf16, or won't be used.
-
-    Nothing chooses it by itself: it changes what is computed, and a run's result must not hang on a stopwatch.
-    """
-    config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
-    elsewhere = config.device != "cpu" and torch.accelerator.is_available()
-    if not isinstance(config, AccelerateConfig) or config.mixed_precision != "no" or elsewhere:
-        return None
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # of late torch
-    if not any(has for name, has in known.items() if "bf16" in name):
-        return None
-    batch = next(data.batches(seed=prepared.recipe.seed, accumulation=config.gradient_accumulation_steps))
-    found: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range(8):
-        half, started = turn % 2 == 1, time.perf_counter()
-        for phase in model.phases():
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = model(batch, phase.name)["loss"]
-            loss.backward()
-        model.zero_grad(set_to_none=True)
-        found[half].append(time.perf_counter() - started)
-    return min(found[False][1:]), min(found[True][1:])  # the first of each sets up

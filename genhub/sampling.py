@@ -27,6 +27,8 @@ T = TypeVar("T")
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
+CPU_PIXELS = 64 * 28 * 28
+"""As many at once keep a CPU busy; more take longer, as freed memory of that size goes back to the system each time."""
 PART = 500
 """Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
 
@@ -38,7 +40,7 @@ def sample_images(
     first: int = 0,
     seed: int = 0,
     labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
@@ -48,7 +50,8 @@ def sample_images(
     Args:
         first: the number of the first image.
         labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
-        batch_size: images drawn at once, at most: halved until memory is enough.
+        batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
+            many of them as have 50,000 pixels.
         options: keyword arguments of the model's `sample`.
         accelerator: draw a share on each process and gather; without one, draw them all here.
     Returns:
@@ -59,6 +62,7 @@ def sample_images(
     wanted = labels_for(model, n, labels, first)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
+    batch_size = batch_size or drawn_at_once(model)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
     drawn = []
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
@@ -84,6 +88,12 @@ def sample_images(
     return result[:n].cpu()
 
 
+def drawn_at_once(model: GenerativeModel) -> int:
+    """How many images to draw at once where nobody says."""
+    _, height, width = model.sample_shape
+    return max(1, min(BATCH_SIZE, CPU_PIXELS // (height * width))) if model.device.type == "cpu" else BATCH_SIZE
+
+
 def draw_parts(
     model: GenerativeModel,
     n: int,
@@ -91,7 +101,7 @@ def draw_parts(
     *,
     seed: int = 0,
     labels: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
@@ -133,7 +143,7 @@ def draw_blocks(
     *,
     seed: int,
     labels: Sequence[int] | None,
-    batch_size: int,
+    batch_size: int | None,
     options: Mapping[str, Any] | None,
     accelerator: Accelerator | None,
     on_progress: Callable[[int], None],

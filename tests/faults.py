@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import genhub.interfaces
+import genhub.weights
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.copyfile"}
 _act: Callable[[], None] | None = None
@@ -51,16 +51,16 @@ def at_boundary(number: int | None, act: Callable[[], None]) -> Iterator[list[in
 
         return wrapped
 
-    fsync, write_text, save_file = os.fsync, Path.write_text, genhub.interfaces.save_file
+    fsync, write_text, save_file = os.fsync, Path.write_text, genhub.weights.save_file
     os.fsync = lambda descriptor: (boundary(), fsync(descriptor))[1]
     Path.write_text = halved(write_text, lambda path, *_: path)
-    genhub.interfaces.save_file = halved(save_file, lambda _, path: path)
+    genhub.weights.save_file = halved(save_file, lambda _, path: path)
     _act = boundary
     try:
         yield count
     finally:
         _act = None
-        os.fsync, Path.write_text, genhub.interfaces.save_file = fsync, write_text, save_file
+        os.fsync, Path.write_text, genhub.weights.save_file = fsync, write_text, save_file
 
 
 def die() -> None:

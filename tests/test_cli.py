@@ -198,10 +198,10 @@ def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     calls = []
     monkeypatch.setattr("genhub.run.sample_to", lambda **given: calls.append(given))
     text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
-                  "--set", "scheduler=ddim", "--out", "a.png")  # fmt: skip
+                  "--set", "scheduler=ddim", "--out", "a.png", "--dtype", "bfloat16", "--compile")  # fmt: skip
     assert text == "3 images: a.png\n"
     expected = {"source": "runs/x", "n": 3, "labels": [1, 2], "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
-                "scheduler": "ddim"}  # fmt: skip
+                "scheduler": "ddim", "dtype": "bfloat16", "compile": True}  # fmt: skip
     assert expected.items() <= calls[0].items()
 
 

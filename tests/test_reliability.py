@@ -1,10 +1,9 @@
-"""Runs that are killed, starved and corrupted, in real processes. docs/reliability.md has the table of cases; a test's
-name has a case's number."""
+"""Runs that are killed, starved and stopped, in real processes; damaged checkpoints are test_damage.py's.
+docs/reliability.md has the table of cases; a test's name has a case's number."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import copy
 import json
 import os
@@ -21,10 +20,7 @@ from pathlib import Path
 import faults
 import models
 import pytest
-import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
@@ -95,7 +91,7 @@ def test_case_01_killed_at_random_moments(zygote, tiny, tmp_path, family):
 
 @pytest.fixture
 def saves(tiny, tmp_path, monkeypatch):
-    """Two checkpoints of a run, and a function that saves the second one again, with all that belongs to a save."""
+    """A run with its first checkpoint, to be prepared; the save of its second one with all that belongs to it; and a check."""
     calls = []
 
     def remember(*args):
@@ -111,12 +107,12 @@ def saves(tiny, tmp_path, monkeypatch):
     original = tmp_path / "original"
     run.rename(original)
 
-    def again(damaged: bool = False) -> None:
-        """In a copy that has the first checkpoint, and perhaps a damaged second one."""
+    def again() -> None:
         save(run, step, model, state, data)
         checkpoint.prune_checkpoints(run, keep_last=1)
 
-    def prepare(damaged: bool = False) -> None:
+    def prepare(damaged: bool) -> None:
+        """A copy that has the first checkpoint, and perhaps a damaged second one."""
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(original, run)
         if damaged:
@@ -206,111 +202,6 @@ def test_a_runs_folder_that_is_deleted_while_it_trains(tiny, monkeypatch):
     monkeypatch.setattr(genhub.RunLog, "sync", gone_before)
     with pytest.raises(genhub.GenhubError, match=r"run/metrics\.jsonl: can't be saved: .*No such file"):
         genhub.train(tiny)
-
-
-# Corrupted
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory) -> Path:
-    """A run with three checkpoints."""
-    folder = tmp_path_factory.mktemp("three")
-    tiny = {"model": {"name": "models:Pair"}, "data": {"batch_size": 16}, "run_dir": str(folder / "run"),
-            "trainer": {"max_steps": 3, "save_every": 1, "sample_every": None, "trackers": []}}  # fmt: skip
-    genhub.train(tiny)
-    return folder / "run"
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(data=st.data())
-def test_case_04_05_any_damage_to_checkpoints_is_found(three, tmp_path_factory, data):
-    """Truncated, flipped, swapped, emptied, lengthened, deleted, exchanged between checkpoints, renamed: a run goes on from
-    a checkpoint that is what it was when it was written, or is told that there is none; a model loads right or not at all."""
-    run = tmp_path_factory.getbasetemp() / "damaged"
-    shutil.rmtree(run, ignore_errors=True)
-    shutil.copytree(three, run)
-    originals = {folder.name: content_of(folder) for folder in (three / "checkpoints").iterdir()}
-    models_of = {name: models.Pair.from_pretrained(three / "checkpoints" / name).state_dict() for name in originals}
-    for _ in range(data.draw(st.integers(1, 4))):
-        files = sorted(file for file in (run / "checkpoints").rglob("*") if file.is_file())
-        if not files:
-            break
-        file = data.draw(st.sampled_from(files))
-        content = file.read_bytes()
-        match data.draw(st.sampled_from(["cut", "flip", "swap", "empty", "longer", "delete", "folders", "vanish"])):
-            case "cut":
-                file.write_bytes(content[: data.draw(st.integers(0, max(0, len(content) - 1)))])
-            case "flip" if content:
-                at = data.draw(st.integers(0, len(content) - 1))
-                file.write_bytes(content[:at] + bytes([content[at] ^ 1 << data.draw(st.integers(0, 7))]) + content[at + 1 :])
-            case "swap":
-                other = data.draw(st.sampled_from(files))
-                theirs = other.read_bytes()
-                other.write_bytes(content)
-                file.write_bytes(theirs)
-            case "empty":
-                file.write_bytes(b"")
-            case "longer":
-                file.write_bytes(content + data.draw(st.binary(min_size=1, max_size=9)))
-            case "delete":
-                file.unlink()
-            case "folders":
-                one, other = data.draw(st.tuples(*[st.sampled_from(sorted((run / "checkpoints").iterdir()))] * 2))
-                for source, target in [(one, run / "x"), (other, one), (run / "x", other)] if one != other else []:
-                    source.rename(target)
-            case "vanish":
-                shutil.rmtree(data.draw(st.sampled_from(sorted((run / "checkpoints").iterdir()))))
-
-    whole = [name for name in originals if (folder := run / "checkpoints" / name).is_dir()
-             and same_meaning(content_of(folder), originals[name])]  # fmt: skip
-    there = list((run / "checkpoints").iterdir())
-    if there and not whole:
-        with pytest.raises(genhub.CheckpointError, match="^[^\n]*no checkpoint is whole[^\n]*$"):
-            newest_checkpoint(run)
-        return
-    newest, complaints = newest_checkpoint(run)
-    assert (newest.name if newest else None) == max(whole, default=None)
-    assert len(complaints) == sum(folder.name > (newest.name if newest else "") for folder in there)
-    for folder in there:  # the model alone: what only resuming needs doesn't matter to it
-        with contextlib.suppress(genhub.CheckpointError):
-            loaded = models.Pair.from_pretrained(folder).state_dict()
-            rights = [models_of[name] for name in originals]
-            assert any(all(torch.equal(loaded[key], right[key]) for key in right) for right in rights)
-
-
-def same_meaning(content: dict[str, bytes], original: dict[str, bytes]) -> bool:
-    """Equal to the bit; genhub.json may differ in what JSON doesn't care about."""
-    try:
-        same_json = json.loads(content.get("genhub.json", b"")) == json.loads(original["genhub.json"])
-    except (ValueError, RecursionError):
-        return False
-    return same_json and all(content.get(name) == original[name] for name in original if name != "genhub.json")
-
-
-def test_case_05_a_checkpoint_of_a_newer_genhub_is_left_alone(tiny):
-    folder = genhub.train(pair(tiny))
-    from genhub.manifest import Manifest, read_manifest
-
-    newer = Manifest.model_validate(read_manifest(folder).model_dump() | {"format": 2, "genhub": "9.1.0"}).sealed()
-    (folder / "genhub.json").write_text(newer.model_dump_json())
-    with pytest.raises(genhub.CheckpointError, match=r"step-000006/genhub.json: format 2 needs genhub >= 9.1.0"):
-        genhub.train(tiny)
-    assert (folder.parent / "step-000003").is_dir()
-    assert (folder / "genhub.json").is_file()
-
-
-def test_metrics_that_a_crash_of_the_machine_damaged(tiny):
-    pair(tiny, log_every=1)
-    genhub.train(tiny, ["trainer.max_steps=3"])
-    file = Path(tiny["run_dir"]) / "metrics.jsonl"
-    lines = file.read_text().splitlines()
-    file.write_bytes("\n".join([*lines[:2], "\0\0", "[3]", '{"step": "x"}', lines[2], '{"ste']).encode())
-    genhub.train(tiny)
-    assert [line["step"] for line in metrics(Path(tiny["run_dir"]))] == [1, 2, 3, 4, 5, 6]
 
 
 # Stopped

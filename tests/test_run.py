@@ -1,4 +1,4 @@
-"""What the verbs and the Python API share: from a recipe to objects, from a folder to pictures, and the facts of a dry run."""
+"""What the verbs and the Python API share: from a recipe to objects, and from a folder to pictures."""
 
 from __future__ import annotations
 
@@ -22,29 +22,6 @@ def test_the_seed_decides_the_first_weights(tiny):
     weights = [run.prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.unet.conv_in.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-
-
-def test_estimate_counts_what_is_there(tiny):
-    tiny["model"] = {"name": "models:Pair", "hidden": 8}
-    prepared = run.prepare(genhub.read_recipe(tiny))
-    facts = run.estimate(prepared)
-    numbers = sum(p.numel() for p in prepared.model.parameters())
-    assert facts["parameters"] == numbers
-    assert facts["memory"]["weights and gradients"] == facts["memory"]["optimizer"] == 2 * 4 * numbers
-    assert facts["memory"]["averages"] == 4 * numbers
-    # at the least the batch, 16 images of 64 floats, is kept for backward
-    assert 16 * 64 * 4 <= facts["memory"]["activations"] < 100 * 16 * 64 * 4
-    assert facts["memory in all"] == sum(facts["memory"].values())
-
-
-def test_activations_grow_with_the_batch(tiny):
-    small, large = (
-        run.estimate(run.prepare(genhub.read_recipe(tiny, [f"data.batch_size={n}"])))["memory"]["activations"]
-        for n in (16, 64)
-    )
-    assert 3 < large / small < 4.5
-    halves = genhub.read_recipe(tiny, ["data.batch_size=64", "trainer.gradient_accumulation_steps=4"])
-    assert run.estimate(run.prepare(halves))["memory"]["activations"] == pytest.approx(small, rel=0.1)
 
 
 def test_left_out_images_are_listed(tiny, tmp_path, capsys):
@@ -83,13 +60,3 @@ def test_run_folder_loads_its_newest_checkpoint(tiny):
     newest = genhub.load(Path(tiny["run_dir"]) / "checkpoints" / "step-000006")
     assert torch.equal(model.unet.conv_in.weight, newest.unet.conv_in.weight)
     assert not model.training
-
-
-def test_a_dry_run_times_bf16_where_the_cpu_has_it(tiny):
-    has = any(value for name, value in torch.cpu.get_capabilities().items() if "bf16" in name)
-    prepared = run.prepare(genhub.read_recipe(tiny, ["trainer.device=cpu"]))
-    times = run.time_in_bf16(prepared)
-    assert (times is not None) == has
-    assert times is None or min(times) > 0
-    chosen = run.prepare(genhub.read_recipe(tiny, ["trainer.device=cpu", "trainer.mixed_precision=bf16"]))
-    assert run.time_in_bf16(chosen) is None

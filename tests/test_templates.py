@@ -208,12 +208,13 @@ def test_extragradient_settles_where_gradient_steps_circle(third_parties: Path, 
 
 def test_a_trainers_keys_are_its_own(third_parties: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from genhub import run
+    from genhub.dry_run import estimate
 
     with pytest.raises(RecipeError, match="trainer.mixed_precision: unknown key; known: .*ema_decay"):
         genhub.read_recipe(game(tmp_path / "run", mixed_precision="bf16"))
     with pytest.raises(RecipeError, match="trainer.lr: must be greater than 0"):
         genhub.read_recipe(game(tmp_path / "run", lr=0))
-    facts = run.estimate(run.prepare(genhub.read_recipe(game(tmp_path / "run"))))
+    facts = estimate(run.prepare(genhub.read_recipe(game(tmp_path / "run"))))
     assert facts["memory"].keys() == {"weights and gradients", "activations"}
 
 

@@ -138,7 +138,7 @@ def test_options_of_the_loop(tiny, keys):
         pytest.skip("torch.compile needs a C++ compiler at hand")
     tiny["trainer"] |= keys | {"max_steps": 2, "sample_every": 2}
     folder = genhub.train(tiny)
-    assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
+    assert genhub.sample(folder, 2, compile=bool(keys.get("compile"))).shape == (2, 1, 8, 8)
     for name in WEIGHTS if tiny["trainer"]["ema"] else WEIGHTS[::2]:  # whatever the losses' precision
         assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / f"{name}.safetensors").values())
 

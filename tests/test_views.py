@@ -356,7 +356,7 @@ def test_captions_never_touch() -> None:
 
 def test_the_verb(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tuple(VIEWS) == cli.VIEWS
+    assert tuple(VIEWS) == cli.verbs.VIEWS
 
     def run(*words: str) -> str:
         result = CliRunner().invoke(cli.app, ["show", *words])

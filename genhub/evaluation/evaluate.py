@@ -25,13 +25,13 @@ from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest
 from genhub.recipe import read_data_config
-from genhub.sampling import BATCH_SIZE, draw_parts, processes, read_options
+from genhub.sampling import draw_parts, processes, read_options
 
 
 def evaluate(
     model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
-    overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None, batch_size: int = BATCH_SIZE,
-    device: str | None = None, **options: Any,
+    overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None,
+    batch_size: int | None = None, device: str | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
     """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
     processes that a launcher started, each draws a share and extracts its features.

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from genhub.digests import digest_of
 from genhub.errors import InputError
-from genhub.interfaces import TrainingData
+from genhub.training import TrainingData
 
 OFFLINE = "`probe` and `pixels` need no download"
 MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"

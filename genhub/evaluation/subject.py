@@ -16,6 +16,7 @@ from genhub.data import ImageData
 from genhub.digests import hash_of
 from genhub.disk import cache_folder, made_once
 from genhub.errors import DataError
+from genhub.evaluation.extractors import Extractor
 from genhub.evaluation.metrics import kth_distances
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol
@@ -88,11 +89,12 @@ class Subject:
     # Features
 
     @cached_property
-    def extractor(self) -> Any:
+    def extractor(self) -> Extractor:
         name, _, source = self.extractor_name.partition(":")
         if name == "probe" and not source:
             return self.probe
-        return load_class(EXTRACTORS, name)(self.reference, source or None, self.model.device)
+        extractor: Extractor = load_class(EXTRACTORS, name)(self.reference, source or None, self.model.device)
+        return extractor
 
     @cached_property
     def probe(self) -> Probe:

@@ -18,10 +18,11 @@ from typing import Any
 
 from genhub.config import ModelConfig, TrainerConfig
 from genhub.errors import InputError, PluginError, did_you_mean
-from genhub.interfaces import GenerativeModel, Trainer
+from genhub.interfaces import GenerativeModel
 from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
 from genhub.testing import drawing, learning, running, schedulers, trainers
 from genhub.testing.report import Check, ContractError, Report, Result, Suite
+from genhub.training import Trainer
 
 __all__ = ["ContractError", "Report", "Result", "check_model", "check_scheduler", "check_trainer"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from genhub.checks import check_losses
+from genhub.config import AccelerateConfig
 from genhub.interfaces import GenerativeModel, Phase
-from genhub.optim import build_optimizers, check_phases, trained_parameters
+from genhub.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
 from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
-from genhub.trainer import AccelerateTrainer, FrozenNetworks
 
 LEARNING_RATES = (1e-3, 1e-4)
 """A loss has to fall at one of them."""
@@ -121,7 +121,7 @@ def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
     phase = phases[phase_name]
     FrozenNetworks(model, list(phases.values())).all_but(phase)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    config = AccelerateTrainer.Config.model_validate({"optimizer": {"name": "adam", "lr": lr}})
+    config = AccelerateConfig.model_validate({"optimizer": {"name": "adam", "lr": lr}})
     optimizer = build_optimizers(model, [phase], config)[frozenset(phase.trains)]
     losses = []
     for _ in range(TRIES):

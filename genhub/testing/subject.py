@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.config import ModelConfig
+from genhub.config import AccelerateConfig, ModelConfig
 from genhub.data import ImageData, load_data
 from genhub.interfaces import GenerativeModel
-from genhub.optim import build_optimizers
+from genhub.optim import FrozenNetworks, build_optimizers
 from genhub.recipe import Recipe, read_recipe
 from genhub.registry import MODELS, plugin_of
 from genhub.seeds import seed_for
 from genhub.testing.report import Broken, Subject
-from genhub.trainer import AccelerateTrainer, FrozenNetworks
 
 STEPS, STOPPED_AT = 4, 2
 TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
@@ -70,10 +69,10 @@ class ModelSubject(Subject):
         model.load_state_dict(self.original.state_dict())
         return model
 
-    def train(self, model: GenerativeModel, steps: int, lr: float = 1e-3) -> GenerativeModel:
+    def train(self, model: GenerativeModel, steps: int) -> GenerativeModel:
         """Ordinary steps, as the trainer takes them, without its surroundings."""
         phases = list(model.phases())
-        frozen, optimizers = FrozenNetworks(model, phases), build_optimizers(model, phases, AccelerateTrainer.Config())
+        frozen, optimizers = FrozenNetworks(model, phases), build_optimizers(model, phases, AccelerateConfig())
         for step, batch in enumerate(islice(self.data.batches(seed=0), steps)):
             torch.manual_seed(seed_for(0, step))
             for phase in phases:

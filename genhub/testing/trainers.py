@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from genhub.config import ModelConfig, TrainerConfig
 from genhub.evaluation.compare import read_metrics
 from genhub.evaluation.during import PREFIX
-from genhub.interfaces import Batch, GenerativeModel, Generators, Phase, Trainer, randn
+from genhub.interfaces import Batch, GenerativeModel, Phase
 from genhub.manifest import read_manifest
+from genhub.noise import Generators, randn
 from genhub.recipe import read_recipe
 from genhub.registry import TRAINERS, plugin_of
 from genhub.run import train
 from genhub.testing.report import Broken, Subject
 from genhub.testing.running import SAFE
 from genhub.testing.subject import STOPPED_AT, TRAINER, importable_name
+from genhub.training import Trainer
 
 Values = TrainerConfig | Mapping[str, Any] | None
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from genhub.interfaces import save_tensors
 from genhub.recipe import Recipe, read_recipe
 from genhub.run import prepare, train
 from genhub.testing.report import told
 from genhub.testing.subject import STOPPED_AT, ModelSubject
+from genhub.weights import save_tensors
 
 Job = Callable[[Path, Recipe], None]
 

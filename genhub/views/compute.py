@@ -18,8 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError
-from genhub.interfaces import Autoencoder, Between, Denoiser, randn
+from genhub.interfaces import Autoencoder, Denoiser
 from genhub.logs import Progress
+from genhub.noise import Between, randn
 from genhub.sampling import SAMPLE_STREAM, generators, read_options
 from genhub.seeds import seed_for
 from genhub.views import drawing

@@ -57,11 +57,12 @@ class VAE(GenerativeModel):
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         reconstruction = -self.likelihood.log_prob(images, self.decoder(latents).float()).mean()
         kl = gaussian_kl(mean, log_variance).flatten(1).mean(0)  # (dimensions,)
-        beta = self.beta()
+        beta, total = self.beta(), kl.sum()
+        paid = kl.clamp(min=self.config.free_bits).sum() if self.config.free_bits else total
         losses = {
-            "loss": reconstruction + beta * kl.clamp(min=self.config.free_bits).sum(),
+            "loss": reconstruction + beta * paid,
             "reconstruction": reconstruction,
-            "kl": kl.sum(),
+            "kl": total,
             "active_units": (mean.detach().flatten(1).var(0, correction=0) > ACTIVE).sum(),
         }
         if isinstance(beta, Tensor):  # it warms up

@@ -1,0 +1,46 @@
+"""The command line: `verbs`, and the groups `recipes` and `plugins`; here they become one program, and errors its exit
+codes. Nothing imports torch before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from genhub.cli import plugins, recipes
+from genhub.cli.output import say_wrong
+from genhub.cli.verbs import app
+from genhub.errors import GenhubError
+from genhub.launch import first_to_say, launched
+
+app.add_typer(recipes.app, name="recipe")
+app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
+
+
+def main() -> None:
+    """Run a verb; a GenhubError becomes one readable message and its exit code."""
+    try:
+        app()
+    except GenhubError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        torch = sys.modules.get("torch")
+        if torch and isinstance(error, torch.OutOfMemoryError):
+            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            _fail(GenhubError("stopped: another process of this run has ended"))
+        if not first_to_say(repr(error)):
+            sys.exit(1)
+        raise
+
+
+def _fail(error: GenhubError) -> NoReturn:
+    say_wrong(str(error))
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_initialized():  # gloo's threads wait for the others, and would abort an orderly end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(error.exit_code)
+    sys.exit(error.exit_code)

@@ -1,0 +1,51 @@
+"""Arguments that several verbs take, and what their text means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from genhub.errors import InputError
+
+N = TypeVar("N", int, float)
+# Plain help and errors: rich's would cost a third of what `genhub --help` takes.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, a shipped recipe's name, or user/name on the Hub.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="On top of the recipe.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
+]
+SET_HELP = "The model's own options: num_inference_steps=20."
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
+
+
+def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None:
+    """0,1,2 as numbers."""
+    try:
+        return [kind(number) for number in text.split(",")] if text is not None else None
+    except ValueError:
+        raise InputError(f"{option}: numbers with commas between them, such as 0,1,2; not {text!r}") from None
+
+
+def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
+    """What `--set` gives, which must not be what the verb has options for."""
+    values = read_pairs(pairs, "--set")
+    for key in values.keys() & taken.keys():
+        raise InputError(f"--set {key}: has an option of its own; see genhub {verb} --help")
+    return values
+
+
+def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
+    """key.path=value pairs as nested dictionaries."""
+    from genhub.parsing import Source, apply_override
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        apply_override(values, pair, Source(origin), origin=origin)
+    return values

@@ -1,0 +1,125 @@
+"""`genhub plugins`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genhub import registry
+from genhub.cli.arguments import PLAIN, AsJson, read_pairs
+from genhub.cli.output import print_facts, print_table
+from genhub.errors import PluginError
+
+if TYPE_CHECKING:
+    from genhub.testing import Result
+
+app = typer.Typer(help="List, describe and check models, schedulers, trainers.", **PLAIN)
+Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
+
+
+@app.callback()
+def plugins_default(context: typer.Context, load: Load = False, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        plugins_list(load, as_json)
+
+
+@app.command("list")
+def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
+    """List what is installed and who brought it."""
+    claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
+    rows = []
+    for group in registry.KINDS.values():
+        for plugin in registry.plugins(group):
+            row = {"kind": plugin.kind, "name": plugin.name, "class": plugin.value, "distribution": plugin.distribution,
+                   "version": plugin.version, "state": "installed"}  # fmt: skip
+            if load:
+                row |= _state(plugin)
+            if claims[group, plugin.name] > 1:
+                row["state"] = "claimed twice: uninstall one"
+            rows.append(row)
+    print_table(rows, as_json)
+    for fault in registry.all_plugins()[1]:
+        print(f"genhub: {fault}", file=sys.stderr)
+
+
+def _state(plugin: registry.Plugin) -> dict[str, str]:
+    from genhub.schema import capabilities
+
+    try:
+        return {"state": "fine", "capabilities": ", ".join(capabilities(plugin.load()))}
+    except PluginError as error:
+        return {"state": f"broken: {error.__cause__!r}", "capabilities": ""}
+
+
+@app.command("info")
+def plugins_info(name: str, as_json: AsJson = False) -> None:
+    """Print what a plugin can do, its options, and a recipe."""
+    from genhub.schema import describe_plugin
+
+    described = describe_plugin(name)
+    if as_json:
+        print_facts(described, as_json)
+        return
+    for facts in described:
+        typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        if facts["capabilities"]:
+            typer.echo(f"Capabilities: {', '.join(facts['capabilities'])}")
+        typer.echo("Options:")
+        for key, option in facts["options"].items():
+            meaning = f"  # {' '.join(option['meaning'].split())}" if option["meaning"] else ""
+            default = "required" if "example" in option else json.dumps(option["default"])
+            typer.echo(f"  {key}: {default}  ({option['type']}){meaning}")
+        if facts["recipe"]:
+            typer.echo("A recipe:")
+            print_facts(facts["recipe"], as_json)
+
+
+@app.command("new")
+def plugins_new(
+    name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
+    kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
+) -> None:
+    """Write a plugin of your own that works at once."""
+    from genhub.scaffold import new_plugin
+
+    folder = new_plugin(name, kind)
+    typer.echo(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    typer.echo(f"Next: pip install -e {folder} && genhub train {folder}/recipe.yaml && pytest {folder}")
+
+
+@app.command("check")
+def plugins_check(
+    name: Annotated[str, typer.Argument(help="A registered name, or module:Class.")],
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Its Config's keys.")] = None,
+    kind: Annotated[str | None, typer.Option(help="model, scheduler or trainer, where a name is used by several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
+    from genhub.testing import suites_of
+
+    values, reports, failed = read_pairs(keys or [], "key=value"), [], False
+    for plugin, suite in suites_of(name, values, kind):
+        if not as_json:
+            typer.echo(f"{plugin}: {plugin.value}")
+        with suite:
+            report = suite.report(shown=(lambda result: None) if as_json else _show_check)
+        failed = failed or bool(report.failures)
+        reports.append({"plugin": str(plugin), **report.dump()})
+        if not as_json:
+            typer.echo(report.summary)
+    if as_json:
+        print_facts(reports, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_check(result: Result) -> None:
+    mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
+    typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
+    if result.outcome == "failed":
+        for line in filter(None, (result.message, result.where)):
+            typer.echo(f"        {line}")

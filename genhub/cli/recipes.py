@@ -1,0 +1,47 @@
+"""`genhub recipe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+import genhub
+from genhub.cli.arguments import PLAIN, AsJson, Overrides, RecipeArgument
+from genhub.cli.output import print_facts, print_table
+
+app = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
+
+
+@app.command("check")
+def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Say everything that is wrong with a recipe, with file, line and key."""
+    genhub.read_recipe(recipe, overrides or ())
+    typer.echo(f"{recipe}: fine")
+
+
+@app.command("show")
+def recipe_show(recipe: RecipeArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print a recipe with every key and its value."""
+    print_facts(genhub.read_recipe(recipe, overrides or ()).dump(), as_json)
+
+
+@app.command("list")
+def recipe_list(as_json: AsJson = False) -> None:
+    """List the recipes that come with genhub."""
+    from genhub.recipe import shipped_recipes
+
+    print_table([{"name": name, "about": _first_comment(file)} for name, file in shipped_recipes().items()], as_json)
+
+
+@app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON Schema of recipes, plugins included, for editors."""
+    from genhub.schema import recipe_schema
+
+    print_facts(recipe_schema(), as_json=True)
+
+
+def _first_comment(file: Path) -> str:
+    comments = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+    return next((line for line in comments if not line.startswith("yaml-language-server")), "")

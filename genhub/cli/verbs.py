@@ -1,0 +1,270 @@
+"""The verbs, thin: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import genhub
+from genhub.cli.arguments import (
+    PLAIN,
+    SET_HELP,
+    AsJson,
+    ModelArgument,
+    Overrides,
+    Processes,
+    RecipeArgument,
+    read_numbers,
+    set_options,
+)
+from genhub.cli.output import print_facts, print_table, say_wrong
+from genhub.errors import GenhubError, InputError
+from genhub.launch import launch, launched
+
+app = typer.Typer(
+    help="Train, sample and share generative models: every family the same way.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    **PLAIN,
+)
+OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
+BATCH_HELP = "Images drawn at once.  [default: 256; fewer of large ones on a CPU]"
+# Of genhub.views, which imports torch.
+VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run_dir: Annotated[str | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
+    num_processes: Processes = None,
+) -> None:
+    """Train a recipe. The same command again goes on where the run was stopped."""
+    from genhub.config import check_split
+    from genhub.doctor import installed_versions
+
+    read = genhub.read_recipe(recipe, overrides or (), run_dir)
+    if not dry_run:
+        _started_as(num_processes, check=lambda n: check_split(read.data, read.trainer, n))
+    for problem in installed_versions()[1]:
+        say_wrong(problem)
+    if dry_run:
+        _dry_run(read)
+    else:
+        genhub.train(read, fresh=fresh)
+
+
+def _dry_run(recipe: genhub.Recipe) -> None:
+    from genhub.dry_run import estimate, time_in_bf16
+    from genhub.run import describe, prepare
+
+    prepared = prepare(recipe)
+    typer.echo(prepared.recipe.yaml())
+    describe(prepared)
+    facts = estimate(prepared)
+    for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
+        typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
+    times = time_in_bf16(prepared)
+    if times:
+        gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
+        advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
+        typer.echo(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
+
+
+@app.command()
+def sample(
+    model: ModelArgument,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
+    batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16: faster where the device has it.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile first: for many images.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
+    num_processes: Processes = None,
+) -> None:
+    """Draw images from a trained model."""
+    given: dict[str, Any] = {"source": model, "n": n, "labels": read_numbers("--labels", labels, int), "seed": seed,
+                             "out": Path(out), "batch_size": batch_size, "device": device, "dtype": dtype,
+                             "compile": compile, "trust_remote_code": trust_remote_code}  # fmt: skip
+    values = set_options("sample", options or [], taken=given | {"model": model})
+    _started_as(num_processes)
+    from genhub.logs import say
+    from genhub.run import sample_to
+
+    sample_to(**given, **values)
+    say(f"{n} images: {out}")
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other real images: data.name=path/to/mnist.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=2, help="How many images to draw; those drawn before are kept.")] = 10_000,
+    metrics: Annotated[str | None, typer.Option(help="frechet_distance,cost; default: all that apply.")] = None,
+    extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
+    held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
+    labels: Annotated[str | None, typer.Option(help="For a conditional model; default: every class in turn.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+    num_processes: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained model, and store the figures."""
+    _started_as(num_processes)
+    named = metrics.split(",") if metrics else None
+    given: dict[str, Any] = {
+        "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
+        "held_out": held_out, "labels": read_numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    from genhub.logs import main_process
+
+    found = genhub.evaluate(**given, **set_options("evaluate", options or [], taken=given))
+    if not main_process():
+        return
+    if as_json:
+        print_facts(found.model_dump(mode="json"), as_json)
+        return
+    for name, value in found.values.items():
+        typer.echo(f"{name:24}{value:,.6g}")
+    protocol = found.protocol
+    typer.echo(
+        f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}"
+    )
+    typer.echo(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL ...", help="Runs, checkpoints.")],
+    out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put what is stored of models side by side."""
+    from genhub.evaluation.compare import compare as gather
+
+    _compare(gather(models), out, as_json)
+
+
+def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
+    if out is not None:
+        from genhub.evaluation.report import write_report
+
+        write_report(comparison, Path(out))
+    if as_json:
+        print_facts(comparison.model_dump(mode="json"), as_json)
+        return
+    names, lines = comparison.table()
+    print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
+    for note in comparison.notes:
+        typer.echo(note)
+
+
+@app.command()
+def sweep(
+    recipe: RecipeArgument,
+    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUES", help="key.path=1e-4,3e-4 or seed=0..4")],
+    run_dir: Annotated[str | None, typer.Option(help="Where the runs go; default runs/RECIPE-sweep.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train every combination of settings, then compare."""
+    from genhub.evaluation.compare import compare as gather
+    from genhub.evaluation.sweep import sweep as train_all
+
+    done, faults = train_all(recipe, settings, folder=run_dir, jobs=jobs)
+    if done:
+        _compare(gather(done), out, as_json)
+    if faults:
+        raise GenhubError("\n".join(faults))
+
+
+@app.command()
+def show(
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="One of: " + ", ".join(VIEWS))],
+    model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="As sample's; forward takes a recipe, too.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other images: data.split=test.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="x.png, or x.gif for what moves; default: VIEW.png.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
+    scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
+    between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
+) -> None:
+    """Draw a picture that shows how a model works."""
+    own = {"n": n, "steps": steps, "seed": seed, "labels": read_numbers("--labels", labels, int),
+           "scales": read_numbers("--scales", scales, float), "between": between}  # fmt: skip
+    fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
+                             "out": out or f"{view}.png"}  # fmt: skip
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    genhub.show(**fixed, **given, **set_options("show", options or [], taken=fixed | own))
+    typer.echo(f"{view}: {fixed['out']}")
+
+
+@app.command()
+def info(model: ModelArgument, as_json: AsJson = False) -> None:
+    """Print what a model holds: plugin, config, data, step, files."""
+    from genhub.hub import describe_repository, split_id
+    from genhub.manifest import describe_folder
+
+    print_facts(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)
+
+
+@app.command()
+def push(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, or one that diffusers saved.")
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="user/name", help="The repository; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch; default main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card: mit, cc-by-4.0, ...")] = None,
+    with_code: Annotated[bool, typer.Option("--with-code", help="Publish the model's own class too, as plugin.py.")] = False,
+) -> None:
+    """Publish a model on the Hub: one commit, with a card. Run again, it goes on."""
+    genhub.push_to_hub(model, repo_id, private=private, revision=revision, tag=tag, license=license, with_code=with_code)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check versions, devices and plugins. Exit code 1 if something is wrong."""
+    from genhub.doctor import diagnose
+
+    facts = diagnose()
+    print_facts(facts, as_json)
+    if facts["problems"]:
+        raise typer.Exit(1)
+
+
+def _started_as(num_processes: int | None, check: Callable[[int], object] = lambda n: None) -> None:
+    """Go on if this process is one of `num_processes`; else start them, and exit as they did."""
+    there = launched()
+    if there is not None and num_processes not in (None, there):
+        raise InputError(f"--num-processes {num_processes}: a launcher has started {there}; leave it out")
+    if there is None and (num_processes or 1) > 1:
+        assert num_processes
+        check(num_processes)
+        sys.exit(launch(num_processes))
