@@ -14,6 +14,7 @@ import torch
 from conftest import TINY_DDPM
 from PIL import Image
 from torch import nn
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import genhub
@@ -382,9 +383,7 @@ def test_the_pages_commands_and_pictures_exist() -> None:
     page = (ROOT / "docs" / "views.md").read_text()
     commands = [line.split("#")[0].split() for line in re.findall(r"^genhub show .*", page, re.MULTILINE)]
     assert {command[2] for command in commands} == set(VIEWS)
-    options = {
-        option for parameter in cli.typer.main.get_command(cli.app).commands["show"].params for option in parameter.opts
-    }
+    options = {option for parameter in get_command(cli.app).commands["show"].params for option in parameter.opts}
     for command in commands:
         own = [word for word in command if word.startswith("-")]
         assert set(own) <= options, command
