@@ -137,7 +137,7 @@ class Latents(nn.Module):
         return FrozenEncoder(self.unscaled, self.model, self.described.model_dump_json())
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to scaled latents (n, c', h', w'). In training, the first batches are measured, too."""
+        """(n, c, h, w) in [-1, 1] to scaled latents (n, c', h', w')."""
         return self.scaled(self.unscaled(images))
 
     @torch.no_grad()
@@ -148,6 +148,7 @@ class Latents(nn.Module):
 
     @torch.no_grad()
     def scaled(self, latents: Tensor) -> Tensor:
+        """Latents as the autoencoder has them to what the U-Net gets. In training, the first batches are measured, too."""
         if self.training:
             self.measure(latents)
         return (latents - self.mean) / self.scale
