@@ -35,23 +35,26 @@ class Resize:
         self.size = size
 
     def __call__(self, image):
-        scale = self.size / min(image.size)
-        return image.resize([round(scale * side) for side in image.size], Image.Resampling.BILINEAR)
+        if isinstance(self.size, int):  # of the shorter side
+            scale = self.size / min(image.size)
+            return image.resize([round(scale * side) for side in image.size], Image.Resampling.BILINEAR)
+        height, width = self.size
+        return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 class CenterCrop:
     def __init__(self, size):
-        self.size = size
+        self.height, self.width = (size, size) if isinstance(size, int) else size
 
     def __call__(self, image):
-        left, top = ((side - self.size) // 2 for side in image.size)
-        return image.crop((left, top, left + self.size, top + self.size))
+        left, top = (image.width - self.width) // 2, (image.height - self.height) // 2
+        return image.crop((left, top, left + self.width, top + self.height))
 
 
 class RandomCrop(CenterCrop):
     def __call__(self, image):
-        left, top = (random.randint(0, side - self.size) for side in image.size)
-        return image.crop((left, top, left + self.size, top + self.size))
+        left, top = random.randint(0, image.width - self.width), random.randint(0, image.height - self.height)
+        return image.crop((left, top, left + self.width, top + self.height))
 
 
 class RandomHorizontalFlip:
