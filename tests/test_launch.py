@@ -89,6 +89,7 @@ def test_mistakes_are_answered_before_anything_starts(tiny, tmp_path, monkeypatc
     file = recipe(tmp_path, tiny, gradient_accumulation_steps=2)
     message = "can't be split over 3 processes x 2 accumulation steps; the nearest that can: 18"
     assert run("train", file, "--num-processes", "3") == (2, f"genhub: data.batch_size: 16 {message}\n")
+    assert run("train", file, "--num-processes", "3", "--dry-run") == (2, f"genhub: data.batch_size: 16 {message}\n")
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = "genhub: --num-processes 3: a launcher has started 2; leave it out\n"
     assert run("train", file, "--num-processes", "3") == (2, message)

@@ -51,7 +51,9 @@ def train(
     from genhub.doctor import installed_versions
 
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
-    if not dry_run:
+    if dry_run:
+        check_split(read.data, read.trainer, num_processes or 1)
+    else:
         _started_as(num_processes, check=lambda n: check_split(read.data, read.trainer, n))
     for problem in installed_versions()[1]:
         say_wrong(problem)
