@@ -44,7 +44,7 @@ OURS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "pythae": ({"name": "peer_nets:PythaeVAE"}, {"batch_size": 128}, {"ema": None, "max_grad_norm": None}),
     "torchgan": ({"name": "peer_nets:TorchGAN"}, {"image_size": 32, "batch_size": 64}, {"ema": None, "max_grad_norm": None}),
 }  # fmt: skip
-STEPS = {"diffusers": 14, "lucidrains": 10, "pythae": 600, "torchgan": 200}
+STEPS = {"diffusers": 26, "lucidrains": 26, "pythae": 600, "torchgan": 200}
 UPDATES = {"torchgan": 2}
 """Optimizer steps of an iteration, where it is not one."""
 

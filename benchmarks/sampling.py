@@ -67,8 +67,7 @@ def costs(mnist: str | None, rounds: int) -> None:
         model = build(recipe, overrides)
         for batch in (1, 16, 64):
             for sampler, options in (("ddim, eta 1", {}), ("dpmsolver", {"scheduler": "dpmsolver"})):
-                steps = 20 if recipe == "digits-ddpm" else 5
-                row = rounded(cost(model, batch, steps, rounds, options))
+                row = rounded(cost(model, batch, 20, rounds, options))
                 keep("sampling", {f"{recipe}, {sampler}, batch {batch}": row})
                 print(recipe, sampler, batch, row, flush=True)
 
