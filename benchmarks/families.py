@@ -89,7 +89,8 @@ def page(comparison: Comparison, minutes: float) -> str:
     return f"""# MNIST, {minutes:g} minutes each
 
 Every MNIST recipe that ships, trained for {minutes:g} minutes on the same machine ({machine}), without previews, and judged by the same
-measure. ↓ less is better, ↑ more. Made by `python benchmarks/families.py --data path/to/mnist`; what the figures are:
+measure. How many steps fit was measured by 60 of them, so that the learning rate's schedule ends with the time; the seconds are what they came
+to. ↓ less is better, ↑ more. Made by `python benchmarks/families.py --data path/to/mnist`; what the figures are:
 [evaluation.md](evaluation.md).
 
 {table}
