@@ -29,7 +29,7 @@ POINTS: dict[str, dict[float, list[str]]] = {
     "images": {n: [f"data.split=train[:{n}]", "data.image_size=8"] for n in (1000, 10_000, 60_000)},
 }
 UNITS = {"batch": "images a step", "resolution": "pixels a side (16 images a step)", "parameters": "parameters",
-         "images": "images in the data, 28x28 made 8x8"}  # fmt: skip
+         "images": "images in the data (made 8x8)"}  # fmt: skip
 
 
 def trained(steps: int, overrides: list[str]) -> dict[str, float]:
@@ -54,8 +54,10 @@ def plot(key: str, found: dict[float, dict[str, float]], file: Path) -> None:
     figure = Figure(figsize=(7, 3), layout="constrained")
     for axes, name, unit in zip(figure.subplots(1, 2), ("ms", "mib"), ("ms a step", "peak MiB"), strict=True):
         axes.plot(at, [point[name] for point in found.values()], marker="o")
-        axes.set(xscale="log", yscale="log", xlabel=UNITS[key], ylabel=unit)
-        axes.grid(which="both", linewidth=0.3)
+        axes.set(xscale="log", xlabel=UNITS[key], ylabel=unit, ylim=(0, None))
+        axes.set_xticks(at, [f"{x:,.0f}" for x in at])
+        axes.set_xticks([], minor=True)
+        axes.grid(linewidth=0.3)
     figure.savefig(file, dpi=100)
 
 
