@@ -3,9 +3,9 @@
     python -m venv peers && peers/bin/pip install . denoising-diffusion-pytorch pythae torchgan
     peers/bin/python benchmarks/quality.py [WHO ...] --mnist path/to/mnist [--diffusers path/to/diffusers] [--minutes 10]
 
-Everyone trains on MNIST's 60,000 training images for the same time, counted from the first optimizer step, in a fresh process: genhub's
-recipes with as many steps as fit (a trial of 60 steps says how many, since the learning rate's schedule must know its end), the peers
-with their own defaults until the time is up. What a peer leaves to its user is chosen so that a laptop can train it: the
+Everyone trains on MNIST's 60,000 training images for the same time, counted from the first optimizer step: genhub's recipes
+with as many steps as fit (a trial of 60 steps says how many, since the learning rate's schedule must know its end), the peers in
+a fresh process each, with their own defaults, until the time is up; `seconds` says how long it was. What a peer leaves to its user is chosen so that a laptop can train it: the
 networks of `peer_nets.py`, and for diffusers' script a small U-Net. Then each draws as many images, from averaged weights
 where it has them, diffusion models in 50 DDIM steps; `mnist.py`'s judge, a CNN trained on the real digits, measures them all.
 Kept in --runs: what is there is neither trained nor drawn again.
@@ -32,6 +32,7 @@ from peers import environment_of_peers, pixels, script_in, subset
 from torch import Tensor
 
 import genhub
+from genhub.evaluation.compare import read_metrics
 from genhub.files import save_images
 
 UNET = {  # genhub's own on MNIST, with channels for colours, which the script insists on
@@ -155,20 +156,22 @@ def inside(who: str, args: argparse.Namespace) -> None:
     draw = PEERS[who](clock, args.data, args.diffusers)
     with torch.no_grad():
         images = torch.cat([draw(min(BATCH, args.n - start)) for start in range(0, args.n, BATCH)])
-    torch.save({"images": images.clamp(-1, 1).clone(), "steps": clock.steps}, args.inside)
+    trained = {"steps": clock.steps, "seconds": 60 * args.minutes}
+    torch.save({"images": images.clamp(-1, 1).clone(), **trained}, args.inside)
 
 
 # In the process that judges
 
 
 def drawn_by(who: str, args: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """{"images": (n, 1, 28, 28) in [-1, 1], "steps": how many were trained}."""
+    """{"images": (n, 1, 28, 28) in [-1, 1], "steps": how many were trained, "seconds": in what time}."""
     if who not in PEERS:
         steps = steps_that_fit(who, args.mnist, 60 * args.minutes, args.runs)
         run = genhub.train(who, [f"data.name={args.mnist}", f"trainer.max_steps={steps}", "trainer.sample_every=null"],
                            run_dir=str(args.runs / who))  # fmt: skip
         options = {"num_inference_steps": 50} if who in FAMILIES["diffusion"] else {}
-        return {"images": to_float(genhub.sample(run, args.n, **options)), "steps": steps}
+        seconds = read_metrics(run.parents[1] / "metrics.jsonl")[-1]["seconds"]
+        return {"images": to_float(genhub.sample(run, args.n, **options)), "steps": steps, "seconds": seconds}
     file = args.runs / f"{who}.pt"
     if not file.is_file():
         command = [sys.executable, __file__, who, "--inside", str(file), "--data", str(data), "--diffusers",
@@ -205,7 +208,7 @@ def main() -> None:
         drawn = drawn_by(who, args, data)
         save_images(drawn["images"][:40].add(1).mul(127.5).round().byte(), args.runs / f"{who}.png")
         figures = court.of_images(drawn["images"])
-        row = rounded({"minutes": args.minutes, "n": args.n, "steps": drawn["steps"],
+        row = rounded({"minutes": args.minutes, "n": args.n, "steps": drawn["steps"], "seconds": drawn["seconds"],
                        **{key: figures[key] for key in ("frechet", "frechet_real", "sure", "class_shares")}})  # fmt: skip
         keep("quality", {who: row})
         print(who, json.dumps(row), flush=True)

@@ -1,0 +1,249 @@
+"""On a GPU: the U-Net of Ho et al. 2020 on CIFAR-10, trained and drawn from by genhub, a bare loop and diffusers' script.
+
+    python benchmarks/gpu.py --cifar10 path/to/cifar10 [--diffusers path/to/diffusers] [--batch 128] [--rounds 3]
+    python benchmarks/gpu.py --cifar10 path/to/cifar10 --small      # a network and a batch for trying the command on a CPU
+
+Each round runs the sides in fresh processes, in turn, for each precision: genhub and a loop written by hand that has the
+same network, batch, precision and options, and, where it has the setting, diffusers' train_unconditional.py with its own data
+loading. A step's time is the median over windows of steps that end with the GPU's work done, after the first windows, which compile
+and choose kernels. `of_matrix_rate`: the network's floating-point operations a second, forward and backward, over those of
+large bf16 matrix products on the same card. Drawing: 50 DDIM steps through genhub, and as many bare calls of diffusers' U-Net.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import keep, of_ratios, rounded
+from peers import environment_of_peers, script_in
+from torch.utils.flop_counter import FlopCounterMode
+
+import genhub
+from genhub.data import load_data
+
+UNET = {  # 35.7 million parameters
+    "block_out_channels": [128, 256, 256, 256], "layers_per_block": 2, "norm_num_groups": 32, "attention_head_dim": None,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"], "dropout": 0.1,
+}  # fmt: skip
+SMALL = UNET | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4}
+SETTINGS = {  # of genhub's trainer
+    "float32": ["trainer.tf32=false"], "tf32": [], "bf16": ["trainer.mixed_precision=bf16"],
+    "bf16, compiled": ["trainer.mixed_precision=bf16", "trainer.compile=true"],
+}  # fmt: skip
+SCRIPTS = {"float32": "no", "bf16": "bf16"}
+"""What diffusers' script calls the settings that it has."""
+WINDOW, WARM, WINDOWS = 20, 3, 8
+
+
+def recipe(args: argparse.Namespace, setting: str) -> genhub.Recipe:
+    content = {
+        "model": {"name": "ddpm", "unet": SMALL if args.small else UNET,
+                  "scheduler": {"beta_schedule": "linear", "prediction_type": "epsilon"}},
+        "data": {"name": args.cifar10, "batch_size": args.batch, "flip": True},
+        "trainer": {"max_steps": 10**6, "log_every": 50, "sample_every": None, "save_every": 10**6,
+                    "optimizer": {"name": "adamw", "lr": 2.0e-4}, "ema": {"decay": 0.9999}},
+    }  # fmt: skip
+    return genhub.read_recipe(content, SETTINGS[setting], run_dir="run")
+
+
+def finish() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# In a process that is measured
+
+
+def report_and_end(window: int) -> None:
+    """End the process after some windows of optimizer steps, whoever makes them."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    ends: list[float] = []
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps % window == 0:
+            finish()
+            ends.append(time.perf_counter())
+        if len(ends) == WARM + WINDOWS:
+            step = statistics.median(later - earlier for earlier, later in pairwise(ends[WARM - 1 :])) / window
+            mib = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+            print(json.dumps({"step": step, "mib": mib}), flush=True)
+            os._exit(0)
+
+    register_optimizer_step_post_hook(count)
+
+
+def by_hand(args: argparse.Namespace, setting: str) -> None:
+    read = recipe(args, setting)
+    data = load_data(read.data)
+    model = read.filled_from(data.spec)
+    ddpm: Any = model.model_class()(model.model)
+    config, device = model.trainer, torch.accelerator.current_accelerator() or torch.device("cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    half = config.mixed_precision == "bf16"
+    layout = torch.channels_last if half and device.type == "cuda" else torch.contiguous_format
+    unet = ddpm.unet.to(device, memory_format=layout).train()
+    if config.compile:
+        unet.compile()
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-4, fused=True)
+    pixels = data.images(range(data.spec.num_images)).add(1).mul(127.5).round().to(device, torch.uint8)
+    signal, scale = (x.to(device).view(-1, 1, 1, 1) for x in (ddpm.signal_scale, ddpm.noise_scale))
+    while True:
+        images = pixels[torch.randint(len(pixels), (args.batch,), device=device)].float().div_(127.5).sub_(1)
+        noise, timesteps = torch.randn_like(images), torch.randint(1000, (args.batch,), device=device)
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            predicted = unet(signal[timesteps] * images + scale[timesteps] * noise, timesteps, return_dict=False)[0]
+        (predicted.float() - noise).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def diffusers_script(args: argparse.Namespace, setting: str) -> None:
+    network = {**(SMALL if args.small else UNET), "_class_name": "UNet2DModel", "sample_size": 32, "in_channels": 3,
+               "out_channels": 3}  # fmt: skip
+    Path("config.json").write_text(json.dumps(network))
+    sys.argv = [args.diffusers, "--dataset_name", args.cifar10, "--model_config_name_or_path", ".", "--resolution", "32",
+                "--random_flip", "--train_batch_size", str(args.batch), "--use_ema", "--checkpointing_steps", "1000000",
+                "--mixed_precision", SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
+    runpy.run_path(args.diffusers, run_name="__main__")
+
+
+def trained_by_genhub(args: argparse.Namespace, setting: str) -> None:
+    genhub.train(recipe(args, setting))
+
+
+def drawing(args: argparse.Namespace, setting: str) -> None:
+    """Images a second through `genhub.sample`, and through bare calls of diffusers' own network."""
+    from diffusers import UNet2DModel
+
+    read = recipe(args, setting)
+    filled = read.filled_from(load_data(read.data).spec)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    dtype = torch.bfloat16 if "bf16" in setting else torch.float32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = filled.trainer.tf32
+    model: Any = filled.model_class()(filled.model).eval().requires_grad_(False).to(device, dtype)
+    bare: Any = UNet2DModel.from_config(model.unet.config).eval().to(device, dtype)
+    for network in (model.unet, bare) if filled.trainer.compile else ():
+        network.compile()
+    noisy = torch.randn(args.batch, *filled.model.sample_shape, device=device, dtype=dtype)
+
+    def calls() -> None:
+        with torch.inference_mode():
+            for step in range(args.steps):
+                bare(noisy, torch.tensor(step, device=device), return_dict=False)
+
+    def ours() -> None:
+        genhub.sample(model, args.batch, batch_size=args.batch, scheduler="ddim", num_inference_steps=args.steps)
+
+    found = [(timed(ours), timed(calls)) for _ in range(6)][1:]
+    ratios = of_ratios([a / b for a, b in found])
+    print(json.dumps({"images_per_second": args.batch / statistics.median(a for a, _ in found), **ratios}))
+
+
+def timed(work: Callable[[], None]) -> float:
+    finish()
+    started = time.perf_counter()
+    work()
+    finish()
+    return time.perf_counter() - started
+
+
+SIDES = {"genhub": trained_by_genhub, "bare": by_hand, "diffusers": diffusers_script, "drawing": drawing}
+
+
+# In the process that measures
+
+
+def operations(args: argparse.Namespace) -> float:
+    """Floating-point operations of one image, forward and backward."""
+    read = recipe(args, "float32")
+    filled = read.filled_from(load_data(read.data).spec)
+    unet: Any = filled.model_class()(filled.model).unet
+    with FlopCounterMode(display=False) as counter:
+        unet(torch.randn(1, *filled.model.sample_shape), torch.tensor([5]), return_dict=False)[0].sum().backward()
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(side: int) -> float:
+    """Operations a second of bf16 products of square matrices, the best of ten."""
+    a = torch.randn(side, side, device=torch.accelerator.current_accelerator() or "cpu").bfloat16()
+    return 2 * side**3 / min(timed(lambda: a @ a) for _ in range(10))
+
+
+def measured(side: str, setting: str, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--inside", side, setting, "--cifar10", args.cifar10, "--batch", str(args.batch),
+               "--steps", str(args.steps), "--diffusers", args.diffusers, *["--small"] * args.small]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, cwd=folder, env=environment_of_peers(), capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise SystemExit(f"{side}, {setting}: nothing was measured\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
+
+
+def training(setting: str, args: argparse.Namespace, per_image: float, rate: float) -> dict[str, Any]:
+    sides = ["genhub", "bare", *["diffusers"] * bool(args.diffusers and setting in SCRIPTS)]
+    rounds = [{side: measured(side, setting, args) for side in sides} for _ in range(args.rounds)]
+    step = {side: statistics.median(each[side]["step"] for each in rounds) for side in sides}
+    row: dict[str, Any] = {
+        side: {"ms": 1000 * step[side], "images_per_second": args.batch / step[side],
+               "of_matrix_rate": per_image * args.batch / step[side] / rate,
+               "mib": statistics.median(each[side]["mib"] for each in rounds)} for side in sides
+    }  # fmt: skip
+    for side in sides[1:]:
+        row[f"genhub / {side}"] = of_ratios([each["genhub"]["step"] / each[side]["step"] for each in rounds])
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", required=True, help="a folder of parquet files")
+    parser.add_argument("--diffusers", default="", help="a checkout of diffusers, or its train_unconditional.py")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--steps", type=int, default=50, help="of a drawing")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--small", action="store_true", help="a tiny network, to try the command")
+    parser.add_argument("--inside", nargs=2, metavar=("SIDE", "SETTING"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.batch = args.batch or (8 if args.small else 128)
+    if args.inside:
+        side, setting = args.inside
+        if side != "drawing":
+            report_and_end(2 if args.small else WINDOW)
+        SIDES[side](args, setting)
+        return
+    args.cifar10 = str(Path(args.cifar10).resolve())
+    args.diffusers = script_in(args.diffusers) if args.diffusers else ""
+    per_image, rate = operations(args), matrix_rate(512 if args.small else 8192)
+    print(f"{per_image / 1e9:.3g} GFLOP an image, forward and backward; bf16 matrix products: {rate / 1e12:.3g} TFLOP/s")
+    for setting in args.settings:
+        row = rounded({**training(setting, args, per_image, rate), "drawing": measured("drawing", setting, args)})
+        print(setting, json.dumps(row), flush=True)
+        if not args.small:
+            keep("gpu", {setting: {"batch": args.batch, **row}})
+
+
+if __name__ == "__main__":
+    main()
