@@ -58,6 +58,7 @@ def cost(model: Any, batch: int, steps: int, rounds: int, options: dict[str, Any
 
 def savings(model: Any, batch: int, rounds: int) -> dict[str, dict[str, Any]]:
     """What `genhub sample --dtype bfloat16`, `--compile` and both save: times over those without, in turn."""
+    torch.compiler.reset()  # or it gives up on recompiling what it has seen too often
     half, compiled, both = (copy.deepcopy(model) for _ in range(3))
     for each in (half, both):
         each.to(torch.bfloat16)
