@@ -4,10 +4,11 @@
     python benchmarks/gpu.py --cifar10 path/to/cifar10 --small      # a network and a batch for trying the command on a CPU
 
 Each round runs the sides in fresh processes, in turn, for each precision: genhub and a loop written by hand that has the
-same network, batch, precision and options, and, where it has the setting, diffusers' train_unconditional.py with its own data
-loading. A step's time is the median over windows of steps that end with the GPU's work done, after the first windows, which compile
-and choose kernels. `of_matrix_rate`: the network's floating-point operations a second, forward and backward, over those of
-large bf16 matrix products on the same card. Drawing: 50 DDIM steps through genhub, and as many bare calls of diffusers' U-Net.
+same network, batch, precision, optimizer and average of the weights, and, where it has the setting, diffusers'
+train_unconditional.py with its own data loading; none flips its images. A step's time is the median over windows of
+steps that end with the GPU's work done, after the first windows, which compile and choose kernels. `of_matrix_rate`: the
+network's floating-point operations a second, forward and backward, over those of large bf16 matrix products on the same
+card. Drawing: 50 DDIM steps through genhub, and as many bare calls of diffusers' U-Net.
 """
 
 from __future__ import annotations
@@ -17,18 +18,16 @@ import json
 import os
 import runpy
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import keep, of_ratios, rounded
+from measure import from_fresh_process, keep, of_ratios, rounded, timed, wait_for_device
 from peers import environment_of_peers, script_in
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,17 +53,11 @@ def recipe(args: argparse.Namespace, setting: str) -> genhub.Recipe:
     content = {
         "model": {"name": "ddpm", "unet": SMALL if args.small else UNET,
                   "scheduler": {"beta_schedule": "linear", "prediction_type": "epsilon"}},
-        "data": {"name": args.cifar10, "batch_size": args.batch, "flip": True},
+        "data": {"name": args.cifar10, "batch_size": args.batch},
         "trainer": {"max_steps": 10**6, "log_every": 50, "sample_every": None, "save_every": 10**6,
                     "optimizer": {"name": "adamw", "lr": 2.0e-4}, "ema": {"decay": 0.9999}},
     }  # fmt: skip
     return genhub.read_recipe(content, SETTINGS[setting], run_dir="run")
-
-
-def finish() -> None:
-    """Wait for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 # In a process that is measured
@@ -81,7 +74,7 @@ def report_and_end(window: int) -> None:
         nonlocal steps
         steps += 1
         if steps % window == 0:
-            finish()
+            wait_for_device()
             ends.append(time.perf_counter())
         if len(ends) == WARM + WINDOWS:
             step = statistics.median(later - earlier for earlier, later in pairwise(ends[WARM - 1 :])) / window
@@ -104,7 +97,9 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
     unet = ddpm.unet.to(device, memory_format=layout).train()
     if config.compile:
         unet.compile()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-4, fused=True)
+    weights = list(unet.parameters())
+    averages = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, lr=2e-4, fused=True)
     pixels = data.images(range(data.spec.num_images)).add(1).mul(127.5).round().to(device, torch.uint8)
     signal, scale = (x.to(device).view(-1, 1, 1, 1) for x in (ddpm.signal_scale, ddpm.noise_scale))
     while True:
@@ -113,8 +108,10 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             predicted = unet(signal[timesteps] * images + scale[timesteps] * noise, timesteps, return_dict=False)[0]
         (predicted.float() - noise).square().mean().backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, weights, 1e-4)
         optimizer.zero_grad(set_to_none=True)
 
 
@@ -123,8 +120,8 @@ def diffusers_script(args: argparse.Namespace, setting: str) -> None:
                "out_channels": 3}  # fmt: skip
     Path("config.json").write_text(json.dumps(network))
     sys.argv = [args.diffusers, "--dataset_name", args.cifar10, "--model_config_name_or_path", ".", "--resolution", "32",
-                "--random_flip", "--train_batch_size", str(args.batch), "--use_ema", "--checkpointing_steps", "1000000",
-                "--mixed_precision", SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
+                "--train_batch_size", str(args.batch), "--use_ema", "--checkpointing_steps", "1000000", "--mixed_precision",
+                SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
     runpy.run_path(args.diffusers, run_name="__main__")
 
 
@@ -160,14 +157,6 @@ def drawing(args: argparse.Namespace, setting: str) -> None:
     print(json.dumps({"images_per_second": args.batch / statistics.median(a for a, _ in found), **ratios}))
 
 
-def timed(work: Callable[[], None]) -> float:
-    finish()
-    started = time.perf_counter()
-    work()
-    finish()
-    return time.perf_counter() - started
-
-
 SIDES = {"genhub": trained_by_genhub, "bare": by_hand, "diffusers": diffusers_script, "drawing": drawing}
 
 
@@ -191,15 +180,10 @@ def matrix_rate(side: int) -> float:
 
 
 def measured(side: str, setting: str, args: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, __file__, "--inside", side, setting, "--cifar10", args.cifar10, "--batch", str(args.batch),
+    command = [str(Path(__file__).resolve()), "--inside", side, setting, "--cifar10", args.cifar10, "--batch", str(args.batch),
                "--steps", str(args.steps), "--diffusers", args.diffusers, *["--small"] * args.small]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env=environment_of_peers(), capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        raise SystemExit(f"{side}, {setting}: nothing was measured\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
+        return from_fresh_process(*command, cwd=folder, environment=environment_of_peers())
 
 
 def training(setting: str, args: argparse.Namespace, per_image: float, rate: float) -> dict[str, Any]:

@@ -12,14 +12,12 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measure import keep, rounded
+from measure import from_fresh_process, keep, rounded
 
 WIDTHS = (16, 32, 64, 128)
 POINTS: dict[str, dict[float, list[str]]] = {
@@ -73,10 +71,7 @@ def main() -> None:
         return
 
     def point(overrides: list[str]) -> dict[str, float]:
-        command = [sys.executable, __file__, "--steps", str(args.steps), "--point", *overrides]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return from_fresh_process(__file__, "--steps", str(args.steps), "--point", *overrides)
 
     for key, points in POINTS.items():
         if key == "images" and not args.mnist:

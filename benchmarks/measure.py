@@ -1,4 +1,4 @@
-"""What the measurements here share: a description of the machine, medians of ratios, and where results are kept."""
+"""What the measurements here share: a clock, a fresh process, the machine, medians of ratios, and where results are kept."""
 
 from __future__ import annotations
 
@@ -6,11 +6,44 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def wait_for_device() -> None:
+    """Until a GPU's work is done, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds of the work, the GPU's included."""
+    wait_for_device()
+    started = time.perf_counter()
+    work()
+    wait_for_device()
+    return time.perf_counter() - started
+
+
+def from_fresh_process(
+    *arguments: str, cwd: str | None = None, environment: Mapping[str, str] = os.environ
+) -> dict[str, float]:
+    """What `python ARGUMENTS` prints as JSON on a line of its own, the last such line."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise SystemExit(f"{' '.join(arguments)}: nothing was measured\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
 
 
 def machine() -> dict[str, Any]:

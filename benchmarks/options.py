@@ -16,13 +16,11 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from measure import keep, of_ratios, rounded
+from measure import from_fresh_process, keep, of_ratios, rounded
 
 OPTIONS = {  # with, without
     "keep_memory": ("trainer.keep_memory=true", "trainer.keep_memory=false"),
@@ -76,11 +74,9 @@ def main() -> None:
     def measured(recipe: str, override: str) -> dict[str, float]:
         data = [*args.set, *([f"data.name={args.mnist}"] if args.mnist and "mnist" in recipe else [])]
         clock = ["--cpu-time"] if args.cpu_time else []
-        command = [sys.executable, __file__, "--seconds", str(args.seconds), *clock, "--train", recipe, override, *data]
+        command = [__file__, "--seconds", str(args.seconds), *clock, "--train", recipe, override, *data]
         threads = {"OMP_NUM_THREADS": "1"} if args.cpu_time else {}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | threads)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return from_fresh_process(*command, environment=os.environ | threads)
 
     for option in args.options or OPTIONS:
         for recipe in args.recipes or OF_OPTION.get(option, RECIPES):

@@ -5,9 +5,9 @@
 
 Each round runs the peer and genhub in fresh processes, in turn, with the peer's defaults and genhub's; both stop after so
 many optimizer steps. Both train on the first 10,000 MNIST images, which each loads in its own way. The step time is the
-median after the first four; "first step" counts from the start of the process; memory is its peak. `--diffusers` is a
-checkout whose examples/unconditional_image_generation/train_unconditional.py is run. Where torchvision has no build for
-the torch that is installed, stand_in/ does its few transforms of images.
+median after the first 14, by which genhub has chosen whether to keep memory; "first step" counts from the start of the
+process; memory is its peak. `--diffusers` is a checkout whose examples/unconditional_image_generation/train_unconditional.py
+is run. Where torchvision has no build for the torch that is installed, stand_in/ does its few transforms of images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import resource
 import runpy
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from measure import from_fresh_process, keep, of_ratios, rounded
+
+HERE = Path(__file__).resolve().parent
 IMAGES = 10_000
 UNET = {
     "block_out_channels": [32, 64, 64], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 32,
@@ -44,7 +45,8 @@ OURS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "pythae": ({"name": "peer_nets:PythaeVAE"}, {"batch_size": 128}, {"ema": None, "max_grad_norm": None}),
     "torchgan": ({"name": "peer_nets:TorchGAN"}, {"image_size": 32, "batch_size": 64}, {"ema": None, "max_grad_norm": None}),
 }  # fmt: skip
-STEPS = {"diffusers": 26, "lucidrains": 26, "pythae": 600, "torchgan": 200}
+STEPS = {"diffusers": 40, "lucidrains": 40, "pythae": 600, "torchgan": 200}
+SETTLED = 14
 UPDATES = {"torchgan": 2}
 """Optimizer steps of an iteration, where it is not one."""
 
@@ -62,7 +64,7 @@ def stop_after(steps: int, updates: int) -> None:
         at.append(time.time())
         if len(at) == steps * updates:
             ends = at[updates - 1 :: updates]
-            passed = [later - earlier for earlier, later in pairwise(ends[3:])]
+            passed = [later - earlier for earlier, later in pairwise(ends[SETTLED - 1 :])]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             first = ends[0] - float(os.environ["STARTED"])
             print(json.dumps({"step": statistics.median(passed), "first": first, "mib": peak}), flush=True)
@@ -176,15 +178,9 @@ def environment_of_peers() -> dict[str, str]:
 
 def measured(peer: str, side: str, data: Path, script: str, overrides: list[str]) -> dict[str, float]:
     environment = environment_of_peers() | {"STARTED": str(time.time())}
+    command = [str(HERE / "peers.py"), peer, "--inside", side, "--data", str(data), "--diffusers", script]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, peer, "--inside", side, "--data", str(data), "--diffusers", script, "--set",
-                   *overrides]  # fmt: skip
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"step"')]
-    if not lines:
-        raise SystemExit(f"{peer}, {side}: nothing was measured\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(lines[0])
-    return found
+        return from_fresh_process(*command, "--set", *overrides, cwd=folder, environment=environment)
 
 
 def main() -> None:
@@ -205,8 +201,6 @@ def main() -> None:
         else:
             PEERS[peer](args.data, args.diffusers)
         return
-    from measure import keep, of_ratios, rounded
-
     script = script_in(args.diffusers)
     with tempfile.TemporaryDirectory() as folder:
         subset(args.mnist, Path(folder))

@@ -15,13 +15,12 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from measure import keep, of_ratios, rounded
+from measure import keep, of_ratios, rounded, timed
 
 import genhub
 from genhub.data import load_data
@@ -72,12 +71,6 @@ def savings(model: Any, batch: int, rounds: int) -> dict[str, dict[str, Any]]:
     first = {name: draw(each) for name, each in models.items()}  # compiles
     found = [(draw(model), {name: draw(each) for name, each in models.items()}) for _ in range(rounds)]
     return {name: {"first_s": first[name], **of_ratios([took[name] / plain for plain, took in found])} for name in models}
-
-
-def timed(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def costs(mnist: str | None, rounds: int) -> None:
