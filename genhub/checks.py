@@ -1,8 +1,8 @@
-"""What is checked before step 0, so that a week of machine time never ends in what was wrong from the start."""
+"""What is checked before a run and in its first step: a week of machine time must not end in what was wrong at the start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -36,30 +36,25 @@ def check_config(config: AccelerateConfig) -> None:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
 
 
-def check_losses(model: GenerativeModel, phases: Sequence[Phase], batch: Batch, finite: bool = True) -> None:
-    """Send a batch through every loss; buffers and gradients are left as they were.
-
-    Args:
-        finite: whether a loss that is not may stop the run here.
-
+def check_columns(model: GenerativeModel, batch: Batch) -> None:
+    """
     Raises:
         RecipeError: the model needs a column that the data lacks.
-        TrainingError: a loss breaks the contract of `Phase`.
     """
     for column in model.conditions:
         if column not in batch:
             raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for phase in phases:
-        losses = model(batch, phase.name)
-        where = f"{type(model).__name__}, phase '{phase.name}'"
-        loss = losses.get("loss") if isinstance(losses, Mapping) else None
-        if not isinstance(loss, Tensor) or not loss.requires_grad:
-            raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {losses!r}")
-        for key, value in losses.items():
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")
-        if finite and not torch.isfinite(loss):
-            raise TrainingError(f"{where}: the very first loss is {loss.item()}")
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+
+
+def check_loss(model: GenerativeModel, phase: Phase, losses: object) -> None:
+    """
+    Raises:
+        TrainingError: what a phase's loss has returned breaks the contract of `Phase`.
+    """
+    where = f"{type(model).__name__}, phase '{phase.name}'"
+    loss = losses.get("loss") if isinstance(losses, Mapping) else None
+    if not isinstance(losses, Mapping) or not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {losses!r}")
+    for key, value in losses.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")

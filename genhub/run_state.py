@@ -78,6 +78,8 @@ class RunState:
     accelerator: Accelerator
     share: Mapping[str, int]
     """This process's part of a batch: rank, world_size and accumulation."""
+    unseen: set[str]
+    """Phases whose loss has not been computed since the run started or went on."""
 
     @property
     def machine(self) -> dict[str, Any]:

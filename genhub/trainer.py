@@ -15,7 +15,7 @@ from accelerate.utils import ProjectConfiguration, gather_object
 
 from genhub.allocator import FreedMemory
 from genhub.checkpoint import check_same_data, load_state, newest_checkpoint
-from genhub.checks import check_config, check_losses
+from genhub.checks import check_columns, check_config, check_loss
 from genhub.config import AccelerateConfig, check_split, seconds_in
 from genhub.disk import saving
 from genhub.errors import CheckpointError, Interrupted
@@ -77,8 +77,10 @@ class AccelerateTrainer(Trainer):
                 last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
                 freed.after_step()
-                if done % config.log_every == 0 or last:
+                logging = done % config.log_every == 0 or last
+                if logging or step == start:
                     guard.check_logged()
+                if logging:
                     self._log(done, factor, run, data)
                 with log.clock_stopped():
                     if config.sample_every and (done % config.sample_every == 0 or last):
@@ -126,7 +128,7 @@ class AccelerateTrainer(Trainer):
     def _start(
         self, networks: Networks, data: TrainingData, folder: Path | None, accelerator: Accelerator
     ) -> tuple[RunState, Iterator[Batch]]:
-        """Send a first batch through every loss, then go back to where a stopped run was; returns the batches from there.
+        """Go back to where a stopped run was; returns the batches from there.
 
         Raises:
             CheckpointError: `folder` is whole, but not what this model or this genhub writes.
@@ -144,12 +146,10 @@ class AccelerateTrainer(Trainer):
         batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, state=state, **share)
         with memory_explained(data.config.batch_size, accelerator.num_processes, accumulation):
             first = next(batches)
-            self._seed_draws(start, accelerator)
-            finite = start == 0 and not config.skip_bad_steps
-            check_losses(networks.model, networks.phases, first, finite=finite)
+        check_columns(networks.model, first)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
-        run = RunState(networks, log, accelerator, share)
+        run = RunState(networks, log, accelerator, share, unseen={phase.name for phase in networks.phases})
         if stored:
             try:
                 run.load(stored)
@@ -170,10 +170,12 @@ class AccelerateTrainer(Trainer):
             batches = data.batches(seed=self.seed, start_step=0, rank=accelerator.process_index, accumulation=parts,
                                    world_size=accelerator.num_processes, device=accelerator.device)  # fmt: skip
             micro_batches = list(islice(batches, parts))
-            check_losses(networks.model, networks.phases, micro_batches[0], finite=False)
+            check_columns(networks.model, micro_batches[0])
             for phase in networks.phases:
                 networks.frozen.all_but(phase)
-                accelerator.backward(networks.model(micro_batches[0], phase.name)["loss"])
+                losses = networks.model(micro_batches[0], phase.name)
+                check_loss(networks.model, phase, losses)
+                accelerator.backward(losses["loss"])
                 networks.optimizers[frozenset(phase.trains)].step(1.0)
 
         def fits(parts: int) -> bool:
@@ -208,6 +210,9 @@ class AccelerateTrainer(Trainer):
                 last_part = batch is micro_batches[-1]
                 with contextlib.nullcontext() if last_part else accelerator.no_sync(networks.live):
                     losses = networks.live(batch, phase.name)
+                    if phase.name in run.unseen:
+                        check_loss(networks.model, phase, losses)
+                        run.unseen.remove(phase.name)
                     accelerator.backward(losses["loss"] / len(micro_batches))
                 run.log.add(step, phase.name, losses)
             optimizer = networks.optimizers[trained]

@@ -72,6 +72,11 @@ class NotScalar(Sound):
         return {"loss": super().loss(batch)["loss"].expand(2)}
 
 
+class NotFinite(Sound):
+    def loss(self, batch):
+        return {"loss": super().loss(batch)["loss"] / 0}
+
+
 class InPlace(Sound):
     def loss(self, batch):
         batch["images"].add_(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from test_trainer import pair
@@ -21,10 +22,35 @@ from genhub.config import AccelerateConfig
         ("models:Overlap", r"both train \['generator'\], but not the same networks"),
     ],
 )
-def test_a_broken_contract_is_named_before_step_0(tiny, name, message):
+def test_a_broken_contract_is_named_before_the_first_update(tiny, name, message):
     with pytest.raises(genhub.TrainingError, match=message):
         genhub.train(pair(tiny, name))
-    assert not (Path(tiny["run_dir"]) / "metrics.jsonl").exists()
+    written = Path(tiny["run_dir"]) / "metrics.jsonl"
+    assert not written.exists() or not written.read_text()
+    assert not (Path(tiny["run_dir"]) / "checkpoints").exists()
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """The phases of all losses that a Pair computes, in their order."""
+    seen: list[str] = []
+    forward = models.Pair.forward
+    monkeypatch.setattr(models.Pair, "forward", lambda self, batch, phase: seen.append(phase) or forward(self, batch, phase))
+    return seen
+
+
+def test_a_loss_is_computed_once_a_step(tiny, computed):
+    """The first one, too, which is also checked."""
+    genhub.train(pair(tiny, max_steps=2))
+    assert computed == ["generator", "critic", "penalty", "generator", "critic"]
+
+
+def test_a_first_loss_that_is_not_finite_ends_the_run_in_the_first_step(tiny, computed):
+    recipe = pair(tiny, "models:Spikes", log_every=100)
+    recipe["model"]["share"] = 1.0
+    with pytest.raises(genhub.TrainingError, match=r"step 1, phase 'generator': loss is nan\."):
+        genhub.train(recipe)
+    assert computed == ["generator", "critic", "penalty"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ BROKEN = {
     "NoDefault": ("config", "model.hidden: is required"),
     "Misnamed": ("phases", "NAME, phase 'fit': no network is called 'lables'; did you mean 'labels'?"),
     "NotScalar": ("losses", "NAME, phase 'fit': 'loss' must be a scalar tensor"),
+    "NotFinite": ("losses", "phase 'fit': the very first loss is inf: look for what divides by zero"),
     "InPlace": ("losses", "phase 'fit' changes batch['images'] in place: work on a new tensor"),
     "Undecided": (
         "latents",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from genhub.checks import check_losses
+from genhub.checks import check_loss
 from genhub.config import AccelerateConfig
 from genhub.interfaces import GenerativeModel, Phase
 from genhub.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
@@ -41,10 +41,13 @@ def phases(subject: ModelSubject) -> None:
 def losses(subject: ModelSubject) -> None:
     """A loss is a mapping of scalar tensors; its "loss" is finite and has a gradient, and the batch stays as it was."""
     model = subject.build()
-    check_losses(model, list(model.phases()), subject.batch)
     for phase in model.phases():
         batch, before = subject.batch, subject.batch
-        model(batch, phase.name)
+        found = model(batch, phase.name)
+        check_loss(model, phase, found)
+        if not torch.isfinite(found["loss"]):
+            raise Broken(f"phase '{phase.name}': the very first loss is {found['loss'].item()}",
+                         "look for what divides by zero or takes a root or logarithm of it", phase.loss)  # fmt: skip
         for column, values in before.items():
             if column not in batch or not torch.equal(batch[column], values):
                 raise Broken(f"phase '{phase.name}' changes batch['{column}'] in place",
