@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from genhub import FrozenEncoder, GenerativeModel, ModelConfig, Phase, randn
+from genhub import FrozenEncoder, GenerativeModel, ModelConfig, Phase, load_strictly, randn, save_tensors
 
 
 class Net(nn.Module):
@@ -190,6 +190,25 @@ class BoundToTheOriginal(Sound):
 
 
 # Runs and checkpoints
+
+
+class Gathers(Sound):
+    """What is saved is gathered by attributes, which a buffer that was moved does not follow."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.shift = nn.Buffer(torch.zeros(()))
+
+    def all_of_it(self):
+        rest = nn.Module()
+        rest.net, rest.labels, rest.shift = self.net, self.labels, self.shift
+        return rest
+
+    def save_networks(self, path):
+        save_tensors(self.all_of_it().state_dict(), path / "model.safetensors")
+
+    def load_networks(self, path):
+        load_strictly(self.all_of_it(), path / "model.safetensors")
 
 
 class Forgets(Sound):

@@ -66,6 +66,17 @@ def digits(n: int = 64) -> torch.Tensor:
 # The checkpoint
 
 
+def test_a_model_that_was_moved_is_saved_whole(vae, tmp_path):
+    """A move to a GPU, say, makes plain tensors of its buffers."""
+    model = build(vae)
+    model.autoencoder.measure(torch.randn(16, 3, 4, 4))
+    model._apply(torch.clone)
+    model.save_pretrained(tmp_path / "saved")
+    kept, back = model.state_dict(), genhub.load(tmp_path / "saved").state_dict()
+    assert kept.keys() == back.keys()
+    assert all(torch.equal(kept[name], back[name]) for name in kept)
+
+
 def test_a_checkpoint_moves_as_one_folder(latent, tmp_path):
     """Sampled before and after, without the autoencoder's own run: the same bits. Nothing in it names a place."""
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel

@@ -16,7 +16,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "cgan": [GAN],
     "ddpm": [UNET, UNET | {"conditional": True}],
     "gan": [GAN],
-    "vae": [{"channels": [8]}],
+    "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""
 

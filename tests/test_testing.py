@@ -45,6 +45,7 @@ BROKEN = {
     "BoundToTheOriginal": ("ema", "the averaged copy draws other images than a fresh model with its weights: reach"),
 }
 BROKEN_RUNS = {
+    "Gathers": ("checkpoint", "a saved model fails in another process: "),
     "Forgets": ("checkpoint", "the model that came back draws other images: keep all that sample needs in parameters"),
     "Pickles": ("files", "a checkpoint has a file model.pt: write tensors by genhub.save_tensors"),
     "CountsInAnAttribute": ("resume", "stopped after step 2 and resumed, model.safetensors: "),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,10 +44,10 @@ class TrainedSubject(ModelSubject):
         found: dict[str, str] = json.loads(results.read_text())
         return found
 
-    def expect(self, *jobs: str) -> None:
+    def expect(self, *jobs: str, at: Any = None) -> None:
         for job in jobs:
             if self.runs[job]:
-                raise Broken(f"{JOBS[job]}: {self.runs[job]}")
+                raise Broken(f"{JOBS[job]}: {self.runs[job]}", at=at)
 
 
 JOBS = {
@@ -60,7 +61,7 @@ JOBS = {
 
 def checkpoint(subject: TrainedSubject) -> None:
     """A model that was saved, loaded in another process and sampled draws the same bits as the one in memory."""
-    subject.expect("loaded")
+    subject.expect("loaded", at=type(subject.original).save_networks)
     theirs = load_file(subject.folder / "loaded.safetensors")["images"]
     if not torch.equal(subject.draw(subject.original, 3), theirs):
         raise Broken("the model that came back draws other images",

@@ -61,7 +61,9 @@ class ModelSubject(Subject):
     @cached_property
     def original(self) -> GenerativeModel:
         """A model that ten steps have moved from wherever it starts; not to be changed."""
-        return self.train(self.build(), 10)
+        model = self.build()
+        model._apply(torch.clone)  # type: ignore[no-untyped-call]  # as a move to a GPU would: buffers are plain tensors now
+        return self.train(model, 10)
 
     def trained(self) -> GenerativeModel:
         """A fresh model with the original's weights and buffers, in training mode."""

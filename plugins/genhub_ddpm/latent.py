@@ -204,5 +204,6 @@ class Latents(nn.Module):
     def _moments(self) -> nn.Module:
         """The buffers alone, under the names they have here."""
         moments = nn.Module()
-        moments.mean, moments.variance, moments.batches = self.mean, self.variance, self.batches
+        for name in ("mean", "variance", "batches"):  # plain tensors, once they were moved to another device
+            setattr(moments, name, nn.Buffer(getattr(self, name)))
         return moments

@@ -171,7 +171,7 @@ class VAE(GenerativeModel):
     def _rest(self) -> nn.Module:
         """What the model has besides the networks, under the names it has here."""
         rest = nn.Module()
-        rest.likelihood, rest.batches = self.likelihood, self.batches
+        rest.likelihood, rest.batches = self.likelihood, nn.Buffer(self.batches)  # moved, it is a plain tensor
         return rest
 
 
