@@ -47,6 +47,20 @@ def blocks(channels: int, number: int) -> nn.Sequential:
     return nn.Sequential(*(Block(channels) for _ in range(number)))
 
 
+class Enlarge(nn.Module):
+    """Bilinear interpolation (n, c, *size) to (n, c, *larger), as two matrix products: the same to rounding, faster on a CPU
+    than `interpolate`, with the same bits every time on a GPU, and with gradients that torch 2.13's compiler gets right."""
+
+    def __init__(self, size: tuple[int, int], larger: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = (interpolate(torch.eye(a)[None], b, mode="linear")[0] for a, b in zip(size, larger, strict=True))
+        self.rows, self.columns = nn.Buffer(rows.T, persistent=False), nn.Buffer(columns, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        larger: Tensor = self.rows @ x @ self.columns
+        return larger
+
+
 class Generator(nn.Module):
     """G(z): noise, and a label where there are any, to an image.
 
@@ -71,6 +85,7 @@ class Generator(nn.Module):
         self.from_noise = nn.Linear(latent_dim, coarsest * self.sizes[0][0] * self.sizes[0][1])
         self.levels = nn.ModuleList(blocks(width, blocks_per_level) for width in reversed(channels))
         self.narrowing = nn.ModuleList(nn.Conv2d(wide, narrow, 1) for wide, narrow in pairwise(channels[::-1]))
+        self.enlarging = nn.ModuleList(Enlarge(size, larger) for size, larger in pairwise(self.sizes))
         self.to_image = nn.Conv2d(channels[0], sample_shape[0], 3, padding=1)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -80,7 +95,7 @@ class Generator(nn.Module):
         x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
         for index, level in enumerate(self.levels):
             if index:
-                x = interpolate(self.narrowing[index - 1](x), self.sizes[index], mode="bilinear")
+                x = self.enlarging[index - 1](self.narrowing[index - 1](x))
             x = level(x)
         images: Tensor = self.to_image(leaky_relu(x, SLOPE))
         return images
