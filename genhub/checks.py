@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genhub.config import AccelerateConfig
 from genhub.errors import RecipeError, TrainingError, did_you_mean
-from genhub.interfaces import Batch, GenerativeModel, Phase
+from genhub.interfaces import GenerativeModel, Phase
 
 
 def check_config(config: AccelerateConfig) -> None:
@@ -36,13 +36,13 @@ def check_config(config: AccelerateConfig) -> None:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
 
 
-def check_columns(model: GenerativeModel, batch: Batch) -> None:
+def check_columns(model: GenerativeModel, columns: Collection[str]) -> None:
     """
     Raises:
         RecipeError: the model needs a column that the data lacks.
     """
     for column in model.conditions:
-        if column not in batch:
+        if column not in columns:
             raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
 
 

@@ -326,7 +326,8 @@ class AccelerateConfig(TrainerConfig):
     sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
     """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
-    """torch.compile the networks; slower to start, and on a CPU slower altogether."""
+    """torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the model has
+    one phase, as CUDA graphs: a network is one launch in place of hundreds."""
     keep_memory: bool | None = None
     """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
     out: where the page faults of the first steps show that it pays."""

@@ -121,17 +121,22 @@ def _start_worker(_: int) -> None:
         os.setsid()
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """There without waiting for what the device is at: CUDA has read memory that is not pinned when the call returns."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def _normalise(images: Tensor) -> Tensor:
     return images.div(127.5).sub_(1)
 
 
 def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> Batch:
     """A batch of uint8 images (b, c, h, w), those of them mirrored that `flips` (b,) says."""
-    images = images.to(device, non_blocking=True)
+    images = to_device(images, device)
     if flips is not None:
-        images = torch.where(flips.to(device)[:, None, None, None], images.flip(-1), images)
+        images = torch.where(to_device(flips, device)[:, None, None, None], images.flip(-1), images)
     batch = {"images": _normalise(images)}
-    return batch if labels is None else batch | {"labels": labels.to(device)}
+    return batch if labels is None else batch | {"labels": to_device(labels, device)}
 
 
 @dataclass(eq=False)
@@ -227,7 +232,7 @@ class ImageData:
             images = self._images
             for rows, flips in order:
                 index = torch.from_numpy(rows)
-                found = images.index_select(0, index.to(images.device))
+                found = images.index_select(0, to_device(index, images.device))
                 yield found, index, None if flips is None else torch.from_numpy(flips)
             return
         for item in load_ahead(self._images, order, self.config, device):

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec
-from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, load_ahead
+from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, load_ahead, to_device
 from genhub.digests import digest_of, hash_of
 from genhub.disk import cache_folder, made_once, saving
 from genhub.errors import GenhubError, RecipeError
@@ -74,6 +74,10 @@ class CachedLatents:
     def spec(self) -> DataSpec:
         return self.images.spec
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("latents", *self.images.columns[1:])
+
     def state(self, step: int) -> dict[str, Any]:
         return self.images.state(step)
 
@@ -84,23 +88,23 @@ class CachedLatents:
         self, *, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1, accumulation: int = 1,
         device: torch.device = CPU, state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:  # fmt: skip
-        """`ImageData.batches`, of the same images in the same order. Before the first batch, latents that are not there are
-        made on the model's device: it may take long.
+        """`ImageData.batches`, of the same images in the same order. Latents that are not there are made first, on the
+        model's device: it may take long.
 
         Raises:
-            GenhubError: while iterating: a file can't be written, or is damaged; or see `ImageData.batches`.
+            GenhubError: a file can't be written, or is damaged; or see `ImageData.batches`.
         """
         order = self.images.order(
             seed=seed, start_step=start_step, rank=rank, world_size=world_size, accumulation=accumulation
         )
-        return self._batches(order, device)
+        return self._batches(self.table, order, device)
 
-    def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
-        table, labels, mirrored = self.table, self.images.labels, self.spec.num_images
+    def _batches(self, table: Table, order: Order, device: torch.device) -> Iterator[Batch]:
+        labels, mirrored = self.images.labels, self.spec.num_images
         index = (rows if flips is None else rows + mirrored * flips for rows, flips in order)
         for latents, whose in table.read(index, self.config, device):
-            batch = {"latents": latents.to(device, non_blocking=True)}
-            yield batch if labels is None else batch | {"labels": labels.index_select(0, whose).to(device)}
+            batch = {"latents": to_device(latents, device)}
+            yield batch if labels is None else batch | {"labels": to_device(labels.index_select(0, whose), device)}
 
     @cached_property
     def table(self) -> Table:
@@ -182,7 +186,7 @@ class Table(Dataset[Any]):
             latents = latents.to(device)
         for rows in order:
             index = torch.from_numpy(rows)
-            yield latents.index_select(0, index.to(latents.device)), self.whose.index_select(0, index)
+            yield latents.index_select(0, to_device(index, latents.device)), self.whose.index_select(0, index)
 
     def __getitem__(self, rows: Index) -> tuple[Tensor, Tensor]:
         """A batch for the DataLoader."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -39,15 +39,15 @@ class RunLog:
         """(step, phase) of the updates that were not applied because something in them was not finite."""
         self.waiting: list[tuple[int, str, dict[str, Tensor]]] = []
         """What was added since the last `fetch`, still on the device."""
-        self._batch_size = batch_size
+        self._batch_size, self._start, self._writes = batch_size, start, writes
+        self._stream: TextIO | None = None
         self._clock = self._lap = time.perf_counter()
         self._lap_step = start
-        with saving(file):
-            self._stream = _without_lines_after(start, file) if writes else None
         self.progress = Progress(total, start, shown=writes)
 
     def add(self, step: int, phase: str, values: Mapping[str, Tensor]) -> None:
-        self.waiting.append((step, phase, {key: value.detach() for key, value in values.items()}))
+        # Copies, because a network may write into what it returned: the next replay of a CUDA graph does.
+        self.waiting.append((step, phase, {key: value.detach().clone() for key, value in values.items()}))
 
     def take_back(self, step: int, phase: str) -> None:
         """Forget what a phase added in this step."""
@@ -92,9 +92,9 @@ class RunLog:
         speed = (step - self._lap_step) * self._batch_size / max(now - self._lap, 1e-9)
         self._lap, self._lap_step = now, step
         everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
-        if self._stream:
+        if self._writes:
             with saving(self.file):
-                self._stream.write(json.dumps({"step": step, **everything}) + "\n")
+                self._opened().write(json.dumps({"step": step, **everything}) + "\n")
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
         self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
         return everything
@@ -118,8 +118,9 @@ class RunLog:
 
     def sync(self) -> None:
         """Have the lines on the disk, before a checkpoint that counts on them is."""
-        if self._stream:
+        if self._writes:
             with saving(self.file):
+                self._opened()
                 sync(self.file)
 
     def close(self) -> None:
@@ -127,12 +128,16 @@ class RunLog:
         if self._stream:
             self._stream.close()
 
-
-def _without_lines_after(step: int, file: Path) -> Any:
-    """metrics.jsonl open for more lines; a resumed run first drops those that its checkpoint hasn't seen."""
-    lines = file.read_text("utf-8", "replace").splitlines(keepends=True) if step and file.exists() else []
-    write_whole(file, "".join(line for line in lines if line.endswith("\n") and _step_of(line) <= step))
-    return file.open("a", buffering=1)
+    def _opened(self) -> TextIO:
+        """metrics.jsonl for more lines, from the first one on: a run that fails in its first step leaves none. A resumed
+        run drops those that its checkpoint hasn't seen."""
+        if self._stream is None:
+            there = self._start and self.file.exists()
+            lines = self.file.read_text("utf-8", "replace").splitlines(keepends=True) if there else []
+            seen = (line for line in lines if line.endswith("\n") and _step_of(line) <= self._start)
+            write_whole(self.file, "".join(seen))
+            self._stream = self.file.open("a", buffering=1)
+        return self._stream
 
 
 def _step_of(line: str) -> float:

@@ -28,7 +28,7 @@ def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.de
     """Standard normal noise. With a list of generators, one for each of shape[0] images, an image's noise is its own
     generator's alone; noise is drawn where the generator is, so that a CPU's draws the same on every device."""
     if isinstance(generator, list):
-        return torch.cat([randn((1, *shape[1:]), one, device) for one in generator])
+        return torch.cat([randn((1, *shape[1:]), one) for one in generator]).to(device)  # all in one copy
     if isinstance(generator, Between):  # slerp (Shoemake 1985) for vectors at a right angle, as independent noise is:
         angle = generator.share * math.pi / 2  # what comes out is standard normal, too
         first, second = randn(shape, generator.first, device), randn(shape, generator.second, device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ class Networks:
     """Of a sharded model, the copy that is drawn from and saved."""
     live: Callable[[Batch, str], Mapping[str, Tensor]]
     """What all losses go through: the model, wrapped for the run's processes and precision."""
+    compiled: bool
+    graphs: bool
+    """Whether compiled networks are replayed as CUDA graphs: one launch in place of hundreds."""
 
     @property
     def exported(self) -> GenerativeModel:
@@ -41,6 +45,10 @@ class Networks:
         if self.ema:
             return self.ema.current()
         return gather(self.model, self.whole) if self.whole else self.model
+
+    def as_written(self) -> AbstractContextManager[object]:
+        """Compiled networks as they were, for what comes in other sizes than training's batches: drawing, trials."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
 
 def prepare_networks(
@@ -62,11 +70,21 @@ def prepare_networks(
     optimizers = build_optimizers(model, phases, config)
     averaged = {name for phase in phases if phase.ema for name in phase.trains}
     ema = EMA(model, config.ema, averaged, whole) if config.ema else None
+    alone = accelerator.num_processes == 1 and len(phases) == 1  # what CUDA graphs were tried with
+    graphs = config.compile and accelerator.device.type == "cuda" and alone
     if config.compile:
-        for network in trained:
-            getattr(model, network).compile()
+        compile_networks(model, trained, graphs)
     live = autocast(model, accelerator) if shards else accelerator.prepare_model(model)
-    return Networks(model, phases, frozen, optimizers, ema, whole, live)
+    return Networks(model, phases, frozen, optimizers, ema, whole, live, config.compile, graphs)
+
+
+def compile_networks(model: GenerativeModel, names: Iterable[str], graphs: bool) -> None:
+    import torch._dynamo  # slow to import, and not needed otherwise
+
+    # Phases switch requires_grad, and torch would not look at parameters again that are where they were.
+    torch._dynamo.config.skip_tensor_guards_with_matching_dict_tags = False
+    for name in names:
+        getattr(model, name).compile(mode="reduce-overhead" if graphs else None)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -139,14 +139,12 @@ class AccelerateTrainer(Trainer):
         if folder:
             check_same_data(folder, data)
         check_split(data.config, config, accelerator.num_processes)
+        check_columns(networks.model, data.columns)
         accumulation = self._accumulation(networks, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         states = stored.values.get("data", []) if stored else []
         state = states[share["rank"]] if len(states) == share["world_size"] else None
         batches = data.batches(seed=self.seed, start_step=start, device=accelerator.device, state=state, **share)
-        with memory_explained(data.config.batch_size, accelerator.num_processes, accumulation):
-            first = next(batches)
-        check_columns(networks.model, first)
         log = RunLog(self.run_dir / "metrics.jsonl", config.max_steps, data.config.batch_size, start,
                      writes=accelerator.is_main_process)  # fmt: skip
         run = RunState(networks, log, accelerator, share, unseen={phase.name for phase in networks.phases})
@@ -158,7 +156,7 @@ class AccelerateTrainer(Trainer):
                 raise CheckpointError(f"{folder}: the model's or genhub's code has changed since: {message:.300}") from error
             say(f"resuming at step {start} from {folder}")
             self._evaluate(start, run)
-        return run, chain([first], batches)
+        return run, batches
 
     def _accumulation(self, networks: Networks, data: TrainingData, accelerator: Accelerator) -> int:
         """Into how many parts each process's share of a batch is split; with `find_batch_size`, as many as memory needs."""
@@ -170,7 +168,6 @@ class AccelerateTrainer(Trainer):
             batches = data.batches(seed=self.seed, start_step=0, rank=accelerator.process_index, accumulation=parts,
                                    world_size=accelerator.num_processes, device=accelerator.device)  # fmt: skip
             micro_batches = list(islice(batches, parts))
-            check_columns(networks.model, micro_batches[0])
             for phase in networks.phases:
                 networks.frozen.all_but(phase)
                 losses = networks.model(micro_batches[0], phase.name)
@@ -179,7 +176,8 @@ class AccelerateTrainer(Trainer):
                 networks.optimizers[frozenset(phase.trains)].step(1.0)
 
         def fits(parts: int) -> bool:
-            return step_fits(lambda: trial(parts), networks.model, networks.optimizers.values(), accelerator)
+            with networks.as_written():
+                return step_fits(lambda: trial(parts), networks.model, networks.optimizers.values(), accelerator)
 
         return find_accumulation(
             self.run_dir, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
@@ -196,6 +194,8 @@ class AccelerateTrainer(Trainer):
     def _update(self, step: int, micro_batches: Sequence[Batch], factor: float, run: RunState, guard: FiniteGuard) -> None:
         """A step's updates: each phase's, in order, its learning rate times `factor`."""
         networks, accelerator, scaler = run.networks, run.accelerator, run.accelerator.scaler
+        if networks.graphs:  # what they gave in the last step may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         scaled = set[frozenset[str]]()  # whose optimizers the loss scaler has seen since its last update
         for phase in networks.phases:
             if step % phase.interval:
@@ -247,7 +247,8 @@ class AccelerateTrainer(Trainer):
         model, accelerator = run.networks.exported, run.accelerator
         training, device = model.training, model.device
         model.eval().to(accelerator.device)  # it is there, but for the copy of a sharded one
-        images = sample_images(model, self.config.num_samples, seed=self.seed, accelerator=accelerator)
+        with run.networks.as_written():
+            images = sample_images(model, self.config.num_samples, seed=self.seed, accelerator=accelerator)
         model.train(training).to(device)
         if accelerator.is_main_process:
             save_preview(self.run_dir, done, images)
@@ -264,7 +265,10 @@ class AccelerateTrainer(Trainer):
         return self.run_dir / "checkpoints" / f"step-{done:06d}"
 
     def _evaluate(self, done: int, run: RunState) -> None:
-        values = self.evaluate(done, run.networks.exported, run.accelerator) if self.evaluator else {}
+        if not self.evaluator:
+            return
+        with run.networks.as_written():
+            values = self.evaluate(done, run.networks.exported, run.accelerator)
         if values:
             with saving(self.run_dir / "logs"):
                 run.accelerator.log(values, step=done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
@@ -24,6 +24,10 @@ class TrainingData(Protocol):
 
     config: DataConfig
     spec: DataSpec
+
+    @property
+    def columns(self) -> Collection[str]:
+        """What a batch holds."""
 
     def batches(
         self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device,
