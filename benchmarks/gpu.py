@@ -1,10 +1,11 @@
-"""On a GPU: the U-Net of Ho et al. 2020 on CIFAR-10, trained and drawn from by genhub, a bare loop and diffusers' script.
+"""On a GPU: a U-Net, trained and drawn from by genhub, a bare loop and diffusers' script.
 
-    python benchmarks/gpu.py --cifar10 path/to/cifar10 [--diffusers path/to/diffusers] [--batch 128] [--rounds 3]
-    python benchmarks/gpu.py --cifar10 path/to/cifar10 --small      # a network and a batch for trying the command on a CPU
+    python benchmarks/gpu.py --data path/to/cifar10 [--diffusers path/to/diffusers]     # that of Ho et al. 2020
+    python benchmarks/gpu.py --network digits-ddpm                                      # a shipped recipe's, and its data
+    python benchmarks/gpu.py --data path/to/cifar10 --network tiny --batch 8            # to try the command on a CPU
 
-Each round runs the sides in fresh processes, in turn, for each precision: genhub and a loop written by hand that has the
-same network, batch, precision, optimizer and average of the weights, and, where it has the setting, diffusers'
+Each round runs the sides in fresh processes, one after another, for each setting: genhub and a loop written by hand that
+has the same network, batch, precision, optimizer and average of the weights, and, where it has the setting, diffusers'
 train_unconditional.py with its own data loading; none flips its images. A step's time is the median over windows of
 steps that end with the GPU's work done, after the first windows, which compile and choose kernels. `of_matrix_rate`: the
 network's floating-point operations a second, forward and backward, over those of large bf16 matrix products on the same
@@ -21,39 +22,46 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import torch
-from measure import from_fresh_process, keep, of_ratios, rounded, timed, wait_for_device
+from measure import keep, of_ratios, rounded, timed, wait_for_device
 from peers import environment_of_peers, script_in
 from torch.utils.flop_counter import FlopCounterMode
 
 import genhub
 from genhub.data import load_data
 
-UNET = {  # 35.7 million parameters
+NETWORKS: dict[str, dict[str, Any]] = {"ho2020": {  # 35.7 million parameters
     "block_out_channels": [128, 256, 256, 256], "layers_per_block": 2, "norm_num_groups": 32, "attention_head_dim": None,
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"], "dropout": 0.1,
-}  # fmt: skip
-SMALL = UNET | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4}
+}}  # fmt: skip
+NETWORKS["tiny"] = NETWORKS["ho2020"] | {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4}
 SETTINGS = {  # of genhub's trainer
-    "float32": ["trainer.tf32=false"], "tf32": [], "bf16": ["trainer.mixed_precision=bf16"],
+    "tf32": [], "tf32, compiled": ["trainer.compile=true"], "bf16": ["trainer.mixed_precision=bf16"],
     "bf16, compiled": ["trainer.mixed_precision=bf16", "trainer.compile=true"],
 }  # fmt: skip
-SCRIPTS = {"float32": "no", "bf16": "bf16"}
-"""What diffusers' script calls the settings that it has."""
-WINDOW, WARM, WINDOWS = 20, 3, 8
+SCRIPTS = {"tf32": "no", "bf16": "bf16"}
+"""What diffusers' script calls the settings that it has. Its "no" is torch's default: TF32 in convolutions."""
+WINDOW, WARM, WINDOWS = 10, 3, 8
+
+
+def shipped(name: str) -> Any:
+    return genhub.read_recipe(name, run_dir="run")
 
 
 def recipe(args: argparse.Namespace, setting: str) -> genhub.Recipe:
+    unet = NETWORKS[args.network] if args.network in NETWORKS else shipped(args.network).model.unet.model_dump()
     content = {
-        "model": {"name": "ddpm", "unet": SMALL if args.small else UNET,
+        "model": {"name": "ddpm", "unet": unet,
                   "scheduler": {"beta_schedule": "linear", "prediction_type": "epsilon"}},
-        "data": {"name": args.cifar10, "batch_size": args.batch},
+        "data": {"name": args.data, "batch_size": args.batch},
         "trainer": {"max_steps": 10**6, "log_every": 50, "sample_every": None, "save_every": 10**6,
                     "optimizer": {"name": "adamw", "lr": 2.0e-4}, "ema": {"decay": 0.9999}},
     }  # fmt: skip
@@ -96,7 +104,7 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
     layout = torch.channels_last if half and device.type == "cuda" else torch.contiguous_format
     unet = ddpm.unet.to(device, memory_format=layout).train()
     if config.compile:
-        unet.compile()
+        unet.compile(mode="reduce-overhead")  # with CUDA graphs
     weights = list(unet.parameters())
     averages = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=2e-4, fused=True)
@@ -116,12 +124,13 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
 
 
 def diffusers_script(args: argparse.Namespace, setting: str) -> None:
-    network = {**(SMALL if args.small else UNET), "_class_name": "UNet2DModel", "sample_size": 32, "in_channels": 3,
-               "out_channels": 3}  # fmt: skip
+    read = recipe(args, setting)
+    unet: Any = read.model_class()(read.filled_from(load_data(read.data).spec).model).unet
+    network = {**unet.config, "_class_name": "UNet2DModel"}
     Path("config.json").write_text(json.dumps(network))
-    sys.argv = [args.diffusers, "--dataset_name", args.cifar10, "--model_config_name_or_path", ".", "--resolution", "32",
-                "--train_batch_size", str(args.batch), "--use_ema", "--checkpointing_steps", "1000000", "--mixed_precision",
-                SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
+    sys.argv = [args.diffusers, "--dataset_name", args.data, "--model_config_name_or_path", ".",
+                "--resolution", str(unet.config.sample_size), "--train_batch_size", str(args.batch), "--use_ema",
+                "--checkpointing_steps", "1000000", "--mixed_precision", SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
     runpy.run_path(args.diffusers, run_name="__main__")
 
 
@@ -165,7 +174,7 @@ SIDES = {"genhub": trained_by_genhub, "bare": by_hand, "diffusers": diffusers_sc
 
 def operations(args: argparse.Namespace) -> float:
     """Floating-point operations of one image, forward and backward."""
-    read = recipe(args, "float32")
+    read = recipe(args, "tf32")
     filled = read.filled_from(load_data(read.data).spec)
     unet: Any = filled.model_class()(filled.model).unet
     with FlopCounterMode(display=False) as counter:
@@ -179,54 +188,90 @@ def matrix_rate(side: int) -> float:
     return 2 * side**3 / min(timed(lambda: a @ a) for _ in range(10))
 
 
-def measured(side: str, setting: str, args: argparse.Namespace) -> dict[str, float]:
-    command = [str(Path(__file__).resolve()), "--inside", side, setting, "--cifar10", args.cifar10, "--batch", str(args.batch),
-               "--steps", str(args.steps), "--diffusers", args.diffusers, *["--small"] * args.small]  # fmt: skip
+def measured(setting: str, sides: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What processes found that import side by side, and then run one after another."""
+    waiting, found = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        return from_fresh_process(*command, cwd=folder, environment=environment_of_peers())
+        for side in sides:
+            command = [sys.executable, str(Path(__file__).resolve()), "--inside", side, setting, "--network", args.network,
+                       "--data", args.data, "--batch", str(args.batch), "--steps", str(args.steps),
+                       "--diffusers", args.diffusers]  # fmt: skip
+            Path(folder, side).mkdir()
+            with Path(folder, f"{side}.txt").open("w") as told:
+                waiting[side] = Popen(command, stdin=PIPE, stdout=PIPE, stderr=told, text=True, cwd=f"{folder}/{side}",
+                                      env=environment_of_peers())  # fmt: skip
+        for process in waiting.values():
+            process.stdout.readline()
+        for side, process in waiting.items():
+            lines = [line for line in process.communicate("go\n")[0].splitlines() if line.startswith("{")]
+            if not lines:
+                raise SystemExit(
+                    f"{side}, {setting}: nothing was measured\n{Path(folder, f'{side}.txt').read_text()[-2000:]}"
+                )
+            found[side] = json.loads(lines[-1])
+    return found
+
+
+def wait_in_line() -> None:
+    """Import what takes long, then wait until it is this process's turn."""
+    import accelerate  # noqa: F401
+    import datasets  # noqa: F401
+    from diffusers import DDPMPipeline, UNet2DModel  # noqa: F401
+
+    import genhub.trainer  # noqa: F401
+
+    print("ready", flush=True)
+    sys.stdin.readline()
 
 
 def training(setting: str, args: argparse.Namespace, per_image: float, rate: float) -> dict[str, Any]:
-    sides = ["genhub", "bare", *["diffusers"] * bool(args.diffusers and setting in SCRIPTS)]
-    rounds = [{side: measured(side, setting, args) for side in sides} for _ in range(args.rounds)]
+    able = {"genhub", "bare", *["diffusers"] * bool(args.diffusers and setting in SCRIPTS)}
+    sides = [side for side in args.sides if side in able]
+    rounds = [measured(setting, sides, args) for _ in range(args.rounds)]
     step = {side: statistics.median(each[side]["step"] for each in rounds) for side in sides}
     row: dict[str, Any] = {
         side: {"ms": 1000 * step[side], "images_per_second": args.batch / step[side],
                "of_matrix_rate": per_image * args.batch / step[side] / rate,
                "mib": statistics.median(each[side]["mib"] for each in rounds)} for side in sides
     }  # fmt: skip
-    for side in sides[1:]:
+    for side in sides[1:]:  # behind genhub
         row[f"genhub / {side}"] = of_ratios([each["genhub"]["step"] / each[side]["step"] for each in rounds])
     return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", required=True, help="a folder of parquet files")
+    parser.add_argument("--network", default="ho2020", help=f"{', '.join(NETWORKS)}, or a shipped recipe of a ddpm")
+    parser.add_argument("--data", help="a folder of parquet files; default: the recipe's")
     parser.add_argument("--diffusers", default="", help="a checkout of diffusers, or its train_unconditional.py")
-    parser.add_argument("--batch", type=int)
+    parser.add_argument("--batch", type=int, help="default: 128, or the recipe's")
     parser.add_argument("--steps", type=int, default=50, help="of a drawing")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--small", action="store_true", help="a tiny network, to try the command")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--inside", nargs=2, metavar=("SIDE", "SETTING"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.batch = args.batch or (8 if args.small else 128)
     if args.inside:
         side, setting = args.inside
+        wait_in_line()
         if side != "drawing":
-            report_and_end(2 if args.small else WINDOW)
+            report_and_end(2 if args.network == "tiny" else WINDOW)
         SIDES[side](args, setting)
         return
-    args.cifar10 = str(Path(args.cifar10).resolve())
+    of_recipe = None if args.network in NETWORKS else shipped(args.network).data
+    args.batch = args.batch or (of_recipe.batch_size if of_recipe else 128)
+    args.data = str(Path(args.data).resolve()) if args.data else of_recipe.name if of_recipe else "digits"
     args.diffusers = script_in(args.diffusers) if args.diffusers else ""
-    per_image, rate = operations(args), matrix_rate(512 if args.small else 8192)
+    per_image, rate = operations(args), matrix_rate(8192 if torch.cuda.is_available() else 512)
     print(f"{per_image / 1e9:.3g} GFLOP an image, forward and backward; bf16 matrix products: {rate / 1e12:.3g} TFLOP/s")
     for setting in args.settings:
-        row = rounded({**training(setting, args, per_image, rate), "drawing": measured("drawing", setting, args)})
+        row = training(setting, args, per_image, rate)
+        if "drawing" in args.sides:
+            row |= measured(setting, ["drawing"], args)
+        row = rounded(row)
         print(setting, json.dumps(row), flush=True)
-        if not args.small:
-            keep("gpu", {setting: {"batch": args.batch, **row}})
+        if torch.cuda.is_available():
+            keep("gpu", {f"{args.network}, {setting}": row})
 
 
 if __name__ == "__main__":

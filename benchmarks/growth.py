@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measure import from_fresh_process, keep, rounded
+from measure import from_fresh_process, keep, peak_mib, rounded
 
 WIDTHS = (16, 32, 64, 128)
 POINTS: dict[str, dict[float, list[str]]] = {
@@ -41,7 +40,7 @@ def trained(steps: int, overrides: list[str]) -> dict[str, float]:
         at = [json.loads(line)["seconds"] for line in Path(run, "metrics.jsonl").read_text().splitlines()]
         parameters = sum(p.numel() for p in genhub.load(checkpoint).parameters())
     seconds = statistics.median(later - earlier for earlier, later in pairwise(at[2:]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {"ms": 1000 * seconds, "mib": peak, "parameters": parameters}
 
 

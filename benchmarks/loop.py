@@ -6,13 +6,13 @@ genhub trains a shipped recipe through its public `train`. Between every two win
 (preloaded bytes, fused optimizer, nothing else) does as many of its own, and then as many of forward and backward alone,
 so that a busy neighbour slows all three. Every window of genhub's writes a log line. The figures are medians over the
 ratios of neighbouring windows: without averaged weights, and as the recipe says. "Waiting for data" is the share of
-genhub's time spent in its data's iterator. Peak memory is of fresh processes that do one or the other alone.
+genhub's time spent in its data's iterator. Peak memory (a GPU's, where there is one) is of fresh processes that do one
+or the other alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,12 +26,14 @@ from typing import Any
 
 import torch
 from genhub_gan.losses import discriminator_loss, generator_loss, zero_centred
-from measure import keep, of_ratios, rounded
+from measure import keep, of_ratios, peak_mib, rounded, wait_for_device
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 import genhub
 from genhub import data
+
+DEVICE = torch.accelerator.current_accelerator() or torch.device("cpu")
 
 WORKS = {  # a recipe, and how many steps make a window of about half a second
     "digits-ddpm": 16, "mnist-ddpm": 2, "digits-vae": 60, "mnist-vae": 6, "digits-gan": 40, "mnist-gan": 8,
@@ -49,7 +51,7 @@ def ddpm(model: Any, config: Any) -> list[Part]:
     signal, scale = model.signal_scale.view(-1, 1, 1, 1), model.noise_scale.view(-1, 1, 1, 1)
 
     def loss(images: Tensor) -> Tensor:
-        noise, timesteps = torch.randn_like(images), torch.randint(1000, (len(images),))
+        noise, timesteps = torch.randn_like(images), torch.randint(1000, (len(images),), device=DEVICE)
         a, b = signal[timesteps], scale[timesteps]
         return (model.unet(a * images + b * noise, timesteps).sample - (a * noise - b * images)).square().mean()
 
@@ -74,7 +76,7 @@ def gan(model: Any, config: Any) -> list[Part]:
     g, d = model.generator, model.discriminator
 
     def fakes(images: Tensor) -> Tensor:
-        return g(torch.randn(len(images), config.latent_dim))
+        return g(torch.randn(len(images), config.latent_dim, device=DEVICE))
 
     def of_discriminator(images: Tensor) -> Tensor:
         return discriminator_loss(config.loss, d(images), d(fakes(images)))
@@ -91,20 +93,22 @@ def gan(model: Any, config: Any) -> list[Part]:
 
 def bare_loop(recipe: genhub.Recipe, images: data.ImageData) -> Callable[[int, bool], float]:
     """Do so many steps, with or without clipping, optimizer and zeroing; returns seconds."""
-    pixels = images.images(range(images.spec.num_images)).add(1).mul(127.5).round().to(torch.uint8)
+    blocks = torch.arange(images.spec.num_images).split(1000)
+    pixels = torch.cat([images.images(part).add_(1).mul_(127.5).round_().to(torch.uint8) for part in blocks]).to(DEVICE)
     filled = recipe.filled_from(images.spec).model
-    model, kind = recipe.model_class()(filled).train(), recipe.model.name
+    model, kind = recipe.model_class()(filled).to(DEVICE).train(), recipe.model.name
     parts = {"ddpm": ddpm, "vae": vae, "gan": gan}[kind](model, filled)
     options, clip = recipe.trainer.optimizer, recipe.trainer.max_grad_norm
     given = {"lr": options.lr, "betas": options.betas or (0.9, 0.999), "fused": True}
     optimizer_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.name]
     optimizers = {net: optimizer_class(list(net.parameters()), **given) for net, _, _ in parts}
     several = len(optimizers) > 1
-    batches = torch.randperm(len(pixels)).split(recipe.data.batch_size)[:-1]
+    batches = torch.randperm(len(pixels), device=DEVICE).split(recipe.data.batch_size)[:-1]
     count = 0
 
     def run(steps: int, update: bool = True) -> float:
         nonlocal count
+        wait_for_device()
         started = clock()
         for _ in range(steps):
             images = pixels[batches[count % len(batches)]].float().div_(127.5).sub_(1)
@@ -121,6 +125,7 @@ def bare_loop(recipe: genhub.Recipe, images: data.ImageData) -> Callable[[int, b
                     optimizers[net].step()
                 optimizers[net].zero_grad(set_to_none=True)
             count += 1
+        wait_for_device()
         return clock() - started
 
     return run
@@ -143,6 +148,7 @@ def interleaved(recipe: str, overrides: list[str], window: int, seconds: float) 
             inner, waited, started, end = original(self, **options), 0.0, 0.0, clock() + seconds
             for count in range(10**6):
                 if count % window == 0:
+                    wait_for_device()
                     now = clock()
                     if count > window:  # the first has the imports and the first allocations
                         found.append((now - started, waited, bare(window), bare(window, False)))
@@ -178,7 +184,9 @@ def alone(what: str, recipe: str, overrides: list[str], window: int) -> float:
             bare_loop(read, data.load_data(read.data))(steps, True)
         else:
             genhub.train(read)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return peak_mib()
 
 
 def measure(recipe: str, overrides: list[str], peak: Callable[[str], float], seconds: float) -> dict[str, Any]:

@@ -33,6 +33,16 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
+def peak_mib() -> float:
+    """This process's largest memory so far. `ru_maxrss` is not: a child's begins with its parent's."""
+    status = Path("/proc/self/status")
+    if not status.is_file():  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
 def from_fresh_process(
     *arguments: str, cwd: str | None = None, environment: Mapping[str, str] = os.environ
 ) -> dict[str, float]:

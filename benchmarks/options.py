@@ -14,13 +14,12 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from measure import from_fresh_process, keep, of_ratios, rounded
+from measure import from_fresh_process, keep, of_ratios, peak_mib, rounded
 
 OPTIONS = {  # with, without
     "keep_memory": ("trainer.keep_memory=true", "trainer.keep_memory=false"),
@@ -52,7 +51,7 @@ def trained(recipe: str, seconds: float, overrides: list[str], cpu_time: bool) -
     if cpu_time:
         updates = len(ends) // len(at)  # the penalties of a GAN come every few steps
         step = (ends[-1] - ends[12 * updates]) / (len(at) - 13)
-    return {"step": step, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"step": step, "mib": peak_mib()}
 
 
 def main() -> None:

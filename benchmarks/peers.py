@@ -16,7 +16,6 @@ import argparse
 import importlib.util
 import json
 import os
-import resource
 import runpy
 import statistics
 import sys
@@ -27,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measure import from_fresh_process, keep, of_ratios, rounded
+from measure import from_fresh_process, keep, of_ratios, peak_mib, rounded
 
 HERE = Path(__file__).resolve().parent
 IMAGES = 10_000
@@ -65,7 +64,7 @@ def stop_after(steps: int, updates: int) -> None:
         if len(at) == steps * updates:
             ends = at[updates - 1 :: updates]
             passed = [later - earlier for earlier, later in pairwise(ends[SETTLED - 1 :])]
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            peak = peak_mib()
             first = ends[0] - float(os.environ["STARTED"])
             print(json.dumps({"step": statistics.median(passed), "first": first, "mib": peak}), flush=True)
             os._exit(0)
