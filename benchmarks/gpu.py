@@ -98,7 +98,7 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
     data = load_data(read.data)
     model = read.filled_from(data.spec)
     ddpm: Any = model.model_class()(model.model)
-    config, device = model.trainer, torch.accelerator.current_accelerator() or torch.device("cpu")
+    config, device = model.trainer, torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     half = config.mixed_precision == "bf16"
     layout = torch.channels_last if half and device.type == "cuda" else torch.contiguous_format
@@ -144,7 +144,7 @@ def drawing(args: argparse.Namespace, setting: str) -> None:
 
     read = recipe(args, setting)
     filled = read.filled_from(load_data(read.data).spec)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     dtype = torch.bfloat16 if "bf16" in setting else torch.float32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = filled.trainer.tf32
     model: Any = filled.model_class()(filled.model).eval().requires_grad_(False).to(device, dtype)
@@ -184,7 +184,7 @@ def operations(args: argparse.Namespace) -> float:
 
 def matrix_rate(side: int) -> float:
     """Operations a second of bf16 products of square matrices, the best of ten."""
-    a = torch.randn(side, side, device=torch.accelerator.current_accelerator() or "cpu").bfloat16()
+    a = torch.randn(side, side, device=torch.accelerator.current_accelerator(check_available=True) or "cpu").bfloat16()
     return 2 * side**3 / min(timed(lambda: a @ a) for _ in range(10))
 
 

@@ -33,7 +33,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 import genhub
 from genhub import data
 
-DEVICE = torch.accelerator.current_accelerator() or torch.device("cpu")
+DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 WORKS = {  # a recipe, and how many steps make a window of about half a second
     "digits-ddpm": 16, "mnist-ddpm": 2, "digits-vae": 60, "mnist-vae": 6, "digits-gan": 40, "mnist-gan": 8,

@@ -262,7 +262,7 @@ def sample(
         CheckpointError: see `load`.
     """
     if not isinstance(model, GenerativeModel):
-        model = load(model, device=device or torch.accelerator.current_accelerator(), dtype=dtype,
+        model = load(model, device=device or torch.accelerator.current_accelerator(check_available=True), dtype=dtype,
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
@@ -296,7 +296,7 @@ def sample_to(
                compile=compile, trust_remote_code=trust_remote_code, **options)  # fmt: skip
         return
     together = processes(device)
-    where = together.device if together else device or torch.accelerator.current_accelerator()
+    where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)

@@ -54,6 +54,19 @@ def test_what_sample_refuses(tiny, tmp_path, monkeypatch, options, message):
         genhub.sample(folder, 1, **options)
 
 
+def test_torch_built_for_a_gpu_that_is_not_there_works_on_the_cpu(tiny, tmp_path, monkeypatch):
+    """pip's torch on Linux is built for CUDA, whatever the machine has."""
+
+    def of_the_build(check_available: bool = False) -> torch.device | None:
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", of_the_build)
+    folder = genhub.train(tiny, ["trainer.max_steps=1"])
+    genhub.sample(folder, 2, out=tmp_path / "a.npz")
+    genhub.evaluate(folder, 100, metrics=["frechet_distance"], extractor="pixels")
+    genhub.show("forward", folder, out=tmp_path / "a.png", n=1)
+
+
 def test_run_folder_loads_its_newest_checkpoint(tiny):
     genhub.train(tiny)
     model = genhub.load(tiny["run_dir"])

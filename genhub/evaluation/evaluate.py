@@ -56,7 +56,8 @@ def evaluate(
     check_launcher()
     checkpoint, together = find_model(model), processes(device)
     loaded = load_model(
-        checkpoint, device=together.device if together else device or torch.accelerator.current_accelerator()
+        checkpoint,
+        device=together.device if together else device or torch.accelerator.current_accelerator(check_available=True),
     )
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     recipe = checkpoint / "recipe.yaml"

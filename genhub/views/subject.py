@@ -34,7 +34,7 @@ class Subject:
         self._id = str(source) if isinstance(source, str | Path) and split_id(source) is not None else None
         source = find_model(source) if self._id and isinstance(source, str | Path) else source
         self.overrides = overrides
-        self._device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
+        self._device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         self._model = source if isinstance(source, GenerativeModel) else None
         self.folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
         self.recipe: Recipe | None = None

@@ -48,8 +48,8 @@ def blocks(channels: int, number: int) -> nn.Sequential:
 
 
 class Enlarge(nn.Module):
-    """Bilinear interpolation (n, c, *size) to (n, c, *larger), as two matrix products: the same to rounding, faster on a CPU
-    than `interpolate`, with the same bits every time on a GPU, and with gradients that torch 2.13's compiler gets right."""
+    """Bilinear interpolation, (n, c, *size) to (n, c, *larger), as two matrix products: `interpolate` to rounding, but its
+    gradient on a GPU has other bits each time, and torch 2.13 compiles it to none at all."""
 
     def __init__(self, size: tuple[int, int], larger: tuple[int, int]) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class MyTrainer(Trainer):
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train to `max_steps`, from the newest checkpoint if there is one; returns the last one."""
         config = self.config
-        accelerator = torch.accelerator.current_accelerator() if config.device == "auto" else None
+        accelerator = torch.accelerator.current_accelerator(check_available=True) if config.device == "auto" else None
         device = accelerator or torch.device("cpu")
         phases = model.phases()
         model.to(device).train()
