@@ -226,7 +226,7 @@ def wait_in_line() -> None:
 
 def training(setting: str, args: argparse.Namespace, per_image: float, rate: float) -> dict[str, Any]:
     able = {"genhub", "bare", *["diffusers"] * bool(args.diffusers and setting in SCRIPTS)}
-    sides = [side for side in args.sides if side in able]
+    sides = [side for side in SIDES if side in able.intersection(args.sides)]
     rounds = [measured(setting, sides, args) for _ in range(args.rounds)]
     step = {side: statistics.median(each[side]["step"] for each in rounds) for side in sides}
     row: dict[str, Any] = {
@@ -234,7 +234,7 @@ def training(setting: str, args: argparse.Namespace, per_image: float, rate: flo
                "of_matrix_rate": per_image * args.batch / step[side] / rate,
                "mib": statistics.median(each[side]["mib"] for each in rounds)} for side in sides
     }  # fmt: skip
-    for side in sides[1:]:  # behind genhub
+    for side in sides[1:] if "genhub" in sides else []:
         row[f"genhub / {side}"] = of_ratios([each["genhub"]["step"] / each[side]["step"] for each in rounds])
     return row
 
@@ -265,13 +265,14 @@ def main() -> None:
     per_image, rate = operations(args), matrix_rate(8192 if torch.cuda.is_available() else 512)
     print(f"{per_image / 1e9:.3g} GFLOP an image, forward and backward; bf16 matrix products: {rate / 1e12:.3g} TFLOP/s")
     for setting in args.settings:
-        row = training(setting, args, per_image, rate)
+        name = f"{args.network}, {setting}"
+        rows = {name: training(setting, args, per_image, rate)}
         if "drawing" in args.sides:
-            row |= measured(setting, ["drawing"], args)
-        row = rounded(row)
-        print(setting, json.dumps(row), flush=True)
+            rows |= {f"{name}, {side}": row for side, row in measured(setting, ["drawing"], args).items()}
+        rows = {name: rounded(row) for name, row in rows.items() if row}
+        print(json.dumps(rows), flush=True)
         if torch.cuda.is_available():
-            keep("gpu", {f"{args.network}, {setting}": row})
+            keep("gpu", rows)
 
 
 if __name__ == "__main__":
