@@ -159,5 +159,5 @@ class VQVAE(GenerativeModel):
 
     def _prior(self) -> nn.Module:
         prior = nn.Module()
-        prior.frequencies, prior.batches = self.frequencies, self.batches
+        prior.frequencies, prior.batches = nn.Buffer(self.frequencies), nn.Buffer(self.batches)  # plain tensors, once moved
         return prior
