@@ -177,12 +177,12 @@ Blocks = Iterable[Tensor]
 """(b, c, h, w) uint8, one after another."""
 
 
-def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, file: Path) -> None:
+def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, temporary: Path) -> None:
     """What `np.savez_compressed` writes, without having all of it in memory."""
     blocks = iter(blocks)
     first = next(blocks)
     _, channels, height, width = first.shape
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("images.npy", "w", force_zip64=True) as stream:
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, height, width, channels)}
             np.lib.format.write_array_header_1_0(stream, header)
@@ -193,7 +193,7 @@ def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, file: P
                 np.save(stream, labels, allow_pickle=False)
 
 
-def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, file: Path) -> None:
+def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, temporary: Path) -> None:
     """A data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
@@ -203,7 +203,7 @@ def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, fil
     columns = [("image", image)] + ([] if labels is None else [("label", pyarrow.int64())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema, start = pyarrow.schema(columns, metadata=metadata), 0
-    with ParquetWriter(file, schema) as writer:
+    with ParquetWriter(temporary, schema) as writer:
         for block in blocks:
             rows = {"image": [{"bytes": _png(image), "path": None} for image in block]}
             if labels is not None:

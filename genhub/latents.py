@@ -130,7 +130,7 @@ class CachedLatents:
         return Table(files, self.spec.num_images)
 
     @torch.no_grad()
-    def _make(self, shard: int, mirrored: bool, file: Path) -> None:
+    def _make(self, shard: int, mirrored: bool, temporary: Path) -> None:
         rows = np.arange(SHARD * shard, min(SHARD * (shard + 1), self.spec.num_images))
         groups = np.resize(rows, (-(-len(rows) // GROUP), GROUP))  # the last one filled up: sizes are rounded differently
         order = ((group, np.ones(GROUP, np.bool_) if mirrored else None) for group in groups)
@@ -139,7 +139,7 @@ class CachedLatents:
             for images, index in self.images.read(order):
                 latents.append(self.encoder.encode(images.to(self.model.device)).float().cpu())
                 whose.append(index)
-        save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, file)
+        save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, temporary)
 
 
 @contextmanager
