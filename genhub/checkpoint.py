@@ -61,9 +61,14 @@ def save_model(model: GenerativeModel, path: Path) -> None:
             folder = Path(temporary)
             model.save_networks(folder)
             write_manifest(model, folder)
-            for name in [*read_manifest(folder).files, FILE]:  # the manifest last: it vouches for the others
+            names = [*read_manifest(folder).files, FILE]  # the manifest last: it vouches for the others
+            for name in names:
+                sync(folder / name)
+            for name in names:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).replace(path / name)
+            for place in {(path / name).parent for name in names}:
+                sync(place)
 
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:

@@ -1,21 +1,26 @@
-"""Files and folders that appear whole or not at all, the lock of a run's folder, and the cache. No torch here."""
+"""Files and folders that appear whole or not at all, the lock of a folder, and the cache. No torch here. Nothing in genhub
+writes a file but through `whole` (or `publish`, for a folder), or by `append`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from genhub.errors import GenhubError, RecipeError
+from genhub.errors import GenhubError, InputError, RecipeError
 
 LOCK, OWNER = ".lock", ".owner"
-"""The file whose lock a running run holds, and the one that says who it is: a locked file can't be read on every system."""
+"""The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
+read on every system."""
 
 
 @contextlib.contextmanager
@@ -33,13 +38,73 @@ def saving(path: Path, size: int | None = None) -> Iterator[None]:
         raise GenhubError(f"{path}: can't be saved: {error}{room}") from error
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Replace a text file: whatever happens, it is the old one or the new one."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(file)
-    sync(file.parent)
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A path to write to, of this call alone, that then takes a file's place: whatever happens, and whoever else writes the
+    file, it is the old one or the new one."""
+    with all_whole([file]) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def all_whole(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """`whole` for each of several files, which reach the disk together: that takes little longer than one."""
+    temporaries = [file.with_name(_temporary_name()) for file in files]
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            sync(temporary)
+        for temporary, file in zip(temporaries, files, strict=True):
+            temporary.replace(file)
+    except BaseException:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise
+    for folder in {file.parent for file in files}:
+        sync(folder)
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Replace a file, a text in UTF-8: whatever happens, it is the old one or the new one."""
+    with whole(file) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append(file: Path, line: str) -> None:
+    """Add a line to a text file. One that a full disk or a crash cut off stays a line of its own."""
+    with file.open("a+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        cut_off = stream.read(1) not in (b"", b"\n")
+        stream.write(b"\n" * cut_off + line.encode() + b"\n")
+
+
+def _temporary_name() -> str:
+    """Says whose it is, and nothing of the file's name, which may be as long as a name can be."""
+    return f".genhub-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _machine() -> str:
+    return blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the files of `whole` in a folder whose process was killed, on this machine: another's may be alive."""
+    for path in folder.glob(".genhub-*.tmp"):
+        owner = re.fullmatch(rf"\.genhub-{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp", path.name)
+        if owner and not _alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # there, this would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def publish(temporary: Path, folder: Path) -> None:
@@ -73,38 +138,50 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process. The kernel lets go of it however the process ends.
+def locked(
+    folder: Path, option: str = "--run-dir", place: str | None = None, refused: type[InputError] = RecipeError
+) -> Iterator[None]:
+    """Hold a folder for this process, a run's as it stands. The kernel lets go of it however the process ends.
 
+    Args:
+        option: which chooses another.
+        place: what a message calls the folder.
+        refused: the error's class.
     Raises:
-        RecipeError: another process holds it.
+        InputError: another process holds it.
     """
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
         owner = (folder / OWNER).read_text() if (folder / OWNER).is_file() else "another process"
-        raise RecipeError(
-            f"run_dir: {folder} is in use by {owner}; wait until it ends, stop it, or choose another with --run-dir"
+        place = place or f"run_dir: {folder}"
+        raise refused(
+            f"{place} is in use by {owner}; wait until it ends, stop it, or choose another with {option}"
         ) from error
     try:
-        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        write_whole(folder / OWNER, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         lock.release()
 
 
-def made_once(file: Path, make: Callable[[Path], None], wait: bool = True) -> Path:
+def made_once(
+    file: Path, make: Callable[[Path], None], wait: bool = True, there: Callable[[Path], bool] = Path.is_file
+) -> Path:
     """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
-    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it."""
-    if not file.is_file():
+    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it.
+
+    Args:
+        there: whether the file is there, and undamaged (`weights.is_sealed`): one that isn't is made again.
+    """
+    if not there(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
-            if not file.is_file():
-                temporary = file.with_suffix(".tmp")
-                make(temporary)
-                sync(temporary)
-                temporary.replace(file)
+            if not there(file):
+                remove_leftovers(file.parent)
+                with whole(file) as temporary:
+                    make(temporary)
     return file
 
 

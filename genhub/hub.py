@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genhub.client import connect
+from genhub.disk import write_whole
 from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
 from genhub.manifest import (
     CODE,
@@ -163,7 +164,7 @@ class Repository:
                 self.manifest().verify(self.folder)
             if self.ref:
                 self.ref.parent.mkdir(parents=True, exist_ok=True)
-                self.ref.write_text(self.commit)
+                write_whole(self.ref, self.commit)
         return self.folder
 
     def fetch_code(self) -> Path:

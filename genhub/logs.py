@@ -10,12 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from torch import Tensor
 
-from genhub.disk import saving, sync, write_whole
+from genhub.disk import append, saving, sync, write_whole
 from genhub.errors import TrainingError
 from genhub.launch import first_to_say
 
@@ -40,7 +39,7 @@ class RunLog:
         self.waiting: list[tuple[int, str, dict[str, Tensor]]] = []
         """What was added since the last `fetch`, still on the device."""
         self._batch_size, self._start, self._writes = batch_size, start, writes
-        self._stream: TextIO | None = None
+        self._begun = False
         self._clock = self._lap = time.perf_counter()
         self._lap_step = start
         self.progress = Progress(total, start, shown=writes)
@@ -94,7 +93,8 @@ class RunLog:
         everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
         if self._writes:
             with saving(self.file):
-                self._opened().write(json.dumps({"step": step, **everything}) + "\n")
+                self._begin()
+                append(self.file, json.dumps({"step": step, **everything}))
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
         self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
         return everything
@@ -120,24 +120,22 @@ class RunLog:
         """Have the lines on the disk, before a checkpoint that counts on them is."""
         if self._writes:
             with saving(self.file):
-                self._opened()
+                self._begin()
                 sync(self.file)
 
     def close(self) -> None:
         self.progress.close()
-        if self._stream:
-            self._stream.close()
 
-    def _opened(self) -> TextIO:
-        """metrics.jsonl for more lines, from the first one on: a run that fails in its first step leaves none. A resumed
-        run drops those that its checkpoint hasn't seen."""
-        if self._stream is None:
-            there = self._start and self.file.exists()
-            lines = self.file.read_text("utf-8", "replace").splitlines(keepends=True) if there else []
-            seen = (line for line in lines if line.endswith("\n") and _step_of(line) <= self._start)
-            write_whole(self.file, "".join(seen))
-            self._stream = self.file.open("a", buffering=1)
-        return self._stream
+    def _begin(self) -> None:
+        """Make metrics.jsonl ready for more lines, before the first one: a run that fails in its first step leaves none. A
+        resumed run drops those that its checkpoint hasn't seen."""
+        if self._begun:
+            return
+        there = self._start and self.file.exists()
+        lines = self.file.read_text("utf-8", "replace").splitlines(keepends=True) if there else []
+        seen = (line for line in lines if line.endswith("\n") and _step_of(line) <= self._start)
+        write_whole(self.file, "".join(seen))
+        self._begun = True
 
 
 def _step_of(line: str) -> float:

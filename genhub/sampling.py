@@ -8,17 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from genhub.disk import saving
-from genhub.errors import InputError, did_you_mean
+from genhub.disk import remove_leftovers, saving, whole
+from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.interfaces import GenerativeModel
 from genhub.launch import launched
 from genhub.seeds import seed_for
+from genhub.weights import load_sealed, save_sealed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -106,9 +106,9 @@ def draw_parts(
     accelerator: Accelerator | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> list[Path]:
-    """Draw n images into files of PART images each, which are not drawn again: part-PPPPPP.npy holds (PART, c, h, w) uint8,
-    the last one perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and must be
-    the same for the same folder.
+    """Draw n images into files of PART images each, for `read_part`; those that are there, undamaged, are not drawn again.
+    The last one holds perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and
+    must be the same for the same folder.
 
     Args:
         accelerator: each process draws some of the parts; all return when every part is there.
@@ -119,20 +119,36 @@ def draw_parts(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
-    files = {part: folder / f"part-{part.start // PART:06d}.npy" for part in parts}
+    files = {part: part_file(folder, part.start // PART) for part in parts}
+    remove_leftovers(folder)
 
     def there(part: range) -> bool:
-        return files[part].is_file() and len(np.load(files[part], mmap_mode="r")) >= len(part)
+        try:
+            return len(read_part(files[part])) >= len(part)
+        except CheckpointError:  # missing or damaged
+            return False
 
     def write(part: range, images: Tensor) -> None:
-        temporary = files[part].with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.save(stream, images.numpy(), allow_pickle=False)
-        temporary.replace(files[part])
+        with whole(files[part]) as temporary:
+            save_sealed({"images": images}, temporary)
 
     draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,
                 options=options, accelerator=accelerator, on_progress=on_progress)  # fmt: skip
     return list(files.values())
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where `draw_parts` keeps so many images from number PART * `number` on."""
+    return folder / f"part-{number:06d}.safetensors"
+
+
+def read_part(file: Path) -> Tensor:
+    """(n, c, h, w) uint8 that `draw_parts` drew.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    return load_sealed(file)[0]["images"]
 
 
 def draw_blocks(
@@ -290,5 +306,6 @@ def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
     file = run_dir / "samples" / f"step-{step:06d}.png"
     with saving(file):
         file.parent.mkdir(exist_ok=True)
-        image_grid(images).save(file)
+        with whole(file) as temporary:
+            image_grid(images).save(temporary, format="PNG")
     return file

@@ -9,8 +9,10 @@ import importlib.metadata
 import importlib.util
 import keyword
 import re
+import tempfile
 from pathlib import Path
 
+from genhub.disk import publish
 from genhub.errors import InputError, PluginError, did_you_mean
 from genhub.registry import KINDS, plugins
 
@@ -39,10 +41,14 @@ def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
     module, stem = name.replace("-", "_"), f"my_{kind}"
     words = {f"my-{kind}": name, stem: module, f"My{kind.title()}": module.title().replace("_", "")}
     try:
-        folder.mkdir(parents=True)
-        for file in sorted(path for path in (TEMPLATES / kind).iterdir() if path.is_file()):
-            text = re.sub("|".join(words), lambda found: words[found[0]], file.read_text())
-            (folder / file.name.replace(stem, module)).write_text(text)
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".genhub-") as temporary:
+            made = Path(temporary) / name
+            made.mkdir()
+            for file in sorted(path for path in (TEMPLATES / kind).iterdir() if path.is_file()):
+                text = re.sub("|".join(words), lambda found: words[found[0]], file.read_text())
+                (made / file.name.replace(stem, module)).write_text(text)
+            publish(made, folder)
     except OSError as error:
         raise InputError(f"{folder}: can't be written: {error.strerror}") from error
     return folder

@@ -20,7 +20,7 @@ from genhub.config import DataConfig
 from genhub.data import load_data
 from genhub.files import draw_to, save_images
 from genhub.run import sample_to
-from genhub.sampling import PART, draw_parts, picture, sample_images
+from genhub.sampling import PART, draw_parts, picture, read_part, sample_images
 
 
 def make() -> GAN:
@@ -123,12 +123,12 @@ def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
 def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
     model = make()
     files = draw_parts(model, PART + 7, tmp_path)
-    found = torch.cat([torch.from_numpy(np.load(file)) for file in files])
+    found = torch.cat([read_part(file) for file in files])
     assert torch.equal(found, sample_images(model, PART + 7))
     before = files[0].stat().st_mtime_ns
     more = draw_parts(model, 2 * PART, tmp_path)
     assert (more[0], more[0].stat().st_mtime_ns) == (files[0], before)
-    assert [len(np.load(file)) for file in more] == [PART, PART]
+    assert [len(read_part(file)) for file in more] == [PART, PART]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest
 from genhub.recipe import read_data_config
-from genhub.sampling import draw_parts, processes, read_options
+from genhub.sampling import draw_parts, processes, read_options, read_part
 
 
 def evaluate(
@@ -74,7 +73,7 @@ def evaluate(
             )  # fmt: skip
         finally:
             progress.close()
-        return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
+        return torch.cat([read_part(part) for part in parts])[:n]
 
     real, unseen = load_data(config), held_out_of(config, held_out)
     subject = Subject(loaded, real, unseen, extractor, n, seed, labels, checked, draw, together)

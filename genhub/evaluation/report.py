@@ -9,16 +9,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from genhub.disk import remove_leftovers, saving, write_whole
 from genhub.evaluation.compare import Comparison, Row, read_metrics
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
-from genhub.sampling import image_grid
+from genhub.sampling import image_grid, part_file, read_part
+from genhub.weights import is_sealed
 
 SHOWN = 36
 ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
@@ -80,10 +80,10 @@ def _notes(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> Iterator[
 
 def _picture(row: Row, evaluation: Evaluation | None) -> str:
     """The first images that were measured, or else the run's last preview."""
-    part = evaluations_folder(row.checkpoint) / str(evaluation.images) / "part-000000.npy" if evaluation else None
+    part = part_file(evaluations_folder(row.checkpoint) / str(evaluation.images), 0) if evaluation else None
     previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
-    if evaluation and part and part.is_file():
-        images, stream = torch.from_numpy(np.load(part)[: min(SHOWN, evaluation.protocol.n)]), io.BytesIO()
+    if evaluation and part and is_sealed(part):
+        images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
         content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
     elif previews:
@@ -202,6 +202,13 @@ def _svg(figure: Figure) -> str:
 
 
 def write_report(comparison: Comparison, out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html(comparison), encoding="utf-8")
+    """
+    Raises:
+        GenhubError: it can't be written.
+    """
+    content = html(comparison)
+    with saving(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out.parent)
+        write_whole(out, content)
     return out

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import Autoencoder, Denoiser
 from genhub.sampling import check_arguments
@@ -169,6 +170,7 @@ def _encoded(drawn: Image.Image | Film, moving: bool) -> bytes:
 def _write(content: bytes, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(content)
+        remove_leftovers(out.parent)
+        write_whole(out, content)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror or error}") from error
