@@ -251,7 +251,7 @@ def test_case_21_the_hub_is_gone(capsys, hub, model) -> None:
         assert warning.count("\n") == 1
         assert "can't be reached (ConnectError" in warning
         assert f"going on with commit {hub.repos['alice/ae'].branches['main'][:12]} from the cache" in warning
-        assert "no such folder" not in said(capsys, "sample", "alice/other")
+        assert "no such model" not in said(capsys, "sample", "alice/other")
         with pytest.raises(genhub.HubUnavailable, match="nothing of it is in the cache"):
             genhub.load("alice/ae", revision="v2")
         next(Path(CACHE, "hub").rglob(f"snapshots/*/{WEIGHTS}")).resolve().write_bytes(b"damaged")
