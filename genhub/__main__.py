@@ -1,3 +1,11 @@
-from genhub.cli import main
+"""`python -m genhub`. Python has put the current folder before all that is installed; a command must not import from there."""
+
+import os
+import sys
+
+if sys.path[:1] == [os.getcwd()] and not sys.flags.safe_path:
+    del sys.path[0]
+
+from genhub.cli import main  # noqa: E402
 
 main()

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from genhub.config import Section, count_of
 from genhub.errors import CheckpointError
-from genhub.hub import split_id
+from genhub.ids import data_id, split_id
 from genhub.manifest import FILE, Manifest, read_json
 
 CARD = "README.md"
@@ -76,12 +76,13 @@ def model_card(
 
     pipelines = _diffusers_classes(folder)
     data, source = manifest.data, repo_id or "FOLDER"
+    data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
     facts = ModelCardData(
         library_name="genhub",
         license=license,
         # the Hub has no tag for models that draw what a label asks for
         pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
-        datasets=[data.name] if data and split_id(data.name) else None,
+        datasets=[data_set] if data_set else None,
         base_model=_base_model(recipe),
         tags=["genhub", manifest.plugin.name, *(["diffusers"] if pipelines else []), "image-generation"],
         model_name=(repo_id or title or manifest.plugin.name).split("/")[-1],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from genhub.card import CARD, PICTURE, model_card, package_versions
 from genhub.config import DataSpec, ModelConfig
 from genhub.disk import publish, remove, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
-from genhub.hub import Repository, open_repository, split_id
+from genhub.hub import Repository, open_repository
+from genhub.ids import split_id
 from genhub.interfaces import GenerativeModel
 from genhub.logs import warn
 from genhub.manifest import (
@@ -175,7 +176,8 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _remote_class(repository: Repository, source: str, revision: str | None) -> type[GenerativeModel] | None:
-    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub.
+    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub. What runs are the bytes
+    whose hash is said: they are read once, and no other file of the repository is imported, nor a compiled one.
 
     Raises:
         HubError: the commit is not pinned by the caller, or the file does not have the class.
@@ -189,15 +191,12 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
             f"{repository.id}: trust_remote_code runs its plugin.py, so read that, then name the commit that you read: "
             f"revision='{repository.commit}'"
         )
-    file = repository.fetch_code()
+    content = repository.fetch_code(code)
     warn(f"running {repository.id}/plugin.py at {repository.commit} ({code.size} bytes, SHA-256 {code.sha256[:16]})")
-    spec = importlib.util.spec_from_file_location(f"genhub_remote_{code.sha256[:16]}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    module = sys.modules[f"genhub_remote_{code.sha256[:16]}"] = ModuleType(f"genhub_remote_{code.sha256[:16]}")
     name = plugin.name.partition(":")[2]
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, f"<{repository.id}/plugin.py>", "exec", dont_inherit=True), vars(module))
         found = getattr(module, name)
         if not issubclass(found, GenerativeModel):
             raise TypeError(f"{name} is no GenerativeModel")

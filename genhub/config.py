@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from genhub.errors import DataError
+from genhub.ids import HUB, parse_id
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -26,11 +27,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 STORED = {"stored": True}
 """The validation context of a Config that is read from a model folder, not from a recipe."""
+FROM_HUB = {"from_hub": True}
+"""The validation context of a Config in a recipe that somebody put on the Hub."""
+
+
+class NotOnTheHub(ValueError):
+    """A recipe from the Hub names a model by a path."""
 
 
 def _not_stored(value: str, info: ValidationInfo) -> str:
     if info.context == STORED:
         raise ValueError("a model folder stands alone: it can't name another one")
+    if info.context == FROM_HUB and not (value.startswith(HUB) and parse_id(value)):
+        raise NotOnTheHub(f"a recipe from the Hub can name a model on the Hub, user/name, not {value!r:.60}")
     return value
 
 

@@ -18,14 +18,18 @@ and exits with `exit_code`; from Python they are ordinary exceptions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class GenhubError(Exception):
-    """Base of all errors that genhub raises on purpose."""
+    """Base of all errors that genhub raises on purpose. None of them says a password."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_passwords(message))
 
 
 class InputError(GenhubError):
@@ -70,6 +74,15 @@ class Interrupted(GenhubError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def without_passwords(text: str) -> str:
+    """A text whose addresses say no user and password.
+
+    >>> without_passwords("https://alice:secret@hub.example.org/x, hf://alice/x@v1")
+    'https://hub.example.org/x, hf://alice/x@v1'
+    """
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from genhub.client import connect
 from genhub.disk import write_whole
 from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
+from genhub.ids import check_revision, nearest_path, parse_id, split_id
 from genhub.manifest import (
     CODE,
     FILE,
     MAX_FILES,
     MAX_JSON_BYTES,
     PICKLES,
+    FileEntry,
     Manifest,
     file_digest,
     find_checkpoint,
@@ -45,20 +47,6 @@ MAX_BYTES = 2**37
 """The most that a repository's weights may take."""
 
 
-# Ids
-
-
-def split_id(source: str | Path) -> tuple[str, str | None] | None:
-    """`user/name` or `user/name@revision` as (id, revision); None if it is an existing path, or can't be an id."""
-    found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]{1,200}))?", str(source), re.ASCII)
-    if not found or re.search(r"\.\.|--|[.-](/|$)|(^|/)-|\.(git|ya?ml)$", found[1]) or len(found[1]) > 96:
-        return None
-    try:
-        return None if Path(source).exists() else (found[1], found[2])
-    except OSError:
-        return None
-
-
 def find_model(source: str | Path, *, weights: bool = True) -> Path:
     """The folder of what a user named: a path, or a Hub id, which is fetched (without `weights`: what describes it).
 
@@ -74,7 +62,7 @@ def find_model(source: str | Path, *, weights: bool = True) -> Path:
 
 
 def find_recipe_of(source: str) -> tuple[str, Path]:
-    """The recipe in a repository, and the repository's name.
+    """The recipe in a repository, and the repository's id.
 
     Raises:
         HubError: there is none, or see `find_model`.
@@ -84,7 +72,7 @@ def find_recipe_of(source: str) -> tuple[str, Path]:
     if "recipe.yaml" not in repository.wanted():
         raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
                        f"(model.from: {source})")  # fmt: skip
-    return repository.id.partition("/")[2], repository.folder / "recipe.yaml"
+    return repository.id, repository.folder / "recipe.yaml"
 
 
 def describe_repository(source: str) -> dict[str, Any]:
@@ -167,14 +155,14 @@ class Repository:
                 write_whole(self.ref, self.commit)
         return self.folder
 
-    def fetch_code(self) -> Path:
-        """Fetch plugin.py, compared with genhub.json."""
+    def fetch_code(self, code: FileEntry) -> bytes:
+        """Fetch plugin.py, once: the bytes that genhub.json lists, whatever becomes of the file."""
         with self.naming():
             self._fetch(CODE)
-            code = self.manifest().code
-            assert code is not None
-            Manifest.verify_files({CODE: code}, self.folder)
-        return self.folder / CODE
+            content = (self.folder / CODE).read_bytes()
+            if FileEntry.of(content) != code:
+                raise CheckpointError(f"{self.folder / CODE}: damaged (its SHA-256 is not the one in {FILE})")
+        return content
 
     @property
     def weight_bytes(self) -> int:
@@ -245,12 +233,14 @@ def open_repository(
         HubError: it is not there, or not for this login.
         HubUnavailable: the Hub can't be reached, and nothing is cached.
     """
-    repo_id, own_revision = split_id(source) or (source, None)
+    repo_id, own_revision = parse_id(source) or (source, None)
     if revision and own_revision:
         raise InputError(f"{source}: gives a revision already; leave out revision={revision!r}")
     revision = revision or own_revision
-    if revision and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision or revision[0] in "./-"):
-        raise InputError(f"revision: {revision!r:.100} can't be a branch, tag or commit")
+    try:
+        revision = revision and check_revision(revision)
+    except ValueError as error:
+        raise InputError(f"revision: {error}") from error
     with connect(repo_id, token, "looking it up", revision) as client:
         cache = client.cache / f"models--{repo_id.replace('/', '--')}"
         ref = None if revision and re.fullmatch("[0-9a-f]{40}", revision) else cache / "refs" / (revision or "main")
@@ -265,7 +255,8 @@ def open_repository(
         if not re.fullmatch("[0-9a-f]{40}", commit) or not folder.is_dir():
             if local_files_only:
                 raise HubError(f"{repo_id}: is not in the cache ({client.cache}); without local_files_only it is fetched")
-            raise HubUnavailable(f"{unavailable}; nothing of it is in the cache")
+            local = f"there is no such folder here{nearest_path(Path(repo_id))}"
+            raise HubUnavailable(f"{unavailable}; nothing of it is in the cache, and {local}")
     if not local_files_only and not client.offline:
         from genhub.logs import warn  # imports torch
 

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from genhub.config import DataConfig
 from genhub.errors import DataError
 from genhub.forks import can_fork, cores, forked
-from genhub.sources import FORMATS, Source, first_line
+from genhub.sources import FORMATS, Source, first_line, refuse_outside
 
 SURVEYED, CHUNK = 1000, 32
 MANY = 5000
@@ -121,6 +121,7 @@ class Reader(Dataset[Any]):
 
     def __init__(self, source: Source, config: DataConfig) -> None:
         self.rows, self.config, self.length = source.rows, config, len(source.rows)
+        self.remote = source.remote
         sample = np.linspace(0, self.length - 1, min(self.length, SURVEYED)).astype(np.int64).tolist()
         found = {row: _attempt(_shape, self.raw([row])[0]) for row in sample}
         shapes = {row: shape for row, shape in found.items() if not isinstance(shape, str)}
@@ -137,7 +138,10 @@ class Reader(Dataset[Any]):
     def raw(self, rows: list[int]) -> Any:
         """Paths, {"bytes", "path"} or uint8 arrays."""
         found = self.rows[rows]
-        return next(iter(found.values())) if isinstance(found, dict) else found
+        found = next(iter(found.values())) if isinstance(found, dict) else found
+        if self.remote:
+            refuse_outside(found)
+        return found
 
     def name(self, row: int) -> str:
         raw = self.raw([row])[0]

@@ -18,6 +18,11 @@ FOREIGN = {"USE_DEEPSPEED": "DeepSpeed", "USE_FSDP": "FSDP", "USE_MEGATRON_LM": 
 """What an accelerate config may ask for besides processes."""
 
 
+def command_line() -> list[str]:
+    """What starts genhub in another process, which must not import what lies in the current folder, as `-m` alone would."""
+    return [sys.executable, "-P", "-m", "genhub"]
+
+
 def launch(processes: int) -> int:
     """Run this command line in so many processes on this machine, as `torchrun --standalone` does, and wait for them. A
     signal reaches all of them.
@@ -37,7 +42,8 @@ def launch(processes: int) -> int:
             rdzv_endpoint="localhost:0", max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=logs),
         )  # fmt: skip
         try:
-            elastic_launch(config, sys.executable)("-u", "-m", "genhub", *sys.argv[1:])
+            python, *rest = command_line()
+            elastic_launch(config, python)("-u", *rest, *sys.argv[1:])
         except ChildFailedError as error:
             for rank, failure in error.failures.items():  # whoever waited for it may have ended a moment before it was seen
                 if failure.exitcode < 0:

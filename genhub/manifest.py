@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
 from genhub.errors import CheckpointError, NewerFormat, PluginError
+from genhub.ids import HUB, nearest_path, parse_id
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
 if TYPE_CHECKING:
@@ -248,7 +249,8 @@ def find_checkpoint(path: Path) -> Path:
     try:
         if not path.exists():
             known = "a run, a checkpoint, or one that diffusers saved"
-            raise CheckpointError(f"{path}: no such folder ({known}), and no Hub id, user/name")
+            other = f"; a model on the Hub would be {HUB}{path}" if parse_id(str(path)) else ", and no Hub id, user/name"
+            raise CheckpointError(f"{path}: no such folder ({known}){other}{nearest_path(path)}")
         folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
     except OSError as error:
         raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error

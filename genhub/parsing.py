@@ -18,6 +18,8 @@ MAX_DEPTH = 32
 MAX_DIGITS = 40
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 KeyPath = tuple[str | int, ...]
+COMMAND_LINE = "command line"
+"""Where an override comes from."""
 
 
 @dataclass
@@ -25,14 +27,24 @@ class Source:
     """Where keys came from, and the faults found in them: a message names file, line and key path."""
 
     name: str
+    theirs: bool = False
+    """Whether it is somebody else's, from the Hub: see theirs.py."""
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """Key path to `file:line` or `command line`, in the order of reading."""
     faults: list[tuple[int, str]] = field(default_factory=list)
 
+    def _known(self, path: KeyPath) -> KeyPath | None:
+        return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
+
+    def origin(self, path: KeyPath) -> str:
+        """Where the key at `path`, or the section around it, came from."""
+        known = self._known(path)
+        return self.origins[known] if known else self.name
+
     def fault(self, path: KeyPath, message: str) -> None:
-        known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
+        known = self._known(path)
         position = list(self.origins).index(known) if known else -1
-        self.faults.append((position, one_line(self.origins[known] if known else self.name, path, message)))
+        self.faults.append((position, one_line(self.origin(path), path, message)))
 
     def raise_faults(self) -> None:
         if self.faults:
@@ -141,7 +153,7 @@ class _Loader(yaml.SafeLoader):
         return f"{self.where.name}:{node.start_mark.line + 1}"
 
 
-def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = "command line") -> None:
+def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = COMMAND_LINE) -> None:
     """Set `key.path=value` in a recipe's content; the value is read as YAML."""
     dotted, equals, text = override.partition("=")
     keys = tuple(dotted.strip().split("."))

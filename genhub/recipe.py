@@ -11,6 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genhub.config import (
+    FROM_HUB,
     AccelerateConfig,
     DataConfig,
     DataSpec,
@@ -18,16 +19,32 @@ from genhub.config import (
     HubConfig,
     ModelConfig,
     NonNegativeInt,
+    NotOnTheHub,
     Section,
     TrainerConfig,
 )
 from genhub.errors import RecipeError, did_you_mean
-from genhub.hub import find_model, find_recipe_of, split_id
+from genhub.hub import find_model, find_recipe_of
+from genhub.ids import HUB, nearest_path, split_id
 from genhub.manifest import read_model
-from genhub.parsing import KeyPath, Source, apply_override, one_line, parse_yaml, plain, read_text, shown, to_yaml
+from genhub.parsing import (
+    COMMAND_LINE,
+    KeyPath,
+    Source,
+    apply_override,
+    one_line,
+    parse_yaml,
+    plain,
+    read_text,
+    shown,
+    to_yaml,
+)
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
+from genhub.theirs import check_theirs, without_own
 
 S = TypeVar("S", bound=Section)
+ORIGIN = "# From "
+"""The first line of a recipe.yaml whose recipe is from the Hub, before its origin."""
 
 
 class _Core(Section):
@@ -73,6 +90,10 @@ class Recipe(_Core):
     folder: Path | None = Field(default=Path(), exclude=True)
     """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
     registered names count."""
+    origin: str | None = Field(default=None, exclude=True)
+    """hf://user/name of a recipe from the Hub; None: the user's own."""
+    left_out: tuple[str, ...] = Field(default=(), exclude=True)
+    """Keys of a recipe from the Hub that are for whoever trains to say."""
 
     def model_class(self) -> Any:
         return load_class(MODELS, self.model.name, self.folder)
@@ -103,7 +124,7 @@ class Recipe(_Core):
         return {"model": model} | content
 
     def yaml(self) -> str:
-        return to_yaml(self.dump())
+        return (f"{ORIGIN}{self.origin}\n" if self.origin else "") + to_yaml(self.dump())
 
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
@@ -117,46 +138,62 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     Raises:
         RecipeError: all faults found, one a line, each with file, line and key path.
     """
+    origin, left_out = None, list[str]()
     if isinstance(source, Recipe | Mapping):
-        where, folder = Source("recipe"), source.folder if isinstance(source, Recipe) else Path.cwd()
+        where, folder = Source("recipe"), Path.cwd()
+        if isinstance(source, Recipe):
+            folder, origin, left_out = source.folder, source.origin, list(source.left_out)
         content = plain(source.dump() if isinstance(source, Recipe) else source, (), where)
     elif split_id(source) is not None:
-        name, file = find_recipe_of(str(source))
-        where, folder = Source(f"{source}: recipe.yaml"), None
-        theirs = parse_yaml(read_text(file), where)
-        # Where a stranger's recipe writes and pushes to is not the stranger's to say.
-        content = {key: value for key, value in theirs.items() if key not in ("run_dir", "hub")} | {
-            "run_dir": f"runs/{name}"
-        }
+        repo_id, file = find_recipe_of(str(source))
+        where, folder, origin = Source(f"{repo_id}: recipe.yaml", theirs=True), None, f"{HUB}{repo_id}"
+        content, left_out = without_own(parse_yaml(read_text(file), where))
+        content["run_dir"] = f"runs/{repo_id.replace('/', '--')}"
     else:
         file = find_recipe(str(source))
-        where, folder = Source(str(file)), file.resolve().parent
-        content = {"run_dir": f"runs/{file.stem}"} | parse_yaml(read_text(file), where)
+        where, folder, text = Source(str(file)), file.resolve().parent, read_text(file)
+        content, origin = {"run_dir": f"runs/{file.stem}"} | parse_yaml(text, where), origin_in(text)
     for override in overrides:
         apply_override(content, override, where)
     if run_dir is not None:
         content["run_dir"] = run_dir
     content = plain(content, (), where)
+    if where.theirs:
+        content = check_theirs(content, where)
     where.raise_faults()
-    return _validate(content, where, folder)
+    return _validate(content, where, folder).model_copy(update={"origin": origin, "left_out": tuple(left_out)})
 
 
-def read_data_config(file: Path | None, overrides: Sequence[str] = ()) -> DataConfig:
+def origin_in(text: str) -> str | None:
+    """Where the recipe in a recipe.yaml is from, if not the user's own."""
+    found = re.match(rf"{ORIGIN}({HUB}\S+)\n", text)
+    return found[1] if found else None
+
+
+def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: str | None = None) -> DataConfig:
     """The data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has does
     not matter. Without a file, what the overrides say.
 
+    Args:
+        theirs: the repository that the file is from, if it is not the user's own.
     Raises:
         RecipeError: an override of something else, or data that can't be right.
     """
-    where = Source(str(file) if file else "command line")
+    where = Source(str(file) if file else COMMAND_LINE)
+    if theirs and file:
+        where = Source(f"{theirs}: recipe.yaml", theirs=True)
     content = parse_yaml(read_text(file), where) if file else {}
     for override in overrides:
         if not override.startswith("data."):
             raise RecipeError(
-                one_line("command line", (), f"'{override}': the model is trained; only data.key=value can differ")
+                one_line(COMMAND_LINE, (), f"'{override}': the model is trained; only data.key=value can differ")
             )
         apply_override(content, override, where)
-    return _check(DataConfig, plain(content.get("data", {}), ("data",), where), ("data",), where)
+    data = plain(content.get("data", {}), ("data",), where)
+    if where.theirs:
+        data = check_theirs({"data": data}, where)["data"]
+    where.raise_faults()
+    return _check(DataConfig, data, ("data",), where)
 
 
 def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
@@ -183,6 +220,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
         where.raise_faults()
+        _refuse_folders(trainer_class.Config, trainer, ("trainer",), where)
         content["trainer"] = _check(trainer_class.Config, trainer, ("trainer",), where)
     content.setdefault("run_dir", f"runs/{model.get('name', 'recipe')}")
     values = {key: content[key] for key in content.keys() & _Core.model_fields.keys()}
@@ -211,8 +249,23 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
+    _refuse_folders(cls.Config, model, ("model",), where)
     config: ModelConfig = _check(cls.Config, model, ("model",), where)
     return config
+
+
+def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: Source) -> None:
+    """A recipe from the Hub names other models by Hub ids, but where the command line says otherwise."""
+    if not where.theirs:
+        return
+    try:
+        cls.model_validate(values, context=FROM_HUB)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path, cause = at + _existing(values, fault["loc"]), fault.get("ctx", {}).get("error")
+            if isinstance(cause, NotOnTheHub) and where.origin(path) != COMMAND_LINE:
+                where.fault(path, str(cause))
+    where.raise_faults()
 
 
 def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
@@ -303,7 +356,8 @@ def find_recipe(name: str) -> Path:
         path.lstat()
         return path
     except (FileNotFoundError, NotADirectoryError) as error:
-        nearest = did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
+        nearest = nearest_path(path).removeprefix("; ") if path.parent != Path() else ""
+        nearest = nearest or did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
         raise RecipeError(one_line(name, (), f"no such recipe file or shipped recipe; {nearest}")) from error
     except OSError as error:
         raise RecipeError(one_line(f"{name:.200}", (), str(error.strerror))) from error

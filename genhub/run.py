@@ -25,6 +25,7 @@ from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model
+from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
 from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
@@ -33,7 +34,7 @@ from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, r
 from genhub.parsing import Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.push import check_id
-from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
+from genhub.recipe import Recipe, RecipeLike, origin_in, read_recipe, shipped_recipes
 from genhub.sampling import labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
@@ -68,8 +69,8 @@ def load(
         dtype: float32, bfloat16, float16 or float64, for weights and buffers; left out: float32.
         token: left out: that of `hf auth login` or HF_TOKEN.
         local_files_only: take what was fetched before, and ask nobody.
-        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full. Without it, nothing
-            of a repository is ever run.
+        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full: exactly the bytes
+            whose hash is said. Without both, nothing of a repository is run.
     Returns:
         The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
     Raises:
@@ -103,6 +104,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
             stack.enter_context(_claimed(run_folder, fresh))
+            _check_origin(recipe, run_folder)
         data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
         recipe = recipe.filled_from(data.spec)
         if main_process():
@@ -167,6 +169,8 @@ def _resumed(recipe: Recipe, run_folder: Path) -> GenerativeModel | None:
 def describe(prepared: Prepared) -> None:
     """Say in a few lines what is about to happen."""
     recipe, spec = prepared.recipe, prepared.data.spec
+    if recipe.left_out:
+        say(f"Recipe   of {recipe.origin}, without {', '.join(recipe.left_out)}: yours to set")
     shape = "x".join(map(str, spec.shape))
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     parameters = sum(p.numel() for p in prepared.model.parameters())
@@ -207,6 +211,24 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
         except OSError as error:
             raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
         yield
+
+
+def _check_origin(recipe: Recipe, folder: Path) -> None:
+    """
+    Raises:
+        RecipeError: the run in a folder is of somebody else's recipe, or of the user's own where this one is not: it would
+            be continued, and its checkpoints deleted, by a recipe that was never meant for it.
+    """
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        return
+    before = origin_in(read_text(file))
+    if before != recipe.origin:
+        was, now = (f"the recipe of {origin}" if origin else "a recipe of your own" for origin in (before, recipe.origin))
+        raise RecipeError(
+            f"run_dir: {folder} was started with {was}, this is {now}; choose another with --run-dir, or start over with "
+            "--fresh (keeps the old run)"
+        )
 
 
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -351,6 +373,8 @@ def push_to_hub(
         HubError: no access, or the repository moved on meanwhile.
     """
     check_id(repo_id)
+    if isinstance(model, str) and split_id(model) is not None:
+        raise CheckpointError(f"{model}: no such folder{nearest_path(Path(model))}; what is pushed is a folder of this machine")
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
         if isinstance(model, GenerativeModel):

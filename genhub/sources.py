@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genhub.client import connect
 from genhub.config import DataConfig
 from genhub.digests import hash_of
 from genhub.errors import DataError, did_you_mean
+from genhub.ids import DATASETS, nearest_path
 
 SAVED = "saved"
 """In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
@@ -42,6 +44,8 @@ class Source:
     """Of a stream: the images', and the labels' if there are any."""
     written: str = ""
     """Of image files, which the fingerprint knows by name and size: changes when one is written again."""
+    remote: bool = False
+    """Whether they are somebody else's, from the Hub: a path among the rows must be of what was fetched."""
     length: int = 0
     """How many images a stream has, as far as is known; rows have a length of their own."""
 
@@ -56,6 +60,8 @@ def find_images(config: DataConfig) -> Source:
         return _files(dict(_listed(name)), config)
     if name == "digits":
         return _digits(config)
+    if name.startswith(DATASETS):
+        return _table(config, name, revision=config.revision)
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _folder(path, config)
@@ -66,9 +72,12 @@ def find_images(config: DataConfig) -> Source:
         return _files(dict.fromkeys(files, "data.name"), config)
     local = name.count("/") > 1 or name[:1] in "./~" or bool(set("*?[") & set(name))
     local = local or path.suffix.lower() in DATA_SUFFIXES | _image_suffixes()
-    if not local and (path.parent == Path() or not path.parent.is_dir()):
+    # In a folder of here, or a word that is all but the name of one: not asked of the Hub.
+    here = nearest_path(path, cutoff=0.8) if path.parent == Path() else Path(path.parts[0]).is_dir()
+    if not local and not here:
         return _table(config, name, revision=config.revision)
-    raise DataError(f"data.name: no such folder or file: {name}{_nearest(path)}")
+    other = "" if local else f"; a data set on the Hub would be {DATASETS}{name}"
+    raise DataError(f"data.name: no such folder or file: {name}{other}{nearest_path(path)}")
 
 
 def _matches(name: str) -> list[str]:
@@ -77,20 +86,13 @@ def _matches(name: str) -> list[str]:
     return [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
 
 
-def _nearest(path: Path) -> str:
-    while not path.parent.is_dir():
-        path = path.parent
-    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"; did you mean '{path.with_name(close[0])}'?" if close else ""
-
-
 def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The files of a list of files and globs, each with the key of what names it."""
     seen: dict[str, str] = {}
     for number, name in enumerate(names):
         key, files = f"data.name.{number}", _matches(name)
         if not files and not Path(name).expanduser().is_dir():
-            raise DataError(f"{key}: no such file: {name}{_nearest(Path(name).expanduser())}")
+            raise DataError(f"{key}: no such file: {name}{nearest_path(Path(name).expanduser())}")
         for file in files or [name]:
             if Path(file).suffix not in TABLES or Path(file).is_dir():
                 raise DataError(f"{key}: {file}: a list is of .parquet or .arrow files and globs; a folder is named alone")
@@ -202,26 +204,46 @@ def _table(config: DataConfig, path: str, **options: Any) -> Source:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # what matters comes as an exception
+    remote = "revision" in options
     try:
-        if path == SAVED:
-            found = datasets.load_from_disk(**options)
-        elif config.streaming:
-            builder = datasets.load_dataset_builder(path, **options)
-            return _stream(config, builder, builder.as_streaming_dataset())
-        else:
-            found = datasets.load_dataset(path, **options)
+        with connect(path, None, "reading it") if remote else nullcontext():  # which says nothing by itself
+            if path == SAVED:
+                found = datasets.load_from_disk(**options)
+            elif config.streaming:
+                builder = datasets.load_dataset_builder(path, **options)
+                return replace(_stream(config, builder, builder.as_streaming_dataset()), remote=remote)
+            else:
+                found = datasets.load_dataset(path, **options)
     except DataError:
         raise
     except Exception as error:  # whatever its readers and the network raise
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
+        not_had = isinstance(error, ConnectionError | datasets.exceptions.DatasetNotFoundError)
+        if remote and not_had and not path.startswith(DATASETS):
+            hint += f"; and there is no such folder or file here{nearest_path(Path(path))}"
         raise DataError(f"data.name: {config.title}: {first_line(cause or error)}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     parts = _parts({split: len(rows) for split, rows in splits.items()}, config)
     chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
     table = chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen)
     fingerprint = hash_of(table._fingerprint, config.image_column, config.label_column)
-    return Source(_image_rows(table, config), fingerprint, *_labels(table, config))
+    return Source(_image_rows(table, config), fingerprint, *_labels(table, config), remote=remote)
+
+
+def refuse_outside(rows: Sequence[Any]) -> None:
+    """
+    Raises:
+        DataError: of somebody else's rows, one is no image but the path of a file that was not fetched with them.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    paths = [row["path"] for row in rows if isinstance(row, Mapping) and row["bytes"] is None and row["path"] is not None]
+    fetched = [Path(each).resolve() for each in (constants.HF_HUB_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)]
+    for path in paths:
+        if not any(Path(path).resolve().is_relative_to(folder) for folder in fetched):
+            raise DataError(f"data.name: a row names the file {path:.200}, which did not come with the data; refused")
 
 
 def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:

@@ -52,7 +52,7 @@ def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     if not hasattr(source.rows, "state_dict"):
         raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
     table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
-    reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)]), config)
+    reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)], source.remote), config)
     spec = DataSpec(
         name=config.title, split=config.split, shape=reader.shape, num_images=source.length,
         fingerprint=hash_of(source.fingerprint, config.size, config.channels, config.shuffle_buffer),
@@ -61,10 +61,10 @@ def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     return ImageStream(config, spec, table, _Decoder(reader, *source.columns))
 
 
-def _as_rows(images: list[Any]) -> Source:
+def _as_rows(images: list[Any], remote: bool = False) -> Source:
     rows = np.empty(len(images), dtype=object)
     rows[:] = images
-    return Source(rows, "")
+    return Source(rows, "", remote=remote)
 
 
 @dataclass(eq=False)

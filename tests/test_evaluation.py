@@ -111,7 +111,7 @@ def test_what_does_not_apply_is_said(runs):
     with pytest.raises(genhub.RecipeError, match="data.nme: unknown key; did you mean 'name'"):
         genhub.evaluate(runs["vae"], 10, overrides=["data.nme=digits"])
     with pytest.raises(genhub.InputError, match="'inception' needs torch-fidelity"):
-        genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="inception")
+        genhub.evaluate(runs["vae"], 10, metrics=["frechet_distance"], extractor="inception:x.safetensors")
 
 
 def test_other_data_than_it_was_trained_on_is_noted(runs):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -371,6 +373,11 @@ def test_own_code_goes_along_only_when_told_and_runs_only_when_told(hub, tmp_pat
     model = genhub.load("alice/mine", trust_remote_code=True, revision=commit)
     assert f"running alice/mine/plugin.py at {commit} ({len(source)} bytes, SHA-256 " in capsys.readouterr().err
     assert torch.equal(genhub.sample(model, 2), images)
+    cached, evil = next(Path(CACHE, "hub").rglob("snapshots/*/plugin.py")), tmp_path / "evil.py"
+    evil.write_text("raise SystemExit('a compiled file was run')")
+    compiled = importlib.util.cache_from_source(str(cached))
+    py_compile.compile(str(evil), compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert torch.equal(genhub.sample(genhub.load("alice/mine", trust_remote_code=True, revision=commit), 2), images)
     hub.repos["alice/mine"].files["plugin.py"] = source.encode() + b"\n"
     del sys.modules[type(model).__module__]
     shutil.rmtree(Path(CACHE, "hub"))

@@ -16,8 +16,9 @@ app = typer.Typer(help="Check, show and list recipes; print their schema.", **PL
 @app.command("check")
 def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Say everything that is wrong with a recipe, with file, line and key."""
-    genhub.read_recipe(recipe, overrides or ())
-    typer.echo(f"{recipe}: fine")
+    read = genhub.read_recipe(recipe, overrides or ())
+    left_out = f", without {', '.join(read.left_out)}: yours to set" if read.left_out else ""
+    typer.echo(f"{recipe}: fine{left_out}")
 
 
 @app.command("show")

@@ -228,7 +228,8 @@ def show(
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model holds: plugin, config, data, step, files."""
-    from genhub.hub import describe_repository, split_id
+    from genhub.hub import describe_repository
+    from genhub.ids import split_id
     from genhub.manifest import describe_folder
 
     print_facts(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)

@@ -20,6 +20,7 @@ from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.evaluation.subject import Subject
 from genhub.hub import find_model
+from genhub.ids import split_id
 from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest
@@ -60,7 +61,9 @@ def evaluate(
     )
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     recipe = checkpoint / "recipe.yaml"
-    config, folder = read_data_config(recipe if recipe.is_file() else None, overrides), evaluations_folder(checkpoint)
+    theirs = str(model) if split_id(model) else None
+    config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+    folder = evaluations_folder(checkpoint)
     checked = read_options(type(loaded), options)
     images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
+from unittest.mock import patch
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -129,7 +132,8 @@ class CLIP(Pretrained):
 
 
 class Inception:
-    """The Inception network that published FID figures use, through torch-fidelity, which downloads its weights."""
+    """The Inception network that published FID figures use, through torch-fidelity. Its weights are published as a pickle,
+    which is never opened here: they are converted once, and given as inception:FILE.safetensors."""
 
     source = "torch-fidelity inception-v3-compat"
     preprocessing = "RGB, 299x299 bilinear as TensorFlow 1 does it"
@@ -137,8 +141,13 @@ class Inception:
 
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
         self.device = device
+        if source is None or not source.endswith(".safetensors"):
+            raise InputError(
+                "extractor 'inception' needs its weights as safetensors, inception:FILE.safetensors; docs/evaluation.md has "
+                f"the lines that convert the published ones; {OFFLINE}"
+            )
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity import feature_extractor_inceptionv3
         except ModuleNotFoundError as error:
             raise InputError(
                 f"extractor 'inception' needs torch-fidelity: pip install 'genhub-framework[inception]'; {OFFLINE}"
@@ -148,10 +157,13 @@ class Inception:
                 f"extractor 'inception': torch-fidelity can't be imported ({_cause(error)}); {MISMATCH}; {OFFLINE}"
             ) from error
         try:
-            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=source)
-        except (OSError, RuntimeError) as error:
+            weights = load_file(source)
+            # Its constructor unpickles a file, or what this function downloads: there is no other door for weights.
+            with patch.object(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: weights):
+                network = feature_extractor_inceptionv3.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"extractor 'inception': no weights ({reason}); {OFFLINE}") from error
+            raise InputError(f"extractor 'inception': no weights from {source} ({reason}); {OFFLINE}") from error
         self.model = network.to(device).eval()
 
     @cached_property

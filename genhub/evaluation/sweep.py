@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from genhub.errors import InputError
+from genhub.launch import command_line
 from genhub.logs import say
 from genhub.recipe import read_recipe
 
@@ -83,7 +83,7 @@ def _train(recipe: str, point: Point) -> str | None:
     """Train one point, its output in train.log beside its run's folder; what went wrong, if anything did."""
     point.run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = point.run_dir.with_suffix(point.run_dir.suffix + ".log")
-    command = [sys.executable, "-m", "genhub", "train", recipe, *point.overrides, "--run-dir", str(point.run_dir)]
+    command = [*command_line(), "train", recipe, *point.overrides, "--run-dir", str(point.run_dir)]
     with log.open("a") as stream:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT).returncode
     lines = log.read_text().splitlines()

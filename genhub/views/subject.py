@@ -14,7 +14,8 @@ from torch import Tensor
 from genhub import run
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
-from genhub.hub import find_model, split_id
+from genhub.hub import find_model
+from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import FILE, find_checkpoint, read_manifest
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
@@ -76,7 +77,7 @@ class Subject:
             if not any(override.startswith("data.name=") for override in self.overrides):
                 raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
             file = None
-        data = load_data(read_data_config(file, self.overrides))
+        data = load_data(read_data_config(file, self.overrides, self._id))
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
@@ -137,7 +138,7 @@ def _recipe(source: Any) -> RecipeLike:
         try:
             find_recipe(str(source))
         except InputError as error:
-            nearest = did_you_mean(str(source), shipped_recipes())
+            nearest = nearest_path(Path(source)).removeprefix("; ") or did_you_mean(str(source), shipped_recipes())
             raise CheckpointError(f"{source}: no such run, checkpoint, recipe file or shipped recipe; {nearest}") from error
     recipe: RecipeLike = source
     return recipe
