@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from genhub.config import Section, count_of
-from genhub.errors import CheckpointError
+from genhub.errors import CheckpointError, first_fault
 from genhub.hub import split_id
 from genhub.manifest import FILE, Manifest, read_json
 
@@ -43,7 +43,7 @@ def read_measured(folder: Path) -> tuple[Measured, ...]:
     try:
         return TypeAdapter(tuple[Measured, ...]).validate_python(read_json(folder / MEASURED))
     except ValidationError as error:
-        raise CheckpointError(f"{folder / MEASURED}: damaged: {error.errors()[0]['msg']}") from error
+        raise CheckpointError(f"{folder / MEASURED}: damaged: {first_fault(error)}") from error
 
 
 def package_versions() -> dict[str, str]:

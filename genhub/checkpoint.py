@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from genhub.card import CARD, PICTURE, model_card, package_versions
 from genhub.config import DataSpec, ModelConfig
+from genhub.console import shown
 from genhub.disk import publish, remove, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
 from genhub.hub import Repository, open_repository, split_id
@@ -118,7 +119,7 @@ def load_model(
     try:
         return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
-        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
 
 
 def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
@@ -165,7 +166,7 @@ def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: in
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {dtype!r}")
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {shown(dtype)}")
     return found
 
 

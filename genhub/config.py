@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from genhub.console import shown
 from genhub.errors import DataError
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
@@ -50,7 +51,7 @@ def seconds_in(duration: str) -> int:
     parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
     seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
     if not seconds:
-        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {shown(duration)}")
     return seconds
 
 

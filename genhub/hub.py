@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genhub.client import connect
+from genhub.console import shown
 from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
 from genhub.manifest import (
     CODE,
@@ -246,10 +247,10 @@ def open_repository(
     """
     repo_id, own_revision = split_id(source) or (source, None)
     if revision and own_revision:
-        raise InputError(f"{source}: gives a revision already; leave out revision={revision!r}")
+        raise InputError(f"{source}: gives a revision already; leave out revision={shown(revision)}")
     revision = revision or own_revision
     if revision and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision or revision[0] in "./-"):
-        raise InputError(f"revision: {revision!r:.100} can't be a branch, tag or commit")
+        raise InputError(f"revision: {shown(revision)} can't be a branch, tag or commit")
     with connect(repo_id, token, "looking it up", revision) as client:
         cache = client.cache / f"models--{repo_id.replace('/', '--')}"
         ref = None if revision and re.fullmatch("[0-9a-f]{40}", revision) else cache / "refs" / (revision or "main")
@@ -318,5 +319,5 @@ def download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
         url = hf_hub_url(repo_id, name, revision=commit, endpoint=api.endpoint)
         etag = get_hf_file_metadata(url, token=api.token, timeout=30).etag
         if etag and not re.fullmatch(r"[\w+=-]+", etag):
-            raise HubError(f"{repo_id}: {name} comes with the ETag {etag!r:.100}, which leads out of the cache; refused")
+            raise HubError(f"{repo_id}: {name} comes with the ETag {shown(etag)}, which leads out of the cache; refused")
     return Path(api.hf_hub_download(repo_id, name, revision=commit))

@@ -18,7 +18,8 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
-from genhub.errors import CheckpointError, NewerFormat, PluginError
+from genhub.console import NAME, cut, shown
+from genhub.errors import CheckpointError, NewerFormat, PluginError, first_fault
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def inside(name: str) -> str:
     path = PurePosixPath(name)
     plain = name.isprintable() and not set(name) & set("\\:") and name == str(path)
     if not plain or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{name!r} is no path inside the folder")
+        raise ValueError(f"{shown(name)} is no path inside the folder")
     return name
 
 
@@ -189,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise CheckpointError(f"{folder / FILE}: damaged: {_first_fault(error)}") from error
+        raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
     if _checksum(content) != manifest.checksum:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
@@ -272,7 +273,7 @@ def no_model(folder: Path) -> CheckpointError:
     """Why a folder is not one that can be loaded."""
     if classes := _foreign_classes(folder):
         known = ", ".join(plugin_names(FORMATS))
-        return CheckpointError(f"{folder}: holds a {classes[0]:.100}, which no plugin reads; of others' formats: {known}")
+        return CheckpointError(f"{folder}: holds a {cut(classes[0], NAME)}, which no plugin reads; of others' formats: {known}")
     return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
 
 
@@ -293,7 +294,7 @@ def weight_bytes(folder: Path) -> int:
 def pickle_advice(file: str, source: str) -> str:
     """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
     return (
-        f"its weights are a pickle ({file:.100}), which can run code when opened; genhub reads safetensors only. If you "
+        f"its weights are a pickle ({cut(file, NAME)}), which can run code when opened; genhub reads safetensors only. If you "
         "trust it, let diffusers convert it, and give FOLDER: "
         f"DDPMPipeline.from_pretrained('{source}').save_pretrained('FOLDER')"
     )
@@ -317,7 +318,8 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     except PluginError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
-        raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
+        reason = first_fault(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder}: its config can't be read: {reason}") from error
 
 
 def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None) -> Any:
@@ -347,7 +349,7 @@ def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConf
         typed: ModelConfig = cls.Config.model_validate(config, context=STORED)
         return typed
     except ValidationError as error:
-        raise CheckpointError(f"{where}: {_first_fault(error)}") from error
+        raise CheckpointError(f"{where}: {first_fault(error)}") from error
 
 
 def describe_folder(path: Path) -> dict[str, Any]:
@@ -372,13 +374,6 @@ def _parameters(file: Path) -> int:
         return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged: {error}") from error
-
-
-def _first_fault(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return f"{type(error).__name__}: {error}"
-    first = error.errors()[0]
-    return ".".join(map(str, first["loc"])) + f": {first['msg']}"
 
 
 def genhub_version() -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
 from genhub.config import count_of
+from genhub.console import shown
 from genhub.data import ImageData
 from genhub.digests import digest_of
 from genhub.disk import locked, saving, write_whole
@@ -30,7 +31,7 @@ from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
-from genhub.parsing import Source, parse_yaml, read_text
+from genhub.parsing import MOST_FAULTS, Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
@@ -221,11 +222,11 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
         changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
         faults = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
         if faults:
-            lines = [f"{key}: was {before.get(key)}, is {after.get(key)}" for key in faults]
             raise RecipeError(
-                f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
-                + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
-            )  # fmt: skip
+                f"{folder} was started with another recipe:",
+                *(f"  {key}: was {shown(before.get(key))}, is {shown(after.get(key))}" for key in faults[:MOST_FAULTS]),
+                "Give it the old values, choose another --run-dir, or start over with --fresh (keeps the old run).",
+            )
     with saving(file):
         write_whole(file, text)
 

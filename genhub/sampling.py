@@ -14,8 +14,9 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from genhub.console import VALUE, cut, shown
 from genhub.disk import saving
-from genhub.errors import InputError, did_you_mean
+from genhub.errors import InputError, did_you_mean, explained
 from genhub.interfaces import GenerativeModel
 from genhub.launch import launched
 from genhub.seeds import seed_for
@@ -213,7 +214,7 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, fir
         labels = range(classes or 0)
     wrong = [label for label in labels if not 0 <= label < (classes or 0)]
     if wrong:
-        raise InputError(f"--labels: {wrong[0]} is not a label of this model; it has 0 to {(classes or 0) - 1}")
+        raise InputError(f"--labels: {shown(wrong[0])} is not a label of this model; it has 0 to {(classes or 0) - 1}")
     return torch.tensor([labels[i % len(labels)] for i in range(first, first + n)])
 
 
@@ -246,12 +247,11 @@ def check_arguments(
     checked = {}
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{option}{name}: {owner} has no such option; {did_you_mean(name, known)}")
+            raise InputError(f"{option}{cut(name, VALUE)}: {owner} has no such option; {did_you_mean(name, known)}")
         try:
             checked[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            raise InputError(f"{option}{name}: {message}, not {value!r}") from error
+            raise InputError(f"{option}{name}: {explained(error.errors(include_url=False)[0])}") from error
     return checked
 
 

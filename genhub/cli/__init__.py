@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from genhub.cli import plugins, recipes
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
+from genhub.console import put
 from genhub.errors import GenhubError
 from genhub.launch import first_to_say, launched
 
@@ -31,9 +33,9 @@ def main() -> None:
             _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
-        if not first_to_say(repr(error)):
-            sys.exit(1)
-        raise
+        if first_to_say(repr(error)):  # a fault of genhub or of a plugin; what it quotes may be a stranger's
+            put(traceback.format_exc().rstrip("\n"), sys.stderr)
+        sys.exit(1)
 
 
 def _fail(error: GenhubError) -> NoReturn:

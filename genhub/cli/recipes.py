@@ -9,6 +9,7 @@ import typer
 import genhub
 from genhub.cli.arguments import PLAIN, AsJson, Overrides, RecipeArgument
 from genhub.cli.output import print_facts, print_table
+from genhub.console import put
 
 app = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
 
@@ -17,7 +18,7 @@ app = typer.Typer(help="Check, show and list recipes; print their schema.", **PL
 def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Say everything that is wrong with a recipe, with file, line and key."""
     genhub.read_recipe(recipe, overrides or ())
-    typer.echo(f"{recipe}: fine")
+    put(f"{recipe}: fine")
 
 
 @app.command("show")

@@ -16,6 +16,7 @@ from genhub.checkpoint import load_model
 from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.digests import digest_of, hash_of
+from genhub.console import shown
 from genhub.errors import DataError, InputError, did_you_mean
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
@@ -52,7 +53,7 @@ def evaluate(
     """
     for name in metrics or ():
         if name not in METRICS:
-            raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
+            raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
     check_launcher()
     checkpoint, together = find_model(model), processes(device)
     loaded = load_model(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
 from genhub.disk import cache_folder
-from genhub.errors import CheckpointError
+from genhub.errors import CheckpointError, first_fault
 from genhub.manifest import read_json, read_manifest
 
 FOLDER = "evaluations"
@@ -99,8 +99,7 @@ def read_evaluation(file: Path) -> Evaluation:
     try:
         return Evaluation.model_validate(read_json(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{file}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise CheckpointError(f"{file}: damaged: {first_fault(error)}") from error
 
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from genhub.console import shown
 from genhub.errors import InputError
 from genhub.logs import say
 from genhub.recipe import read_recipe
@@ -63,12 +64,12 @@ def _values(setting: str) -> tuple[str, list[str]]:
     """`lr=1e-4,3e-4` to its key and values; commas within brackets or quotes belong to a value."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip() or not text.strip():
-        raise InputError(f"--set: '{setting}' must look like key.path=value,value or key.path=0..4")
+        raise InputError(f"--set: {shown(setting)} must look like key.path=value,value or key.path=0..4")
     numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text.strip())
     if numbers:
         first, last = map(int, numbers.groups())
         if first > last or last - first >= MOST_RUNS:
-            raise InputError(f"--set: {setting}: a range goes up, by at most {MOST_RUNS}")
+            raise InputError(f"--set: {shown(setting)}: a range goes up, by at most {MOST_RUNS}")
         return key.strip(), [str(number) for number in range(first, last + 1)]
     return key.strip(), [part.strip() for part in re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|[^,])+", text)]
 
