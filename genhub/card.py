@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from genhub.config import Section, count_of
 from genhub.errors import CheckpointError, first_fault
 from genhub.hub import split_id
-from genhub.manifest import FILE, Manifest, read_json
+from genhub.manifest import FILE, Manifest, Word, read_json
 
 CARD = "README.md"
 PICTURE = "samples.png"
@@ -26,7 +26,7 @@ PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", 
 class Measured(Section):
     """A figure of a model, and all that it depends on."""
 
-    name: str
+    name: Word
     value: float
     protocol: dict[str, Any]
     """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare."""

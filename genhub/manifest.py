@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
 from genhub.console import NAME, cut, shown
+from genhub.disk import RUN, check_files
 from genhub.errors import CheckpointError, NewerFormat, PluginError, first_fault
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
@@ -59,12 +60,16 @@ class FileEntry(Section):
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+Word = Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+"""A name or version that cards and messages repeat."""
+
+
 class PluginEntry(Section):
     """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
 
     name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
     distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
-    version: Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+    version: Word
 
 
 class StoredModel(Section):
@@ -96,11 +101,15 @@ class StoredModel(Section):
         return model
 
 
+Versions = Annotated[dict[Word, Word], Field(max_length=100)]
+"""Packages and their versions."""
+
+
 class Manifest(Section):
     """The content of genhub.json."""
 
     format: int = FORMAT
-    genhub: str = ""
+    genhub: Word = ""
     """Version that wrote the folder."""
     plugin: PluginEntry
     config: dict[str, Any]
@@ -108,9 +117,9 @@ class Manifest(Section):
     data: DataSpec | None = None
     """What the model was trained on."""
     step: NonNegativeInt = 0
-    conditions: tuple[str, ...] = ()
+    conditions: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
     """What its `sample` has to be given: labels, for a conditional model."""
-    versions: dict[str, str] = {}  # noqa: RUF012
+    versions: Versions = {}  # noqa: RUF012
     """The packages it was trained or saved with."""
     files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
     """Every file beside this one, by its path in the folder."""
@@ -167,6 +176,8 @@ def read_json(file: Path) -> Any:
         CheckpointError: missing, too large, or not JSON.
     """
     try:
+        if not file.is_file() and file.exists():
+            raise CheckpointError(f"{file}: is no file")
         if file.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{file}: larger than {MAX_JSON_BYTES} bytes; refused")
         return json.loads(file.read_bytes())
@@ -226,6 +237,7 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
     faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
+            check_files(folder)
             manifest = read_manifest(folder)
             manifest.verify(folder)
             if manifest.step != step_of(folder):
@@ -241,20 +253,28 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint.
+    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there, and in
+    its run, may be opened: see `check_files`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it holds what is not opened.
     """
     try:
         if not path.exists():
             known = "a run, a checkpoint, or one that diffusers saved"
             raise CheckpointError(f"{path}: no such folder ({known}), and no Hub id, user/name")
-        folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
+        if (path / FILE).is_file() or foreign_format(path):
+            folder: Path | None = path
+            check_files(path)
+        else:
+            check_files(path, *RUN)
+            folder = newest_whole(path)[0]
+        if folder is None:
+            raise no_model(path)
+        if folder.parent.name == "checkpoints":
+            check_files(folder.parent.parent, *RUN)
     except OSError as error:
-        raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
-    if folder is None:
-        raise no_model(path)
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     return folder
 
 

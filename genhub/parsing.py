@@ -70,6 +70,8 @@ def one_line(where: str, path: KeyPath, message: str) -> str:
 def read_text(file: Path) -> str:
     """A text file of bounded size."""
     try:
+        if not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
+            raise RecipeError(one_line(str(file), (), "is no file; a recipe is a text file"))
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

@@ -21,7 +21,7 @@ from genhub.config import count_of
 from genhub.console import shown
 from genhub.data import ImageData
 from genhub.digests import digest_of
-from genhub.disk import locked, saving, write_whole
+from genhub.disk import RUN, check_files, locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
@@ -196,6 +196,7 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            check_files(folder, *RUN)
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
             if others and "recipe.yaml" not in others:
                 raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")

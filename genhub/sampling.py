@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -58,9 +60,11 @@ def sample_images(
     Returns:
         (n, c, h, w) uint8 on the CPU.
     Raises:
-        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
+            images than memory has room for.
     """
     wanted = labels_for(model, n, labels, first)
+    check_room(model, n)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     batch_size = batch_size or drawn_at_once(model)
@@ -87,6 +91,23 @@ def sample_images(
         if accelerator and ranks > 1:
             result = accelerator.gather(result.to(accelerator.device))
     return result[:n].cpu()
+
+
+def check_room(model: GenerativeModel, n: int) -> None:
+    """
+    Raises:
+        InputError: n images, and one of them in float32 beside what it is made of, take more memory than the machine has.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    needed = math.prod(model.sample_shape) * (n + 2 * 4)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        shape = "x".join(map(str, model.sample_shape))
+        raise InputError(
+            f"{n:,} images of {shape} take {needed / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:,.1f}; "
+            "draw fewer at a time: --batch-size, and a folder as --out"
+        )
 
 
 def drawn_at_once(model: GenerativeModel) -> int:
