@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import subprocess
@@ -17,6 +18,8 @@ from genhub.logs import say
 from genhub.recipe import read_recipe
 
 MOST_RUNS = 1000
+LONGEST = 200
+"""Bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ def _values(setting: str) -> tuple[str, list[str]]:
 def _folder_name(overrides: Sequence[str]) -> str:
     """The overrides as a folder's name: each key's last word with its value, without what a file system minds."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (override.partition("=") for override in overrides)]
-    return re.sub(r"[^\w.=+,-]+", "_", ",".join(words)).strip("_") or "run"
+    name = re.sub(r"[^\w.=+,-]+", "_", ",".join(words)).strip("_") or "run"
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return name
 
 
 def _train(recipe: str, point: Point) -> str | None:
