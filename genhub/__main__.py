@@ -1,9 +1,10 @@
-"""`python -m genhub`. Python has put the current folder before all that is installed; a command must not import from there."""
+"""`python -m genhub`. Python has put the current folder before all that is installed; a command must not import from
+there."""
 
-import os
 import sys
+from pathlib import Path
 
-if sys.path[:1] == [os.getcwd()] and not sys.flags.safe_path:
+if sys.path[:1] == [str(Path.cwd())] and not sys.flags.safe_path:
     del sys.path[0]
 
 from genhub.cli import main  # noqa: E402

@@ -6,18 +6,19 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
+from genhub.budget import budget
 from genhub.card import CARD, PICTURE, model_card, package_versions
 from genhub.config import DataSpec, ModelConfig
+from genhub.console import shown
 from genhub.disk import publish, remove, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
 from genhub.hub import Repository, open_repository
@@ -43,8 +44,8 @@ from genhub.manifest import (
 from genhub.training import StoppedRun, TrainerState, TrainingData
 from genhub.weights import save_tensors
 
-MAX_TENSORS = 5_000
-"""The most parameters, each a tensor, that a model folder may ask for."""
+UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
+"""What constructors raise, by themselves or by torch, where a config asks for the impossible."""
 
 
 # Models
@@ -124,54 +125,43 @@ def load_model(
     try:
         return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
-        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
 
 
 def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
     model_class, config = read_model(folder, model_class)
-    check_size(model_class, config, most, folder)
+    counted = check_size(model_class, config, most, folder)
     try:
-        model: GenerativeModel = model_class(config)
+        with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
+            model: GenerativeModel = model_class(config)
         return model
-    except (RuntimeError, MemoryError, TypeError, ValueError) as error:
+    except UNBUILDABLE as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{folder}: its config asks for what can't be built: {reason}") from error
 
 
-def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> None:
-    """Build the networks without memory (torch's meta device), counting. A config may not ask for more parameters than
-    its weights have bytes, whoever wrote it, nor for more tensors than any network has.
+def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> bool:
+    """Build the networks without memory (torch's meta device), counting: see `budget`.
 
     Args:
         most: the weights' size in bytes.
+    Returns:
+        False where a constructor computes with its weights, so that it can't be built like this.
     Raises:
-        CheckpointError: it does.
+        CheckpointError: its config asks for too much.
     """
-    builder, counted, tensors = threading.get_ident(), 0, 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal counted, tensors
-        if threading.get_ident() != builder or parameter is None:
-            return
-        counted, tensors = counted + parameter.numel(), tensors + 1
-        if counted > most or tensors > MAX_TENSORS:
-            what = f"{counted:,} parameters" if counted > most else f"{tensors:,} tensors"
-            raise CheckpointError(f"{folder}: its config asks for {what} or more, its weights have {most:,} bytes; refused")
-
-    hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with budget(most, str(folder)), torch.device("meta"):
             model_class(config)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):
-        return  # a constructor that computes with its weights can't be built like this; building it in earnest tells
-    finally:
-        hook.remove()
+    except UNBUILDABLE:
+        return False
+    return True
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {dtype!r}")
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {shown(dtype)}")
     return found
 
 

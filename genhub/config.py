@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,18 +13,33 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from genhub.errors import DataError
+from genhub.console import shown
+from genhub.errors import DataError, first_fault
 from genhub.ids import HUB, parse_id
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NumClasses = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+MAX_NUMBERS = 2**28
+"""In an image: as many as in a grey one of 16,384x16,384."""
+
+
+def _drawable(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if math.prod(shape) > MAX_NUMBERS:
+        raise ValueError(f"an image of {'x'.join(map(str, shape))} is more than genhub draws, {MAX_NUMBERS:,} numbers")
+    return shape
+
+
+Shape = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], AfterValidator(_drawable)]
+"""(channels, height, width)"""
 
 STORED = {"stored": True}
 """The validation context of a Config that is read from a model folder, not from a recipe."""
@@ -59,7 +75,7 @@ def seconds_in(duration: str) -> int:
     parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
     seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
     if not seconds:
-        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {shown(duration)}")
     return seconds
 
 
@@ -102,14 +118,26 @@ class DataSpec(Section):
 
     name: str
     split: str
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    shape: Shape
     """(channels, height, width) of an image."""
-    num_classes: PositiveInt | None = None
-    class_names: tuple[str, ...] = ()
+    num_classes: NumClasses | None = None
+    class_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=1_000_000)] = ()
     num_images: NonNegativeInt
     """0: a stream's, which nobody has counted."""
     fingerprint: str
     """Changes when an image, a label or their order changes."""
+
+
+def described(**values: Any) -> DataSpec:
+    """The spec of a data set.
+
+    Raises:
+        DataError: no model can be shaped by it: too many classes, too long names, too large images.
+    """
+    try:
+        return DataSpec(**values)
+    except ValidationError as error:
+        raise DataError(f"data: {first_fault(error)}") from error
 
 
 def count_of(spec: DataSpec) -> str:
@@ -124,9 +152,9 @@ class ModelConfig(Section):
 
     name: str = ""
     """A registered name (`genhub plugins` lists them), or module:Class for a class of your own."""
-    sample_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    sample_shape: Shape | None = None
     """(channels, height, width) of an image; left out: taken from the data."""
-    num_classes: PositiveInt | None = None
+    num_classes: NumClasses | None = None
     """How many labels there are; left out: taken from the data."""
 
 

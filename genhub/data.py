@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genhub.config import DataConfig, DataSpec, share_of
+from genhub.config import DataConfig, DataSpec, described, share_of
 from genhub.digests import hash_of
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader
@@ -81,7 +81,7 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
             pixels, labels = pixels[kept], None if labels is None else labels[kept]
         images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
         fingerprint = content = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
-    spec = DataSpec(
+    spec = described(
         name=config.title, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
         class_names=source.class_names,
         num_classes=None if labels is None else max(len(source.class_names), int(labels.max()) + 1),

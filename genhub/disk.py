@@ -11,16 +11,40 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from genhub.errors import GenhubError, InputError, RecipeError
+from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
 
 LOCK, OWNER = ".lock", ".owner"
 """The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
 read on every system."""
+
+RUN = ("recipe.yaml", ".recipe.yaml.tmp", "metrics.jsonl", ".metrics.jsonl.tmp", "find_batch_size.json", "checkpoints",
+       "samples", "evaluations", ".publishing", LOCK, OWNER)  # fmt: skip
+"""What genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
+
+
+def check_files(folder: Path, *names: str) -> None:
+    """Look through a folder that may be a stranger's, or these entries of it, before anything there is opened: a pipe would
+    be waited for, and a link could lead to what is nobody else's business.
+
+    Raises:
+        CheckpointError: something is neither a file nor a folder, or a link that leads out of this one.
+    """
+    home = folder.resolve()
+    if home.parent.name == "snapshots" and home.parents[1].name.startswith("models--"):
+        home = home.parents[1]  # the Hub's cache: its links lead to the files of all commits
+    starts = [folder / name for name in names]
+    below = (Path(at, name) for start in starts or [folder] for at, *inside in os.walk(start) for name in chain(*inside))
+    for path in chain(starts, below):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            raise CheckpointError(f"{path}: is a link that leads out of {folder}; put there what it leads to")
+        if os.path.lexists(path) and not path.is_file() and not path.is_dir():
+            raise CheckpointError(f"{path}: is neither a file nor a folder; take it away")
 
 
 @contextlib.contextmanager

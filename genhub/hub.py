@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genhub.client import connect
+from genhub.console import shown
 from genhub.disk import write_whole
 from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
 from genhub.ids import check_revision, nearest_path, parse_id, split_id
@@ -235,7 +236,7 @@ def open_repository(
     """
     repo_id, own_revision = parse_id(source) or (source, None)
     if revision and own_revision:
-        raise InputError(f"{source}: gives a revision already; leave out revision={revision!r}")
+        raise InputError(f"{source}: gives a revision already; leave out revision={shown(revision)}")
     revision = revision or own_revision
     try:
         revision = revision and check_revision(revision)
@@ -310,5 +311,5 @@ def download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
         url = hf_hub_url(repo_id, name, revision=commit, endpoint=api.endpoint)
         etag = get_hf_file_metadata(url, token=api.token, timeout=30).etag
         if etag and not re.fullmatch(r"[\w+=-]+", etag):
-            raise HubError(f"{repo_id}: {name} comes with the ETag {etag!r:.100}, which leads out of the cache; refused")
+            raise HubError(f"{repo_id}: {name} comes with the ETag {shown(etag)}, which leads out of the cache; refused")
     return Path(api.hf_hub_download(repo_id, name, revision=commit))

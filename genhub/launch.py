@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from genhub.console import put
 from genhub.errors import InputError
 
 ASKED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -47,7 +48,7 @@ def launch(processes: int) -> int:
         except ChildFailedError as error:
             for rank, failure in error.failures.items():  # whoever waited for it may have ended a moment before it was seen
                 if failure.exitcode < 0:
-                    print(f"genhub: process {rank} was killed by {failure.signal_name()}", file=sys.stderr)
+                    put(f"genhub: process {rank} was killed by {failure.signal_name()}", sys.stderr)
                     return 1
             return error.get_first_failure()[1].exitcode
         except SignalException as stop:

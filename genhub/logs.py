@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genhub.console import one_line, put
 from genhub.disk import append, saving, sync, write_whole
 from genhub.errors import TrainingError
 from genhub.launch import first_to_say
@@ -157,7 +158,7 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")
+            count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}", markup=False)
             self._bar = Bar(count, BarColumn(), TimeRemainingColumn(), text)
             self._bar.start()
             self._task = self._bar.add_task("", total=total, completed=done)
@@ -169,7 +170,7 @@ class Progress:
     def report(self, done: int, text: str) -> None:
         """Say `text` about the state at `done`."""
         if self._bar:
-            self._bar.update(self._task, completed=done, description=text)
+            self._bar.update(self._task, completed=done, description=one_line(text))
         elif self.shown:
             left = (time.perf_counter() - self._start) / max(1, done - self._first) * (self.total - done)
             say(f"{self.unit} {done}/{self.total}  {text}  {duration(left)} left")
@@ -187,13 +188,13 @@ def main_process() -> bool:
 def say(text: str) -> None:
     """Print a line, once however many processes a launcher started."""
     if main_process():
-        print(text, flush=True)
+        put(one_line(text))
 
 
 def warn(text: str) -> None:
     """Print a line to stderr, once however many processes a launcher started here say it."""
     if first_to_say(text):
-        print(f"genhub: {text}", file=sys.stderr, flush=True)
+        put(one_line(f"genhub: {text}"), sys.stderr)
 
 
 def duration(seconds: float) -> str:

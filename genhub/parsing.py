@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -11,15 +11,20 @@ from typing import Any
 
 import yaml
 
+from genhub.console import VALUE, cut, escaped, shown
 from genhub.errors import InputError, RecipeError
 
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+MOST_FAULTS = 20
+"""How many faults are told at once."""
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
 """Where an override comes from."""
+Message = str | Callable[[], str]
+"""What is wrong; or what finds the words, where that takes a while and they may not be wanted."""
 
 
 @dataclass
@@ -31,7 +36,8 @@ class Source:
     """Whether it is somebody else's, from the Hub: see theirs.py."""
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """Key path to `file:line` or `command line`, in the order of reading."""
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[tuple[KeyPath | None, str, KeyPath, Message]] = field(default_factory=list)
+    """For each the key that was given last on the way to it, where that is, and the fault's own path and message."""
 
     def _known(self, path: KeyPath) -> KeyPath | None:
         return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
@@ -41,14 +47,21 @@ class Source:
         known = self._known(path)
         return self.origins[known] if known else self.name
 
-    def fault(self, path: KeyPath, message: str) -> None:
-        known = self._known(path)
-        position = list(self.origins).index(known) if known else -1
-        self.faults.append((position, one_line(self.origin(path), path, message)))
+    def fault(self, path: KeyPath, message: Message) -> None:
+        self.faults.append((self._known(path), self.origin(path), path, message))
 
     def raise_faults(self) -> None:
-        if self.faults:
-            raise RecipeError("\n".join(dict.fromkeys(text for _, text in sorted(self.faults, key=lambda f: f[0]))))
+        """
+        Raises:
+            RecipeError: there are faults: the first in the order of reading, a line each.
+        """
+        if not self.faults:
+            return
+        place = {path: number for number, path in enumerate(self.origins)}
+        found = sorted(self.faults, key=lambda fault: -1 if fault[0] is None else place.get(fault[0], -1))
+        lines = (one_line(at, path, text if isinstance(text, str) else text()) for _, at, path, text in found[:MOST_FAULTS])
+        more = len(found) - MOST_FAULTS
+        raise RecipeError(*dict.fromkeys(lines), *([f"{self.name}: and {more:,} more"] if more > 0 else []))
 
     @contextmanager
     def blaming(self, *path: str | int) -> Iterator[None]:
@@ -61,13 +74,15 @@ class Source:
 
 def one_line(where: str, path: KeyPath, message: str) -> str:
     """`where: key.path: message`; what a terminal would not print as a character is escaped."""
-    keys = f": {'.'.join(str(key) or repr(key) for key in path)}" if path else ""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{where}{keys}: {message}")
+    keys = f": {'.'.join(cut(str(key), VALUE) or repr(key) for key in path)}" if path else ""
+    return escaped(f"{where}{keys}: {message}")
 
 
 def read_text(file: Path) -> str:
     """A text file of bounded size."""
     try:
+        if not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
+            raise RecipeError(one_line(str(file), (), "is no file; a recipe is a text file"))
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -118,7 +133,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise RecipeError(f"{self._at(event)}: '*{event.anchor}': aliases are not allowed; write the value out")
+            raise RecipeError(
+                f"{self._at(event)}: '*{cut(event.anchor, VALUE)}': aliases are not allowed; write the value out"
+            )
         if tag := event.tag:
             shown = tag.replace("tag:yaml.org,2002:", "!!")
             raise RecipeError(one_line(self._at(event), (), f"'{shown}': tags are not allowed; write the value alone"))
@@ -158,7 +175,7 @@ def apply_override(content: dict[str, Any], override: str, where: Source, origin
     dotted, equals, text = override.partition("=")
     keys = tuple(dotted.strip().split("."))
     if not equals or not all(keys):
-        raise RecipeError(one_line(origin, (), f"'{override}' must look like key.path=value"))
+        raise RecipeError(one_line(origin, (), f"{shown(override)} must look like key.path=value"))
     target = content
     for depth, key in enumerate(keys[:-1], start=1):
         if target.get(key) is None:
@@ -186,11 +203,9 @@ def plain(value: Any, path: KeyPath, where: Source) -> Any:
     return value
 
 
-def shown(value: object) -> str:
-    """A value as a message quotes it: short, and in YAML's words."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def to_yaml(content: Any) -> str:
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    """YAML that reads back as the same: what is no printable character is in escapes."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    if all(map(str.isprintable, text.split("\n"))):
+        return text
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)

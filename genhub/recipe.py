@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -23,7 +24,8 @@ from genhub.config import (
     Section,
     TrainerConfig,
 )
-from genhub.errors import RecipeError, did_you_mean
+from genhub.console import shown
+from genhub.errors import RecipeError, did_you_mean, explained
 from genhub.hub import find_model, find_recipe_of
 from genhub.ids import HUB, nearest_path, split_id
 from genhub.manifest import read_model
@@ -36,7 +38,6 @@ from genhub.parsing import (
     parse_yaml,
     plain,
     read_text,
-    shown,
     to_yaml,
 )
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
@@ -186,7 +187,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
     for override in overrides:
         if not override.startswith("data."):
             raise RecipeError(
-                one_line(COMMAND_LINE, (), f"'{override}': the model is trained; only data.key=value can differ")
+                one_line(COMMAND_LINE, (), f"{shown(override)}: the model is trained; only data.key=value can differ")
             )
         apply_override(content, override, where)
     data = plain(content.get("data", {}), ("data",), where)
@@ -199,7 +200,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
 def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
-        where.fault((key,), f"unknown key; {did_you_mean(key, known)}")
+        where.fault((key,), partial(_unknown, key, known))
     for key in ("model", "data", "trainer"):
         if not isinstance(content.setdefault(key, {}), dict):
             where.fault((key,), f"must be a section of keys, not {shown(content[key])}")
@@ -273,38 +274,47 @@ def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        found: dict[KeyPath, list[str]] = {}
-        for fault in error.errors(include_url=False):
-            path, message = _explain(cls, values, fault)
-            found.setdefault(path, []).append(message)
-    for path, messages in found.items():  # a union's members each complain of the same key, or of one inside it
-        if not any(other[: len(path)] == path for other in found if other != path):
-            *others, last = dict.fromkeys(messages)
-            where.fault(at + path, " or ".join([*(message.partition(", not ")[0] for message in others), last]))
+        faults = error.errors(include_url=False)
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for fault in faults:
+        found.setdefault(_path(cls, values, fault), []).append(fault)
+    inner = {path[:end] for path in found for end in range(len(path))}
+    for path, same in found.items():  # a union's members each complain of the same key, or of one inside it
+        if path not in inner:
+            where.fault(at + path, partial(_words, cls, same))
     where.raise_faults()
     raise AssertionError("a section that is not valid has faults")
 
 
-def _explain(cls: type[Section], values: Any, fault: ErrorDetails) -> tuple[KeyPath, str]:
-    """The path of keys that pydantic's fault is about, and its message in our words, with the nearest right name."""
-    loc, context = fault["loc"], fault.get("ctx", {})
-    path, given = _existing(values, loc), shown(fault["input"])
-    match fault["type"]:
-        case "extra_forbidden":
-            return path, f"unknown key; {did_you_mean(str(loc[-1]), _fields(cls, loc[:-1]))}"
-        case "missing":
-            return (*path, *loc[-1:]), "is required"
-        case "literal_error":
-            choices = [choice.strip("'") for choice in re.split(", | or ", context["expected"])]
-            return path, f"can't be {given}; {did_you_mean(str(fault['input']), choices)}"
-        case "value_error":
-            message = str(context["error"])
-            head, _, rest = message.partition(": ")  # a section's rule may name the key inside it that it is about
-            keys = tuple(head.split("."))
-            return ((*path, *keys), rest) if keys[0] in _fields(cls, loc) else (path, message)
-    text = re.sub(r"^\w+ should", "must", fault["msg"].partition(" after validation")[0])
-    text = re.sub("a valid dictionary.*", "a section of keys", text).replace("a valid tuple", "a list")
-    return path, f"{text}, not {given}"
+def _path(cls: type[Section], values: Any, fault: ErrorDetails) -> KeyPath:
+    """The path of keys that pydantic's fault is about."""
+    path, keys = _existing(values, fault["loc"]), fault["loc"][-1:]
+    if fault["type"] == "missing":
+        return (*path, *keys)
+    return path + _blamed(cls, fault)[0]
+
+
+def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
+    """A section's rule may name the key inside it that it is about: that key's path, and what the rule says."""
+    message = explained(fault)
+    head, _, rest = message.partition(": ")
+    keys = tuple(head.split("."))
+    named = fault["type"] == "value_error" and keys[0] in _fields(cls, fault["loc"])
+    return (keys, rest) if named else ((), message)
+
+
+def _words(cls: type[Section], faults: Sequence[ErrorDetails]) -> str:
+    """What is wrong with one key, with the nearest right name; of several complaints, the value once."""
+    first = faults[0]
+    if first["type"] == "extra_forbidden":
+        return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]))
+    *others, last = dict.fromkeys(_blamed(cls, fault)[1] for fault in faults)
+    given = f", not {shown(first['input'])}"
+    return " or ".join([*(message.removesuffix(given) for message in others), last])
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    return f"unknown key; {did_you_mean(key, known)}"
 
 
 def _existing(values: Any, loc: KeyPath) -> KeyPath:

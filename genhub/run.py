@@ -18,9 +18,10 @@ from torch import Tensor
 from genhub.card import PICTURE
 from genhub.checkpoint import check_size, load_model, save_model
 from genhub.config import count_of
+from genhub.console import shown
 from genhub.data import ImageData
 from genhub.digests import digest_of
-from genhub.disk import locked, saving, write_whole
+from genhub.disk import RUN, check_files, locked, saving, write_whole
 from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
@@ -31,7 +32,7 @@ from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
-from genhub.parsing import Source, parse_yaml, read_text
+from genhub.parsing import MOST_FAULTS, Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, origin_in, read_recipe, shipped_recipes
@@ -199,6 +200,7 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            check_files(folder, *RUN)
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
             if others and "recipe.yaml" not in others:
                 raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
@@ -243,11 +245,11 @@ def _write_recipe(recipe: Recipe, folder: Path) -> None:
         changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
         faults = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
         if faults:
-            lines = [f"{key}: was {before.get(key)}, is {after.get(key)}" for key in faults]
             raise RecipeError(
-                f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
-                + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
-            )  # fmt: skip
+                f"{folder} was started with another recipe:",
+                *(f"  {key}: was {shown(before.get(key))}, is {shown(after.get(key))}" for key in faults[:MOST_FAULTS]),
+                "Give it the old values, choose another --run-dir, or start over with --fresh (keeps the old run).",
+            )
     with saving(file):
         write_whole(file, text)
 
@@ -374,7 +376,9 @@ def push_to_hub(
     """
     check_id(repo_id)
     if isinstance(model, str) and split_id(model) is not None:
-        raise CheckpointError(f"{model}: no such folder{nearest_path(Path(model))}; what is pushed is a folder of this machine")
+        raise CheckpointError(
+            f"{model}: no such folder{nearest_path(Path(model))}; what is pushed is a folder of this machine"
+        )
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
         if isinstance(model, GenerativeModel):

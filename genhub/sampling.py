@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +15,9 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from genhub.console import VALUE, cut, shown
 from genhub.disk import remove_leftovers, saving, whole
-from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.errors import CheckpointError, InputError, did_you_mean, explained
 from genhub.interfaces import GenerativeModel
 from genhub.launch import launched
 from genhub.seeds import seed_for
@@ -57,9 +60,11 @@ def sample_images(
     Returns:
         (n, c, h, w) uint8 on the CPU.
     Raises:
-        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
+            images than memory has room for.
     """
     wanted = labels_for(model, n, labels, first)
+    check_room(model, n)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     batch_size = batch_size or drawn_at_once(model)
@@ -86,6 +91,23 @@ def sample_images(
         if accelerator and ranks > 1:
             result = accelerator.gather(result.to(accelerator.device))
     return result[:n].cpu()
+
+
+def check_room(model: GenerativeModel, n: int) -> None:
+    """
+    Raises:
+        InputError: n images, and one of them in float32 beside what it is made of, take more memory than the machine has.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    needed = math.prod(model.sample_shape) * (n + 2 * 4)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        shape = "x".join(map(str, model.sample_shape))
+        raise InputError(
+            f"{n:,} images of {shape} take {needed / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:,.1f}; "
+            "draw fewer at a time: --batch-size, and a folder as --out"
+        )
 
 
 def drawn_at_once(model: GenerativeModel) -> int:
@@ -229,7 +251,7 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, fir
         labels = range(classes or 0)
     wrong = [label for label in labels if not 0 <= label < (classes or 0)]
     if wrong:
-        raise InputError(f"--labels: {wrong[0]} is not a label of this model; it has 0 to {(classes or 0) - 1}")
+        raise InputError(f"--labels: {shown(wrong[0])} is not a label of this model; it has 0 to {(classes or 0) - 1}")
     return torch.tensor([labels[i % len(labels)] for i in range(first, first + n)])
 
 
@@ -262,12 +284,11 @@ def check_arguments(
     checked = {}
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{option}{name}: {owner} has no such option; {did_you_mean(name, known)}")
+            raise InputError(f"{option}{cut(name, VALUE)}: {owner} has no such option; {did_you_mean(name, known)}")
         try:
             checked[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            raise InputError(f"{option}{name}: {message}, not {value!r}") from error
+            raise InputError(f"{option}{name}: {explained(error.errors(include_url=False)[0])}") from error
     return checked
 
 

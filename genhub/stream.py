@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from genhub.config import DataConfig, DataSpec, share_of
+from genhub.config import DataConfig, DataSpec, described, share_of
 from genhub.data import CPU, Batch, ImageData, finish, load_ahead, load_data
 from genhub.digests import hash_of
 from genhub.errors import DataError
@@ -53,7 +53,7 @@ def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
         raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
     table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
     reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)], source.remote), config)
-    spec = DataSpec(
+    spec = described(
         name=config.title, split=config.split, shape=reader.shape, num_images=source.length,
         fingerprint=hash_of(source.fingerprint, config.size, config.channels, config.shuffle_buffer),
         class_names=source.class_names, num_classes=len(source.class_names) or None,

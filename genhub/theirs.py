@@ -1,4 +1,5 @@
-"""What a recipe from the Hub may say. It is data: it names what is installed and what is on the Hub, nothing of this machine.
+"""What a recipe from the Hub may say. It is data: it names what is installed and what is on the Hub, nothing of this
+machine.
 
 All text in it is looked at here, before anything of it is used. What the command line says on top is the user's own.
 """
@@ -71,7 +72,9 @@ def _text(text: str, path: KeyPath) -> str:
             if text == "digits" or data_id(text):
                 return text
             if data_id(DATASETS + text) is None:
-                raise ValueError(f"a recipe from the Hub can name digits or a data set on the Hub, user/name, not {shown(text)}")
+                raise ValueError(
+                    f"a recipe from the Hub can name digits or a data set on the Hub, user/name, not {shown(text)}"
+                )
             return DATASETS + text
         case ("data", "name", _):
             raise ValueError(f"a recipe from the Hub can't name files, such as {shown(text)}")
@@ -83,7 +86,7 @@ def _text(text: str, path: KeyPath) -> str:
             return text
         case _ if path in FREE_TEXT:
             return text
-        case ("model", *rest) if parse_id(text):
+        case ("model", *_) if parse_id(text):
             return text if text.startswith(HUB) else HUB + text
         case ("model", "from"):
             raise ValueError(f"a recipe from the Hub can name a model on the Hub, user/name, not {shown(text)}")

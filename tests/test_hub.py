@@ -354,7 +354,7 @@ def test_case_24_an_unknown_plugin(hub, model) -> None:
     with pytest.raises(genhub.CheckpointError, match=r"needs 'os:system' from your own code"):
         genhub.load("eve/os")
     model("eve/shell", manifest={"plugin": plugin | {"distribution": "x; rm -rf ~"}})
-    with pytest.raises(genhub.CheckpointError, match=r"damaged: plugin.distribution: String should match"):
+    with pytest.raises(genhub.CheckpointError, match=r"damaged: plugin.distribution: must match"):
         genhub.load("eve/shell")
     assert WEIGHTS not in cached()
 
@@ -391,7 +391,7 @@ def test_case_24_an_etag_that_leads_out(hub, model) -> None:
 def test_case_24_a_config_that_asks_for_terabytes(hub, model, published, config) -> None:
     own = json.loads(published["genhub.json"])["config"]
     model("eve/huge", manifest={"config": own | config})
-    with pytest.raises(genhub.CheckpointError, match=r"^eve/huge: its config asks for "):
+    with pytest.raises(genhub.CheckpointError, match=r"^eve/huge(: its config asks for |.* is more than genhub draws)"):
         genhub.load("eve/huge")
     assert WEIGHTS not in cached()
 

@@ -245,7 +245,7 @@ def test_case_20_pushing_without_the_right(hub, checkpoint, capsys, monkeypatch)
 def test_case_26_only_the_manifests_files_are_published(hub, checkpoint, tmp_path) -> None:
     (checkpoint / ".env").write_text("SECRET=1")
     (checkpoint / "notes.md").write_text("mine")
-    (checkpoint / "stray.safetensors").symlink_to("/etc/hostname")
+    (checkpoint / "stray.safetensors").write_bytes(b"SECRET")
     genhub.push_to_hub(checkpoint, "alice/ae")
     files = hub.repos["alice/ae"].files
     assert set(files) == {".gitattributes", "README.md", "genhub.json", "model.safetensors", "recipe.yaml", "samples.png"}
@@ -258,9 +258,7 @@ def test_case_26_only_the_manifests_files_are_published(hub, checkpoint, tmp_pat
 def test_case_26_a_link_in_place_of_a_file(hub, checkpoint, tmp_path, capsys) -> None:
     (checkpoint / "model.safetensors").rename(tmp_path / "elsewhere")
     (checkpoint / "model.safetensors").symlink_to(tmp_path / "elsewhere")
-    assert "model.safetensors: is a link; what it points to is not published [2]" in said(
-        capsys, "push", str(checkpoint), "alice/ae"
-    )
+    assert "model.safetensors: is a link that leads out of" in said(capsys, "push", str(checkpoint), "alice/ae")
     assert "alice/ae" not in hub.repos
 
 

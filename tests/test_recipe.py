@@ -247,7 +247,7 @@ def test_a_fault_is_told_in_one_line(tmp_path: Path, name: str) -> None:
 def test_a_number_of_many_digits(tmp_path: Path) -> None:
     message = fault(tmp_path, DDPM + "seed: " + "9" * 100_000 + "\n")
     assert message.startswith("r.yaml:2: seed: can't be '999999")
-    assert message.endswith("...; write numbers in at most 40 decimal digits, and text in quotes")
+    assert message.endswith("'; write numbers in at most 40 decimal digits, and text in quotes")
 
 
 def test_all_faults_of_the_core_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

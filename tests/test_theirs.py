@@ -19,7 +19,7 @@ from test_hub import Files, model, published, said  # noqa: F401  (fixtures)
 
 import genhub
 from genhub import cli
-from genhub.config import AccelerateConfig, DataConfig, EvaluateConfig, HubConfig
+from genhub.config import DataConfig, EvaluateConfig, HubConfig
 from genhub.data import load_data
 from genhub.parsing import Source
 from genhub.recipe import Recipe
@@ -39,7 +39,14 @@ def keys() -> Iterator[tuple[str, str]]:
     for section, group in (("model", MODELS), ("trainer", TRAINERS)):
         for name, cls in load_all(group)[0].items():
             yield from ((f"{section}.{key}", name) for key in _options(cls.Config))
-    yield from (("model.from", "autoencoder"), ("seed", ""), ("run_dir", ""), ("init_from", ""), ("folder", ""), ("origin", ""))
+    yield from (
+        ("model.from", "autoencoder"),
+        ("seed", ""),
+        ("run_dir", ""),
+        ("init_from", ""),
+        ("folder", ""),
+        ("origin", ""),
+    )
     yield from (("trainer.optimizers.unet.name", "accelerate"), ("trainer.ema.decay", "accelerate"), ("data.name.0", ""))
 
 
@@ -141,7 +148,11 @@ def test_what_is_left_out_is_said_and_a_push_leaves_it_at_home(capsys, hub, mode
     ours = yaml.safe_load(published["recipe.yaml"])
     assert not {"run_dir", "hub"} & ours.keys()
     assert "trackers" not in ours["trainer"]
-    theirs = ours | {"run_dir": "runs/mine", "hub": {"repo_id": "eve/steal"}, "trainer": ours["trainer"] | {"trackers": ["wandb"]}}
+    theirs = ours | {
+        "run_dir": "runs/mine",
+        "hub": {"repo_id": "eve/steal"},
+        "trainer": ours["trainer"] | {"trackers": ["wandb"]},
+    }
     model("eve/x", {"recipe.yaml": yaml.safe_dump(theirs).encode()})
     genhub.train("eve/x", ["trainer.max_steps=1"])
     assert "Recipe   of hf://eve/x, without run_dir, hub, trainer.trackers: yours to set" in capsys.readouterr().out
@@ -186,9 +197,14 @@ def test_rows_of_the_hub_can_not_name_files_of_here(hub, tmp_path, streaming) ->
     secret.write_bytes(png(99))
     rows = [*({"bytes": png(7), "path": None},) * 3, {"bytes": None, "path": str(secret)}]
     hub.add("datasets/eve/rows", {"data/train-00000-of-00001.parquet": parquet(*rows)})
-    hub.add("datasets/eve/card", {"README.md": f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/*.png\n---\n".encode()})
+    hub.add(
+        "datasets/eve/card",
+        {"README.md": f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/*.png\n---\n".encode()},
+    )
     hub.add("datasets/eve/images", {"train/a.png": png(7), "train/b.png": png(8)})
-    with pytest.raises(genhub.DataError, match=r"data.name: a row names the file .*secret.png, which did not come with the data"):
+    with pytest.raises(
+        genhub.DataError, match=r"data.name: a row names the file .*secret.png, which did not come with the data"
+    ):
         open_data(DataConfig(name="eve/rows", streaming=streaming))
     with pytest.raises(genhub.DataError, match="Data files don't belong to eve/card"):
         open_data(DataConfig(name="eve/card", streaming=streaming))
@@ -221,7 +237,10 @@ def test_a_strangers_recipe_never_goes_on_with_a_run_of_ones_own(hub, model, pub
     recipe = yaml.safe_load(published["recipe.yaml"])
     Path("x.yaml").write_text(yaml.safe_dump(recipe))
     mine = genhub.train("x.yaml")
-    model("eve/x", {"recipe.yaml": yaml.safe_dump(recipe | {"trainer": recipe["trainer"] | {"max_steps": 3, "keep_last": 1}}).encode()})
+    model(
+        "eve/x",
+        {"recipe.yaml": yaml.safe_dump(recipe | {"trainer": recipe["trainer"] | {"max_steps": 3, "keep_last": 1}}).encode()},
+    )
     theirs = genhub.train("eve/x")
     assert (mine.parent.parent, theirs.parent.parent) == (Path("runs/x"), Path("runs/eve--x"))
     assert mine.is_dir()

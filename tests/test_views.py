@@ -177,7 +177,7 @@ def test_a_missing_capability_is_named(view, cls, message) -> None:
         ("reverse", {"scales": [1]}, "--scales: the view reverse has no such option; known: labels, n, seed, steps"),
         ("reverse", {"guidance": 3.0}, "--set guidance: Whole has no such option; did you mean 'guidance_scale'?"),
         ("reverse", {"labels": [10]}, "--labels: 10 is not a label of this model; it has 0 to 9"),
-        ("interpolate", {"between": "labels"}, "--between: must be 'images' or 'seeds', not 'labels'"),
+        ("interpolate", {"between": "labels"}, "--between: can't be 'labels'; known: images, seeds"),
         ("interpolate", {"guidance_scale": 2.0}, "interpolate: between two images nothing is drawn, so guidance_scale has no "
                                                  "use; add --between seeds"),
         ("forward", {}, "Whole: no recipe.yaml tells which real images to show; give data.name=..."),

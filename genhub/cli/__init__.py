@@ -3,14 +3,17 @@ codes. Nothing imports torch before a verb needs it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from genhub.cli import plugins, recipes
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
-from genhub.errors import GenhubError
+from genhub.console import put
+from genhub.errors import GenhubError, InputError
 from genhub.launch import first_to_say, launched
 
 app.add_typer(recipes.app, name="recipe")
@@ -25,15 +28,24 @@ def main() -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            _unexpected(error)
+        _fail(InputError(f"{error.filename}: {error.strerror}"))
     except Exception as error:
         torch = sys.modules.get("torch")
         if torch and isinstance(error, torch.OutOfMemoryError):
             _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
-        if not first_to_say(repr(error)):
-            sys.exit(1)
-        raise
+        _unexpected(error)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A fault of genhub or of a plugin. What it quotes may be a stranger's."""
+    if first_to_say(repr(error)):
+        put("".join(traceback.format_exception(error)).rstrip("\n"), sys.stderr)
+    sys.exit(1)
 
 
 def _fail(error: GenhubError) -> NoReturn:

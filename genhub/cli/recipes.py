@@ -9,6 +9,7 @@ import typer
 import genhub
 from genhub.cli.arguments import PLAIN, AsJson, Overrides, RecipeArgument
 from genhub.cli.output import print_facts, print_table
+from genhub.console import put
 
 app = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
 
@@ -18,7 +19,7 @@ def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Say everything that is wrong with a recipe, with file, line and key."""
     read = genhub.read_recipe(recipe, overrides or ())
     left_out = f", without {', '.join(read.left_out)}: yours to set" if read.left_out else ""
-    typer.echo(f"{recipe}: fine{left_out}")
+    put(f"{recipe}: fine{left_out}")
 
 
 @app.command("show")

@@ -22,6 +22,7 @@ from genhub.cli.arguments import (
     set_options,
 )
 from genhub.cli.output import print_facts, print_table, say_wrong
+from genhub.console import put
 from genhub.errors import GenhubError, InputError
 from genhub.launch import launch, launched
 
@@ -68,16 +69,16 @@ def _dry_run(recipe: genhub.Recipe) -> None:
     from genhub.run import describe, prepare
 
     prepared = prepare(recipe)
-    typer.echo(prepared.recipe.yaml())
+    put(prepared.recipe.yaml())
     describe(prepared)
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
-        typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
+        put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
     times = time_in_bf16(prepared)
     if times:
         gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
         advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
-        typer.echo(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
+        put(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
 
 
 @app.command()
@@ -142,14 +143,12 @@ def evaluate(
         print_facts(found.model_dump(mode="json"), as_json)
         return
     for name, value in found.values.items():
-        typer.echo(f"{name:24}{value:,.6g}")
+        put(f"{name:24}{value:,.6g}")
     protocol = found.protocol
-    typer.echo(
-        f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}"
-    )
-    typer.echo(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
+    put(f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
     for note in found.notes:
-        typer.echo(f"note: {note}")
+        put(f"note: {note}")
 
 
 @app.command()
@@ -175,7 +174,7 @@ def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
     names, lines = comparison.table()
     print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
     for note in comparison.notes:
-        typer.echo(note)
+        put(note)
 
 
 @app.command()
@@ -195,7 +194,7 @@ def sweep(
     if done:
         _compare(gather(done), out, as_json)
     if faults:
-        raise GenhubError("\n".join(faults))
+        raise GenhubError(*faults)
 
 
 @app.command()
@@ -222,7 +221,7 @@ def show(
                              "out": out or f"{view}.png"}  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     genhub.show(**fixed, **given, **set_options("show", options or [], taken=fixed | own))
-    typer.echo(f"{view}: {fixed['out']}")
+    put(f"{view}: {fixed['out']}")
 
 
 @app.command()

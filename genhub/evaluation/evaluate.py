@@ -13,6 +13,7 @@ from torch import Tensor
 from genhub.card import package_versions
 from genhub.checkpoint import load_model
 from genhub.config import DataConfig
+from genhub.console import shown
 from genhub.data import ImageData, load_data
 from genhub.digests import digest_of, hash_of
 from genhub.errors import DataError, InputError, did_you_mean
@@ -52,7 +53,7 @@ def evaluate(
     """
     for name in metrics or ():
         if name not in METRICS:
-            raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
+            raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
     check_launcher()
     checkpoint, together = find_model(model), processes(device)
     loaded = load_model(

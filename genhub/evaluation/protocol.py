@@ -6,14 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
 from genhub.disk import cache_folder
-from genhub.errors import CheckpointError
-from genhub.manifest import read_json, read_manifest
+from genhub.errors import CheckpointError, first_fault
+from genhub.manifest import Versions, Word, inside, read_json, read_manifest
 
 FOLDER = "evaluations"
 """Where a run keeps its evaluations, and the images they were computed from."""
@@ -68,11 +68,11 @@ class Evaluation(Section):
     config: Mapping[str, Any]
     """The model's Config: with it, the sampler's defaults."""
     protocol: Protocol
-    values: Mapping[str, float]
+    values: Mapping[Word, float]
     notes: tuple[str, ...] = ()
     """What a reader must know: too few images, metrics that don't apply."""
-    versions: Mapping[str, str] = {}
-    images: str | None = None
+    versions: Versions = {}  # noqa: RUF012
+    images: Annotated[str, AfterValidator(inside)] | None = None
     """The folder, beside this file, with the images that were drawn."""
 
     def write(self, folder: Path) -> Path:
@@ -99,8 +99,7 @@ def read_evaluation(file: Path) -> Evaluation:
     try:
         return Evaluation.model_validate(read_json(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{file}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise CheckpointError(f"{file}: damaged: {first_fault(error)}") from error
 
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:

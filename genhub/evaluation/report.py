@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from html import escape as markup
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from genhub.console import one_line
 from genhub.disk import remove_leftovers, saving, write_whole
 from genhub.evaluation.compare import Comparison, Row, read_metrics
 from genhub.evaluation.during import PREFIX
@@ -21,6 +22,8 @@ from genhub.sampling import image_grid, part_file, read_part
 from genhub.weights import is_sealed
 
 SHOWN = 36
+PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
+"""How a picture that the page takes in begins, and the most that it has."""
 ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
           for name in metric.figures or (metric.name,)}  # fmt: skip
 """Which way a figure is better."""
@@ -35,6 +38,11 @@ figure { margin: 0; } img, svg { max-width: 100%; height: auto; } .models img { 
 figcaption, .notes { font-size: .9rem; color: #555; overflow-wrap: anywhere; }
 dl { font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; overflow-wrap: anywhere; }
 """
+
+
+def escape(text: str) -> str:
+    """Text from anywhere as one line of HTML."""
+    return markup(one_line(text))
 
 
 def html(comparison: Comparison) -> str:
@@ -90,6 +98,8 @@ def _picture(row: Row, evaluation: Evaluation | None) -> str:
         content, what = previews[-1].read_bytes(), "the run's last preview"
     else:
         return ""
+    if not content.startswith(PNG) or len(content) > MOST_BYTES:
+        return ""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     name = escape(row.name)
     return f'<figure><img alt="images drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
@@ -103,7 +113,7 @@ def _losses(row: Row) -> str:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=name)
+        axes.plot(*zip(*points, strict=True), label=_label(name))
     axes.set_xlabel("step")
     axes.legend()
     return f"<figure>{_svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
@@ -165,7 +175,7 @@ def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, f
         measured = {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys()
         if measured and not evaluation.protocol.differences(base.protocol):
             options.pop("num_inference_steps", None)
-            label = ", ".join([_short(row.name), *(f"{key}={value}" for key, value in options.items())])
+            label = ", ".join([_short(row.name), *(_label(f"{key}={value}") for key, value in options.items())])
             cost = values["network_evaluations"]
             found.setdefault(label, {})[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
     return {label: sorted(points.values()) for label, points in found.items()}
@@ -173,7 +183,12 @@ def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, f
 
 def _short(name: str) -> str:
     """A run's name without its folder: a legend has little room."""
-    return Path(name).name
+    return _label(Path(name).name)
+
+
+def _label(text: str) -> str:
+    """Text from anywhere in a figure, where matplotlib would else read mathematics."""
+    return one_line(text).replace("$", r"\$")
 
 
 def _protocol(row: Row, found: Evaluation | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import subprocess
@@ -10,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from genhub.console import shown
 from genhub.errors import InputError
 from genhub.launch import command_line
 from genhub.logs import say
 from genhub.recipe import read_recipe
 
 MOST_RUNS = 1000
+LONGEST = 200
+"""Bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,12 @@ def _values(setting: str) -> tuple[str, list[str]]:
     """`lr=1e-4,3e-4` to its key and values; commas within brackets or quotes belong to a value."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip() or not text.strip():
-        raise InputError(f"--set: '{setting}' must look like key.path=value,value or key.path=0..4")
+        raise InputError(f"--set: {shown(setting)} must look like key.path=value,value or key.path=0..4")
     numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text.strip())
     if numbers:
         first, last = map(int, numbers.groups())
         if first > last or last - first >= MOST_RUNS:
-            raise InputError(f"--set: {setting}: a range goes up, by at most {MOST_RUNS}")
+            raise InputError(f"--set: {shown(setting)}: a range goes up, by at most {MOST_RUNS}")
         return key.strip(), [str(number) for number in range(first, last + 1)]
     return key.strip(), [part.strip() for part in re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"|[^,])+", text)]
 
@@ -76,7 +80,11 @@ def _values(setting: str) -> tuple[str, list[str]]:
 def _folder_name(overrides: Sequence[str]) -> str:
     """The overrides as a folder's name: each key's last word with its value, without what a file system minds."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (override.partition("=") for override in overrides)]
-    return re.sub(r"[^\w.=+,-]+", "_", ",".join(words)).strip("_") or "run"
+    name = re.sub(r"[^\w.=+,-]+", "_", ",".join(words)).strip("_") or "run"
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return name
 
 
 def _train(recipe: str, point: Point) -> str | None:

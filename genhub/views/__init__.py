@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from genhub.console import shown
 from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import Autoencoder, Denoiser
@@ -103,7 +104,7 @@ def show(
         CheckpointError, RecipeError, DataError: see `load`, `read_recipe`.
     """
     if view not in VIEWS:
-        raise InputError(f"no view is called '{view}'; {did_you_mean(view, VIEWS)}")
+        raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
     chosen = VIEWS[view]
     moving = _moving(view, None if out is None else Path(out))
     own = _own_options(view, options)

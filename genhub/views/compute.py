@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from genhub.disk import check_files
 from genhub.errors import CheckpointError, InputError
 from genhub.interfaces import Autoencoder, Denoiser
 from genhub.logs import Progress
@@ -271,6 +272,7 @@ def losses(subject: Subject) -> Image.Image:
     """What a run's metrics.jsonl says about each phase."""
     file = metrics_file(subject)
     assert file is not None
+    check_files(file.parent, file.name)
     curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
     for step, key, value in _logged(file):
         phase, _, name = key.partition("/")

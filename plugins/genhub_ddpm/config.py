@@ -168,7 +168,7 @@ class SamplingConfig(Section):
     """What `sample` does when not told otherwise."""
 
     scheduler: SchedulerName = "ddim"
-    num_inference_steps: PositiveInt = 50
+    num_inference_steps: int = Field(default=50, strict=True, ge=1, le=100_000)
     eta: Share = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
     guidance_scale: Scale = 1.0
