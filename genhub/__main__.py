@@ -7,6 +7,6 @@ from pathlib import Path
 if sys.path[:1] == [str(Path.cwd())] and not sys.flags.safe_path:
     del sys.path[0]
 
-from genhub.cli import main  # noqa: E402
+from genhub.cli import main
 
 main()
