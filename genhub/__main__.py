@@ -1,10 +1,9 @@
-"""`python -m genhub`. Python has put the current folder before all that is installed; a command must not import from
-there."""
+"""`python -m genhub`. Python has put the current folder before all that is installed: nothing may be imported from there."""
 
+import os
 import sys
-from pathlib import Path
 
-if sys.path[:1] == [str(Path.cwd())] and not sys.flags.safe_path:
+if sys.path[:1] == [os.getcwd()] and not sys.flags.safe_path:  # noqa: PTH109  # os is there already, pathlib may not be
     del sys.path[0]
 
 from genhub.cli import main

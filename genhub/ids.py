@@ -56,7 +56,7 @@ def check_revision(revision: str) -> str:
 
 def nearest_path(path: Path, cutoff: float = 0.6) -> str:
     """The tail of a "no such file" message: the existing path whose names are nearest, or nothing."""
-    found, close = Path(path.anchor), list[str]()
+    found, replaced = Path(path.anchor), False
     for part in path.relative_to(path.anchor).parts:
         if (found / part).exists():
             found /= part
@@ -69,5 +69,5 @@ def nearest_path(path: Path, cutoff: float = 0.6) -> str:
         close = get_close_matches(part, names, n=1, cutoff=cutoff)
         if not close:
             break
-        found /= close[0]
-    return f"; did you mean '{found}'?" if close else ""
+        found, replaced = found / close[0], True
+    return f"; did you mean '{found}'?" if replaced else ""

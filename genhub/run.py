@@ -26,7 +26,7 @@ from genhub.errors import CheckpointError, InputError, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
 from genhub.hub import find_model
-from genhub.ids import nearest_path, split_id
+from genhub.ids import nearest_path
 from genhub.interfaces import GenerativeModel
 from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
@@ -375,10 +375,9 @@ def push_to_hub(
         HubError: no access, or the repository moved on meanwhile.
     """
     check_id(repo_id)
-    if isinstance(model, str) and split_id(model) is not None:
-        raise CheckpointError(
-            f"{model}: no such folder{nearest_path(Path(model))}; what is pushed is a folder of this machine"
-        )
+    if not isinstance(model, GenerativeModel) and not Path(model).exists():
+        known = "what is pushed is a run, a checkpoint or a model folder of this machine"
+        raise CheckpointError(f"{model}: no such folder; {known}{nearest_path(Path(model))}")
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
         if isinstance(model, GenerativeModel):

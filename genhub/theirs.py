@@ -1,5 +1,4 @@
-"""What a recipe from the Hub may say. It is data: it names what is installed and what is on the Hub, nothing of this
-machine.
+"""What a recipe from the Hub may say: it is data, naming what is installed or on the Hub, nothing of this machine.
 
 All text in it is looked at here, before anything of it is used. What the command line says on top is the user's own.
 """

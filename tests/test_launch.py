@@ -143,10 +143,7 @@ def test_modules_in_the_current_folder_are_not_run_by_any_way_of_starting(tiny, 
     folder, file = hostile(tmp_path), recipe(tmp_path, tiny, "mine:Pair", max_steps=2, save_every=2)
     genhub_, two = [str(Path(sys.executable).with_name("genhub"))], ["--num-processes", "2"]
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    gan = ["digits-gan", "trainer.max_steps=2", "trainer.sample_every=null", "--run-dir", "gan"]
-    commands = [[*genhub_, "train", file, *two], [*genhub_, "train", *gan], [*genhub_, "sweep", file, "--set", "seed=0"],
-                [*genhub_, "sample", "gan", *two, "--out", "images"],
-                [*genhub_, "evaluate", "gan", *two, "-n", "20", "--extractor", "pixels", "--metrics", "frechet_distance"]]  # fmt: skip
+    commands = [[*genhub_, "train", file, *two], [*genhub_, "sweep", file, "--set", "seed=0"]]
     for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stdout, done.stderr)

@@ -87,8 +87,8 @@ class Pretrained:
             ) from error
         try:
             loaded = network.from_pretrained(self.source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # a folder may hold anything, and its readers raise as much
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"extractor '{name}': no weights from {self.source} ({reason}); give a folder that has them as "
                 f"{name}:FOLDER, or take another extractor: {OFFLINE}"
