@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genhub.client import connect
 from genhub.digests import digest_of
 from genhub.errors import InputError
 from genhub.training import TrainingData
@@ -86,7 +87,8 @@ class Pretrained:
                 f"extractor '{name}': transformers can't import it ({_cause(error)}); {MISMATCH}; {OFFLINE}"
             ) from error
         try:
-            loaded = network.from_pretrained(self.source, use_safetensors=True)
+            with connect(self.source, None, "fetching it"):  # whose client says nothing by itself
+                loaded = network.from_pretrained(self.source, use_safetensors=True)
         except Exception as error:  # a folder may hold anything, and its readers raise as much
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
