@@ -38,6 +38,8 @@ def main() -> None:
             _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
+        if isinstance(error, OSError):  # what the system refuses is no fault of genhub's
+            _fail(GenhubError(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)))
         _unexpected(error)
 
 
