@@ -19,7 +19,7 @@ from genhub.budget import budget
 from genhub.card import CARD, PICTURE, model_card, package_versions
 from genhub.config import DataSpec, ModelConfig
 from genhub.console import shown
-from genhub.disk import publish, remove, saving, sync
+from genhub.disk import publish, remove, remove_leftovers, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
 from genhub.hub import Repository, open_repository
 from genhub.ids import split_id
@@ -255,6 +255,8 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """
     for leftover in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(leftover)
+    for folder in (run_dir, run_dir / "samples"):
+        remove_leftovers(folder)
     return newest_whole(run_dir)
 
 

@@ -53,7 +53,10 @@ class Client:
         for delay in (*DELAYS, None):
             try:
                 return request()
-            except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
+            except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError, RuntimeError) as caught:
+                # A RuntimeError is what the client makes of whatever ends an upload.
+                cause = caught.__cause__ if type(caught) is RuntimeError else None
+                error = cause if isinstance(cause, Exception) else caught
                 wait = _wait(error, delay)
                 if wait is None:
                     raise self.explained(error) from error

@@ -147,6 +147,7 @@ def remove(folder: Path) -> None:
     hidden = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.replace(hidden)
+    sync(folder.parent)
     shutil.rmtree(hidden)
 
 
@@ -198,8 +199,12 @@ def made_once(
 
     Args:
         there: whether the file is there, and undamaged (`weights.is_sealed`): one that isn't is made again.
+    Raises:
+        GenhubError: it can't be written.
     """
-    if not there(file):
+    if there(file):
+        return file
+    with saving(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
             if not there(file):

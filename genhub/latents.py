@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from genhub.config import DataConfig, DataSpec
 from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, load_ahead, to_device
 from genhub.digests import digest_of, hash_of
-from genhub.disk import cache_folder, made_once, saving
+from genhub.disk import cache_folder, made_once
 from genhub.errors import RecipeError
 from genhub.images import Index
 from genhub.interfaces import FrozenEncoder, GenerativeModel
@@ -121,7 +121,7 @@ class CachedLatents:
         missing = [number for number, file in enumerate(files) if not is_sealed(file)]
         say(f"Latents  {'computing' if missing else 'found'} those of {self.spec.num_images:,} images in {folder}")
         progress = Progress(len(files), len(files) - len(missing), unit="file", shown=main_process() and bool(missing))
-        with closing(progress), saving(folder):
+        with closing(progress):
             for wait in (False, True):  # first those that nobody is at; then those that others were at, and perhaps died
                 for number in missing:
                     make = partial(self._make, number % shards, number >= shards)

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
 from genhub.console import NAME, cut, shown
 from genhub.disk import RUN, check_files
-from genhub.errors import CheckpointError, NewerFormat, PluginError, first_fault
+from genhub.errors import CheckpointError, GenhubError, NewerFormat, PluginError, first_fault
 from genhub.ids import HUB, nearest_path, parse_id
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
@@ -175,6 +175,7 @@ def read_json(file: Path) -> Any:
 
     Raises:
         CheckpointError: missing, too large, or not JSON.
+        GenhubError: it can't be read now, which says nothing of what it holds: no reason to pass it over.
     """
     try:
         if not file.is_file() and file.exists():
@@ -183,7 +184,8 @@ def read_json(file: Path) -> Any:
             raise CheckpointError(f"{file}: larger than {MAX_JSON_BYTES} bytes; refused")
         return json.loads(file.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise (CheckpointError if missing else GenhubError)(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: damaged: {error}") from error
 
@@ -270,7 +272,12 @@ def find_checkpoint(path: Path) -> Path:
             check_files(path)
         else:
             check_files(path, *RUN)
-            folder = newest_whole(path)[0]
+            folder, faults = newest_whole(path)
+            if faults:
+                from genhub.logs import warn  # imports torch
+
+                for fault in faults:
+                    warn(f"{fault}; taking an earlier checkpoint")
         if folder is None:
             raise no_model(path)
         if folder.parent.name == "checkpoints":

@@ -138,11 +138,13 @@ def draw_parts(
         The files, in the images' order.
     Raises:
         InputError: see `sample_images`.
+        GenhubError: a file can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
     files = {part: part_file(folder, part.start // PART) for part in parts}
-    remove_leftovers(folder)
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
 
     def there(part: range) -> bool:
         try:
@@ -151,7 +153,7 @@ def draw_parts(
             return False
 
     def write(part: range, images: Tensor) -> None:
-        with whole(files[part]) as temporary:
+        with saving(files[part]), whole(files[part]) as temporary:
             save_sealed({"images": images}, temporary)
 
     draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,

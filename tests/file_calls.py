@@ -33,6 +33,9 @@ class Call:
     flags: int = 0
     """Of an opened file."""
 
+    def said(self, root: Path) -> str:
+        return f"{self.kind} {' '.join(os.path.relpath(path, root) for path in self.paths)}"
+
 
 @dataclass
 class Calls:

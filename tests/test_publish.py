@@ -157,6 +157,16 @@ def test_case_23_one_fault_leaves_one_commit(hub, checkpoint, method, path, kind
     genhub.load("alice/ae")
 
 
+def test_case_23_an_upload_that_can_not_be(hub, checkpoint, capsys) -> None:
+    """The client makes a RuntimeError of whatever ends an upload: told as what it was."""
+    hub.fail("PUT", "/upload/", "status", 403, times=50)
+    message = said(capsys, "push", str(checkpoint), "alice/ae")
+    assert message == "alice/ae: no access (403: fault); pushing needs a token with that right: `hf auth login` [2]"
+    hub.faults = []
+    genhub.push_to_hub(checkpoint, "alice/ae")
+    assert commits(hub, "alice/ae") == ["initial commit", "Step 2"]
+
+
 def test_case_23_faults_without_end_and_a_second_try(hub, checkpoint, capsys) -> None:
     before = {file: file.read_bytes() for file in checkpoint.rglob("*") if file.is_file()}
     hub.fail("POST", "/commit/", "status", 503, times=4)

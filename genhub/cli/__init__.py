@@ -28,10 +28,9 @@ def main() -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            _unexpected(error)
-        _fail(InputError(f"{error.filename}: {error.strerror}"))
+    except OSError as error:  # what the system refuses is no fault of genhub's
+        kind = InputError if error.errno == errno.ENAMETOOLONG else GenhubError
+        _fail(kind(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)))
     except Exception as error:
         torch = sys.modules.get("torch")
         if torch and isinstance(error, torch.OutOfMemoryError):
