@@ -71,7 +71,9 @@ def test_more_than_the_weights_have_is_refused_before_memory_is_taken(tmp_path: 
     load_model(edited(tmp_path, reads=reads), Asks)
     if how == "like" and reads:
         return  # a copy on the CPU is counted once it is there
-    with pytest.raises(genhub.CheckpointError, match=r"its config asks for [\d,]+ (parameters and buffers|bytes|tensors) or more"):
+    with pytest.raises(
+        genhub.CheckpointError, match=r"its config asks for [\d,]+ (parameters and buffers|bytes|tensors) or more"
+    ):
         load_model(edited(tmp_path, numbers=6000 if how == "many" else 2**40), Asks)
 
 
@@ -120,7 +122,9 @@ def test_a_data_set_has_bounds(keys: dict[str, Any], text: str) -> None:
 
 def test_images_that_memory_has_no_room_for() -> None:
     model = Asks(Asks.Config(sample_shape=(1, 16_384, 16_384)))
-    with pytest.raises(genhub.InputError, match=r"^1,000,000 images of 1x16384x16384 take 250,002.0 GiB of memory, and this machine"):
+    with pytest.raises(
+        genhub.InputError, match=r"^1,000,000 images of 1x16384x16384 take 250,002.0 GiB of memory, and this machine"
+    ):
         genhub.sample(model, 10**6)
     check_room(Asks(Asks.Config(sample_shape=(1, 8, 8))), 64)
 

@@ -33,7 +33,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = genhub.train(RECIPE, run_dir=str(folder))
     data = read_manifest(checkpoint).data
     assert data is not None
-    protocol = Protocol(extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_images=2, n=2, seed=0)
+    protocol = Protocol(
+        extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_images=2, n=2, seed=0
+    )
     Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0},
                images="images-1").write(folder / "evaluations")  # fmt: skip
     (folder / "evaluations" / "images-1").mkdir()
@@ -102,7 +104,14 @@ def test_in_the_place_of_any_file(trained: Path, tmp_path: Path, turn: int, put:
     """Each verb in turn, for one file after another; of the newest checkpoint, as older ones are passed over unread."""
     secret, verbs = tmp_path / "secret", list(VERBS)
     secret.write_text(SECRET)
-    names = [*files_in(trained), "samples", "evaluations", "checkpoints", "checkpoints/step-000002/extra.index.json", "samples/z.png"]
+    names = [
+        *files_in(trained),
+        "samples",
+        "evaluations",
+        "checkpoints",
+        "checkpoints/step-000002/extra.index.json",
+        "samples/z.png",
+    ]
     names = [name for name in names if "step-000001" not in name]
     assert len(names) > 18
     for number, name in enumerate(names):
