@@ -23,8 +23,17 @@ LOCK, OWNER = ".lock", ".owner"
 """The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
 read on every system."""
 
-RUN = ("recipe.yaml", ".recipe.yaml.tmp", "metrics.jsonl", ".metrics.jsonl.tmp", "find_batch_size.json", "checkpoints",
-       "samples", "evaluations", ".publishing", LOCK, OWNER)  # fmt: skip
+RUN = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "find_batch_size.json",
+    "checkpoints",
+    "samples",
+    "evaluations",
+    ".publishing",
+    LOCK,
+    OWNER,
+)
 """What genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
 
 
@@ -43,7 +52,9 @@ def check_files(folder: Path, *names: str) -> None:
     for path in chain(starts, below):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
             raise CheckpointError(f"{path}: is a link that leads out of {folder}; put there what it leads to")
-        if os.path.lexists(path) and not path.is_file() and not path.is_dir():
+        if (
+            not path.is_file() and not path.is_dir() and os.path.lexists(path)
+        ):  # in this order: others may delete it meanwhile
             raise CheckpointError(f"{path}: is neither a file nor a folder; take it away")
 
 

@@ -134,7 +134,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise RecipeError(
-                f"{self._at(event)}: '*{cut(event.anchor, VALUE)}': aliases are not allowed; write the value out"
+                f"{self._at(event)}: '*{cut(str(event.anchor), VALUE)}': aliases are not allowed; write the value out"
             )
         if tag := event.tag:
             shown = tag.replace("tag:yaml.org,2002:", "!!")

@@ -46,6 +46,8 @@ from genhub.theirs import check_theirs, without_own
 S = TypeVar("S", bound=Section)
 ORIGIN = "# From "
 """The first line of a recipe.yaml whose recipe is from the Hub, before its origin."""
+MOST_READINGS = 4
+"""Of a key, where none is right: a union's members, of which no key has more."""
 
 
 class _Core(Section):
@@ -216,7 +218,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
                 find_plugin(group, name)
     if init_from is not None and (not isinstance(init_from, str) or not init_from):
         where.fault(("model", "from"), f"must be a folder or a Hub id, not {shown(init_from)}")
-    if trainer["name"] != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
+    if str(trainer["name"]) != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
         where.raise_faults()
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
@@ -308,9 +310,9 @@ def _words(cls: type[Section], faults: Sequence[ErrorDetails]) -> str:
     first = faults[0]
     if first["type"] == "extra_forbidden":
         return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]))
-    *others, last = dict.fromkeys(_blamed(cls, fault)[1] for fault in faults)
-    given = f", not {shown(first['input'])}"
-    return " or ".join([*(message.removesuffix(given) for message in others), last])
+    said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
+    *others, last = list(said)[-MOST_READINGS:]
+    return " or ".join([*(message.removesuffix(said[message]) for message in others), last])
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

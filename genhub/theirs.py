@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from genhub.console import shown
 from genhub.errors import did_you_mean
 from genhub.ids import DATASETS, HUB, check_revision, data_id, parse_id
-from genhub.parsing import COMMAND_LINE, KeyPath, Source, shown
+from genhub.parsing import COMMAND_LINE, KeyPath, Source
 from genhub.registry import EXTRACTORS, plugin_names
 
 SECTIONS = ("model", "data", "trainer", "evaluate", "seed", "run_dir")

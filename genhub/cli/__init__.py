@@ -48,7 +48,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 
 def _fail(error: GenhubError) -> NoReturn:
-    say_wrong(str(error))
+    say_wrong(*error.args)
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_initialized():  # gloo's threads wait for the others, and would abort an orderly end
         sys.stdout.flush()

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from genhub.console import NAME, cut, escaped, put
+from genhub.console import NAME, cut, escaped, one_line, put
 from genhub.launch import first_to_say
 
 
@@ -30,7 +30,8 @@ def print_table(rows: list[dict[str, str]], as_json: bool) -> None:
         put("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
-def say_wrong(text: str) -> None:
+def say_wrong(*lines: str) -> None:
     """Tell on stderr, once however many processes say it."""
+    text = "\n".join(map(one_line, lines))
     if first_to_say(text):
         put(f"genhub: {text}", sys.stderr)
