@@ -95,6 +95,7 @@ def test_copies_are_found():
     assert metrics.memorised(held_out, training, held_out) == 0
     assert metrics.nearest_distances(training[:3], training).max() < 1e-6
 
+
 # What they need
 
 NORMAL = normal(40, 6, 0)

@@ -121,7 +121,7 @@ def _check(metric: str, **sets: tuple[Tensor, int]) -> None:
             raise InputError(f"{metric}: needs rows of numbers, (n, d); {name} is {shape} of {rows.dtype}")
         if shape[0] < least:
             raise InputError(f"{metric}: needs {least} rows or more; {name} has {shape[0]}")
-        if shape[0] and not rows.abs().max().item() <= LARGEST:  # NaN is not, either
+        if not rows.abs().max().item() <= LARGEST:  # NaN is not, either
             raise InputError(f"{metric}: needs finite numbers of at most {LARGEST:g}; in {name} there are others")
         widths[name] = shape[1]
     if len(set(widths.values())) > 1:
