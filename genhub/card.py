@@ -31,7 +31,8 @@ class Measured(Section):
     name: Word
     value: float
     protocol: dict[str, Any]
-    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare."""
+    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare. `weights` are those that
+    it was measured on, `notes` what a reader must know."""
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
@@ -100,6 +101,8 @@ def model_card(
     if measured:
         rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in measured]
         parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
+        notes = dict.fromkeys(str(note) for m in measured for note in m.protocol.get("notes", ()))
+        parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
     if manifest.versions:
         parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
     return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
@@ -195,7 +198,7 @@ def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]
 
 
 def _inline(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in protocol.items())
+    return ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "notes")
 
 
 # What strangers may have written, in Markdown

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -132,19 +132,52 @@ class RunLog:
         resumed run drops those that its checkpoint hasn't seen."""
         if self._begun:
             return
-        there = self._start and self.file.exists()
-        lines = self.file.read_text("utf-8", "replace").splitlines(keepends=True) if there else []
-        seen = (line for line in lines if line.endswith("\n") and _step_of(line) <= self._start)
-        write_whole(self.file, "".join(seen))
+        lines = list(_lines(self.file)) if self._start else []
+        if fault := _left_out(self.file, lines):
+            warn(fault)
+        seen = (text + b"\n" for _, text, line in lines if line and line["step"] <= self._start)
+        write_whole(self.file, b"".join(seen))
         self._begun = True
 
 
-def _step_of(line: str) -> float:
-    """The step a line of metrics.jsonl is about; infinity for one that a crash of the machine has damaged."""
+def read_metrics(file: Path) -> tuple[list[dict[str, float]], str | None]:
+    """The lines of a run's metrics.jsonl, each with a whole number as its `step`; and, in a line to be said, which were left
+    out because they are damaged."""
+    lines = list(_lines(file))
+    return [line for _, _, line in lines if line], _left_out(file, lines)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes, dict[str, float] | None]]:
+    """(number, text, content) of each line of a metrics.jsonl; None is the content of a damaged one. A last line that is
+    not whole is being written, and is left out."""
+    *lines, last = file.read_bytes().split(b"\n") if file.is_file() else [b""]
+    for number, text in enumerate(lines, start=1):
+        if text.strip():
+            yield number, text, _content(text)
+    if content := _content(last):
+        yield len(lines) + 1, last, content
+
+
+def _content(text: bytes) -> dict[str, float] | None:
+    """A line of metrics.jsonl: a step and numbers by name, which a loss that isn't finite may be among; None for anything
+    else."""
     try:
-        return float(json.loads(line)["step"])
-    except (LookupError, TypeError, ValueError):
-        return math.inf
+        line = json.loads(text.decode())
+        step, others = line["step"], {name: value for name, value in line.items() if name != "step"}
+        whole = type(step) is int and 0 <= step < 2**63  # a bool is an int, too
+        if not whole or not all(type(value) in (int, float) for value in others.values()):
+            return None
+        return {"step": step} | {name: float(value) for name, value in others.items()}
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None  # whatever a crash of the machine has made of it
+
+
+def _left_out(file: Path, lines: Iterable[tuple[int, bytes, dict[str, float] | None]]) -> str | None:
+    damaged = [number for number, _, line in lines if line is None]
+    if not damaged:
+        return None
+    others = f", and {len(damaged) - 1} later ones" if len(damaged) > 1 else ""
+    return f"{file}: line {damaged[0]} is damaged{others}; left out"
 
 
 class Progress:

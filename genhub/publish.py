@@ -14,7 +14,7 @@ from typing import Any
 from genhub.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
 from genhub.config import DataSpec, HubConfig
 from genhub.errors import CheckpointError, GenhubError, InputError, without_passwords
-from genhub.evaluation.protocol import stored_evaluations
+from genhub.evaluation.protocol import stored_evaluations, weights_digest
 from genhub.hub import ALLOWED
 from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
@@ -55,7 +55,7 @@ def publication(
         files[RECIPE] = recipe.encode()
     if picture is not None:
         files[PICTURE] = picture
-    if measured := _measured(folder) or read_measured(folder):
+    if measured := _measured(folder) or _measured_before(folder):
         figures = [figure.model_dump(mode="json") for figure in measured]
         files[MEASURED] = (json.dumps(figures, indent=2) + "\n").encode()
     manifest = manifest.model_copy(
@@ -80,9 +80,21 @@ def _measured(folder: Path) -> tuple[Measured, ...]:
             if spec := getattr(evaluation.protocol, key):
                 protocol[key] = f"{_portable_name(spec.name)} {spec.split}, fingerprint {spec.fingerprint}"
         protocol["extractor"] = _portable_name(evaluation.protocol.extractor)
-        protocol |= {"versions": dict(evaluation.versions)}
+        protocol |= {"versions": dict(evaluation.versions), "weights": evaluation.weights, "notes": list(evaluation.notes)}
         found += [Measured(name=name, value=value, protocol=protocol) for name, value in evaluation.values.items()]
     return tuple(found)
+
+
+def _measured_before(folder: Path) -> tuple[Measured, ...]:
+    """The figures in a folder's metrics.json, those of its weights alone."""
+    stored = read_measured(folder)
+    weights = weights_digest(folder)
+    found = tuple(figure for figure in stored if figure.protocol.get("weights") == weights)
+    if len(found) < len(stored):
+        warn(
+            f"{folder / MEASURED}: figures that are not known to be of these weights are left out: genhub evaluate {folder}"
+        )
+    return found
 
 
 def push_checkpoint(

@@ -23,7 +23,7 @@ from minihub import MiniHub
 from test_hub import said
 
 import genhub
-from genhub.evaluation.protocol import Evaluation, Protocol, evaluations_folder
+from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
 from genhub.manifest import Manifest
 
 TINY = {
@@ -318,8 +318,9 @@ def test_the_card(hub, checkpoint) -> None:
     spec = Manifest.model_validate_json((checkpoint / "genhub.json").read_bytes()).data
     protocol = Protocol(extractor="dinov2:/home/alice/secret/d (/home/alice/secret/d)", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
                         reference=spec.model_copy(update={"name": "/home/alice/secret/digits"}))  # fmt: skip
-    evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5})
-    evaluation.write(evaluations_folder(checkpoint))
+    evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5},
+                            notes=("few images",), weights=weights_digest(checkpoint))  # fmt: skip
+    evaluation.write(checkpoint.parents[1] / "evaluations")
     genhub.push_to_hub(checkpoint, "alice/ae", license="cc-by-4.0")
     files = hub.repos["alice/ae"].files
     card = ModelCard(files["README.md"].decode())
@@ -336,12 +337,12 @@ def test_the_card(hub, checkpoint) -> None:
     assert b"secret" not in files["README.md"] + files["metrics.json"]
     assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
     for part in ("![Images drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
-                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)"):  # fmt: skip
+                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)", "\n\n- few images\n"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
     assert yaml.safe_load(shown) == yaml.safe_load(files["recipe.yaml"])
     assert "model-index" not in (checkpoint / "README.md").read_text()  # the checkpoint's own was written before measuring
-    copy = evaluations_folder(checkpoint).parents[1] / "copy"
+    copy = checkpoint.parents[1] / "copy"
     for name, content in files.items():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes(content)

@@ -173,7 +173,7 @@ def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
         return
     names, lines = comparison.table()
     print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
-    for note in comparison.notes:
+    for note in [*comparison.notes, *comparison.figure_notes()]:
         put(note)
 
 

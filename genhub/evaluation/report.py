@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape as markup
 from pathlib import Path
@@ -14,10 +15,11 @@ from matplotlib.figure import Figure
 
 from genhub.console import one_line
 from genhub.disk import remove_leftovers, saving, write_whole
-from genhub.evaluation.compare import Comparison, Row, read_metrics
+from genhub.evaluation.compare import Comparison, Row
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
-from genhub.evaluation.protocol import Evaluation, evaluations_folder
+from genhub.evaluation.protocol import Evaluation, evaluation_folders
+from genhub.logs import read_metrics
 from genhub.sampling import image_grid, part_file, read_part
 from genhub.weights import is_sealed
 
@@ -51,7 +53,7 @@ def html(comparison: Comparison) -> str:
     rows, shown = comparison.rows, comparison.shown()
     head = "".join(f"<th>{escape(name.replace('_', ' '))}{ARROWS.get(name, '')}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    notes = [*comparison.notes, *_notes(rows, shown)]
+    notes = [*comparison.notes, *comparison.figure_notes()]
     parts = [
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
         '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
@@ -76,21 +78,13 @@ def _section(title: str, content: str, grid: bool = True) -> str:
     return f"<h2>{title}</h2>\n{content}" if content else ""
 
 
-def _notes(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> Iterator[str]:
-    """What a reader must know of the figures, once for all models that it is true of."""
-    concerned: dict[str, list[str]] = {}
-    for row, found in zip(rows, shown, strict=True):
-        for note in found.notes if found else ():
-            concerned.setdefault(note, []).append(row.name)
-    for note, names in concerned.items():
-        yield note if len(names) == len(rows) else f"{', '.join(names)}: {note}"
-
-
 def _picture(row: Row, evaluation: Evaluation | None) -> str:
     """The first images that were measured, or else the run's last preview."""
-    part = part_file(evaluations_folder(row.checkpoint) / str(evaluation.images), 0) if evaluation else None
+    folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
+    parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
+    part = next(filter(is_sealed, parts), None)
     previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
-    if evaluation and part and is_sealed(part):
+    if evaluation and part:
         images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
         content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
@@ -136,11 +130,12 @@ def _progress(rows: Sequence[Row]) -> Iterator[str]:
         yield f"<figure>{_svg(figure)}</figure>"
 
 
-def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[int, float]]]:
+def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of those of a run's metrics."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in read_metrics(row.run / "metrics.jsonl") if row.run else []:
-        for name in filter(wanted, line):
+    curves: dict[str, list[tuple[float, float]]] = {}
+    lines, _ = read_metrics(row.run / "metrics.jsonl") if row.run else ([], None)  # `read_row` says what is damaged
+    for line in lines:
+        for name in (name for name in filter(wanted, line) if math.isfinite(line[name])):
             curves.setdefault(name, []).append((line["step"], line[name]))
     return curves
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from genhub.disk import check_files
-from genhub.errors import CheckpointError, InputError
+from genhub.errors import InputError
 from genhub.interfaces import Autoencoder, Denoiser
-from genhub.logs import Progress
+from genhub.logs import Progress, read_metrics, warn
 from genhub.noise import Between, randn
 from genhub.sampling import SAMPLE_STREAM, generators, read_options
 from genhub.seeds import seed_for
@@ -296,15 +295,12 @@ def metrics_file(subject: Subject) -> Path | None:
 
 
 def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
-    """(step, phase/key, value) of what a phase logged; of a run that goes on, the line being written is left out."""
-    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            return
-        try:
-            values = json.loads(line)
-            yield from ((values["step"], key, float(value)) for key, value in values.items() if "/" in key)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{file}:{number}: damaged: {error}") from error
+    """(step, phase/key, value) of what a phase logged; what is damaged is said and left out."""
+    lines, fault = read_metrics(file)
+    if fault:
+        warn(fault)
+    for line in lines:
+        yield from ((int(line["step"]), key, value) for key, value in line.items() if "/" in key)
 
 
 # Words
