@@ -3,6 +3,7 @@ nothing is half-written, and the same command ends with the bits of one that not
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -29,15 +30,8 @@ from genhub.manifest import checkpoints, read_manifest
 
 VAE = {"name": "vae", "channels": [8], "latent_dim": 2}
 DATA = {"split": "train[:64]", "batch_size": 16}
-TRAINER = {
-    "max_steps": 2,
-    "log_every": 1,
-    "sample_every": 2,
-    "num_samples": 2,
-    "save_every": 1,
-    "keep_last": 2,
-    "trackers": [],
-}
+TRAINER = {"max_steps": 2, "log_every": 1, "sample_every": 2, "num_samples": 2, "save_every": 1, "keep_last": 2,
+           "trackers": []}  # fmt: skip
 MEASURE = {"every": 2, "n": 8, "extractor": "pixels", "metrics": ["frechet_distance"], "save_best": "frechet_distance"}
 LATENT = {"name": "ddpm", "unet": {"block_out_channels": [8, 16], "add_attention": False}, "autoencoder": "kl"}
 RECIPES = {
@@ -132,6 +126,13 @@ def place(before, tmp_path, monkeypatch, capsys, hub) -> Iterator[Place]:
     torch.set_num_threads(threads)
 
 
+def as_json(line: str) -> dict[str, float] | None:
+    """A line of metrics.jsonl; None for one that was cut off."""
+    with contextlib.suppress(ValueError):
+        return json.loads(line)
+    return None
+
+
 def read(file: Path) -> object:
     """What a file holds, by its own reader, but for times."""
     match file.suffix:
@@ -140,7 +141,7 @@ def read(file: Path) -> object:
             times = {"seconds", "checksum", "files"} if isinstance(content, dict) else set()
             return {key: value for key, value in content.items() if key not in times} if times else content
         case ".jsonl":
-            lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            lines = filter(None, map(as_json, file.read_text("utf-8", "replace").splitlines()))
             return [{key: line[key] for key in line if key not in ("seconds", "images_per_second")} for line in lines]
         case ".png":
             with Image.open(file) as image:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from file_calls import Call, Calls
 from power import WORST, Disk
-from test_faults_once import VERBS, Place, before, held_in, other_than, place, spread  # noqa: F401  # fixtures
+from test_faults_once import VERBS, Place, before, held_in, other_than, place, read, spread  # noqa: F401  # fixtures
 
 
 def cut(place: Place, verb: str, number: int, worst: str, kept: Path) -> None:  # noqa: F811
@@ -39,7 +39,11 @@ def problem_after(place: Place, verb: str, old: dict[str, object], expected: dic
         code, said = place.call(VERBS[verb])
         if any(not line.startswith("genhub: ") for line in said.splitlines()) or (code and not said):
             return f"exit code {code}, {said!r}"
-        other = other_than(expected, held_in(place.folder), old) if code == 0 else []  # else it says what is wrong
+        if code:  # it says what is wrong; and the checkpoints of before are there
+            saved = [name for name in old if "/checkpoints/" in name and name in expected]
+            lost = [name for name in saved if read(place.folder / name) != old[name]]
+            return f"lost or changed: {lost}" if lost else None
+        other = other_than(expected, held_in(place.folder), old)
         return f"other than without: {other}" if other else None
     except Exception as error:
         return f"{type(error).__name__}: {error}"
