@@ -118,7 +118,9 @@ def _about(manifest: Manifest) -> str:
 
 
 def _use(manifest: Manifest, source: str) -> str:
-    plugin, labels = manifest.plugin, "labels=[0, 1], " if "labels" in manifest.conditions else ""
+    names = manifest.data.class_names if manifest.data else ()
+    asked = repr(list(names[:2])) if names else "[0, 1]"
+    plugin, labels = manifest.plugin, f"labels={asked}, " if "labels" in manifest.conditions else ""
     packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework"]))
     shell, load = f"pip install {packages}", f'genhub.load("{source}")'
     if ":" not in plugin.name:

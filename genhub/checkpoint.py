@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genhub.budget import budget
 from genhub.card import CARD, PICTURE, model_card, package_versions
-from genhub.config import DataSpec, ModelConfig
+from genhub.config import STORED_CONTENT, DataSpec, ModelConfig
 from genhub.console import shown
 from genhub.disk import publish, remove, remove_leftovers, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
@@ -86,7 +86,7 @@ def describe_model(model: GenerativeModel, data: DataSpec | None = None, step: i
         genhub=genhub_version(),
         plugin=described.plugin,
         config=described.config,
-        data=data,
+        data=data or model.trained_on,
         step=step,
         conditions=model.conditions,
         versions=package_versions(),
@@ -134,6 +134,7 @@ def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -
     try:
         with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
             model: GenerativeModel = model_class(config)
+        model.trained_on = read_manifest(folder).data if (folder / FILE).is_file() else None
         return model
     except UNBUILDABLE as error:
         reason = str(error).partition("\n")[0]
@@ -285,9 +286,11 @@ def check_same_data(folder: Path, data: TrainingData) -> None:
     """
     before = read_manifest(folder).data
     if before is None or before.fingerprint != data.spec.fingerprint:
+        stored = [spec.fingerprint.startswith(STORED_CONTENT) for spec in (before, data.spec) if spec]
+        other = " (or data.in_memory has, or genhub, which knew larger data by name and size before)"
         raise RecipeError(
-            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
-            f"or start a new run from these weights (model.from={folder})"
+            f"data: the images, labels or their order have changed since {folder}{other if len(set(stored)) > 1 else ''}; "
+            f"put them back, start over with --fresh, or start a new run from these weights (model.from={folder})"
         )
 
 

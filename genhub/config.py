@@ -113,6 +113,10 @@ class Section(BaseModel):
     )  # fmt: skip
 
 
+STORED_CONTENT = "stored-"
+"""Begins the fingerprint of images that are known by their bytes as they are stored, and not by their pixels."""
+
+
 class DataSpec(Section):
     """What a data set turned out to be; models are shaped by it, checkpoints and cards carry it."""
 
@@ -122,6 +126,8 @@ class DataSpec(Section):
     """(channels, height, width) of an image."""
     num_classes: NumClasses | None = None
     class_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=1_000_000)] = ()
+    value_range: tuple[float, float] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The stored values that became black and white, -1 and 1; None: the type's own, such as 0 and 255."""
     num_images: NonNegativeInt
     """0: a stream's, which nobody has counted."""
     fingerprint: str
@@ -174,6 +180,9 @@ class DataConfig(Section):
     """Side, or [height, width]: images are resized to cover it, then centre-cropped. Left out: all must be one size."""
     channels: Literal[1, 3, 4] | None = None
     """Convert to grey (1), RGB (3) or RGBA (4). Left out: grey if all images are grey, else RGB."""
+    value_range: Literal["auto"] | tuple[float, float] | None = None
+    """The values that are black and white in the images as they are stored, such as [0, 4095] for 12 bits in a 16-bit file;
+    those beyond are cut off. auto: the least and the largest of the training data. Left out: the type's, as 0 to 65535."""
     flip: bool = False
     """Mirror a random half of the images each epoch, left to right."""
     batch_size: PositiveInt = 64
@@ -199,6 +208,15 @@ class DataConfig(Section):
         if self.cache_latents and self.streaming:
             raise ValueError("cache_latents: a stream's images have no numbers to keep latents by; leave one of the two out")
         return self
+
+    @field_validator("value_range")
+    @classmethod
+    def _has_two_ends(
+        cls, values: Literal["auto"] | tuple[float, float] | None
+    ) -> Literal["auto"] | tuple[float, float] | None:
+        if values not in (None, "auto") and values[0] >= values[1]:
+            raise ValueError(f"must be [low, high] with low below high, not [{values[0]:g}, {values[1]:g}]")
+        return values
 
     @property
     def title(self) -> str:

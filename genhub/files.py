@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genhub.config import DataSpec
 from genhub.disk import LOCK, OWNER, all_whole, locked, remove_leftovers, saving, whole, write_whole
 from genhub.errors import CheckpointError, InputError
 from genhub.interfaces import GenerativeModel
@@ -31,9 +32,14 @@ RECORD = "samples.json"
 """Beside PNGs, or the parts of a file that is being drawn: what they were drawn from."""
 
 
-def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:
+def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None, *, of: DataSpec | None = None) -> Path:
     """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.parquet` the columns `image`
     and `label`, `x.png` a grid, a folder one PNG an image. Fewer labels than images are repeated in turn.
+
+    Args:
+        labels: the images' classes, by number.
+        of: what the model was trained on. `label` then is a class label with its names, and `label_names` an array of the
+            npz; `value_range` is there, too, if the data have one: low + images / 255 * (high - low) is in their units.
 
     Raises:
         InputError: another ending, or a place that can't be written.
@@ -50,7 +56,7 @@ def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) 
         elif out.suffix in WRITERS:
             repeated = None if labels is None else np.resize(np.asarray(labels), len(images))
             with whole(out) as temporary:
-                WRITERS[out.suffix]([images], len(images), repeated, temporary)
+                WRITERS[out.suffix]([images], len(images), repeated, of, temporary)
         else:
             _write_pngs(out, set(), range(len(images)), images)
     return out
@@ -92,7 +98,7 @@ def draw_to(
             wanted = labels_for(model, n, labels)
             parts = (read_part(file)[: n - at * PART] for at, file in enumerate(files))
             with whole(out) as temporary:
-                WRITERS[out.suffix](parts, n, None if wanted is None else wanted.numpy(), temporary)
+                WRITERS[out.suffix](parts, n, None if wanted is None else wanted.numpy(), model.trained_on, temporary)
             shutil.rmtree(drawn_in)
 
 
@@ -177,7 +183,7 @@ Blocks = Iterable[Tensor]
 """(b, c, h, w) uint8, one after another."""
 
 
-def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, temporary: Path) -> None:
+def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
     """What `np.savez_compressed` writes, without having all of it in memory."""
     blocks = iter(blocks)
     first = next(blocks)
@@ -188,17 +194,24 @@ def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, tempora
             np.lib.format.write_array_header_1_0(stream, header)
             for block in chain([first], blocks):
                 stream.write(block.permute(0, 2, 3, 1).numpy().tobytes())
-        if labels is not None:
-            with archive.open("labels.npy", "w") as stream:
-                np.save(stream, labels, allow_pickle=False)
+        more = {} if labels is None else {"labels": labels}
+        if of and of.class_names and labels is not None:
+            more["label_names"] = np.array(of.class_names)
+        if of and of.value_range:
+            more["value_range"] = np.array(of.value_range)
+        for name, array in more.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.save(stream, array, allow_pickle=False)
 
 
-def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, temporary: Path) -> None:
+def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
     """A data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    features = {"image": {"_type": "Image"}} | ({} if labels is None else {"label": {"_type": "Value", "dtype": "int64"}})
+    number: dict[str, Any] = {"_type": "Value", "dtype": "int64"}
+    label = {"_type": "ClassLabel", "names": list(of.class_names)} if of and of.class_names else number
+    features = {"image": {"_type": "Image"}} | ({} if labels is None else {"label": label})
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     columns = [("image", image)] + ([] if labels is None else [("label", pyarrow.int64())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}

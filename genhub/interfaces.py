@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from genhub.config import ModelConfig
+from genhub.config import DataSpec, ModelConfig
 from genhub.errors import CheckpointError
 from genhub.noise import Generators
 from genhub.weights import load_strictly, save_tensors
@@ -83,6 +83,9 @@ class GenerativeModel(nn.Module, ABC):
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
+
+    trained_on: DataSpec | None = None
+    """What its data turned out to be, as far as is known: its labels' names, the range of its images' values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -25,6 +25,8 @@ COMMAND_LINE = "command line"
 """Where an override comes from."""
 Message = str | Callable[[], str]
 """What is wrong; or what finds the words, where that takes a while and they may not be wanted."""
+NAME = ("data", "name")
+TAKES = "; a recipe has text, numbers, true, false, null, lists and sections"
 
 
 @dataclass
@@ -188,7 +190,8 @@ def apply_override(content: dict[str, Any], override: str, where: Source, origin
 
 
 def plain(value: Any, path: KeyPath, where: Source) -> Any:
-    """A copy as YAML would give it; text that no file could hold becomes a fault."""
+    """A copy as YAML would give it; what no file could hold becomes a fault. Objects are not looked into: iterating one may
+    never end."""
     if len(path) > MAX_DEPTH:
         where.fault(path[:1], f"nested deeper than {MAX_DEPTH} levels")
         return None
@@ -200,6 +203,10 @@ def plain(value: Any, path: KeyPath, where: Source) -> Any:
         value = str(value)
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         where.fault(path, f"has a character that can't be written: {shown(value)}")
+    if value is not None and not isinstance(value, str | int | float):
+        takes = "; it takes a folder, parquet or arrow files, a Hub data set's id or digits" if path == NAME else ""
+        where.fault(path, f"can't be an object of class {type(value).__name__:.60}{takes or TAKES}")
+        return None
     return value
 
 

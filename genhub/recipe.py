@@ -105,7 +105,8 @@ class Recipe(_Core):
         return load_class(TRAINERS, self.trainer.name, self.folder)
 
     def filled_from(self, spec: DataSpec) -> Recipe:
-        """This recipe with the model's shape and classes as the data have them, checked again.
+        """This recipe with the model's shape and classes as the data have them, checked again, and the range of values that
+        `data.value_range: auto` found: other images that the model is compared with are read by it.
 
         Raises:
             RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
@@ -116,7 +117,8 @@ class Recipe(_Core):
                 where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
             values[key] = found
         where.raise_faults()
-        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
+        data = self.data.model_copy(update={"value_range": spec.value_range})
+        return self.model_copy(update={"data": data, "model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain dictionaries, as it would be written in YAML."""

@@ -30,13 +30,13 @@ from genhub.ids import nearest_path
 from genhub.interfaces import GenerativeModel
 from genhub.latents import training_data
 from genhub.launch import check_launcher, launched
-from genhub.logs import Progress, main_process, say
+from genhub.logs import Progress, main_process, say, warn
 from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
 from genhub.parsing import MOST_FAULTS, Source, parse_yaml, read_text
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.push import check_id
 from genhub.recipe import Recipe, RecipeLike, origin_in, read_recipe, shipped_recipes
-from genhub.sampling import labels_for, processes, read_options, sample_images
+from genhub.sampling import Labels, called, classes_of, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
 
@@ -111,6 +111,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         if main_process():
             _write_recipe(recipe, run_folder)
         prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
+        prepared.model.trained_on = data.spec
         describe(prepared)
         if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
             trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
@@ -135,6 +136,7 @@ def prepare(recipe: Recipe) -> Prepared:
     data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     model = _build(recipe)
+    model.trained_on = data.spec
     training_data(model, data)  # what it can't be is told now; nothing is computed
     return Prepared(recipe, model, data)
 
@@ -177,8 +179,12 @@ def describe(prepared: Prepared) -> None:
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
     say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
-    for row, reason in prepared.data.skipped[:5]:
-        say(f"         left out row {row}: {reason}")
+    if spec.value_range:
+        say("         {:g} is black and {:g} is white".format(*spec.value_range))
+    for note in prepared.data.notes:
+        warn(f"WARNING: {note}")
+    for _, text in prepared.data.skipped[:5]:
+        say(f"         left out {text}")
     if len(prepared.data.skipped) > 5:
         say(f"         left out {len(prepared.data.skipped)} images in all")
     unused = [c for c in prepared.data.columns if c != "images" and c not in prepared.model.conditions]
@@ -265,7 +271,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def sample(
-    model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
+    model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Labels = None,
     batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
@@ -274,6 +280,8 @@ def sample(
 
     Args:
         model: a model, or what `load` takes.
+        labels: for a conditional model, repeated in turn: classes by name, such as "cat" or 7, and by number only where they
+            have no names; also a text, "cat,dog". Left out: every class.
         device: where to load it; left out: the accelerator, if there is one.
         dtype: the precision to load it in: see `load`.
         compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
@@ -290,18 +298,18 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
+    options, classes = read_options(type(model), options), classes_of(model, labels)
     with _drawing(model, n) as on_progress:
-        images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
+        images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
                                on_progress=on_progress)  # fmt: skip
     if out is not None:
-        wanted = labels_for(model, n, labels)
-        save_images(images, Path(out), None if wanted is None else wanted.tolist())
+        wanted = labels_for(model, n, classes)
+        save_images(images, Path(out), None if wanted is None else wanted.tolist(), of=model.trained_on)
     return images
 
 
 def sample_to(
-    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Sequence[int] | None = None,
+    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Labels = None,
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
@@ -324,10 +332,12 @@ def sample_to(
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
-    identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
+    options, classes = read_options(type(model), options), classes_of(model, labels)
+    in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
+    names = None if in_turn is None else called(model, in_turn)
+    identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}
     with _drawing(model, n) as on_progress:
-        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=labels, batch_size=batch_size,
+        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=classes, batch_size=batch_size,
                 options=options, accelerator=together, on_progress=on_progress)  # fmt: skip
     if together:
         together.end_training()

@@ -19,6 +19,7 @@ from genhub.console import VALUE, cut, shown
 from genhub.disk import remove_leftovers, saving, whole
 from genhub.errors import CheckpointError, InputError, did_you_mean, explained
 from genhub.interfaces import GenerativeModel
+from genhub.labels import class_numbers
 from genhub.launch import launched
 from genhub.seeds import seed_for
 from genhub.weights import load_sealed, save_sealed
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+Labels = str | Sequence[str | int] | None
+"""Asked for by a person: names, or numbers where there are none; or a text of them with commas."""
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
@@ -52,7 +55,7 @@ def sample_images(
 
     Args:
         first: the number of the first image.
-        labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
+        labels: for a conditional model, the wanted classes, by number; fewer than n are repeated in turn.
         batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
             many of them as have 50,000 pixels.
         options: keyword arguments of the model's `sample`.
@@ -237,8 +240,31 @@ def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
 
 
+def classes_of(model: GenerativeModel, labels: Labels) -> list[int] | None:
+    """The classes that labels name, which is what all below here counts in; None: every class, in turn.
+
+    Raises:
+        InputError: labels for a model that takes none, or one that it does not have.
+    """
+    if labels is None:
+        return None
+    labels_for(model, 0, ())  # whether it takes any
+    return class_numbers(labels, names_of(model), model.config.num_classes or 0)
+
+
+def names_of(model: GenerativeModel) -> tuple[str, ...]:
+    """The names of a model's classes, as far as its data had any."""
+    return model.trained_on.class_names if model.trained_on else ()
+
+
+def called(model: GenerativeModel, classes: Iterable[int]) -> list[str | int]:
+    """Classes as a person knows them: by name, and by number only where they have none."""
+    names = names_of(model)
+    return [names[number] if number < len(names) else number for number in classes]
+
+
 def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, first: int = 0) -> Tensor | None:
-    """(n,) labels of the images from number `first` on: those given, or every class, in turn; None for a model that takes
+    """(n,) classes of the images from number `first` on: those given, or every class, in turn; None for a model that takes
     none.
 
     Raises:

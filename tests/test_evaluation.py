@@ -91,7 +91,7 @@ def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
     said = capsys.readouterr().out
     facts = json.loads(said[said.index("{") :])
     assert 0 <= facts["values"]["label_accuracy"] <= 1
-    assert facts["protocol"]["labels"] == [3, 4]
+    assert facts["protocol"]["labels"] == ["3", "4"]
     file = next((runs["cgan"] / "evaluations").glob("step-*.json"))
     genhub.evaluate(runs["cgan"], 200, metrics=["frechet_distance"], labels=[3, 4])
     merged = read_evaluation(file)

@@ -85,7 +85,7 @@ def _dry_run(recipe: genhub.Recipe) -> None:
 def sample(
     model: ModelArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2, repeated in turn.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
@@ -97,7 +97,7 @@ def sample(
     num_processes: Processes = None,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"source": model, "n": n, "labels": read_numbers("--labels", labels, int), "seed": seed,
+    given: dict[str, Any] = {"source": model, "n": n, "labels": labels, "seed": seed,
                              "out": Path(out), "batch_size": batch_size, "device": device, "dtype": dtype,
                              "compile": compile, "trust_remote_code": trust_remote_code}  # fmt: skip
     values = set_options("sample", options or [], taken=given | {"model": model})
@@ -120,7 +120,9 @@ def evaluate(
     extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
-    labels: Annotated[str | None, typer.Option(help="For a conditional model; default: every class in turn.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2; default: every class in turn.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
@@ -132,7 +134,7 @@ def evaluate(
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
-        "held_out": held_out, "labels": read_numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
+        "held_out": held_out, "labels": labels, "batch_size": batch_size, "device": device,
     }  # fmt: skip
     from genhub.logs import main_process
 
@@ -208,14 +210,14 @@ def show(
     n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2.")] = None,
     scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
     between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw a picture that shows how a model works."""
-    own = {"n": n, "steps": steps, "seed": seed, "labels": read_numbers("--labels", labels, int),
+    own = {"n": n, "steps": steps, "seed": seed, "labels": labels,
            "scales": read_numbers("--scales", scales, float), "between": between}  # fmt: skip
     fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
                              "out": out or f"{view}.png"}  # fmt: skip

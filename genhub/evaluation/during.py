@@ -43,7 +43,7 @@ class Evaluator:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
         self.config, self._data, self._run_dir, self._max_steps = config, data, run_dir, max_steps
-        self._held_out = held_out_of(data.config, config.held_out)
+        self._held_out = held_out_of(data.config, config.held_out, data.spec)
         subject = self._subject(model, None)
         try:
             self._digest = subject.protocol.digest()

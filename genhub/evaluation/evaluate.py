@@ -30,12 +30,12 @@ from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process, warn
 from genhub.manifest import FILE, Manifest, read_manifest
 from genhub.recipe import read_data_config
-from genhub.sampling import broadcast, draw_parts, processes, read_options, read_part
+from genhub.sampling import Labels, broadcast, classes_of, draw_parts, processes, read_options, read_part
 
 
 def evaluate(
     model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
-    overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None,
+    overrides: Sequence[str] = (), held_out: str = "test", labels: Labels = None,
     batch_size: int | None = None, device: str | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
     """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
@@ -48,7 +48,7 @@ def evaluate(
         extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
         overrides: `data.key=value` on top of the recipe's data section, such as data.name=path/to/mnist.
         held_out: the split of the same data that the model was not trained on, for the metrics that need one.
-        labels: for a conditional model, the labels to ask for in turn; left out: every class.
+        labels: for a conditional model, the labels to ask for in turn, as `genhub.sample` takes them; left out: every class.
         options: the model's own sampler options.
     Raises:
         InputError: an unknown metric or extractor, or one that can't be had here.
@@ -70,9 +70,9 @@ def evaluate(
     recipe, weights = checkpoint / "recipe.yaml", weights_digest(checkpoint)
     theirs = str(model) if split_id(model) else None
     config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
-    checked = read_options(type(loaded), options)
+    checked, classes = read_options(type(loaded), options), classes_of(loaded, labels)
     folders = evaluation_folders(checkpoint, weights)
-    images = f"images-{hash_of(seed, labels, sorted(checked.items()), weights)[:12]}"
+    images = f"images-{hash_of(seed, classes, sorted(checked.items()), weights)[:12]}"
 
     @cache
     def folder() -> Path:
@@ -84,16 +84,17 @@ def evaluate(
         progress = Progress(n, unit="image", shown=main_process())
         try:
             parts = draw_parts(
-                loaded, n, folder() / images, seed=seed, labels=labels, options=checked, batch_size=batch_size,
+                loaded, n, folder() / images, seed=seed, labels=classes, options=checked, batch_size=batch_size,
                 accelerator=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
             )  # fmt: skip
         finally:
             progress.close()
         return torch.cat([read_part(part) for part in parts])[:n]
 
-    real, unseen = load_data(config), held_out_of(config, held_out)
+    known = loaded.trained_on
+    real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
     subject = Subject(
-        loaded, real, unseen, extractor, n, seed, labels, checked, draw, together,
+        loaded, real, unseen, extractor, n, seed, classes, checked, draw, together,
         training=lambda: _trained_on(real, manifest.data if manifest else None, recipe, theirs),
     )  # fmt: skip
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
@@ -169,15 +170,15 @@ def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: st
     """The images that a model was trained on; where they can't be had, the real ones that it is compared with."""
     if spec and spec.fingerprint != real.spec.fingerprint and recipe.is_file():
         with suppress(DataError, RecipeError):
-            own = load_data(read_data_config(recipe, (), theirs))
+            own = load_data(read_data_config(recipe, (), theirs), known=spec)
             if own.spec.fingerprint == spec.fingerprint:
                 return own
     return real
 
 
-def held_out_of(config: DataConfig, split: str) -> ImageData | DataError:
-    """The split that was not trained on, or why there is none."""
+def held_out_of(config: DataConfig, split: str, known: DataSpec | None) -> ImageData | DataError:
+    """The split that was not trained on, its labels numbered as in the data that were, or why there is none."""
     try:
-        return load_data(config.model_copy(update={"split": split}))
+        return load_data(config.model_copy(update={"split": split}), known=known)
     except DataError as error:
         return error

@@ -18,7 +18,7 @@ from genhub.errors import DataError
 from genhub.evaluation import metrics
 from genhub.evaluation.subject import Subject
 from genhub.interfaces import Autoencoder, Likelihood
-from genhub.sampling import BATCH_SIZE, sample_images, to_uint8
+from genhub.sampling import BATCH_SIZE, names_of, sample_images, to_uint8
 from genhub.seeds import seed_for
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
@@ -98,7 +98,19 @@ def _no_held_out(subject: Subject) -> str | None:
 def _not_conditional(subject: Subject) -> str | None:
     if "labels" not in subject.model.conditions:
         return "the model draws without labels"
-    return None if subject.probe.reads_labels else "the data has no labels to learn to read"
+    return (
+        _other_classes(subject, subject.reference)
+        if subject.probe.reads_labels
+        else "the data has no labels to learn to read"
+    )
+
+
+def _other_classes(subject: Subject, data: ImageData | DataError) -> str | None:
+    """Whether numbers would mean other classes to a model that draws what labels ask for than they do in the data."""
+    names = names_of(subject.model) if "labels" in subject.model.conditions else ()
+    if not names or isinstance(data, DataError) or data.spec.class_names == names:
+        return None
+    return f"the classes of {data.spec.name}, split {data.spec.split}, are not those that the model was trained on"
 
 
 def _without(capability: type[Any]) -> Callable[[Subject], str | None]:
@@ -220,7 +232,8 @@ _ALL = (
     Metric("memorised", "lower", _memorised, _no_held_out),
     Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
            figures=("reconstruction_mse",)),
-    Metric("bits_per_dimension", "lower", _bits_per_dimension, lambda s: _without(Likelihood)(s) or _no_held_out(s),
+    Metric("bits_per_dimension", "lower", _bits_per_dimension,
+           lambda s: _without(Likelihood)(s) or _no_held_out(s) or _other_classes(s, s.held_out),
            by_default=False),
     Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "images_per_second")),
 )  # fmt: skip

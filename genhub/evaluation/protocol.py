@@ -42,8 +42,8 @@ class Protocol(Section):
     """How many images were drawn."""
     seed: NonNegativeInt
     """Image i depends on the seed and i alone."""
-    labels: tuple[NonNegativeInt, ...] | None = None
-    """The labels asked for, in turn."""
+    labels: tuple[NonNegativeInt | str, ...] | None = None
+    """The labels asked for, in turn: by name, or by number where they have none."""
     options: Mapping[str, Any] = {}
     """What the sampler was told beyond the model's own Config."""
     precision: str = "float32"

@@ -24,7 +24,7 @@ from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
-from genhub.sampling import to_uint8
+from genhub.sampling import called, to_uint8
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,7 +64,7 @@ class Subject:
             extractor=f"{self.extractor_name} ({self.extractor.source})", extractor_hash=self.extractor.fingerprint,
             preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
             reference_images=len(self.reference_rows), held_out=held_out, n=self.n, seed=self.seed,
-            labels=None if self.labels is None else tuple(self.labels), options=dict(self.options),
+            labels=None if self.labels is None else tuple(called(self.model, self.labels)), options=dict(self.options),
             reader=self.probe.fingerprint if "probabilities" in self.__dict__ else None,
         )  # fmt: skip
 

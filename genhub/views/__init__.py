@@ -18,7 +18,7 @@ from genhub.console import shown
 from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
 from genhub.interfaces import Autoencoder, Denoiser
-from genhub.sampling import check_arguments
+from genhub.sampling import check_arguments, classes_of
 from genhub.views import compute
 from genhub.views.drawing import Film
 from genhub.views.subject import Source, Subject
@@ -107,9 +107,12 @@ def show(
         raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
     chosen = VIEWS[view]
     moving = _moving(view, None if out is None else Path(out))
+    asked = options.pop("labels", None) if "labels" in chosen.options else None
     own = _own_options(view, options)
     subject = Subject(model, overrides, device)
     _check_subject(view, subject)
+    if asked is not None:
+        own["labels"] = classes_of(subject.model, asked)
     if moving:
         own.setdefault("steps", FRAMES)
     try:

@@ -31,6 +31,7 @@ Count = Annotated[int, Field(strict=True, ge=1, le=64)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Labels = Sequence[int] | None
+"""Classes, by number."""
 
 MOST_ROWS = 20
 """Of labels, where a model has more and none are asked for."""

@@ -17,9 +17,9 @@ from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.hub import find_model
 from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
-from genhub.manifest import FILE, find_checkpoint, read_manifest
+from genhub.manifest import find_checkpoint
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
-from genhub.sampling import BATCH_SIZE, labels_for, read_options, sample_images
+from genhub.sampling import BATCH_SIZE, labels_for, names_of, read_options, sample_images
 from genhub.seeds import seed_for
 
 CHOICE_STREAM = 2**32 + 1
@@ -77,7 +77,7 @@ class Subject:
             if not any(override.startswith("data.name=") for override in self.overrides):
                 raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
             file = None
-        data = load_data(read_data_config(file, self.overrides, self._id))
+        data = load_data(read_data_config(file, self.overrides, self._id), known=self.model.trained_on)
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
@@ -96,11 +96,7 @@ class Subject:
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """The classes' names, as far as the data that the model was trained on has them."""
-        folder = find_checkpoint(self.folder) if self.folder else None
-        if folder is None or not (folder / FILE).is_file():
-            return ()
-        spec = read_manifest(folder).data
-        return spec.class_names if spec else ()
+        return names_of(self.model)
 
     def label_name(self, label: int) -> str:
         return self.label_names[label] if label < len(self.label_names) else str(label)
