@@ -290,7 +290,7 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
+    options = read_options(model, options)
     with _drawing(model, n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
                                on_progress=on_progress)  # fmt: skip
@@ -324,7 +324,7 @@ def sample_to(
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
+    options = read_options(model, options)
     identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
     with _drawing(model, n) as on_progress:
         draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=labels, batch_size=batch_size,
