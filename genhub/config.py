@@ -159,8 +159,8 @@ class ModelConfig(Section):
 
     def mistakes(self) -> Mapping[str, str]:
         """What a recipe should not say, though each value is valid: key paths to what is wrong, such as
-        {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused for it, and
-        a model that was trained so still loads."""
+        {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused for it,
+        and a model that was trained so still loads."""
         return {}
 
 

@@ -9,7 +9,7 @@ GenhubError               exit code 1
 │   │   └── NewerFormat   one that a newer genhub wrote: nothing is wrong with it
 │   └── HubError          a repository on the Hub: absent, not for this login, or not what it says
 │       └── HubUnavailable   exit code 1: the Hub can't be reached; trying later may help
-├── NotFinite             exit code 1: what a model draws or computes has NaN or infinity in it; nothing is written or measured
+├── NotFinite             exit code 1: what a model draws or computes is NaN or infinite; it is not written or measured
 ├── TrainingError         exit code 1: the run can't go on (a loss that is not finite, a phase that breaks the contract)
 └── Interrupted           exit code 130 or 143: a signal or the deadline stopped the run after it had saved
 

@@ -117,8 +117,8 @@ class GenerativeModel(nn.Module, ABC):
         """
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
-        """Of options for `sample`, those that would change nothing here, each with why, and where it would: what is drawn with
-        `--set` is refused for them. {"guidance_scale": "this model draws without labels"}, say."""
+        """Of options for `sample`, those that would change nothing here, each with why, and where it would: a drawing with
+        such an option is refused. {"guidance_scale": "this model draws without labels"}, say."""
         return {}
 
     def frozen_encoder(self) -> FrozenEncoder | None:

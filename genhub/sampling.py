@@ -90,7 +90,9 @@ def sample_images(
                 batch_size = len(indices) // 2
                 continue
             fault = _not_finite(model, images, seed, indices, given, options or {})
-            drawn.append(to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8))
+            drawn.append(
+                to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8)
+            )
             done += len(indices)
             on_progress(done)
         result = torch.cat(drawn)
@@ -121,7 +123,12 @@ def check_room(model: GenerativeModel, n: int) -> None:
 
 
 def _not_finite(
-    model: GenerativeModel, images: Tensor, seed: int, indices: Sequence[int], labels: Tensor | None, options: Mapping[str, Any]
+    model: GenerativeModel,
+    images: Tensor,
+    seed: int,
+    indices: Sequence[int],
+    labels: Tensor | None,
+    options: Mapping[str, Any],
 ) -> NotFinite | None:
     """What is wrong with images that were drawn so, if they are not finite; of a reverse process, from which step on."""
     fine = images.isfinite().flatten(1).all(1)
@@ -135,7 +142,9 @@ def _not_finite(
         step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
     given = f", with {', '.join(f'{name}={value!r:.40}' for name, value in options.items())}" if options else ""
     number = indices[fine.tolist().index(False)]
-    return NotFinite(f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written")
+    return NotFinite(
+        f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
+    )
 
 
 def drawn_at_once(model: GenerativeModel) -> int:

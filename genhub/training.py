@@ -144,7 +144,7 @@ class Trainer(ABC):
             accelerator: of a trainer of several processes, which all call this together: each draws its share.
         Returns:
             `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
-            nothing is due, has been measured before, or is finite: that is warned of.
+            nothing is due or has been measured before, or where something is NaN or infinite, which is warned of.
         """
         try:
             return self.evaluator(step, model, accelerator) if self.evaluator else {}
@@ -154,8 +154,9 @@ class Trainer(ABC):
 
     @final
     def save_preview(self, step: int, model: GenerativeModel) -> Path | None:
-        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png. None: they
-        are NaN or infinite, which is warned of."""
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
+
+        None: they are NaN or infinite, which is warned of."""
         from genhub.sampling import draw_preview
 
         return draw_preview(model, self.config.num_samples, self.run_dir, step, seed=self.seed)

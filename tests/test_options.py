@@ -50,33 +50,27 @@ def test_an_option_changes_what_is_drawn_or_is_refused(which):
     model = MODELS_TRIED[which]()
     plain = genhub.sample(model, 2)
     names = inspect.signature(type(model).sample).parameters.keys() - {"self", "n", "labels", "generator", "callback"}
-    refused = set()
+    refused = {}
     for name in names:
         for value in TRIED[name]:
             try:
                 assert not torch.equal(genhub.sample(model, 2, **{name: value}), plain), (name, value)
             except InputError as error:
-                assert str(error).startswith((f"--set {name}: changes nothing here: ", f"{name}: at most 1000, not "))
-                refused.add((name, value))
+                refused[name, value] = str(error)
     expected = {("num_inference_steps", 1001), ("num_inference_steps", 2000)} if "ddpm" in which else set()
     if "ddpm" in which and "conditional" not in which:
         expected |= {("guidance_scale", 0.0), ("guidance_scale", 7.0)}
     if "euler" in which:
         expected |= {("eta", 0.0), ("eta", 0.5)}
-    assert refused == expected
+    assert set(refused) == expected
+    assert all(f"--set {name}: changes nothing here: " in line or f"{name}: at most 1000, not " in line
+               for (name, _), line in refused.items())  # fmt: skip
 
 
 def test_eta_is_for_the_samplers_that_have_it():
-    model, have = ddpm(), []
-    for name in scheduler_names():
-        try:
-            read_options(model, {"eta": 0.5, "scheduler": name})
-            have.append(name)
-        except InputError as error:
-            assert str(error) == (
-                f"--set eta: changes nothing here: the sampler '{name}' has no such share of noise to set; ddim has"
-            )
-    assert have == ["ddim"]
+    for name in set(scheduler_names()) - {"ddim"}:
+        with pytest.raises(InputError, match=f"^--set eta: changes nothing here: the sampler '{name}' has no .*; ddim has$"):
+            read_options(ddpm(), {"eta": 0.5, "scheduler": name})
     assert read_options(ddpm("euler"), {"eta": 0.5, "scheduler": "ddim"}) == {"eta": 0.5, "scheduler": "ddim"}
 
 
@@ -145,5 +139,7 @@ def test_a_key_that_another_run_had_is_not_the_recipes_mistake(tmp_path: Path):
     ddpm(label_dropout=0.3).save_pretrained(tmp_path / "theirs")
     recipe = genhub.read_recipe({"model": {"from": str(tmp_path / "theirs")}})
     assert recipe.model.label_dropout == 0.3
-    with pytest.raises(genhub.RecipeError, match="model.label_dropout: changes nothing without conditional: true; leave it out"):
+    with pytest.raises(
+        genhub.RecipeError, match="model.label_dropout: changes nothing without conditional: true; leave it out"
+    ):
         genhub.read_recipe({"model": {"from": str(tmp_path / "theirs"), "label_dropout": 0.4}})

@@ -152,7 +152,8 @@ def distribution(subject: SchedulerSubject) -> None:
     if not any(abs(std - SPREAD) < 0.2 * SPREAD for std in found.values()):
         told = ", ".join(f"{std:.3g} for {kind}" for kind, std in found.items())
         raise Broken(f"in {steps} steps of {total} levels, images of deviation {SPREAD} are drawn with {told}",
-                     "let a step end at the next of `timesteps`: that is no fixed number of levels away", subject.cls.step)  # fmt: skip
+                     "let a step end at the next of `timesteps`: that is no fixed number of levels away",
+                     subject.cls.step)  # fmt: skip
 
 
 def _drawn(scheduler: Any, kind: str) -> Tensor:

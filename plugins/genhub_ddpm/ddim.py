@@ -13,8 +13,8 @@ ROOM = 1 - 2**-22
 
 
 class DDIMScheduler(STOCK):  # type: ignore[misc]
-    """A step takes the root of 1 - a - sigma^2, eq. 12 (Song et al. 2021). With eta 1 and nothing left of the image, sigma^2 is
-    1 - a (eq. 16), and may come out larger by a rounding: diffusers' own then draws NaN (its issue 3851)."""
+    """A step takes the root of 1 - a - sigma^2, eq. 12 (Song et al. 2021). With eta 1 and nothing left of the image, sigma^2
+    is 1 - a (eq. 16), and may come out larger by a rounding: diffusers' own then draws NaN (its issue 3851)."""
 
     def _get_variance(self, timestep: Any, prev_timestep: Any) -> torch.Tensor:
         levels, last = self.alphas_cumprod, self.final_alpha_cumprod

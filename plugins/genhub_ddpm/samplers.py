@@ -85,8 +85,8 @@ class Steps(int):
 
 
 def visit(sampler: Any, n: int, signal: Tensor, device: torch.device) -> Iterator[tuple[Tensor, float]]:
-    """Have a sampler take n steps: each timestep twice, on the device for the network, and as a number so that no step waits for
-    the device. `signal` (T,) is the share of the image's power at each level.
+    """Have a sampler take n steps: each timestep twice, on the device for the network, and as a number so that no step waits
+    for the device. `signal` (T,) is the share of the image's power at each level.
 
     Raises:
         InputError: it can't take so many steps, or so few.
