@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import InputError as InputError
     from genhub.errors import Interrupted as Interrupted
     from genhub.errors import NewerFormat as NewerFormat
+    from genhub.errors import NotFinite as NotFinite
     from genhub.errors import PluginError as PluginError
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
@@ -62,7 +63,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
 _MODULES = {
     "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
-               "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
+               "NewerFormat", "NotFinite", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "evaluation.evaluate": ("evaluate",),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Likelihood",
                    "Phase", "Scheduler"),

@@ -163,6 +163,12 @@ class ModelConfig(Section):
     num_classes: NumClasses | None = None
     """How many labels there are; left out: taken from the data."""
 
+    def mistakes(self) -> Mapping[str, str]:
+        """What a recipe should not say, though each value is valid: key paths to what is wrong, such as
+        {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused for it,
+        and a model that was trained so still loads."""
+        return {}
+
 
 class DataConfig(Section):
     """Where images come from and how they become batches."""

@@ -9,6 +9,7 @@ GenhubError               exit code 1
 │   │   └── NewerFormat   one that a newer genhub wrote: nothing is wrong with it
 │   └── HubError          a repository on the Hub: absent, not for this login, or not what it says
 │       └── HubUnavailable   exit code 1: the Hub can't be reached; trying later may help
+├── NotFinite             exit code 1: what a model draws or computes is NaN or infinite; it is not written or measured
 ├── TrainingError         exit code 1: the run can't go on (a loss that is not finite, a phase that breaks the contract)
 └── Interrupted           exit code 130 or 143: a signal or the deadline stopped the run after it had saved
 
@@ -80,6 +81,10 @@ class HubError(InputError):
 
 class HubUnavailable(HubError):
     exit_code = 1
+
+
+class NotFinite(GenhubError):
+    pass
 
 
 class TrainingError(GenhubError):

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from genhub.config import DataSpec
 from genhub.disk import LOCK, OWNER, all_whole, locked, remove_leftovers, saving, whole, write_whole
-from genhub.errors import CheckpointError, InputError
+from genhub.errors import CheckpointError, InputError, NotFinite
+from genhub.finite import check_weights
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import read_json
 from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, image_grid, labels_for, picture, read_part
@@ -75,14 +76,17 @@ def draw_to(
         identity: what the images depend on, as JSON: the model's hash, seed, labels, options.
     Raises:
         InputError: another ending, a place that can't be written, a folder of other images, or another process draws there.
+        NotFinite: see `sample_images`; what was drawn before stays, for the next call.
         GenhubError: the disk is full; what was drawn is kept.
     """
+    check_weights(model)
     main = accelerator is None or accelerator.is_main_process
     drawn_in = out.with_name(f".{out.name}.parts") if out.suffix in WRITERS else out
     given: dict[str, Any] = {"seed": seed, "labels": labels, "batch_size": batch_size, "options": options,
                              "accelerator": accelerator, "on_progress": on_progress}  # fmt: skip
     with ExitStack() as held:
         if main:
+            held.enter_context(_undone_if_empty(drawn_in))
             held.enter_context(_claimed(drawn_in, out, identity))
         if accelerator:
             accelerator.wait_for_everyone()
@@ -103,6 +107,17 @@ def draw_to(
 
 
 # What lies on the disk
+
+
+@contextmanager
+def _undone_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no folder behind in which nothing was drawn, as it would not have been finite."""
+    try:
+        yield
+    except NotFinite:
+        if {file.name for file in folder.iterdir()} <= {RECORD, LOCK, OWNER}:
+            shutil.rmtree(folder)
+        raise
 
 
 @contextmanager

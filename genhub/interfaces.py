@@ -119,6 +119,11 @@ class GenerativeModel(nn.Module, ABC):
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
         """
 
+    def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """Of options for `sample`, those that would change nothing here, each with why, and where it would: a drawing with
+        such an option is refused. {"guidance_scale": "this model draws without labels"}, say."""
+        return {}
+
     def frozen_encoder(self) -> FrozenEncoder | None:
         """What of an image can be computed once; None: the losses need the images themselves. A model that replaces this
         takes batch["latents"] where a batch has them, and batch["images"] else."""

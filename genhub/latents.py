@@ -29,6 +29,7 @@ from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, load_ahea
 from genhub.digests import digest_of, hash_of
 from genhub.disk import cache_folder, made_once
 from genhub.errors import RecipeError
+from genhub.finite import check_finite
 from genhub.images import Index
 from genhub.interfaces import FrozenEncoder, GenerativeModel
 from genhub.logs import Progress, main_process, say
@@ -93,6 +94,7 @@ class CachedLatents:
         model's device: it may take long.
 
         Raises:
+            NotFinite: the encoder makes NaN or infinity of an image.
             GenhubError: a file can't be written; or see `ImageData.batches`.
         """
         order = self.images.order(
@@ -137,7 +139,8 @@ class CachedLatents:
         latents, whose = list[Tensor](), list[Tensor]()
         with _in_float32():
             for images, index in self.images.read(order):
-                latents.append(self.encoder.encode(images.to(self.model.device)).float().cpu())
+                found = self.encoder.encode(images.to(self.model.device)).float().cpu()
+                latents.append(check_finite(found, f"data.cache_latents: latents of rows {index.min()} to {index.max()}"))
                 whose.append(index)
         save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, temporary)
 

@@ -241,7 +241,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
 
 def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
     """The model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
-    cls, name = None, model.get("name", "")
+    cls, name, given = None, model.get("name", ""), model
     if init_from is None or ":" in name:
         with where.blaming("model", "name"):
             cls = load_class(MODELS, name, folder)
@@ -256,6 +256,10 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
     assert cls is not None
     _refuse_folders(cls.Config, model, ("model",), where)
     config: ModelConfig = _check(cls.Config, model, ("model",), where)
+    for key, mistake in config.mistakes().items():
+        if _has(given, path := tuple(key.split("."))):
+            where.fault(("model", *path), mistake)
+    where.raise_faults()
     return config
 
 
@@ -271,6 +275,10 @@ def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, whe
             if isinstance(cause, NotOnTheHub) and where.origin(path) != COMMAND_LINE:
                 where.fault(path, str(cause))
     where.raise_faults()
+
+
+def _has(content: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(content, Mapping) and path[0] in content and _has(content[path[0]], path[1:]))
 
 
 def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:

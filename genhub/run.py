@@ -298,7 +298,7 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    options, classes = read_options(type(model), options), classes_of(model, labels)
+    options, classes = read_options(model, options), classes_of(model, labels)
     with _drawing(model, n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
                                on_progress=on_progress)  # fmt: skip
@@ -332,7 +332,7 @@ def sample_to(
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)
-    options, classes = read_options(type(model), options), classes_of(model, labels)
+    options, classes = read_options(model, options), classes_of(model, labels)
     in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
     names = None if in_turn is None else called(model, in_turn)
     identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from PIL import Image
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from genhub.console import VALUE, cut, shown
 from genhub.disk import remove_leftovers, saving, whole
-from genhub.errors import CheckpointError, InputError, did_you_mean, explained
-from genhub.interfaces import GenerativeModel
+from genhub.errors import CheckpointError, InputError, NotFinite, did_you_mean, explained
+from genhub.finite import check_finite, check_weights
+from genhub.interfaces import Denoiser, GenerativeModel
 from genhub.labels import class_numbers
 from genhub.launch import launched
+from genhub.logs import warn
 from genhub.seeds import seed_for
 from genhub.weights import load_sealed, save_sealed
 
@@ -65,19 +68,21 @@ def sample_images(
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
             images than memory has room for.
+        NotFinite: a weight, or what is drawn, is NaN or infinite; all processes raise it.
     """
+    check_weights(model)
     wanted = labels_for(model, n, labels, first)
     check_room(model, n)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     batch_size = batch_size or drawn_at_once(model)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
-    drawn = []
+    fault = None
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
     half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
     with torch.inference_mode(), half:
-        done = 0
-        while done < share:
+        done, drawn = 0, [torch.zeros(0, *model.sample_shape, dtype=torch.uint8)]
+        while done < share and fault is None:
             indices = mine[done : done + batch_size]
             given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
             try:
@@ -87,12 +92,19 @@ def sample_images(
                     raise
                 batch_size = len(indices) // 2
                 continue
-            drawn.append(to_uint8(images))
+            fault = _not_finite(model, images, seed, indices, given, options or {})
+            drawn.append(
+                to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8)
+            )
             done += len(indices)
             on_progress(done)
         result = torch.cat(drawn)
-        if accelerator and ranks > 1:
+        if accelerator and ranks > 1:  # a process that stopped here would keep the others waiting
             result = accelerator.gather(result.to(accelerator.device))
+            if accelerator.gather(torch.tensor([fault is not None], device=accelerator.device)).any():
+                fault = fault or NotFinite(f"{type(model).__name__}: another process drew NaN or infinity")
+    if fault is not None:
+        raise fault
     return result[:n].cpu()
 
 
@@ -111,6 +123,31 @@ def check_room(model: GenerativeModel, n: int) -> None:
             f"{n:,} images of {shape} take {needed / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:,.1f}; "
             "draw fewer at a time: --batch-size, and a folder as --out"
         )
+
+
+def _not_finite(
+    model: GenerativeModel,
+    images: Tensor,
+    seed: int,
+    indices: Sequence[int],
+    labels: Tensor | None,
+    options: Mapping[str, Any],
+) -> NotFinite | None:
+    """What is wrong with images that were drawn so, if they are not finite; of a reverse process, from which step on."""
+    fine = images.isfinite().flatten(1).all(1)
+    if fine.all():
+        return None
+    step = ""
+    if isinstance(model, Denoiser):  # once more, a step at a time
+        told = {name: value for name, value in options.items() if not callable(value)}
+        steps = model.denoise(len(indices), labels=labels, generator=generators(seed, indices), **told)
+        bad = next((one for one in steps if not one.sample.isfinite().all()), None)
+        step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
+    given = f", with {', '.join(f'{name}={value!r:.40}' for name, value in options.items())}" if options else ""
+    number = indices[fine.tolist().index(False)]
+    return NotFinite(
+        f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
+    )
 
 
 def drawn_at_once(model: GenerativeModel) -> int:
@@ -284,19 +321,35 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, fir
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] float to 0..255 uint8, rounded."""
+    """[-1, 1] float to 0..255 uint8, rounded.
+
+    Raises:
+        NotFinite: a value is NaN or infinite, which has no place among them.
+    """
+    check_finite(images, "images")
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(model: GenerativeModel, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the keyword arguments of a model's `sample`, checked against its signature.
 
     Raises:
-        InputError: an unknown option, or one of the wrong type.
+        InputError: an unknown option, one of the wrong type, or one that would change nothing.
     """
-    own = {"self", "n", "labels", "generator"}
-    known = [name for name in inspect.signature(model_class.sample).parameters if name not in own]
-    return check_arguments(model_class.sample, values, known, option="--set ", owner=model_class.__name__)
+    own, sample = {"self", "n", "labels", "generator"}, type(model).sample
+    hints = get_type_hints(sample, include_extras=True)
+    # A callback can be given from Python alone.
+    known = [name for name in inspect.signature(sample).parameters
+             if name not in own and (callable(values.get(name)) or not _takes_a_function(hints.get(name)))]  # fmt: skip
+    checked = check_arguments(sample, values, known, option="--set ", owner=type(model).__name__)
+    for name, reason in model.unused_options(checked).items():
+        raise InputError(f"--set {name}: changes nothing here: {reason}")
+    return checked
+
+
+def _takes_a_function(hint: Any) -> bool:
+    """Whether an annotation is of a callable, such as `Callable[[int], None] | None`."""
+    return get_origin(hint) is Callable or any(map(_takes_a_function, get_args(hint) if isinstance(hint, UnionType) else ()))
 
 
 def check_arguments(
@@ -348,6 +401,23 @@ def picture(image: Tensor) -> Image.Image:
     shown = image if channels in (1, 3, 4) else image[: 1 if channels == 2 else 3]
     array = shown.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def draw_preview(
+    model: GenerativeModel, n: int, run_dir: Path, step: int, *, seed: int, accelerator: Accelerator | None = None
+) -> Path | None:
+    """Draw n images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
+    not finite, which is warned of, as the run looks after its numbers itself."""
+    main, training = accelerator is None or accelerator.is_main_process, model.training
+    try:
+        images = sample_images(model.eval(), n, seed=seed, accelerator=accelerator)
+    except NotFinite as error:
+        if main:
+            warn(f"no picture of step {step}: {error}")
+        return None
+    finally:
+        model.train(training)
+    return save_preview(run_dir, step, images) if main else None
 
 
 def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:

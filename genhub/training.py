@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from genhub.config import DataConfig, DataSpec, TrainerConfig
+from genhub.errors import NotFinite
 from genhub.interfaces import GenerativeModel
+from genhub.logs import warn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -142,16 +144,19 @@ class Trainer(ABC):
             accelerator: of a trainer of several processes, which all call this together: each draws its share.
         Returns:
             `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
-            nothing is due, or has been measured before.
+            nothing is due or has been measured before, or where something is NaN or infinite, which is warned of.
         """
-        return self.evaluator(step, model, accelerator) if self.evaluator else {}
+        try:
+            return self.evaluator(step, model, accelerator) if self.evaluator else {}
+        except NotFinite as error:
+            warn(f"step {step} is not measured: {error}")
+            return {}
 
     @final
-    def save_preview(self, step: int, model: GenerativeModel) -> Path:
-        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png."""
-        from genhub.sampling import sample_images, save_preview
+    def save_preview(self, step: int, model: GenerativeModel) -> Path | None:
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
 
-        training = model.training
-        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed)
-        model.train(training)
-        return save_preview(self.run_dir, step, images)
+        None: they are NaN or infinite, which is warned of."""
+        from genhub.sampling import draw_preview
+
+        return draw_preview(model, self.config.num_samples, self.run_dir, step, seed=self.seed)

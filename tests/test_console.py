@@ -296,7 +296,8 @@ def _keys(config: Any) -> list[tuple[str, ...]]:
 def test_a_hint_ends_an_options_message() -> None:
     from genhub.sampling import read_options
 
-    ddpm = registry.load_class(MODELS, "ddpm")
+    cls = registry.load_class(MODELS, "ddpm")
+    ddpm = cls(cls.Config(sample_shape=(1, 8, 8)))
     for value, text in [
         ("dpmsolver++", "no scheduler is called 'dpmsolver++'; did you mean 'dpmsolver'?"),
         ("nope", "known: .*vae|known: .*unipc"),

@@ -20,10 +20,11 @@ from genhub.config import DataConfig, DataSpec
 from genhub.console import shown
 from genhub.data import ImageData, load_data
 from genhub.digests import hash_of
-from genhub.errors import DataError, GenhubError, InputError, RecipeError, did_you_mean
+from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean
 from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.evaluation.subject import Subject
+from genhub.finite import check_weights
 from genhub.hub import find_model
 from genhub.ids import split_id
 from genhub.launch import check_launcher
@@ -70,7 +71,7 @@ def evaluate(
     recipe, weights = checkpoint / "recipe.yaml", weights_digest(checkpoint)
     theirs = str(model) if split_id(model) else None
     config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
-    checked, classes = read_options(type(loaded), options), classes_of(loaded, labels)
+    checked, classes = read_options(loaded, options), classes_of(loaded, labels)
     folders = evaluation_folders(checkpoint, weights)
     images = f"images-{hash_of(seed, classes, sorted(checked.items()), weights)[:12]}"
 
@@ -143,8 +144,10 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
 
     Raises:
         InputError: a metric that is named does not apply.
+        NotFinite: a weight, an image or a feature is NaN or infinite, or every figure is.
     """
-    values: dict[str, float] = {}
+    check_weights(subject.model)
+    values, left_out = dict[str, float](), list[str]()
     wanted = names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]
     for metric in map(METRICS.__getitem__, wanted):
         reason = metric.missing(subject)
@@ -153,9 +156,11 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         if not reason:
             found = metric.compute(subject)
             values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
-            subject.notes += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
+            left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
             subject.notes += [note] if (note := metric.warning(subject)) else []
-    subject.notes += about(subject, wanted)
+    subject.notes += [*left_out, *about(subject, wanted)]
+    if left_out and not values:
+        raise NotFinite(f"nothing could be measured: {'; '.join(left_out)}")
     trained_on = manifest.data if manifest else None
     if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
         subject.notes.append("the real images are not those that the model was trained on")

@@ -22,6 +22,7 @@ from genhub.evaluation.extractors import Extractor
 from genhub.evaluation.metrics import kth_distances, precision_recall
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol
+from genhub.finite import check_finite
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
 from genhub.sampling import called, to_uint8
@@ -130,9 +131,12 @@ class Subject:
 
         def compute() -> Tensor:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
-            return torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
+            return torch.cat([self._extracted(to_uint8(self.reference.images(part))) for part in rows])
 
-        return self._kept("features", compute), self._of_each(self.extractor.features, self.images)
+        return self._kept("features", compute), self._of_each(self._extracted, self.images)
+
+    def _extracted(self, images: Tensor) -> Tensor:
+        return check_finite(self.extractor.features(images), f"features by the extractor '{self.extractor_name}'")
 
     def radii(self, k: int) -> Tensor:
         """(n,) how far each real image's k-th neighbour among them is, by features; cached like these."""

@@ -53,6 +53,7 @@ SCHEDULER_CHECKS = (
     Check(schedulers.timesteps, needs=("interface",)),
     Check(schedulers.noise, needs=("timesteps",)),
     Check(schedulers.step, needs=("noise",)),
+    Check(schedulers.distribution, needs=("step",)),
     Check(schedulers.randomness, needs=("step",)),
     Check(schedulers.saved, needs=("interface",)),
 )

@@ -17,6 +17,7 @@ from PIL import Image
 from genhub.console import shown
 from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
+from genhub.finite import check_weights
 from genhub.interfaces import Autoencoder, Denoiser
 from genhub.sampling import check_arguments, classes_of
 from genhub.views import compute
@@ -101,6 +102,7 @@ def show(
         The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
     Raises:
         InputError: no such view, or an option it doesn't have; or the model lacks what the view asks for.
+        NotFinite: a weight, or what is to be shown, is NaN or infinite.
         CheckpointError, RecipeError, DataError: see `load`, `read_recipe`.
     """
     if view not in VIEWS:
@@ -115,6 +117,8 @@ def show(
         own["labels"] = classes_of(subject.model, asked)
     if moving:
         own.setdefault("steps", FRAMES)
+    if chosen.needs is not LOG:
+        check_weights(subject.model)
     try:
         drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
     except ValueError as error:  # an option's value that the model refuses

@@ -14,6 +14,7 @@ from torch import Tensor
 from genhub import run
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.finite import check_finite
 from genhub.hub import find_model
 from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
@@ -114,7 +115,7 @@ class Subject:
 
     def sample(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Tensor:
         """(n, c, h, w) uint8: what `genhub sample` draws."""
-        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(type(self.model), options))
+        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(self.model, options))
 
     def labels(self, n: int, labels: Sequence[int] | None) -> Tensor | None:
         """(n,) on the model's device; None for a model that takes none."""
@@ -126,7 +127,7 @@ def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
     with torch.inference_mode():
         parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
-        return torch.cat([function(part).float().cpu() for part in parts])
+        return check_finite(torch.cat([function(part).float().cpu() for part in parts]), f"what {function.__name__} gives")
 
 
 def _recipe(source: Any) -> RecipeLike:
