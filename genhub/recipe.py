@@ -144,8 +144,9 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
         RecipeError: all faults found, one a line, each with file, line and key path.
     """
     origin, left_out = None, list[str]()
+    folder: Path | None = Path.cwd()
     if isinstance(source, Recipe | Mapping):
-        where, folder = Source("recipe"), Path.cwd()
+        where = Source("recipe")
         if isinstance(source, Recipe):
             folder, origin, left_out = source.folder, source.origin, list(source.left_out)
         content = plain(source.dump() if isinstance(source, Recipe) else source, (), where)

@@ -435,7 +435,10 @@ def test_case_24_a_recipe_that_writes_elsewhere_or_imports(hub, model, published
     read = genhub.read_recipe("eve/recipe")
     assert (read.run_dir, read.hub) == ("runs/eve--recipe", None)
     model("eve/import", {"recipe.yaml": b"model: {name: 'this:Model'}"})
-    with pytest.raises(genhub.RecipeError, match="no model is called 'this:Model'"):
+    with pytest.raises(
+        genhub.RecipeError,
+        match="model.name: a recipe from the Hub can name nothing of this machine, and 'this:Model' might",
+    ):
         genhub.read_recipe("eve/import")
     assert "this" not in sys.modules
     model("eve/none", {"recipe.yaml": None})

@@ -87,11 +87,11 @@ def test_both_readings_are_named_when_the_hub_has_none(hub, tmp_path, monkeypatc
 
 def test_the_hubs_goes_before_a_folder_where_it_is_spelled_so(hub, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("eve/data").mkdir(parents=True)
-    hub.add("datasets/eve/data", {"data/train-00000-of-00001.parquet": parquet({"bytes": png(7), "path": None})})
-    assert load_data(DataConfig(name="hf://datasets/eve/data")).spec.num_images == 1
-    with pytest.raises(genhub.HubError, match="eve/data: no such folder, and no such model"):
-        genhub.load("hf://eve/data")
+    Path("eve/spelled").mkdir(parents=True)
+    hub.add("datasets/eve/spelled", {"data/train-00000-of-00001.parquet": parquet({"bytes": png(7), "path": None})})
+    assert load_data(DataConfig(name="hf://datasets/eve/spelled")).spec.num_images == 1
+    with pytest.raises(genhub.HubError, match="eve/spelled: no such folder, and no such model"):
+        genhub.load("hf://eve/spelled")
     with pytest.raises(
         genhub.CheckpointError, match="eve/other: no such folder .*; a model on the Hub would be hf://eve/other"
     ):
