@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from genhub.annotations import without_booleans
 from genhub.console import shown
 from genhub.errors import DataError, first_fault
 from genhub.ids import HUB, parse_id
@@ -111,6 +112,12 @@ class Section(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True,
         protected_namespaces=(),
     )  # fmt: skip
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:
+        assert info.field_name
+        return without_booleans(cls.model_fields[info.field_name].annotation, value)
 
 
 class DataSpec(Section):
