@@ -95,6 +95,13 @@ class Trainer(ABC):
         self.evaluator: Evaluator | None = None
         """What `evaluate` calls; None: the recipe does not want it."""
 
+    def check(self, model: GenerativeModel, data: TrainingData) -> None:  # noqa: B027  # most have nothing to find out
+        """Find out what would keep `fit` from its first step, before anything is written; `--dry-run` asks, too.
+
+        Raises:
+            RecipeError: the config asks for what this machine, model or data doesn't have.
+        """
+
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genhub.config import NonNegativeInt, Section
 from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, stored_evaluations
-from genhub.hub import find_model
+from genhub.hub import open_model
 from genhub.manifest import FILE, read_manifest
 
 
@@ -87,7 +88,10 @@ def compare(models: Sequence[str | Path]) -> Comparison:
 
 
 def read_row(name: str) -> Row:
-    checkpoint = find_model(name)
+    return open_model(name, partial(_row, name))
+
+
+def _row(name: str, checkpoint: Path) -> Row:
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     steps = manifest.step if manifest else 0
     row = Row(

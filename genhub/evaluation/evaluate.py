@@ -20,8 +20,9 @@ from genhub.errors import DataError, InputError, did_you_mean
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
 from genhub.evaluation.subject import Subject
-from genhub.hub import find_model
+from genhub.hub import open_model
 from genhub.ids import split_id
+from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process
 from genhub.manifest import FILE, Manifest, read_manifest
@@ -55,15 +56,16 @@ def evaluate(
         if name not in METRICS:
             raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
     check_launcher()
-    checkpoint, together = find_model(model), processes(device)
-    loaded = load_model(
-        checkpoint,
-        device=together.device if together else device or torch.accelerator.current_accelerator(check_available=True),
-    )
-    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-    recipe = checkpoint / "recipe.yaml"
-    theirs = str(model) if split_id(model) else None
-    config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+    theirs, together = str(model) if split_id(model) else None, processes(device)
+    where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
+
+    def read(checkpoint: Path) -> tuple[Path, GenerativeModel, Manifest | None, DataConfig]:
+        manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+        recipe = checkpoint / "recipe.yaml"
+        config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+        return checkpoint, load_model(checkpoint, device=where), manifest, config  # last, as it fails if anything is gone
+
+    checkpoint, loaded, manifest, config = open_model(model, read, checked=True)
     folder = evaluations_folder(checkpoint)
     checked = read_options(type(loaded), options)
     images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"

@@ -18,6 +18,7 @@ from genhub.evaluation.compare import Comparison, Row, read_metrics
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluations_folder
+from genhub.run_folder import previews
 from genhub.sampling import image_grid, part_file, read_part
 from genhub.weights import is_sealed
 
@@ -89,13 +90,13 @@ def _notes(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> Iterator[
 def _picture(row: Row, evaluation: Evaluation | None) -> str:
     """The first images that were measured, or else the run's last preview."""
     part = part_file(evaluations_folder(row.checkpoint) / str(evaluation.images), 0) if evaluation else None
-    previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
+    pictures = previews(row.run) if row.run else []
     if evaluation and part and is_sealed(part):
         images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
         content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
-    elif previews:
-        content, what = previews[-1].read_bytes(), "the run's last preview"
+    elif pictures:
+        content, what = pictures[-1].read_bytes(), "the run's last preview"
     else:
         return ""
     if not content.startswith(PNG) or len(content) > MOST_BYTES:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from genhub import run
+from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.hub import find_model
 from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
-from genhub.manifest import FILE, find_checkpoint, read_manifest
+from genhub.manifest import FILE, read_manifest
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
+from genhub.run_folder import read_newest
 from genhub.sampling import BATCH_SIZE, labels_for, read_options, sample_images
 from genhub.seeds import seed_for
 
@@ -72,17 +74,20 @@ class Subject:
         if self.recipe is not None:
             data = self._prepared.data
             return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
-        file = find_checkpoint(self.folder) / "recipe.yaml" if self.folder else None
-        if not (file and file.is_file()):
-            if not any(override.startswith("data.name=") for override in self.overrides):
-                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
-            file = None
-        data = load_data(read_data_config(file, self.overrides, self._id))
+        data = load_data(read_newest(self.folder, self._data_config) if self.folder else self._data_config(None))
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
                              "set data.image_size, data.channels or data.name")  # fmt: skip
         return data
+
+    def _data_config(self, checkpoint: Path | None) -> DataConfig:
+        file = checkpoint / "recipe.yaml" if checkpoint else None
+        if not (file and file.is_file()):
+            if not any(override.startswith("data.name=") for override in self.overrides):
+                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
+            file = None
+        return read_data_config(file, self.overrides, self._id)
 
     @property
     def looked_at_data(self) -> bool:
@@ -96,11 +101,7 @@ class Subject:
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """The classes' names, as far as the data that the model was trained on has them."""
-        folder = find_checkpoint(self.folder) if self.folder else None
-        if folder is None or not (folder / FILE).is_file():
-            return ()
-        spec = read_manifest(folder).data
-        return spec.class_names if spec else ()
+        return read_newest(self.folder, _class_names) if self.folder else ()
 
     def label_name(self, label: int) -> str:
         return self.label_names[label] if label < len(self.label_names) else str(label)
@@ -124,6 +125,11 @@ class Subject:
         """(n,) on the model's device; None for a model that takes none."""
         found = labels_for(self.model, n, labels)
         return None if found is None else found.to(self.model.device)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    spec = read_manifest(folder).data if (folder / FILE).is_file() else None
+    return spec.class_names if spec else ()
 
 
 def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
