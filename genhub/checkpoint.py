@@ -19,6 +19,7 @@ from genhub.budget import budget
 from genhub.card import CARD, PICTURE, model_card, package_versions
 from genhub.config import STORED_CONTENT, DataSpec, ModelConfig
 from genhub.console import shown
+from genhub.data import load_data
 from genhub.disk import publish, remove, remove_leftovers, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
 from genhub.hub import Repository, open_repository
@@ -32,7 +33,6 @@ from genhub.manifest import (
     StoredModel,
     checkpoints,
     describe_files,
-    find_checkpoint,
     genhub_version,
     newest_whole,
     read_json,
@@ -41,6 +41,8 @@ from genhub.manifest import (
     step_of,
     weight_bytes,
 )
+from genhub.recipe import read_data_config
+from genhub.run_folder import RECIPE, read_newest, recipe_file
 from genhub.training import StoppedRun, TrainerState, TrainingData
 from genhub.weights import save_tensors
 
@@ -109,11 +111,7 @@ def load_model(
             raise InputError(
                 f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
             )
-        folder = find_checkpoint(Path(source))
-        if (folder / FILE).is_file():
-            read_manifest(folder).verify(folder)
-        model = _build(folder, model_class, weight_bytes(folder))
-        model.load_networks(folder)
+        model = read_newest(Path(source), lambda folder: _load(folder, model_class), checked=True)
     else:
         repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
         repository.fetch_texts()
@@ -126,6 +124,14 @@ def load_model(
         return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
         raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
+
+
+def _load(folder: Path, model_class: type[GenerativeModel] | None) -> GenerativeModel:
+    if (folder / FILE).is_file():
+        read_manifest(folder).verify(folder)
+    model = _build(folder, model_class, weight_bytes(folder))
+    model.load_networks(folder)
+    return model
 
 
 def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
@@ -229,11 +235,11 @@ def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: Tra
 
 def _add_card(folder: Path, run_dir: Path, manifest: Manifest) -> None:
     """The recipe, the preview that was drawn at this very step if one was, and the card."""
-    shutil.copy(run_dir / "recipe.yaml", folder)
+    shutil.copy(recipe_file(run_dir), folder / RECIPE)
     preview = run_dir / "samples" / f"step-{manifest.step:06d}.png"
     if preview.is_file():
         shutil.copy(preview, folder / PICTURE)
-    recipe = (folder / "recipe.yaml").read_text("utf-8")
+    recipe = (folder / RECIPE).read_text("utf-8")
     card = model_card(manifest, folder, recipe=recipe, title=run_dir.name, picture=preview.is_file())
     (folder / CARD).write_text(card, "utf-8")
 
@@ -285,13 +291,24 @@ def check_same_data(folder: Path, data: TrainingData) -> None:
         RecipeError: the images are not those that the checkpoint was trained on.
     """
     before = read_manifest(folder).data
-    if before is None or before.fingerprint != data.spec.fingerprint:
+    if before is None or before.fingerprint not in (data.spec.fingerprint, _fingerprint_of_old(folder, data)):
         stored = [spec.fingerprint.startswith(STORED_CONTENT) for spec in (before, data.spec) if spec]
-        other = " (or data.in_memory has, or genhub, which knew larger data by name and size before)"
+        other = " (or genhub has, which knew larger data by name and size before)"
         raise RecipeError(
             f"data: the images, labels or their order have changed since {folder}{other if len(set(stored)) > 1 else ''}; "
             f"put them back, start over with --fresh, or start a new run from these weights (model.from={folder})"
         )
+
+
+def _fingerprint_of_old(folder: Path, data: TrainingData) -> str | None:
+    """The fingerprint that the images have if they are kept in memory, or not, as they were when the checkpoint was made:
+    those in memory are known by their pixels, others by what is stored. None where nothing has changed about that."""
+    if data.config.streaming or not (folder / RECIPE).is_file():
+        return None
+    in_memory = read_data_config(folder / RECIPE).in_memory
+    if in_memory == data.config.in_memory:
+        return None
+    return load_data(data.config.model_copy(update={"in_memory": in_memory})).spec.fingerprint
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from genhub.annotations import without_booleans
 from genhub.console import shown
 from genhub.errors import DataError, first_fault
 from genhub.ids import HUB, parse_id
@@ -49,6 +50,15 @@ FROM_HUB = {"from_hub": True}
 
 class NotOnTheHub(ValueError):
     """A recipe from the Hub names a model by a path."""
+
+
+class MayChange:
+    """Marks a key by which no step computes anything else: a run that goes on may have another value for it than it was
+    started with. All others are refused (docs/reliability.md)."""
+
+
+MAY_CHANGE = MayChange()
+"""`key: Annotated[int, MAY_CHANGE] = 1` in a Config."""
 
 
 def _not_stored(value: str, info: ValidationInfo) -> str:
@@ -111,6 +121,12 @@ class Section(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True,
         protected_namespaces=(),
     )  # fmt: skip
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:
+        assert info.field_name
+        return without_booleans(cls.model_fields[info.field_name].annotation, value)
 
 
 STORED_CONTENT = "stored-"
@@ -193,9 +209,9 @@ class DataConfig(Section):
     """Mirror a random half of the images each epoch, left to right."""
     batch_size: PositiveInt = 64
     """Images an optimizer step, over all processes and accumulation steps together."""
-    in_memory: bool | None = None
+    in_memory: Annotated[bool | None, MAY_CHANGE] = None
     """Decode everything once and keep it as bytes. Left out: yes where it takes at most 1 GiB."""
-    num_workers: NonNegativeInt = 2
+    num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 2
     """Processes that decode images when they are not kept in memory."""
     on_error: Literal["fail", "skip"] = "fail"
     """An image that can't be read: stop and name it, or leave it out and list it."""
@@ -205,7 +221,7 @@ class DataConfig(Section):
     """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
     shuffle_buffer: PositiveInt = 1000
     """Streaming: images that each process reads ahead and shuffles among themselves."""
-    cache_latents: bool = False
+    cache_latents: Annotated[bool, MAY_CHANGE] = False
     """For a model that looks at images through a frozen network, such as a latent DDPM: what that makes of each image is
     computed once and kept on the disk; see docs/scale.md."""
 
@@ -220,7 +236,7 @@ class DataConfig(Section):
     def _has_two_ends(
         cls, values: Literal["auto"] | tuple[float, float] | None
     ) -> Literal["auto"] | tuple[float, float] | None:
-        if values not in (None, "auto") and values[0] >= values[1]:
+        if isinstance(values, tuple) and values[0] >= values[1]:
             raise ValueError(f"must be [low, high] with low below high, not [{values[0]:g}, {values[1]:g}]")
         return values
 
@@ -344,32 +360,32 @@ class TrainerConfig(Section):
 
     name: str = "accelerate"
     """A registered trainer, or module:Class for a class of your own."""
-    max_steps: PositiveInt = 10_000
-    device: Literal["auto", "cpu"] = "auto"
+    max_steps: Annotated[PositiveInt, MAY_CHANGE] = 10_000
+    device: Annotated[Literal["auto", "cpu"], MAY_CHANGE] = "auto"
     """auto: the accelerator that is there, else the CPU."""
-    log_every: PositiveInt = 50
-    sample_every: PositiveInt | None = 1000
+    log_every: Annotated[PositiveInt, MAY_CHANGE] = 50
+    sample_every: Annotated[PositiveInt | None, MAY_CHANGE] = 1000
     """Draw a preview every so many steps, and at the end; null: never."""
-    num_samples: PositiveInt = 64
+    num_samples: Annotated[PositiveInt, MAY_CHANGE] = 64
     """Images in a preview."""
-    save_every: PositiveInt = 1000
+    save_every: Annotated[PositiveInt, MAY_CHANGE] = 1000
     """Save a checkpoint every so many steps, and at the end."""
-    keep_last: PositiveInt = 3
+    keep_last: Annotated[PositiveInt, MAY_CHANGE] = 3
     """How many checkpoints to keep, the newest."""
-    keep_every: PositiveInt | None = None
+    keep_every: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Keep those at multiples of so many steps, too, for good; null: only the newest."""
 
 
 class AccelerateConfig(TrainerConfig):
     """How the built-in trainer, `accelerate`, trains."""
 
-    stop_after: Duration | None = None
+    stop_after: Annotated[Duration | None, MAY_CHANGE] = None
     """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: Annotated[PositiveInt, MAY_CHANGE] = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
-    find_batch_size: bool = False
+    find_batch_size: Annotated[bool, MAY_CHANGE] = False
     """Before the first step, raise gradient_accumulation_steps until a part fits into memory; found once a run."""
-    skip_bad_steps: NonNegativeInt = 0
+    skip_bad_steps: Annotated[NonNegativeInt, MAY_CHANGE] = 0
     """Leave out up to so many updates whose loss or gradient is not finite, in place of stopping at the first."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip each optimizer's gradient to this norm; null: don't."""
@@ -384,15 +400,15 @@ class AccelerateConfig(TrainerConfig):
     """On CUDA: compute float32 matrix products and convolutions in TF32, several times as fast, with 10 bits of mantissa."""
     channels_last: bool | None = None
     """Keep convolutions' weights with channels last. Left out: on CUDA in mixed precision, made for it; else not."""
-    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
+    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no), MAY_CHANGE] = "no"
     """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the model has
     one phase, as CUDA graphs: a network is one launch in place of hundreds."""
-    keep_memory: bool | None = None
+    keep_memory: Annotated[bool | None, MAY_CHANGE] = None
     """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
     out: where the page faults of the first steps show that it pays."""
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: Annotated[tuple[str, ...], MAY_CHANGE] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
 
 

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 
 from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
@@ -186,6 +186,26 @@ def locked(
     Raises:
         InputError: another process holds it.
     """
+    lock = _taken(folder, option, place, refused)
+    try:
+        write_whole(folder / OWNER, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        lock.release()
+
+
+def check_unlocked(folder: Path) -> None:
+    """
+    Raises:
+        RecipeError: another process holds a run's folder.
+    """
+    if (folder / LOCK).is_file():
+        _taken(folder).release()
+
+
+def _taken(
+    folder: Path, option: str = "--run-dir", place: str | None = None, refused: type[InputError] = RecipeError
+) -> BaseFileLock:
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
@@ -195,11 +215,7 @@ def locked(
         raise refused(
             f"{place} is in use by {owner}; wait until it ends, stop it, or choose another with {option}"
         ) from error
-    try:
-        write_whole(folder / OWNER, f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def made_once(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genhub.client import connect
 from genhub.console import shown
@@ -36,10 +36,12 @@ from genhub.manifest import (
     read_manifest,
     read_model,
 )
+from genhub.run_folder import read_newest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
 ALLOWED = (".json", ".yaml", ".safetensors", ".md", ".png")
 """What is pushed and fetched."""
 TEXTS = (".json", ".yaml")
@@ -60,6 +62,17 @@ def find_model(source: str | Path, *, weights: bool = True) -> Path:
     repository = open_repository(str(source))
     repository.fetch_texts()
     return repository.fetch_weights() if weights else repository.folder
+
+
+def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
+    """What `read` makes of the folder that `find_model` finds; of a run that trains meanwhile, see `read_newest`.
+
+    Raises:
+        CheckpointError, HubError: see `find_model`.
+    """
+    if split_id(source) is None:
+        return read_newest(Path(source), read, checked=checked)
+    return read(find_model(source, weights=weights))
 
 
 def find_recipe_of(source: str) -> tuple[str, Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -204,6 +203,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
+        if isinstance(content, dict) and _checksum(content) == content.get("checksum"):  # as it was written
+            raise NewerFormat(f"{folder / FILE}: {_written_by(content)}: {first_fault(error)}") from error
         raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
     if _checksum(content) != manifest.checksum:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
@@ -212,11 +213,23 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _is_newer(content: dict[str, Any]) -> bool:
     """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    higher = isinstance(content.get("format"), int) and content["format"] > FORMAT
+    return higher and _newer_version(content.get("genhub"))
+
+
+def _newer_version(version: object) -> bool:
+    """Whether it is the number of a genhub to come."""
     try:
-        newer = Version(content["genhub"]) > Version(genhub_version())
-        return newer and isinstance(content["format"], int) and content["format"] > FORMAT
-    except (KeyError, TypeError, InvalidVersion):
+        return Version(str(version)) > Version(genhub_version())
+    except InvalidVersion:
         return False
+
+
+def _written_by(content: Mapping[str, Any]) -> str:
+    """How to read what this genhub can't, though nothing is wrong with it."""
+    if _newer_version(content.get("genhub")):
+        return f"needs genhub >= {content['genhub']:.50}, this is {genhub_version()}"
+    return "whole, but of another genhub than this one, as it has keys that this one doesn't know; update genhub"
 
 
 def checkpoints(run_dir: Path) -> Iterator[Path]:
@@ -248,7 +261,9 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
             return folder, faults
         except NewerFormat:
             raise
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
+            if not folder.is_dir():  # deleted meanwhile, by a run that has made a newer one
+                return newest_whole(run_dir)
             faults.append(str(error))
     if faults:
         raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}")
@@ -342,7 +357,12 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     if (folder / FILE).is_file():
         manifest = read_manifest(folder)
         cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
-        return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+        try:
+            return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+        except CheckpointError as error:
+            if _newer_version(manifest.genhub):  # a Config may have learned a key, in a manifest as it was
+                raise NewerFormat(f"{error}; it {_written_by(manifest.model_dump())}") from error
+            raise
     try:
         cls = cls or load_class(FORMATS, foreign_format(folder) or "")
         return cls, cls.config_from_foreign(folder)
@@ -381,30 +401,6 @@ def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConf
         return typed
     except ValidationError as error:
         raise CheckpointError(f"{where}: {first_fault(error)}") from error
-
-
-def describe_folder(path: Path) -> dict[str, Any]:
-    """What a model folder holds, its files verified."""
-    folder = find_checkpoint(path)
-    _, config = read_model(folder)
-    facts: dict[str, Any] = {"folder": str(folder), "parameters": sum(map(_parameters, folder.rglob("*.safetensors")))}
-    if not (folder / FILE).is_file():
-        return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
-    manifest = read_manifest(folder)
-    manifest.verify(folder)
-    return facts | manifest.model_dump(mode="json", exclude={"checksum"})
-
-
-def _parameters(file: Path) -> int:
-    """Numbers in a file of weights, from its header alone; the trainer's part is not the model's."""
-    if file.parent.name == "trainer":
-        return 0
-    try:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_JSON_BYTES)))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged: {error}") from error
 
 
 def genhub_version() -> str:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genhub.config import (
     FROM_HUB,
+    MAY_CHANGE,
     AccelerateConfig,
     DataConfig,
     DataSpec,
@@ -25,8 +26,9 @@ from genhub.config import (
     TrainerConfig,
 )
 from genhub.console import shown
-from genhub.errors import RecipeError, did_you_mean, explained
-from genhub.hub import find_model, find_recipe_of
+from genhub.errors import InputError, RecipeError, did_you_mean, explained
+from genhub.hints import key_paths, where_it_belongs
+from genhub.hub import find_recipe_of, open_model
 from genhub.ids import HUB, nearest_path, split_id
 from genhub.manifest import read_model
 from genhub.parsing import (
@@ -40,7 +42,9 @@ from genhub.parsing import (
     read_text,
     to_yaml,
 )
+from genhub.push import check_id
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
+from genhub.run_folder import RECIPE, recipe_file
 from genhub.theirs import check_theirs, without_own
 
 S = TypeVar("S", bound=Section)
@@ -55,13 +59,13 @@ class _Core(Section):
 
     data: DataConfig = DataConfig()
     trainer: SerializeAsAny[TrainerConfig]
-    evaluate: EvaluateConfig | None = None
+    evaluate: Annotated[EvaluateConfig | None, MAY_CHANGE] = None
     """Measure the model while it trains; null: don't."""
-    hub: HubConfig | None = None
+    hub: Annotated[HubConfig | None, MAY_CHANGE] = None
     """Push checkpoints to the Hub while training; null: don't."""
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
-    run_dir: str = Field(min_length=1)
+    run_dir: Annotated[str, MAY_CHANGE] = Field(min_length=1)
     """Where the run's folder is; left out: runs/ and the recipe's name."""
 
     @model_validator(mode="after")
@@ -77,6 +81,15 @@ class _Core(Section):
             raise ValueError(
                 "evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_an_id(self) -> Self:
+        if self.hub:
+            try:
+                check_id(self.hub.repo_id)
+            except InputError as error:
+                raise ValueError(f"hub.repo_id: {error}") from error
         return self
 
 
@@ -157,7 +170,7 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
         content["run_dir"] = f"runs/{repo_id.replace('/', '--')}"
     else:
         file = find_recipe(str(source))
-        where, folder, text = Source(str(file)), file.resolve().parent, read_text(file)
+        where, folder, text = Source(str(file)), file.resolve().parent, read_text(_kept(file))
         content, origin = {"run_dir": f"runs/{file.stem}"} | parse_yaml(text, where), origin_in(text)
     for override in overrides:
         apply_override(content, override, where)
@@ -205,7 +218,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
 def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
-        where.fault((key,), partial(_unknown, key, known))
+        where.fault((key,), partial(_unknown, key, known, key_paths(_BuiltIn)))
     for key in ("model", "data", "trainer"):
         if not isinstance(content.setdefault(key, {}), dict):
             where.fault((key,), f"must be a section of keys, not {shown(content[key])}")
@@ -249,7 +262,7 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
         where.raise_faults()
     if init_from is not None:
         with where.blaming("model", "from"):
-            cls, base = read_model(find_model(init_from, weights=False), cls)
+            cls, base = open_model(init_from, lambda folder: read_model(folder, cls), weights=False)
             model = _merge(base.model_dump(), model)
             if model["name"] != base.name:
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
@@ -294,7 +307,7 @@ def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
     inner = {path[:end] for path in found for end in range(len(path))}
     for path, same in found.items():  # a union's members each complain of the same key, or of one inside it
         if path not in inner:
-            where.fault(at + path, partial(_words, cls, same))
+            where.fault(at + path, partial(_words, cls, same, at))
     where.raise_faults()
     raise AssertionError("a section that is not valid has faults")
 
@@ -316,18 +329,19 @@ def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
     return (keys, rest) if named else ((), message)
 
 
-def _words(cls: type[Section], faults: Sequence[ErrorDetails]) -> str:
+def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> str:
     """What is wrong with one key, with the nearest right name; of several complaints, the value once."""
     first = faults[0]
     if first["type"] == "extra_forbidden":
-        return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]))
+        everywhere = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
+        return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
     said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
     *others, last = list(said)[-MOST_READINGS:]
     return " or ".join([*(message.removesuffix(said[message]) for message in others), last])
 
 
-def _unknown(key: str, known: Iterable[str]) -> str:
-    return f"unknown key; {did_you_mean(key, known)}"
+def _unknown(key: str, known: Iterable[str], everywhere: Iterable[str]) -> str:
+    return f"unknown key; {where_it_belongs(key, known, everywhere)}"
 
 
 def _existing(values: Any, loc: KeyPath) -> KeyPath:
@@ -370,13 +384,24 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def _kept(file: Path) -> Path:
+    """A recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
+    kept = recipe_file(file.parent) if file.name == RECIPE else file
+    if kept != file:
+        from genhub.logs import warn  # imports torch
+
+        warn(f"{file}: is lost; its copy in {kept.parent} is used, and training puts it back")
+    return kept
+
+
 def find_recipe(name: str) -> Path:
     """A path as it is, or a shipped recipe by its name."""
     shipped, path = shipped_recipes(), Path(name)
     try:
         if name in shipped and not path.is_file():
             return shipped[name]
-        path.lstat()
+        if not (path.name == RECIPE and recipe_file(path.parent).is_file()):
+            path.lstat()
         return path
     except (FileNotFoundError, NotADirectoryError) as error:
         nearest = nearest_path(path).removeprefix("; ") if path.parent != Path() else ""

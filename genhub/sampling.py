@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from genhub.annotations import without_booleans
 from genhub.console import VALUE, cut, shown
 from genhub.disk import remove_leftovers, saving, whole
 from genhub.errors import CheckpointError, InputError, NotFinite, did_you_mean, explained
@@ -367,7 +368,7 @@ def check_arguments(
         if name not in known:
             raise InputError(f"{option}{cut(name, VALUE)}: {owner} has no such option; {did_you_mean(name, known)}")
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(value)
+            checked[name] = TypeAdapter(hints[name]).validate_python(without_booleans(hints[name], value))
         except ValidationError as error:
             raise InputError(f"{option}{name}: {explained(error.errors(include_url=False)[0])}") from error
     return checked

@@ -21,10 +21,11 @@ from genhub.disk import saving
 from genhub.errors import CheckpointError, Interrupted
 from genhub.guards import FiniteGuard, StopSignal
 from genhub.interfaces import Batch, GenerativeModel
+from genhub.launch import launched
 from genhub.logs import RunLog, say, warn
 from genhub.manifest import step_of
 from genhub.memory import find_accumulation, memory_explained, step_fits
-from genhub.optim import check_phases, lr_factor
+from genhub.optim import build_optimizers, check_phases, lr_factor
 from genhub.run_state import Networks, RunState, prepare_networks
 from genhub.sampling import broadcast, draw_preview
 from genhub.seeds import seed_in_turn
@@ -36,6 +37,15 @@ class AccelerateTrainer(Trainer):
 
     Config = AccelerateConfig
     config: AccelerateConfig
+
+    def check(self, model: GenerativeModel, data: TrainingData) -> None:
+        """See `Trainer.check`."""
+        phases = list(model.phases())
+        check_phases(model, phases)
+        check_config(self.config)
+        check_split(data.config, self.config, launched() or 1)
+        check_columns(model, data.columns)
+        build_optimizers(model, phases, self.config)  # they have no state yet, and go again
 
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.

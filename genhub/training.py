@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 class TrainingData(Protocol):
     """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
 
-    config: DataConfig
-    spec: DataSpec
+    @property
+    def config(self) -> DataConfig:
+        """The recipe's `data`."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the data turned out to be."""
 
     @property
     def columns(self) -> Collection[str]:
@@ -76,6 +81,9 @@ class Evaluator(Protocol):
     def best(self, step: int) -> Any:
         """What was best up to a step, with its `step`; None if nothing was measured, or is to be kept for it."""
 
+    def conclude(self) -> None:
+        """Say what is best, when the run is done."""
+
 
 class Trainer(ABC):
     """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
@@ -96,6 +104,13 @@ class Trainer(ABC):
         """Told of each checkpoint that `save_checkpoint` wrote, and whether it is the run's last."""
         self.evaluator: Evaluator | None = None
         """What `evaluate` calls; None: the recipe does not want it."""
+
+    def check(self, model: GenerativeModel, data: TrainingData) -> None:  # noqa: B027  # most have nothing to find out
+        """Find out what would keep `fit` from its first step, before anything is written; `--dry-run` asks, too.
+
+        Raises:
+            RecipeError: the config asks for what this machine, model or data doesn't have.
+        """
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:

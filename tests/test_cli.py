@@ -115,6 +115,20 @@ def test_recipe_check_and_show(tmp_path: Path) -> None:
     assert genhub("recipe", "show", str(tmp_path / "again.yaml")) == shown
 
 
+def test_recipe_check_takes_several_recipes(tmp_path: Path) -> None:
+    for name, more in [("a", ""), ("b", "seed: yes\n"), ("c", "trainer: {lr: 1}\n")]:
+        (tmp_path / f"{name}.yaml").write_text("model: {name: ddpm}\n" + more)
+    a, b, c = (str(tmp_path / f"{name}.yaml") for name in "abc")
+    assert genhub("recipe", "check", a, "digits-vae", "trainer.max_steps=3") == f"{a}: fine\ndigits-vae: fine\n"
+    result = CliRunner().invoke(cli.app, ["recipe", "check", b, a, c])
+    assert result.stdout == f"{a}: fine\n"
+    assert str(result.exception).splitlines() == [
+        f"{b}:2: seed: must be a valid integer, not True",
+        f"{c}:2: trainer.lr: unknown key; did you mean 'trainer.optimizer.lr'?",
+    ]
+    genhub("recipe", "check", a, "nowhere.yaml", fails=InputError)
+
+
 def test_recipe_list_and_schema() -> None:
     listed = [line.split(maxsplit=1) for line in genhub("recipe", "list").splitlines()]
     assert ["digits-ddpm", "A DDPM on 8x8 digits: offline, about a minute on two cores."] in listed
@@ -187,7 +201,9 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
     write(tmp_path)
     facts = json.loads(genhub("info", str(tmp_path), "--json"))
-    assert (facts["step"], facts["plugin"]["name"], facts["parameters"]) == (3, "ddpm", 0)
+    assert (facts["step"], facts["plugin"]["name"], facts["parameters"]) == (3, "ddpm", None)
+    assert "its weights are a pickle (weights.bin)" in facts["note"]
+    assert "save_pretrained" in facts["note"]
     assert yaml.safe_load(genhub("info", str(tmp_path))) == facts
     (tmp_path / "unet" / "weights.bin").write_bytes(b"")
     genhub("info", str(tmp_path), fails=InputError)

@@ -14,7 +14,7 @@ import genhub
 
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel",
-    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig",
+    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "MAY_CHANGE", "ModelConfig",
     "ModelPath", "NewerFormat", "NotFinite", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "SchedulerName", "Section",
     "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
     "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
@@ -49,6 +49,7 @@ SIGNATURES = {
     "Scheduler.scale_model_input": "(self, sample: 'Tensor', timestep: 'Any') -> 'Tensor'",
     "Scheduler.step": "(self, model_output: 'Tensor', timestep: 'Any', sample: 'Tensor', **options: 'Any') -> 'Any'",
     "Trainer": "(config: 'TrainerConfig', *, run_dir: 'Path', seed: 'int' = 0) -> 'None'",
+    "Trainer.check": "(self, model: 'GenerativeModel', data: 'TrainingData') -> 'None'",
     "Trainer.fit": "(self, model: 'GenerativeModel', data: 'TrainingData') -> 'Path'",
     "Trainer.stopped_run": "(self, data: 'TrainingData') -> 'StoppedRun | None'",
     "Trainer.save_checkpoint": "(self, step: 'int', model: 'GenerativeModel', data: 'TrainingData', state: 'TrainerState') -> 'Path'",

@@ -59,18 +59,17 @@ def train(
     for problem in installed_versions()[1]:
         say_wrong(problem)
     if dry_run:
-        _dry_run(read)
+        _dry_run(read, fresh)
     else:
         genhub.train(read, fresh=fresh)
 
 
-def _dry_run(recipe: genhub.Recipe) -> None:
+def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
     from genhub.dry_run import estimate, time_in_bf16
-    from genhub.run import describe, prepare
+    from genhub.run import prepare_run
 
-    prepared = prepare(recipe)
+    prepared = prepare_run(recipe, fresh).prepared
     put(prepared.recipe.yaml())
-    describe(prepared)
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
@@ -231,9 +230,10 @@ def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model holds: plugin, config, data, step, files."""
     from genhub.hub import describe_repository
     from genhub.ids import split_id
-    from genhub.manifest import describe_folder
+    from genhub.run_folder import describe_folder, read_newest
 
-    print_facts(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)
+    facts = read_newest(Path(model), describe_folder) if split_id(model) is None else describe_repository(model)
+    print_facts(facts, as_json)
 
 
 @app.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from genhub.config import NonNegativeInt, Section
 from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
-from genhub.hub import find_model
+from genhub.hub import open_model
 from genhub.logs import read_metrics
 from genhub.manifest import FILE, read_manifest
 from genhub.parsing import Source, parse_yaml, read_text
@@ -99,7 +100,10 @@ def compare(models: Sequence[str | Path]) -> Comparison:
 
 
 def read_row(name: str) -> Row:
-    checkpoint = find_model(name)
+    return open_model(name, partial(_row, name))
+
+
+def _row(name: str, checkpoint: Path) -> Row:
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
     steps, evaluations, notes = manifest.step if manifest else 0, stored_evaluations(checkpoint), []
     if not evaluations:

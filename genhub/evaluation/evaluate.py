@@ -25,8 +25,9 @@ from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.evaluation.subject import Subject
 from genhub.finite import check_weights
-from genhub.hub import find_model
+from genhub.hub import open_model
 from genhub.ids import split_id
+from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process, warn
 from genhub.manifest import FILE, Manifest, read_manifest
@@ -62,15 +63,17 @@ def evaluate(
     if n < 2:
         raise InputError(f"-n: a figure needs 2 images or more, not {n}")
     check_launcher()
-    checkpoint, together = find_model(model), processes(device)
-    loaded = load_model(
-        checkpoint,
-        device=together.device if together else device or torch.accelerator.current_accelerator(check_available=True),
-    )
-    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-    recipe, weights = checkpoint / "recipe.yaml", weights_digest(checkpoint)
-    theirs = str(model) if split_id(model) else None
-    config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+    theirs, together = str(model) if split_id(model) else None, processes(device)
+    where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
+
+    def read(checkpoint: Path) -> tuple[Path, Manifest | None, DataConfig, str, GenerativeModel]:
+        manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+        recipe = checkpoint / "recipe.yaml"
+        config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+        weights = weights_digest(checkpoint)
+        return checkpoint, manifest, config, weights, load_model(checkpoint, device=where)  # last: fails if anything is gone
+
+    checkpoint, manifest, config, weights, loaded = open_model(model, read, checked=True)
     checked, classes = read_options(loaded, options), classes_of(loaded, labels)
     folders = evaluation_folders(checkpoint, weights)
     images = f"images-{hash_of(seed, classes, sorted(checked.items()), weights)[:12]}"
@@ -96,7 +99,7 @@ def evaluate(
     real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
     subject = Subject(
         loaded, real, unseen, extractor, n, seed, classes, checked, draw, together,
-        training=lambda: _trained_on(real, manifest.data if manifest else None, recipe, theirs),
+        training=lambda: _trained_on(real, manifest.data if manifest else None, checkpoint / "recipe.yaml", theirs),
     )  # fmt: skip
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
     evaluation = evaluation.model_copy(update={"weights": weights})

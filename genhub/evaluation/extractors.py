@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 from unittest.mock import patch
@@ -79,7 +80,7 @@ class Pretrained:
             raise InputError(
                 f"extractor '{name}' needs transformers: pip install 'genhub-framework[evaluate]'; {OFFLINE}"
             ) from error
-        transformers.logging.set_verbosity_error()
+        transformers.logging.set_verbosity(logging.ERROR)
         try:
             network = getattr(transformers, self.network)  # imports what it needs only now
         except (ImportError, RuntimeError) as error:

@@ -20,6 +20,7 @@ from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.logs import read_metrics
+from genhub.run_folder import previews
 from genhub.sampling import image_grid, part_file, read_part
 from genhub.weights import is_sealed
 
@@ -83,13 +84,13 @@ def _picture(row: Row, evaluation: Evaluation | None) -> str:
     folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
     parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
     part = next(filter(is_sealed, parts), None)
-    previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
+    pictures = previews(row.run) if row.run else []
     if evaluation and part:
         images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
         content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
-    elif previews:
-        content, what = previews[-1].read_bytes(), "the run's last preview"
+    elif pictures:
+        content, what = pictures[-1].read_bytes(), "the run's last preview"
     else:
         return ""
     if not content.startswith(PNG) or len(content) > MOST_BYTES:

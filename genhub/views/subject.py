@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from genhub import run
+from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.finite import check_finite
 from genhub.hub import find_model
 from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
-from genhub.manifest import find_checkpoint
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
+from genhub.run_folder import read_newest
 from genhub.sampling import BATCH_SIZE, labels_for, names_of, read_options, sample_images
 from genhub.seeds import seed_for
 
@@ -73,17 +74,21 @@ class Subject:
         if self.recipe is not None:
             data = self._prepared.data
             return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
-        file = find_checkpoint(self.folder) / "recipe.yaml" if self.folder else None
-        if not (file and file.is_file()):
-            if not any(override.startswith("data.name=") for override in self.overrides):
-                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
-            file = None
-        data = load_data(read_data_config(file, self.overrides, self._id), known=self.model.trained_on)
+        config = read_newest(self.folder, self._data_config) if self.folder else self._data_config(None)
+        data = load_data(config, known=self.model.trained_on)
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
                              "set data.image_size, data.channels or data.name")  # fmt: skip
         return data
+
+    def _data_config(self, checkpoint: Path | None) -> DataConfig:
+        file = checkpoint / "recipe.yaml" if checkpoint else None
+        if not (file and file.is_file()):
+            if not any(override.startswith("data.name=") for override in self.overrides):
+                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
+            file = None
+        return read_data_config(file, self.overrides, self._id)
 
     @property
     def looked_at_data(self) -> bool:

@@ -139,11 +139,16 @@ class ScheduleConfig(Section):
     def _own(self) -> ScheduleConfig:
         if self.options:  # only then is the class needed, and imported
             try:
-                known = inspect.signature(load_scheduler(self.name)).parameters.keys() - ScheduleConfig.model_fields.keys()
+                parameters = inspect.signature(load_scheduler(self.name)).parameters
             except PluginError as error:
                 raise ValueError(str(error)) from error
-            for key in self.options.keys() - known:
-                raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {did_you_mean(key, known)}")
+            known = parameters.keys() - ScheduleConfig.model_fields.keys()
+            for key, value in self.options.items():
+                if key not in known:
+                    nearest = did_you_mean(key, known)
+                    raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {nearest}")
+                if isinstance(value, bool) and type(parameters[key].default) in (int, float):
+                    raise ValueError(f"options.{key}: must be a number, not {value}")
             try:
                 self.build()
             except RecipeError as error:

@@ -76,11 +76,11 @@ class Steps(int):
     length: int | None = None
     """Of the step that is being taken, in levels."""
 
-    def __rtruediv__(self, levels: int) -> float:  # type: ignore[override]
+    def __rtruediv__(self, levels: int) -> float:
         length = levels / int(self)
         return length if math.ceil(levels / length) == self else math.nextafter(length, math.inf)
 
-    def __rfloordiv__(self, levels: int) -> int:  # type: ignore[override]
+    def __rfloordiv__(self, levels: int) -> int:
         return levels // int(self) if self.length is None else self.length
 
 
