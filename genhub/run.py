@@ -37,6 +37,7 @@ from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
 from genhub.sampling import labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
+from genhub.workers import deaths_explained
 
 SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "data.cache_latents",
                   "trainer.max_steps", "trainer.stop_after", "trainer.gradient_accumulation_steps",
@@ -112,6 +113,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
             trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
+        stack.enter_context(deaths_explained())
         folder: Path = trainer.fit(prepared.model, training_data(prepared.model, data))
     pictures = sorted((run_folder / "samples").glob("*.png"))
     if pictures:

@@ -118,3 +118,40 @@ def _genhub(*words: str) -> None:
 
     sys.argv = ["genhub", *words]
     main()
+
+
+def genhub_with_small_shared_memory(size: str, *words: str) -> None:
+    """A verb with a /dev/shm of its own, as a container has one; exit code 77 where that can't be had."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, namespace = 1 << 18 | 1 << 14, 0x00020000  # MS_PRIVATE | MS_REC, CLONE_NEWNS
+    if (
+        libc.unshare(namespace)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode())
+    ):
+        os._exit(77)
+    _genhub(*words)
+
+
+def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str) -> None:
+    """A verb whose workers never make a batch from the `batch`-th of each on; `limits` are those of the wait for it."""
+    import time
+
+    import genhub.guards
+    import genhub.images
+    import genhub.workers
+
+    for name, seconds in limits.items():
+        setattr(genhub.guards if name == "GRACE" else genhub.workers, name, seconds)
+    read, calls = genhub.images.Reader.read_some, itertools.count()
+
+    def stuck(self: Any, rows: Any) -> Any:
+        if next(calls) == batch:
+            Path("stuck").touch()
+            time.sleep(600)
+        return read(self, rows)
+
+    genhub.images.Reader.read_some = stuck
+    _genhub(*words)
