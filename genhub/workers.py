@@ -24,6 +24,8 @@ from genhub.logs import warn
 PATIENCE, LONGEST_WAIT = 60, 1800
 """Seconds to wait for a batch before a word, and in all."""
 SHARED = Path("/dev/shm")
+SHORT_OF_MEMORY = ("; if memory was short, fewer workers or a smaller data.batch_size need less. The same command goes on "
+                   "from the last checkpoint")  # fmt: skip
 
 
 def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: torch.device) -> Iterator[Any]:
@@ -56,22 +58,37 @@ def _patiently(loader: DataLoader[Any]) -> Iterator[Any]:
     """What a loader gives, with a word where that takes long, and an end to it."""
     others = set(multiprocessing.active_children())
     try:
+        # As many locks in shared memory as torch will make, about: where they fail there, more is said than this line.
+        _ = [multiprocessing.Lock() for _ in range(6 * loader.num_workers)]
         batches = iter(loader)
-    except OSError as error:  # its locks lie in shared memory, too
+    except OSError as error:
         raise TrainingError(
             f"data.num_workers={loader.num_workers}: worker processes can't be started ({error.strerror or error}); "
             "data.num_workers=0 does without"
         ) from error
+    try:
+        yield from _until_it_is_too_long(batches)
+    except GeneratorExit:
+        raise
+    except BaseException:  # a signal, say: torch would wait 5 seconds for each
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+
+
+def _until_it_is_too_long(batches: Iterator[Any]) -> Iterator[Any]:
     waited = 0
     while True:
         try:
             item = next(batches)
         except StopIteration:
             return
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # a batch was on its way
+            raise TrainingError(f"data.num_workers: a worker process has died{SHORT_OF_MEMORY}") from error
         except RuntimeError as error:
-            waited += PATIENCE
             if "DataLoader timed out" not in str(error):
                 raise
+            waited += PATIENCE
             if waited >= LONGEST_WAIT:
                 raise TrainingError(
                     f"data: no batch came for {waited} seconds; look whether the disk with the images still answers. "
@@ -79,10 +96,6 @@ def _patiently(loader: DataLoader[Any]) -> Iterator[Any]:
                 ) from error
             warn(f"data: waiting for a batch for {waited} seconds")
             continue
-        except BaseException:  # a signal, say: torch would wait 5 seconds for each
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            raise
         waited = 0
         yield item
 
@@ -101,10 +114,7 @@ def deaths_explained() -> Iterator[None]:
         if not died:
             raise
         how = f"was killed ({died[2]})" if died[2] else "has died"
-        raise TrainingError(
-            f"data.num_workers: worker process {died[1]} {how}; if memory was short, fewer workers or a smaller "
-            "data.batch_size need less. The same command goes on from the last checkpoint"
-        ) from error
+        raise TrainingError(f"data.num_workers: worker process {died[1]} {how}{SHORT_OF_MEMORY}") from error
 
 
 def _start_worker(_: int) -> None:
@@ -138,7 +148,7 @@ def _handed_over(item: Any) -> Any:
     try:
         for part in parts:
             if isinstance(part, Tensor):
-                part.share_memory_()
+                part.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
         return _Piped([part.numpy() if isinstance(part, Tensor) else part for part in parts])
     return parts

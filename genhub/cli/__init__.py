@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from genhub.cli import plugins, recipes
+from genhub.cli import plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.errors import GenhubError
@@ -17,8 +17,23 @@ app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
 
+MAKERS = ("train", "sample", "show", "push", "sweep")
+"""Verbs whose work is not lost with what they print."""
+
+
 def main() -> None:
     """Run a verb; a GenhubError becomes one readable message and its exit code."""
+    streams.make_sturdy()
+    try:
+        _run()
+    except SystemExit as end:
+        if not end.code and (reason := streams.lost()):
+            say_wrong(f"stdout: not all could be written: {reason}")
+            sys.exit(sys.argv[1] not in MAKERS)
+        raise
+
+
+def _run() -> None:
     try:
         app()
     except GenhubError as error:
@@ -27,13 +42,20 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch and isinstance(error, torch.OutOfMemoryError):
-            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if isinstance(error, MemoryError) or (torch and _out_of_memory(error)):
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({reason:.200})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
         if not first_to_say(repr(error)):
             sys.exit(1)
         raise
+
+
+def _out_of_memory(error: Exception) -> bool:
+    from genhub.sampling import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _fail(error: GenhubError) -> NoReturn:
