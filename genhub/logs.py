@@ -153,8 +153,8 @@ EVERY = 30.0
 
 
 class Progress:
-    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`, and on stderr, as stdout
-    may be a file for figures, one now and then between."""
+    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`; and between, now and
+    then, one on stderr, as stdout may be a file for figures."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         self.total, self.unit, self.shown = total, unit, shown

@@ -29,7 +29,8 @@ def main() -> None:
     except SystemExit as end:
         if not end.code and (reason := streams.lost()):
             say_wrong(f"stdout: not all could be written: {reason}")
-            sys.exit(sys.argv[1] not in MAKERS)
+            made = sys.argv[1] in MAKERS and not {"--dry-run", "--help"} & set(sys.argv)
+            sys.exit(0 if made else 1)
         raise
 
 
