@@ -13,7 +13,6 @@ replaced by the next readable ones, where a set in memory leaves them out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from genhub.config import STORED_CONTENT, DataConfig, DataSpec, described, share_of
 from genhub.contents import content_of
@@ -35,6 +33,7 @@ from genhub.images import SURVEYED, Faults, Flips, Index, Reader, Span
 from genhub.logs import warn
 from genhub.seeds import seed_for
 from genhub.sources import Source, find_images
+from genhub.workers import load_ahead
 
 Batch = dict[str, Tensor]
 """Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, with labels, "labels" (b,) int64."""
@@ -157,28 +156,6 @@ def _epoch(length: int, flip: bool, seed: int, epoch: int) -> tuple[Index, Flips
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: torch.device) -> Iterator[Any]:
-    """dataset[item] for each item of `order`, which is a batch, made by `data.num_workers` processes.
-
-    Raises:
-        DataError: while iterating, where that is what the data set gave.
-    """
-    loader = DataLoader(
-        dataset, sampler=order, batch_size=None, num_workers=config.num_workers, pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker, generator=torch.Generator(),  # its own, so that nothing is drawn from the global one
-    )  # fmt: skip
-    for item in loader:
-        if isinstance(item, DataError):
-            raise item
-        yield item
-
-
-def _start_worker(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
-    if hasattr(os, "setsid"):  # not on Windows
-        os.setsid()
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -3,13 +3,17 @@ writes a file but through `whole` (or `publish`, for a folder), or by `append`."
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import secrets
 import shutil
 import socket
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -18,6 +22,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 
 from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
+from genhub.launch import first_to_say
 
 LOCK, OWNER = ".lock", ".owner"
 """The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
@@ -242,5 +247,26 @@ def made_once(
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub."""
-    return Path(os.environ.get("GENHUB_CACHE") or Path.home() / ".cache" / "genhub").expanduser()
+    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub; where nothing can be written there,
+    a folder of this process's own."""
+    return _writable(os.environ.get("GENHUB_CACHE") or "~/.cache/genhub")
+
+
+@lru_cache
+def _writable(name: str) -> Path:
+    folder, reason = Path(name), ""
+    try:
+        folder = folder.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except RuntimeError:
+        reason = "; there is no home"
+    except OSError as error:
+        reason = f": {error.strerror}"
+    temporary = Path(tempfile.mkdtemp(prefix="genhub-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    said = f"{folder} can't be written{reason}; what is kept there is made for this time alone; set GENHUB_CACHE to another"
+    if first_to_say(said):
+        print(f"genhub: {said}", file=sys.stderr, flush=True)
+    return temporary

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +23,18 @@ from genhub.manifest import checkpoints
 from genhub.sharding import local
 from genhub.training import TrainingData
 
+T = TypeVar("T")
+GRACE = 10.0
+"""Seconds past the deadline after which a wait is ended."""
+
+
+class _Came(BaseException):
+    """A signal, while waiting; none of those that `except Exception` is for."""
+
 
 class StopSignal:
     """Remembers SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened. A deadline
-    counts as the SIGTERM that would have come a little later.
+    counts as the SIGTERM that would have come a little later. Both end `waiting_for`: what it waits for may never come.
 
     Several processes agree on the step to stop after: each tells the others its signal with every step, and hears theirs
     a step later, so that none waits for an answer.
@@ -38,13 +47,19 @@ class StopSignal:
         self._group = distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         self._asked: tuple[Any, Tensor] | None = None
         self._old: dict[int, Any] = {}
+        self._waiting = False
+        self._came: _Came | None = None
+        self._over = threading.Event()
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             self._old = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+            if self._deadline < math.inf:
+                threading.Thread(target=self._end_waits, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over.set()
         self._forget_handlers()
         if self._asked and kind is None:
             self._asked[0].wait()
@@ -57,7 +72,30 @@ class StopSignal:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._forget_handlers()
-        warn(f"{signal.Signals(number).name}: finishing the step and saving (once more: stop at once)")
+        doing = "saving what is done" if self._waiting else "finishing the step and saving"
+        warn(f"{signal.Signals(number).name}: {doing} (once more: stop at once)")
+        if self._waiting:
+            raise _Came
+
+    def _end_waits(self) -> None:
+        """A thread that ends the wait that lasts past the deadline, as a signal would."""
+        self._over.wait(self._deadline - time.monotonic())
+        while not self._over.wait(GRACE):
+            if self._waiting:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def waiting_for(self, get: Callable[[], T]) -> T | None:
+        """What `get` gives; or None, if a signal comes first. Of several processes none stops here, as they have to agree on
+        a step: their launcher ends those that don't come."""
+        try:
+            self._waiting = self._group is None
+            return get()
+        except _Came as came:
+            self._came = came  # and what it holds: to close that may take long, and the run is to be saved first
+            return None
+        finally:
+            self._waiting = False
 
     def seen(self) -> bool:
         """Whether to stop now. Every process calls it once a step."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec
-from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, load_ahead, to_device
+from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, to_device
 from genhub.digests import digest_of, hash_of
 from genhub.disk import cache_folder, made_once
 from genhub.errors import RecipeError
@@ -35,6 +35,7 @@ from genhub.interfaces import FrozenEncoder, GenerativeModel
 from genhub.logs import Progress, main_process, say
 from genhub.stream import ImageStream
 from genhub.weights import is_sealed, save_sealed
+from genhub.workers import load_ahead
 
 SHARD, GROUP = 1024, 32
 """Images in a file, and in a call of the encoder."""

@@ -180,12 +180,18 @@ def _left_out(file: Path, lines: Iterable[tuple[int, bytes, dict[str, float] | N
     return f"{file}: line {damaged[0]} is damaged{others}; left out"
 
 
+EVERY = 30.0
+"""Seconds between lines of a long piece of work that says nothing else."""
+
+
 class Progress:
-    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`."""
+    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`; and between, now and
+    then, one on stderr, as stdout may be a file for figures."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         self.total, self.unit, self.shown = total, unit, shown
-        self._start, self._first = time.perf_counter(), done
+        self._start = self._told = time.perf_counter()
+        self._first = done
         self._bar = None
         if shown and sys.stdout.isatty():
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -199,14 +205,21 @@ class Progress:
     def advance(self, done: int) -> None:
         if self._bar:
             self._bar.update(self._task, completed=done)
+        elif self.shown and time.perf_counter() - self._told >= EVERY:
+            self._told = time.perf_counter()
+            print(f"{self.unit} {done}/{self.total}  {self._left(done)}", file=sys.stderr, flush=True)
 
     def report(self, done: int, text: str) -> None:
         """Say `text` about the state at `done`."""
         if self._bar:
             self._bar.update(self._task, completed=done, description=one_line(text))
         elif self.shown:
-            left = (time.perf_counter() - self._start) / max(1, done - self._first) * (self.total - done)
-            say(f"{self.unit} {done}/{self.total}  {text}  {duration(left)} left")
+            self._told = time.perf_counter()
+            say(f"{self.unit} {done}/{self.total}  {text}  {self._left(done)}")
+
+    def _left(self, done: int) -> str:
+        left = (time.perf_counter() - self._start) / max(1, done - self._first) * (self.total - done)
+        return f"{duration(left)} left"
 
     def close(self) -> None:
         if self._bar:

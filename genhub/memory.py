@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
 from genhub.disk import saving, write_whole
@@ -17,16 +17,10 @@ from genhub.errors import CheckpointError, TrainingError
 from genhub.logs import say
 from genhub.manifest import read_json
 from genhub.optim import PhaseOptimizer
-from genhub.sampling import broadcast
+from genhub.sampling import broadcast, out_of_memory
 
 RECORD = "find_batch_size.json"
 """In a run's folder: how many images a process puts through the model at once, as `find_batch_size` found it."""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
-    )
 
 
 def splits(batch_size: int, processes: int, first: int = 1) -> list[int]:

@@ -38,6 +38,7 @@ from genhub.run_folder import previews, read_newest
 from genhub.sampling import Labels, called, classes_of, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
+from genhub.workers import deaths_explained
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
             stack.enter_context(claimed(run_folder, fresh))
             write_recipe(recipe, run_folder)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
+        stack.enter_context(deaths_explained())
         folder: Path = trainer.fit(start.prepared.model, start.training)
     if pictures := previews(run_folder):
         say(f"Picture  {pictures[-1]}")

@@ -88,8 +88,8 @@ def sample_images(
             given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
             try:
                 images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
-            except torch.OutOfMemoryError:  # an image is the same in any batch
-                if len(indices) == 1:
+            except (RuntimeError, MemoryError) as error:  # an image is the same in any batch
+                if len(indices) == 1 or not out_of_memory(error):
                     raise
                 batch_size = len(indices) // 2
                 continue
@@ -107,6 +107,15 @@ def sample_images(
     if fault is not None:
         raise fault
     return result[:n].cpu()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
 
 
 def check_room(model: GenerativeModel, n: int) -> None:

@@ -21,12 +21,13 @@ import torch
 from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec, described, share_of
-from genhub.data import CPU, Batch, ImageData, find_range, finish, load_ahead, load_data, tell_skipped, unused_range
+from genhub.data import CPU, Batch, ImageData, find_range, finish, load_data, tell_skipped, unused_range
 from genhub.digests import hash_of
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader
 from genhub.seeds import seed_for
 from genhub.sources import Source, find_images
+from genhub.workers import load_ahead
 
 SURVEYED = 100
 """How many of the first images tell the shape of all."""

@@ -77,7 +77,12 @@ class AccelerateTrainer(Trainer):
         with contextlib.closing(log), explained, StopSignal(accelerator, deadline) as stop:
             for step in range(start, config.max_steps):
                 self._seed_draws(step, accelerator)
-                micro_batches = [next(batches) for _ in range(accumulation)]
+                micro_batches = stop.waiting_for(lambda: [next(batches) for _ in range(accumulation)])
+                if micro_batches is None:
+                    done, last, stopping = step, False, True
+                    if step > (step_of(folder) if folder else 0):
+                        self._save(step, run, data, guard)
+                    break
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
                 self._update(step, micro_batches, factor, run, guard)
                 if networks.ema:
@@ -96,9 +101,7 @@ class AccelerateTrainer(Trainer):
                     if config.sample_every and (done % config.sample_every == 0 or last):
                         self._preview(done, run)
                     if done % config.save_every == 0 or last or stopping:
-                        guard.check_logged()
-                        guard.check_weights(done)
-                        folder = self._save(done, run, data)
+                        folder = self._save(done, run, data, guard)
                         if not stopping:  # it may take long; when the run goes on, it is made up for
                             self._evaluate(done, run)
                 if stopping:
@@ -261,7 +264,9 @@ class AccelerateTrainer(Trainer):
             draw_preview(model, self.config.num_samples, self.run_dir, done, seed=self.seed, accelerator=accelerator)
         model.to(device)
 
-    def _save(self, done: int, run: RunState, data: TrainingData) -> Path:
+    def _save(self, done: int, run: RunState, data: TrainingData, guard: FiniteGuard) -> Path:
+        guard.check_logged()
+        guard.check_weights(done)
         accelerator = run.accelerator
         windows, states = zip(*gather_object([(run.log.entries, data.state(done))]), strict=True)
         exported, state = run.networks.exported, run.save(windows, states)  # of a sharded model all have pieces

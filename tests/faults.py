@@ -116,3 +116,98 @@ def _genhub(*words: str) -> None:
 
     sys.argv = ["genhub", *words]
     main()
+
+
+def genhub_with_small_shared_memory(size: str, *words: str) -> None:
+    """A verb with a /dev/shm of its own, as a container has one; exit code 77 where that can't be had."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, namespace = 1 << 18 | 1 << 14, 0x00020000  # MS_PRIVATE | MS_REC, CLONE_NEWNS
+    if (
+        libc.unshare(namespace)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode())
+    ):
+        os._exit(77)
+    _genhub(*words)
+
+
+def genhub_said_to(what: str, *words: str) -> None:
+    """A verb whose stdout nobody reads, is on a full disk, is closed, or has no letters but ASCII's."""
+    if what == "gone":
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+    elif what == "full":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    elif what == "closed":
+        os.close(1)
+        sys.stdout = sys.__stdout__ = None
+    else:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="ascii", errors="strict")
+    _genhub(*words)
+
+
+def genhub_without_a_home(*words: str) -> None:
+    """A verb for a user that the system does not know, as in a container that runs as any number."""
+    import pwd
+
+    def unknown(number: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    pwd.getpwuid = unknown
+    for name in ("HOME", "GENHUB_CACHE"):
+        os.environ.pop(name, None)
+    _genhub(*words)
+
+
+def genhub_with_a_read_only(folder: str, *words: str) -> None:
+    """A verb that finds a folder on a file system without writing; exit code 77 where that can't be had."""
+    import ctypes
+
+    libc, path = ctypes.CDLL(None), folder.encode()
+    private, bind, remount = (
+        1 << 18 | 1 << 14,
+        1 << 12,
+        1 << 12 | 1 << 5 | 1,
+    )  # MS_PRIVATE | MS_REC; MS_BIND; .. | MS_REMOUNT | MS_RDONLY
+    if (
+        libc.unshare(0x00020000)
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(path, path, None, bind, None)
+        or libc.mount(path, path, None, remount, None)
+    ):
+        os._exit(77)
+    _genhub(*words)
+
+
+def genhub_saying_often(*words: str) -> None:
+    """A verb that says how far it is each time that it could."""
+    import genhub.logs
+
+    genhub.logs.EVERY = 0.0
+    _genhub(*words)
+
+
+def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str) -> None:
+    """A verb whose workers never make a batch from the `batch`-th of each on; `limits` are those of the wait for it."""
+    import time
+
+    import genhub.guards
+    import genhub.images
+    import genhub.workers
+
+    for name, seconds in limits.items():
+        setattr(genhub.guards if name == "GRACE" else genhub.workers, name, seconds)
+    read, calls = genhub.images.Reader.read_some, itertools.count()
+
+    def stuck(self: Any, rows: Any) -> Any:
+        if next(calls) == batch:
+            Path("stuck").touch()
+            time.sleep(600)
+        return read(self, rows)
+
+    genhub.images.Reader.read_some = stuck
+    _genhub(*words)

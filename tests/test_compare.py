@@ -126,7 +126,7 @@ def test_a_grid_of_settings():
     assert len(points) == 8
     assert points[0].overrides == ("trainer.optimizer.lr=1e-4", "model.generator.channels=[8, 16]", "seed=0")
     assert points[1].overrides[2] == "seed=1"
-    assert points[0].run_dir == Path("runs/digits-gan-sweep/lr=1e-4,channels=_8,_16_,seed=0")
+    assert points[0].run_dir.name.startswith("lr=1e-4,channels=_8,_16_,seed=0-")
     assert len({point.run_dir for point in points}) == 8
     with pytest.raises(genhub.InputError, match="must look like"):
         grid("digits-gan", ["seed"])

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from genhub.cli import plugins, recipes
+from genhub.cli import plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.console import put
@@ -20,8 +20,24 @@ app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
 
+MAKERS = ("train", "sample", "show", "push", "sweep")
+"""Verbs whose work is not lost with what they print."""
+
+
 def main() -> None:
     """Run a verb; a GenhubError becomes one readable message and its exit code."""
+    streams.make_sturdy()
+    try:
+        _run()
+    except SystemExit as end:
+        if not end.code and (reason := streams.lost()):
+            say_wrong(f"stdout: not all could be written: {reason}")
+            made = sys.argv[1] in MAKERS and not {"--dry-run", "--help"} & set(sys.argv)
+            sys.exit(0 if made else 1)
+        raise
+
+
+def _run() -> None:
     try:
         app()
     except GenhubError as error:
@@ -33,8 +49,9 @@ def main() -> None:
         _fail(kind(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)))
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch and isinstance(error, torch.OutOfMemoryError):
-            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({error})"))
+        if isinstance(error, MemoryError) or (torch and _out_of_memory(error)):
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({reason:.200})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
         _unexpected(error)
@@ -45,6 +62,12 @@ def _unexpected(error: Exception) -> NoReturn:
     if first_to_say(repr(error)):
         put("".join(traceback.format_exception(error)).rstrip("\n"), sys.stderr)
     sys.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    from genhub.sampling import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _fail(error: GenhubError) -> NoReturn:

@@ -22,6 +22,7 @@ from genhub.cli.arguments import (
     set_options,
 )
 from genhub.cli.output import print_facts, print_table, say_wrong
+from genhub.cli.stops import stopped_with
 from genhub.console import put
 from genhub.errors import GenhubError, InputError
 from genhub.launch import launch, launched
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
 BATCH_HELP = "Images drawn at once.  [default: 256; fewer of large ones on a CPU]"
+STARTS_OVER = "the same command starts over; to a folder, x.npz or x.parquet it would go on"
 # Of genhub.views, which imports torch.
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 
@@ -101,10 +103,12 @@ def sample(
                              "compile": compile, "trust_remote_code": trust_remote_code}  # fmt: skip
     values = set_options("sample", options or [], taken=given | {"model": model})
     _started_as(num_processes)
-    from genhub.logs import say
-    from genhub.run import sample_to
+    grid = Path(out).suffix == ".png" and not Path(out).is_dir()
+    with stopped_with(STARTS_OVER if grid else "what is drawn is kept, and the same command goes on"):
+        from genhub.logs import say
+        from genhub.run import sample_to
 
-    sample_to(**given, **values)
+        sample_to(**given, **values)
     say(f"{n} images: {out}")
 
 
@@ -135,9 +139,11 @@ def evaluate(
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
         "held_out": held_out, "labels": labels, "batch_size": batch_size, "device": device,
     }  # fmt: skip
-    from genhub.logs import main_process
+    own = set_options("evaluate", options or [], taken=given)
+    with stopped_with("the images drawn so far are kept, and the same command goes on"):
+        from genhub.logs import main_process
 
-    found = genhub.evaluate(**given, **set_options("evaluate", options or [], taken=given))
+        found = genhub.evaluate(**given, **own)
     if not main_process():
         return
     if as_json:
@@ -221,7 +227,9 @@ def show(
     fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
                              "out": out or f"{view}.png"}  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
-    genhub.show(**fixed, **given, **set_options("show", options or [], taken=fixed | own))
+    drawn = set_options("show", options or [], taken=fixed | own)
+    with stopped_with("the same command starts over"):
+        genhub.show(**fixed, **given, **drawn)
     put(f"{view}: {fixed['out']}")
 
 
