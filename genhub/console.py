@@ -48,8 +48,8 @@ def shown(value: object) -> str:
     return "null" if value is None else cut(escaped(_QUOTED.repr(value)), VALUE)
 
 
-def put(text: str, stream: TextIO | None = None) -> None:
-    """Print lines, on stdout if nothing else is said."""
+def put(*lines: str, stream: TextIO | None = None) -> None:
+    """Print lines, each of which stays one, on stdout if nothing else is said."""
     stream = stream or sys.stdout
-    stream.write("\n".join(map(one_line, text.split("\n"))) + "\n")  # at once, as other processes write there, too
+    stream.write("\n".join(map(one_line, lines)) + "\n")  # at once, as other processes write there, too
     stream.flush()

@@ -48,7 +48,7 @@ def launch(processes: int) -> int:
         except ChildFailedError as error:
             for rank, failure in error.failures.items():  # whoever waited for it may have ended a moment before it was seen
                 if failure.exitcode < 0:
-                    put(f"genhub: process {rank} was killed by {failure.signal_name()}", sys.stderr)
+                    put(f"genhub: process {rank} was killed by {failure.signal_name()}", stream=sys.stderr)
                     return 1
             return error.get_first_failure()[1].exitcode
         except SignalException as stop:

@@ -234,13 +234,13 @@ def main_process() -> bool:
 def say(text: str) -> None:
     """Print a line, once however many processes a launcher started."""
     if main_process():
-        put(one_line(text))
+        put(text)
 
 
 def warn(text: str) -> None:
     """Print a line to stderr, once however many processes a launcher started here say it."""
     if first_to_say(text):
-        put(one_line(f"genhub: {text}"), sys.stderr)
+        put(f"genhub: {text}", stream=sys.stderr)
 
 
 def duration(seconds: float) -> str:

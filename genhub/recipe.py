@@ -336,7 +336,7 @@ def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> s
         everywhere = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
         return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
     said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
-    *others, last = list(said)[-MOST_READINGS:]
+    *others, last = sorted(said, key=lambda message: not message.endswith(said[message]))[-MOST_READINGS:]  # hints end it
     return " or ".join([*(message.removesuffix(said[message]) for message in others), last])
 
 

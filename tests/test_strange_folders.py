@@ -11,16 +11,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 import genhub
 from genhub import cli
 from genhub.disk import check_files
-from genhub.evaluation.protocol import Evaluation, Protocol
+from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
 from genhub.manifest import read_manifest
+from genhub.sampling import part_file
+from genhub.weights import save_sealed
 
-SECRET = "hunter2"
+SECRET, IMAGES = "hunter2", "images-000000000000"
 RECIPE = {"model": {"name": "vae", "channels": [8], "latent_dim": 2},
           "trainer": {"max_steps": 2, "log_every": 1, "sample_every": 2, "save_every": 1, "num_samples": 4, "trackers": [],
                       "device": "cpu"}}  # fmt: skip
@@ -36,10 +38,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     protocol = Protocol(
         extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_images=2, n=2, seed=0
     )
-    Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0},
-               images="images-1").write(folder / "evaluations")  # fmt: skip
-    (folder / "evaluations" / "images-1").mkdir()
-    np.save(folder / "evaluations" / "images-1" / "part-000000.npy", np.zeros((2, 1, 8, 8), np.uint8))
+    Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0}, images=IMAGES,
+               weights=weights_digest(checkpoint)).write(folder / "evaluations")  # fmt: skip
+    (folder / "evaluations" / IMAGES).mkdir()
+    save_sealed({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, part_file(folder / "evaluations" / IMAGES, 0))
     return folder
 
 
@@ -174,10 +176,11 @@ def test_what_others_keep_in_a_runs_folder_is_their_own(trained: Path, tmp_path:
 def test_an_evaluation_names_images_beside_it(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     file = next((tmp_path / "run" / "evaluations").glob("*.json"))
-    file.write_text(file.read_text().replace("images-1", "../../elsewhere"))
+    file.write_text(file.read_text().replace(IMAGES, "../../elsewhere"))
     code, _, err = run("compare", str(tmp_path / "run"))
-    assert code == 2
-    assert "images: '../../elsewhere' is no path inside the folder" in err
+    assert code == 0
+    assert "damaged: images: must match pattern" in err
+    assert "'../../elsewhere'; left out: " in err
 
 
 def test_the_page_takes_in_pictures_alone(trained: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def _run() -> None:
 def _unexpected(error: Exception) -> NoReturn:
     """A fault of genhub or of a plugin. What it quotes may be a stranger's."""
     if first_to_say(repr(error)):
-        put("".join(traceback.format_exception(error)).rstrip("\n"), sys.stderr)
+        put(*"".join(traceback.format_exception(error)).splitlines(), stream=sys.stderr)
     sys.exit(1)
 
 

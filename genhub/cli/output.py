@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from genhub.console import NAME, cut, escaped, one_line, put
+from genhub.console import NAME, cut, escaped, put
 from genhub.launch import first_to_say
 
 
@@ -17,7 +17,7 @@ def print_facts(facts: Any, as_json: bool) -> None:
         return
     from genhub.parsing import to_yaml
 
-    put(to_yaml(facts).removesuffix("\n"))
+    put(*to_yaml(facts).splitlines())
 
 
 def print_table(rows: list[dict[str, str]], as_json: bool) -> None:
@@ -32,6 +32,5 @@ def print_table(rows: list[dict[str, str]], as_json: bool) -> None:
 
 def say_wrong(*lines: str) -> None:
     """Tell on stderr, once however many processes say it."""
-    text = "\n".join(map(one_line, lines))
-    if first_to_say(text):
-        put(f"genhub: {text}", sys.stderr)
+    if first_to_say("\n".join(lines)):
+        put(f"genhub: {lines[0]}", *lines[1:], stream=sys.stderr)

@@ -65,7 +65,7 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
         print_facts(described, as_json)
         return
     for facts in described:
-        put("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        put("{name} ({kind}): {class}, {distribution} {version}".format(**facts), f"  {facts['about']}")
         if facts["capabilities"]:
             put(f"Capabilities: {', '.join(facts['capabilities'])}")
         put("Options:")

@@ -71,7 +71,7 @@ def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
     from genhub.run import prepare_run
 
     prepared = prepare_run(recipe, fresh).prepared
-    put(prepared.recipe.yaml())
+    put(*prepared.recipe.yaml().split("\n"))
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
