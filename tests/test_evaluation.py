@@ -105,6 +105,12 @@ def test_what_does_not_apply_is_said(runs):
         genhub.evaluate(runs["vae"], 10, metrics=["memorised"])
     with pytest.raises(genhub.InputError, match="metric 'reconstruction': the model is no Autoencoder"):
         genhub.evaluate(runs["cgan"], 10, metrics=["reconstruction"])
+    with pytest.raises(genhub.InputError, match="'precision_recall': needs 4 drawn images or more, not 3"):
+        genhub.evaluate(runs["vae"], 3, metrics=["precision_recall"], extractor="pixels")
+    with pytest.raises(genhub.InputError, match="'density_coverage': needs 6 real images or more, not 5"):
+        genhub.evaluate(runs["vae"], 9, metrics=["density_coverage"], extractor="pixels", overrides=["data.split=train[:5]"])
+    with pytest.raises(genhub.InputError, match="-n: a figure needs 2 images or more, not 1"):
+        genhub.evaluate(runs["vae"], 1, metrics=["cost"])
     with pytest.raises(genhub.InputError, match="did you mean 'cost'"):
         genhub.evaluate(runs["vae"], 10, metrics=["costs"])
     with pytest.raises(genhub.PluginError, match="no extractor is called 'dinov3'; did you mean 'dinov2'"):

@@ -16,7 +16,7 @@ from genhub.config import DataConfig
 from genhub.data import load_data
 from genhub.errors import DataError
 from genhub.evaluation.compare import compare
-from genhub.evaluation.figures import about
+from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.report import html
 from genhub.evaluation.subject import Subject
 
@@ -56,6 +56,17 @@ def test_what_was_trained_on_is_refused(runs):
         )
     with pytest.raises(genhub.InputError, match="108 of the 180"):
         measured(runs["most"], "train[89%:99%]")
+
+
+def test_what_nobody_named_is_left_out_and_said(runs, monkeypatch):
+    """By default all that apply are computed: what does not says why, where one would have expected it."""
+    for name in list(METRICS):
+        if name not in ("memorised", "precision_recall", "cost"):
+            monkeypatch.delitem(METRICS, name)
+    found = genhub.evaluate(runs["all"], 3, extractor="pixels", held_out="train[90%:]")
+    assert found.values.keys() == {"parameters", "network_evaluations", "images_per_second"}
+    assert "180 of the 180 held-out images of split train[90%:] were trained on, and are left out" in found.notes
+    assert "precision_recall: needs 4 drawn images or more, not 3" in found.notes
 
 
 def test_a_part_that_was_trained_on_is_left_out_and_said(runs):

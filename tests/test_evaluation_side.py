@@ -117,7 +117,14 @@ def test_a_cache_that_can_not_be_written_is_said(tmp_path, capsys):
     values = {"x": torch.arange(3)}
     for file in (tmp_path / "file" / "x.safetensors", Path("/proc/genhub/x.safetensors")):
         assert kept(file, lambda: (values, {"a": "b"})) == (values, {"a": "b"})
-        assert f"genhub: {file}: can't be kept: " in capsys.readouterr().err
+        assert f"genhub: {file}: can't be saved: " in (said := capsys.readouterr().err)
+        assert said.endswith("; it is computed each time\n")
+
+    def unreadable():
+        raise genhub.DataError("an image can't be read")
+
+    with pytest.raises(genhub.DataError):
+        kept(tmp_path / "x.safetensors", unreadable)
 
 
 def test_a_full_disk_does_not_lose_figures(run, monkeypatch, capsys):

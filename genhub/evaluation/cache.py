@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from genhub.disk import made_once
+from genhub.errors import GenhubError
 from genhub.logs import warn
 from genhub.weights import is_sealed, load_sealed, save_sealed
 
@@ -26,6 +26,8 @@ def kept(file: Path, compute: Callable[[], Computed]) -> Computed:
 
     try:
         return load_sealed(made_once(file, make, there=is_sealed))
-    except (OSError, SafetensorError) as error:
-        warn(f"{file}: can't be kept: {error}")
+    except GenhubError as error:
+        if type(error) is not GenhubError:  # of the images, and not of the disk
+            raise
+        warn(f"{error}; it is computed each time")
         return compute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import shutil
 from collections.abc import Sequence
@@ -108,16 +109,14 @@ def evaluate(
         evaluation = evaluation.model_copy(update={"images": images})
     if main_process() and kept:
         _keep(evaluation, folder())
-    elif main_process():
-        shutil.rmtree(folder())
     if together:
         together.end_training()
     return evaluation
 
 
 def _writable(folders: Sequence[Path]) -> Path:
-    """The first of the folders that can be written to, else a new one that is deleted when the figures are known. Where it
-    is not the first, a line says so."""
+    """The first of the folders that can be written to, else a new one that goes with this process. Where it is not the
+    first, a line says so."""
     faults = []
     for folder in folders:
         try:
@@ -131,7 +130,9 @@ def _writable(folders: Sequence[Path]) -> Path:
             warn(f"{faults[0]}; figures and images are kept in {folder}")
         return folder
     warn(f"{faults[0]}; the figures are shown, but not kept")
-    return Path(mkdtemp(prefix="genhub-"))
+    folder = Path(mkdtemp(prefix="genhub-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _keep(evaluation: Evaluation, folder: Path) -> None:
@@ -156,6 +157,8 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         reason = metric.missing(subject)
         if reason and names is not None:
             raise InputError(f"metric '{metric.name}': {reason}")
+        if few := metric.too_few(subject):
+            subject.notes.append(f"{metric.name}: {few}")
         if not reason:
             found = metric.compute(subject)
             values |= {figure: value for figure, value in found.items() if math.isfinite(value)}

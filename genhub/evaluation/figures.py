@@ -57,10 +57,13 @@ class Metric:
 
     def missing(self, subject: Subject) -> str | None:
         """Why it can't be computed, if it can't."""
+        return self.too_few(subject) or self.lacking(subject)
+
+    def too_few(self, subject: Subject) -> str | None:
         for what, found in (("drawn", subject.n), ("real", len(subject.reference_rows))):
             if found < self.rows:
                 return f"needs {self.rows} {what} images or more, not {found}"
-        return self.lacking(subject)
+        return None
 
     def warning(self, subject: Subject) -> str | None:
         if subject.n >= self.least:
