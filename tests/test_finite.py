@@ -156,9 +156,11 @@ def loads_as_breaks(monkeypatch, folder: Path) -> None:
 def test_nothing_is_measured_of_it(tmp_path: Path, monkeypatch):
     loads_as_breaks(monkeypatch, tmp_path)
 
+    apart = [*DIGITS, "data.split=train[:1000]"]
+
     def measure(*metrics: str, **options: float) -> object:
         return genhub.evaluate(
-            tmp_path, 2, overrides=DIGITS, held_out="train[:64]", extractor="pixels", metrics=metrics, **options
+            tmp_path, 2, overrides=apart, held_out="train[1000:1064]", extractor="pixels", metrics=metrics, **options
         )
 
     refuse(lambda: measure("bits_per_dimension", "reconstruction"),

@@ -248,8 +248,14 @@ class RectifiedFlow(GenerativeModel):
         scheduler: SchedulerName | None = None, num_inference_steps: Steps | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The flow from noise to images, an evaluation at a time. Arguments as in `sample`."""
-        schedule = self.schedule(scheduler or self.config.sampling.scheduler)
-        schedule.set_timesteps(num_inference_steps or self.config.sampling.num_inference_steps, device=self.device)
+        name, steps = (
+            scheduler or self.config.sampling.scheduler,
+            num_inference_steps or self.config.sampling.num_inference_steps,
+        )
+        schedule = self.schedule(name)
+        schedule.set_timesteps(steps, device=self.device)
+        if len(schedule.timesteps.unique()) < steps:  # diffusers' round them to whole ones
+            raise InputError(f"num_inference_steps: {steps} are too many for '{name}', which visits a timestep twice then")
         options = {"generator": generator} if "generator" in inspect.signature(schedule.step).parameters else {}
         sample = randn((n, *self.sample_shape), generator, self.device) * schedule.init_noise_sigma
         for index, (timestep, number) in enumerate(zip(schedule.timesteps, schedule.timesteps.tolist(), strict=True)):

@@ -57,10 +57,30 @@ def test_what_knows_no_flows_is_refused():
         make().sample(1, scheduler="ddim")
     with pytest.raises(ValueError, match="FlowHeun follows the velocity of a flow, not v_prediction"):
         genhub.load_scheduler("flow_heun").from_config({"prediction_type": "v_prediction", "beta_start": 0.1})
+    with pytest.raises(
+        genhub.InputError, match="num_inference_steps: 1000 are too many for 'unipc', which visits a timestep twice"
+    ):
+        make().sample(1, scheduler="unipc", num_inference_steps=1000)
     with pytest.raises(ValidationError, match="2 levels need sides divisible by 2, not 7x8"):
         make(sample_shape=(1, 7, 8))
     with pytest.raises(ValidationError, match="no multiple of norm_num_groups 8"):
         make(unet={"block_out_channels": [12]})
+
+
+@pytest.mark.parametrize("scheduler", ["flow_euler", "flow_heun", "unipc", "dpmsolver"])
+@pytest.mark.parametrize("steps", [7, 61, 600])
+def test_every_number_of_steps_draws_the_data(scheduler, steps):
+    """With the exact velocity for images of N(0, 0.5^2)."""
+    model = make()
+
+    def velocity(noisy, timesteps):
+        sigma = timesteps / 1000
+        return (sigma - (1 - sigma) / 4) / ((1 - sigma) ** 2 / 4 + sigma**2) * noisy
+
+    model.velocity = velocity
+    generator = torch.Generator().manual_seed(0)
+    *_, last = model.denoise(64, generator=generator, scheduler=scheduler, num_inference_steps=steps)
+    assert last.sample.std() == pytest.approx(0.5, abs=0.02 + 0.7 / steps)
 
 
 def test_diffusers_opens_its_unet(tmp_path):
