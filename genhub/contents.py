@@ -40,9 +40,9 @@ def content_of(reader: Reader) -> str:
     return _read(reader)
 
 
-def _write(reader: Reader, file: Path) -> None:
+def _write(reader: Reader, temporary: Path) -> None:
     digest = _read(reader)
-    file.write_text(f"{digest} {hash_of(digest)}", encoding="utf-8")
+    temporary.write_text(f"{digest} {hash_of(digest)}", encoding="utf-8")
 
 
 def _known(file: Path) -> str:

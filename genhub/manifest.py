@@ -264,6 +264,8 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
         except (CheckpointError, OSError) as error:
             if not folder.is_dir():  # deleted meanwhile, by a run that has made a newer one
                 return newest_whole(run_dir)
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise  # it can't be read now, which says nothing of what it holds
             faults.append(str(error))
     if faults:
         raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}")
