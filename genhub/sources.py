@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +24,10 @@ from genhub.digests import hash_of, sampled_hash
 from genhub.errors import DataError, did_you_mean
 from genhub.ids import DATASETS, nearest_path
 from genhub.labels import in_order
+from genhub.tables import check_no_bomb, rows_in, schema_of
 
 SAVED = "saved"
 """In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
-MOST_GROUP, MOST_RATIO = 2**30, 100
-"""A part of a parquet file that is read at once may take so many bytes in memory, or so many times the file's size."""
 TABLES = {".parquet", ".arrow"}
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -126,7 +125,7 @@ def _files(files: Mapping[str, str], config: DataConfig) -> Source:
     seen: dict[str, Any] = {}
     for file in files if others else ():  # footers alone; datasets reads the columns and classes of the first file only
         try:
-            seen[file] = Features.from_arrow_schema(_schema(file))
+            seen[file] = Features.from_arrow_schema(schema_of(file))
         except Exception as error:
             raise DataError(f"{files[file]}: {file}: {first_line(error)}") from error
         if seen[file].keys() != seen[first].keys():
@@ -137,19 +136,6 @@ def _files(files: Mapping[str, str], config: DataConfig) -> Source:
             if len(names) == 2 and names[0] != names[1]:
                 raise DataError(f"{files[file]}: {file}: the classes of '{column}' are not those of {first}, in their order")
     return _table(config, kind[1:], data_files=list(files))
-
-
-def _schema(file: str) -> Any:
-    import pyarrow as pa
-    from pyarrow.parquet import read_schema
-
-    if file.endswith(".parquet"):
-        return read_schema(file)
-    with pa.memory_map(file) as stored:
-        try:
-            return pa.ipc.open_stream(stored).schema
-        except pa.ArrowInvalid:
-            return pa.ipc.open_file(stored).schema
 
 
 def _digits(config: DataConfig) -> Source:
@@ -243,7 +229,7 @@ def _table(config: DataConfig, path: str, **options: Any) -> Source:
                 builder = datasets.load_dataset_builder(path, **options)
                 files = {split: [str(file) for file in each] for split, each in (builder.config.data_files or {}).items()}
                 for file in {file for each in files.values() for file in each if file.endswith(".parquet")}:
-                    _check_no_bomb(file)
+                    check_no_bomb(file)
                 if config.streaming:
                     return replace(_stream(config, builder, builder.as_streaming_dataset()), remote=remote)
                 builder.download_and_prepare()
@@ -289,41 +275,11 @@ def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
             continue
         at = rows[at]
         for file in files if all(map(os.path.isfile, files)) else ():
-            if at < (number := _rows_in(file)):
+            if at < (number := rows_in(file)):
                 return f"row {at} of {file}"
             at -= number
         break
     return _numbered(row)
-
-
-@lru_cache
-def _rows_in(file: str) -> int:
-    import pyarrow as pa
-    from pyarrow.parquet import read_metadata
-
-    if file.endswith(".parquet"):
-        return int(read_metadata(file).num_rows)
-    with pa.memory_map(file) as stored:
-        try:
-            return sum(len(batch) for batch in pa.ipc.open_stream(stored))
-        except pa.ArrowInvalid:
-            return len(pa.ipc.open_file(stored).read_all())
-
-
-def _check_no_bomb(file: str) -> None:
-    """
-    Raises:
-        DataError: a local parquet file says that a part of it, which is read at once, is far larger than the file.
-    """
-    from pyarrow.parquet import read_metadata
-
-    if not os.path.isfile(file):  # noqa: PTH113  # on the Hub
-        return
-    footer, size = read_metadata(file), Path(file).stat().st_size
-    most = max((footer.row_group(number).total_byte_size for number in range(footer.num_row_groups)), default=0)
-    if most > MOST_GROUP and most > MOST_RATIO * size:
-        raise DataError(f"data.name: {file}: {size:,} bytes that become {most:,} in memory: a decompression bomb? If it is "
-                        "not, write it with smaller row groups")  # fmt: skip
 
 
 def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:

@@ -20,7 +20,7 @@ import torch
 from image_files import fault, load, noise, save, table, ten_images
 
 import genhub
-from genhub import sources
+from genhub import tables
 from genhub.config import DataConfig
 from genhub.recipe import read_recipe
 from genhub.stream import open_data
@@ -173,7 +173,7 @@ def test_a_small_parquet_file_that_fills_the_memory(
     tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here from 1 MiB on, and not from 1 GiB."""
-    monkeypatch.setattr(sources, "MOST_GROUP", 2**20)
+    monkeypatch.setattr(tables, "MOST_GROUP", 2**20)
     file = tmp_path / "bomb.parquet"
     images = pa.array(
         [{"bytes": bytes(2**22), "path": None}] * 3, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
