@@ -20,7 +20,7 @@ from genhub.config import AccelerateConfig, DataConfig, EvaluateConfig, HubConfi
 from genhub.interfaces import GenerativeModel
 from genhub.recipe import Recipe
 from genhub.registry import MODELS, TRAINERS, load_all
-from genhub.sampling import read_options
+from genhub.sampling import check_arguments
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "plugins"
 
@@ -127,7 +127,7 @@ def test_a_boolean_is_no_number_for_any_option_of_sample(classes: list[type[Gene
         for name in signature(cls.sample).parameters.keys() & hints.keys() - {"n", "labels", "generator", "callback"}:
             for wrong in where_booleans_may_not_stand(TypeAdapter(hints[name]).json_schema()):
                 with pytest.raises(InputError, match=rf"--set {name}: .*{wrong}"):
-                    read_options(cls, {name: wrong})
+                    check_arguments(cls.sample, {name: wrong}, [name], option="--set ", owner=cls.__name__)
                 tried.add(name)
     assert {"num_inference_steps", "eta", "guidance_scale", "scale"} <= tried
 
