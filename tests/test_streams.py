@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
-import models
 import pytest
 import yaml
+from conftest import TINY_DDPM
 from test_trainer import wait_for
 
 import genhub
@@ -17,9 +16,9 @@ from genhub.cli import MAKERS
 
 # Each verb but those that start processes of their own or need a Hub.
 VERBS = [
-    ["train", "rec\u00e9pe.yaml"], ["train", "rec\u00e9pe.yaml", "--dry-run"], ["train", "--help"], ["sample", "r\u00fcn", "-n", "4"],
-    ["show", "losses", "r\u00fcn"], ["info", "r\u00fcn"], ["evaluate", "r\u00fcn", "-n", "4", "--metrics", "cost"], ["compare", "r\u00fcn"],
-    ["doctor"], ["recipe", "check", "rec\u00e9pe.yaml"], ["recipe", "show", "rec\u00e9pe.yaml"], ["recipe", "list"], ["recipe", "schema"],
+    ["train", "recépe.yaml"], ["train", "recépe.yaml", "--dry-run"], ["train", "--help"], ["sample", "rün", "-n", "4"],
+    ["show", "losses", "rün"], ["info", "rün"], ["evaluate", "rün", "-n", "4", "--metrics", "cost"], ["compare", "rün"],
+    ["doctor"], ["recipe", "check", "recépe.yaml"], ["recipe", "show", "recépe.yaml"], ["recipe", "list"], ["recipe", "schema"],
     ["plugins", "list"], ["plugins", "info", "ddpm"], ["--help"]]  # fmt: skip
 FULL = "genhub: stdout: not all could be written: No space left on device\n"
 
@@ -28,11 +27,9 @@ FULL = "genhub: stdout: not all could be written: No space left on device\n"
 def trained(tmp_path_factory):
     """A folder with a recipe and its run, whose names are not ASCII."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = {"model": {"name": "models:Pair"}, "data": {"batch_size": 16}, "run_dir": "r\u00fcn",
-              "trainer": {"max_steps": 2, "sample_every": None, "log_every": 1, "trackers": []}}  # fmt: skip
-    (folder / "rec\u00e9pe.yaml").write_text(yaml.safe_dump(recipe))
-    (folder / "models.py").write_bytes(Path(models.__file__).read_bytes())
-    genhub.train(recipe, run_dir=str(folder / "r\u00fcn"))
+    recipe = TINY_DDPM | {"run_dir": "rün"}
+    (folder / "recépe.yaml").write_text(yaml.safe_dump(recipe))
+    genhub.train(recipe, run_dir=str(folder / "rün"))
     return folder
 
 
@@ -59,7 +56,7 @@ def test_a_training_whose_reader_is_gone_is_the_same(zygote, tiny, tmp_path):
 
 
 def test_without_a_home_the_cache_is_for_this_time(zygote, trained):
-    words = ["evaluate", "r\u00fcn", "-n", "4", "--metrics", "frechet_distance", "--extractor", "pixels"]
+    words = ["evaluate", "rün", "-n", "4", "--metrics", "frechet_distance", "--extractor", "pixels"]
     job = zygote.start("faults:genhub_without_a_home", *words, cwd=trained)
     assert job.wait() == 0, job.err
     assert job.err == (
@@ -74,7 +71,7 @@ def test_without_a_home_the_cache_is_for_this_time(zygote, trained):
 
 
 def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, tmp_path):
-    genhub.push_to_hub(genhub.load(trained / "r\u00fcn"), "alice/made")
+    genhub.push_to_hub(genhub.load(trained / "rün"), "alice/made")
     fetched = genhub.sample("alice/made", 2)
     words = ["sample", "alice/made", "-n", "2", "--out", str(tmp_path / "x.npz")]
     job = zygote.start("faults:genhub_with_a_read_only", os.environ["HF_HOME"], *words, cwd=tmp_path)
@@ -88,14 +85,15 @@ def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, t
 
 
 def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
-    """8 MiB an image, and 200 MiB to spare."""
-    recipe = {"model": {"name": "models:Wide"}, "data": {"batch_size": 2}, "run_dir": str(tmp_path / "wide"),
-              "trainer": {"max_steps": 1, "sample_every": None, "trackers": []}}  # fmt: skip
-    genhub.train(recipe)
-    limits = {"memory": 200 * 2**20}
-    words = ["sample", str(tmp_path / "wide"), "-n", "64", "--batch-size", "64", "--out", str(tmp_path / "x.png")]
-    job = zygote.start("faults:genhub_with", limits, *words, cwd=trained)
+    """512 images take about 400 MiB."""
+    wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "image_size": 64}}
+    genhub.train(wide, ["trainer.max_steps=1", "model.sampling.num_inference_steps=1"])
+    words = ["sample", str(tmp_path / "wide"), "-n", "512", "--batch-size", "512", "--out", str(tmp_path / "x.npz")]
+    job = zygote.start("faults:genhub_with", {"memory": 150 * 2**20}, *words, cwd=trained)
     assert job.wait() == 0, job.err
+    job = zygote.start("faults:genhub_with", {"memory": 2**20}, *words[:-1], str(tmp_path / "y.npz"), cwd=trained)
+    assert job.wait() == 1
+    assert re.fullmatch(r"genhub: out of memory: lower --batch-size, the images drawn at once \(.{1,200}\)\n", job.err)
 
 
 STAYS = "what is drawn is kept, and the same command goes on"
@@ -104,11 +102,11 @@ STAYS = "what is drawn is kept, and the same command goes on"
 @pytest.mark.parametrize(
     ("number", "words", "said"),
     [
-        (signal.SIGINT, ["sample", "r\u00fcn", "-n", "100000000", "--out", "many"], STAYS),
-        (signal.SIGTERM, ["sample", "r\u00fcn", "-n", "100000000", "--out", "many.npz"], STAYS),
-        (signal.SIGTERM, ["sample", "r\u00fcn", "-n", "100000000", "--out", "many.png"],
+        (signal.SIGINT, ["sample", "rün", "-n", "100000000", "--out", "many"], STAYS),
+        (signal.SIGTERM, ["sample", "rün", "-n", "100000000", "--out", "many.npz"], STAYS),
+        (signal.SIGTERM, ["sample", "rün", "-n", "100000000", "--out", "many.png"],
          "the same command starts over; to a folder, x.npz or x.parquet it would go on"),
-        (signal.SIGINT, ["evaluate", "r\u00fcn", "-n", "100000000", "--metrics", "label_entropy"],
+        (signal.SIGINT, ["evaluate", "rün", "-n", "100000000", "--metrics", "frechet_distance", "--extractor", "pixels"],
          "the images drawn so far are kept, and the same command goes on"),
     ],
 )  # fmt: skip
