@@ -84,6 +84,7 @@ def zygote(_zygote: Zygote) -> Iterator[Zygote]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield _zygote
+    _zygote.end_jobs()
     torch.set_num_threads(threads)
 
 

@@ -23,6 +23,7 @@ class Zygote:
         self._server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
+        self.jobs: list[Job] = []
 
     def ask(self, **request: Any) -> int | None:
         assert self._server.stdin
@@ -35,10 +36,20 @@ class Zygote:
         """Call `module:function` with JSON arguments in a child; `genhub.cli:main` gets them as its command line."""
         number = len(list(cwd.glob("job-*.out")))
         out, err = cwd / f"job-{number}.out", cwd / f"job-{number}.err"
+        out.touch()  # whoever looks at it may be earlier than the child
+        err.touch()
         files = {"out": str(out), "err": str(err)}
         pid = self.ask(do="start", call=call, args=args, cwd=str(cwd), env=dict(env or {}), **files)
         assert pid is not None
-        return Job(self, pid, out, err)
+        self.jobs.append(Job(self, pid, out, err))
+        return self.jobs[-1]
+
+    def end_jobs(self) -> None:
+        """Kill what a test has left running, as one that fails does."""
+        for job in self.jobs:
+            job.signal()
+            job.wait()
+        self.jobs = []
 
     def genhub(self, *words: str, cwd: Path) -> Job:
         return self.start("genhub.cli:main", *words, cwd=cwd)
