@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 import genhub
-from genhub.evaluation.compare import Comparison, compare, read_metrics
+from genhub.evaluation.compare import Comparison, compare
 from genhub.evaluation.protocol import Evaluation
 from genhub.evaluation.report import ARROWS
+from genhub.logs import read_metrics
 
 RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-ddpm", "mnist-ddpm-conditional")
 COLUMNS = {
@@ -38,7 +39,7 @@ def steps_that_fit(recipe: str, data: str, seconds: float, folder: Path) -> int:
         trial = folder / f"{recipe}.trial"
         quiet = ["trainer.max_steps=60", "trainer.log_every=20", "trainer.sample_every=null", "trainer.trackers=[]"]
         genhub.train(recipe, [f"data.name={data}", *quiet], run_dir=str(trial))
-        first, *_, last = read_metrics(trial / "metrics.jsonl")
+        first, *_, last = read_metrics(trial / "metrics.jsonl")[0]
         per_step = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
         file.write_text(json.dumps({"steps": round(seconds / per_step), "seconds_per_step": per_step}) + "\n")
         shutil.rmtree(trial)

@@ -32,7 +32,7 @@ SECTIONS = {
     "For a model's own folder format": ("save_tensors", "load_strictly", "read_json"),
     "Noise": ("randn",),
     "Errors": ("GenhubError", "InputError", "RecipeError", "DataError", "PluginError", "CheckpointError", "TrainingError",
-               "Interrupted", "did_you_mean"),
+               "Interrupted", "NotFinite", "did_you_mean"),
 }  # fmt: skip
 HEAD = """# Reference
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export is told
+    from genhub.config import MAY_CHANGE as MAY_CHANGE
     from genhub.config import ModelConfig as ModelConfig
     from genhub.config import ModelPath as ModelPath
     from genhub.config import PositiveInt as PositiveInt
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import InputError as InputError
     from genhub.errors import Interrupted as Interrupted
     from genhub.errors import NewerFormat as NewerFormat
+    from genhub.errors import NotFinite as NotFinite
     from genhub.errors import PluginError as PluginError
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
@@ -60,9 +62,9 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.weights import save_tensors as save_tensors
 
 _MODULES = {
-    "config": ("ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
+    "config": ("MAY_CHANGE", "ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
     "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
-               "NewerFormat", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
+               "NewerFormat", "NotFinite", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
     "evaluation.evaluate": ("evaluate",),
     "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Likelihood",
                    "Phase", "Scheduler"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,9 +13,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from genhub.config import Section, count_of
-from genhub.errors import CheckpointError
-from genhub.hub import split_id
-from genhub.manifest import FILE, Manifest, read_json
+from genhub.console import one_line
+from genhub.errors import CheckpointError, first_fault
+from genhub.ids import data_id, split_id
+from genhub.manifest import FILE, Manifest, Word, read_json
 
 CARD = "README.md"
 PICTURE = "samples.png"
@@ -26,10 +28,11 @@ PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", 
 class Measured(Section):
     """A figure of a model, and all that it depends on."""
 
-    name: str
+    name: Word
     value: float
     protocol: dict[str, Any]
-    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare."""
+    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare. `weights` are those that
+    it was measured on, `notes` what a reader must know."""
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
@@ -43,7 +46,7 @@ def read_measured(folder: Path) -> tuple[Measured, ...]:
     try:
         return TypeAdapter(tuple[Measured, ...]).validate_python(read_json(folder / MEASURED))
     except ValidationError as error:
-        raise CheckpointError(f"{folder / MEASURED}: damaged: {error.errors()[0]['msg']}") from error
+        raise CheckpointError(f"{folder / MEASURED}: damaged: {first_fault(error)}") from error
 
 
 def package_versions() -> dict[str, str]:
@@ -76,27 +79,30 @@ def model_card(
 
     pipelines = _diffusers_classes(folder)
     data, source = manifest.data, repo_id or "FOLDER"
+    data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
     facts = ModelCardData(
         library_name="genhub",
         license=license,
         # the Hub has no tag for models that draw what a label asks for
         pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
-        datasets=[data.name] if data and split_id(data.name) else None,
+        datasets=[data_set] if data_set else None,
         base_model=_base_model(recipe),
         tags=["genhub", manifest.plugin.name, *(["diffusers"] if pipelines else []), "image-generation"],
         model_name=(repo_id or title or manifest.plugin.name).split("/")[-1],
         eval_results=_eval_results(measured, manifest) or None,
     )
-    parts = [f"# {title or repo_id or manifest.plugin.name}", _about(manifest)]
+    parts = [f"# {_words(title or repo_id or manifest.plugin.name)}", _about(manifest)]
     if picture:
         parts.append(f"![Images drawn by the model]({PICTURE})")
     parts += ["## Use it", _use(manifest, source)]
-    inner = next((file.parent.name for file in sorted(folder.glob(f"*/{FILE}"))), None)
+    inner = next((_code(file.parent.name) for file in sorted(folder.glob(f"*/{FILE}"))), None)
     parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
     parts += ["## How it was trained", _training(manifest, recipe, repo_id or "recipe.yaml")]
     if measured:
-        rows = [f"| {m.name} | {m.value:.6g} | {_inline(m.protocol)} |" for m in measured]
+        rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in measured]
         parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
+        notes = dict.fromkeys(str(note) for m in measured for note in m.protocol.get("notes", ()))
+        parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
     if manifest.versions:
         parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
     return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
@@ -112,7 +118,9 @@ def _about(manifest: Manifest) -> str:
 
 
 def _use(manifest: Manifest, source: str) -> str:
-    plugin, labels = manifest.plugin, "labels=[0, 1], " if "labels" in manifest.conditions else ""
+    names = manifest.data.class_names if manifest.data else ()
+    asked = repr(list(names[:2])) if names else "[0, 1]"
+    plugin, labels = manifest.plugin, f"labels={asked}, " if "labels" in manifest.conditions else ""
     packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework"]))
     shell, load = f"pip install {packages}", f'genhub.load("{source}")'
     if ":" not in plugin.name:
@@ -129,14 +137,15 @@ def _use(manifest: Manifest, source: str) -> str:
 
 def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
     """(subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
-    if (folder / "model_index.json").is_file():
-        return [("", str(read_json(folder / "model_index.json").get("_class_name")))]
+    files = [("", folder / "model_index.json")] if (folder / "model_index.json").is_file() else [
+        (file.parent.name, file) for file in sorted(folder.glob("*/config.json"))]  # fmt: skip
     found = []
-    for file in sorted(folder.glob("*/config.json")):
+    for name, file in files:
         content = read_json(file)
-        if "_diffusers_version" in content and "_class_name" in content:
-            found.append((file.parent.name, str(content["_class_name"])))
-    return found
+        if isinstance(content, dict) and ("_diffusers_version" in content or not name):
+            found.append((name, str(content.get("_class_name"))))
+    # They become part of a program that readers copy.
+    return [(name, cls) for name, cls in found if cls.isidentifier() and re.fullmatch(r"[\w.-]*", name)]
 
 
 def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest, inner: str | None) -> str:
@@ -145,7 +154,7 @@ def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest,
     if subfolder:
         about = f"Its `{subfolder}` opens with plain diffusers, too:"
     elif inner:
-        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in `{inner}`:"
+        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in {inner}:"
     elif manifest.conditions:
         about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({', '.join(manifest.conditions)}):"
     else:
@@ -158,12 +167,12 @@ def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
     lines = []
     if data := manifest.data:
         classes = f", {data.num_classes} classes" if data.num_classes else ""
-        lines.append(f"On `{data.name}`, split `{data.split}`: {count_of(data)}{classes}.")
-        lines.append(f"Their fingerprint is `{data.fingerprint}`.")
+        lines.append(f"On {_code(data.name)}, split {_code(data.split)}: {count_of(data)}{classes}.")
+        lines.append(f"Their fingerprint is {_code(data.fingerprint)}.")
     if recipe is None:
         return " ".join([*lines, "It was saved from Python, without a recipe."])
     lines.append(f"`genhub train {again}` trains it again, from this recipe:")
-    return " ".join(lines) + f"\n\n```yaml\n{recipe.rstrip()}\n```"
+    return " ".join(lines) + "\n\n" + _block("yaml", recipe.rstrip())
 
 
 def _base_model(recipe: str | None) -> str | None:
@@ -178,12 +187,12 @@ def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]
     """The Hub's model-index."""
     from huggingface_hub import EvalResult
 
-    data = manifest.data
+    data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"
     task = "image-generation" if manifest.conditions else "unconditional-image-generation"
     return [
         EvalResult(
-            task_type=task, dataset_type=data.name if data else "unknown", dataset_name=data.name if data else "unknown",
-            dataset_split=data.split if data else None, metric_type=m.name, metric_name=m.name, metric_value=m.value,
+            task_type=task, dataset_type=named, dataset_name=named, dataset_split=one_line(data.split) if data else None,
+            metric_type=m.name, metric_name=m.name, metric_value=m.value,
             metric_args=m.protocol,
         )
         for m in measured
@@ -191,4 +200,23 @@ def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]
 
 
 def _inline(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in protocol.items()).replace("|", "/").replace("\n", " ")
+    return ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "notes")
+
+
+# What strangers may have written, in Markdown
+
+
+def _words(text: str) -> str:
+    """Text on one line of a card, and nothing but text: no picture, link, tag or end of a table's field."""
+    return re.sub(r"([\\<>\[\]`|*])", r"\\\1", one_line(text))
+
+
+def _code(text: str) -> str:
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def _block(language: str, text: str) -> str:
+    """A block of code that nothing in it ends."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sys
 import tempfile
-import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
+from genhub.budget import budget
 from genhub.card import CARD, PICTURE, model_card, package_versions
-from genhub.config import DataSpec, ModelConfig
-from genhub.disk import publish, remove, saving, sync
+from genhub.config import STORED_CONTENT, DataSpec, ModelConfig
+from genhub.console import shown
+from genhub.data import load_data
+from genhub.disk import publish, remove, remove_leftovers, saving, sync
 from genhub.errors import CheckpointError, HubError, InputError, RecipeError
-from genhub.hub import Repository, open_repository, split_id
+from genhub.hub import Repository, open_repository
+from genhub.ids import split_id
 from genhub.interfaces import GenerativeModel
 from genhub.logs import warn
 from genhub.manifest import (
@@ -30,7 +33,6 @@ from genhub.manifest import (
     StoredModel,
     checkpoints,
     describe_files,
-    find_checkpoint,
     genhub_version,
     newest_whole,
     read_json,
@@ -39,11 +41,13 @@ from genhub.manifest import (
     step_of,
     weight_bytes,
 )
+from genhub.recipe import read_data_config
+from genhub.run_folder import RECIPE, read_newest, recipe_file
 from genhub.training import StoppedRun, TrainerState, TrainingData
 from genhub.weights import save_tensors
 
-MAX_TENSORS = 5_000
-"""The most parameters, each a tensor, that a model folder may ask for."""
+UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
+"""What constructors raise, by themselves or by torch, where a config asks for the impossible."""
 
 
 # Models
@@ -61,9 +65,14 @@ def save_model(model: GenerativeModel, path: Path) -> None:
             folder = Path(temporary)
             model.save_networks(folder)
             write_manifest(model, folder)
-            for name in [*read_manifest(folder).files, FILE]:  # the manifest last: it vouches for the others
+            names = [*read_manifest(folder).files, FILE]  # the manifest last: it vouches for the others
+            for name in names:
+                sync(folder / name)
+            for name in names:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).replace(path / name)
+            for place in {(path / name).parent for name in names}:
+                sync(place)
 
 
 def write_manifest(model: GenerativeModel, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
@@ -79,7 +88,7 @@ def describe_model(model: GenerativeModel, data: DataSpec | None = None, step: i
         genhub=genhub_version(),
         plugin=described.plugin,
         config=described.config,
-        data=data,
+        data=data or model.trained_on,
         step=step,
         conditions=model.conditions,
         versions=package_versions(),
@@ -102,11 +111,7 @@ def load_model(
             raise InputError(
                 f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
             )
-        folder = find_checkpoint(Path(source))
-        if (folder / FILE).is_file():
-            read_manifest(folder).verify(folder)
-        model = _build(folder, model_class, weight_bytes(folder))
-        model.load_networks(folder)
+        model = read_newest(Path(source), lambda folder: _load(folder, model_class), checked=True)
     else:
         repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
         repository.fetch_texts()
@@ -118,59 +123,58 @@ def load_model(
     try:
         return model.to(device=device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
-        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
+
+
+def _load(folder: Path, model_class: type[GenerativeModel] | None) -> GenerativeModel:
+    if (folder / FILE).is_file():
+        read_manifest(folder).verify(folder)
+    model = _build(folder, model_class, weight_bytes(folder))
+    model.load_networks(folder)
+    return model
 
 
 def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -> GenerativeModel:
     model_class, config = read_model(folder, model_class)
-    check_size(model_class, config, most, folder)
+    counted = check_size(model_class, config, most, folder)
     try:
-        model: GenerativeModel = model_class(config)
+        with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
+            model: GenerativeModel = model_class(config)
+        model.trained_on = read_manifest(folder).data if (folder / FILE).is_file() else None
         return model
-    except (RuntimeError, MemoryError, TypeError, ValueError) as error:
+    except UNBUILDABLE as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{folder}: its config asks for what can't be built: {reason}") from error
 
 
-def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> None:
-    """Build the networks without memory (torch's meta device), counting. A config may not ask for more parameters than
-    its weights have bytes, whoever wrote it, nor for more tensors than any network has.
+def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> bool:
+    """Build the networks without memory (torch's meta device), counting: see `budget`.
 
     Args:
         most: the weights' size in bytes.
+    Returns:
+        False where a constructor computes with its weights, so that it can't be built like this.
     Raises:
-        CheckpointError: it does.
+        CheckpointError: its config asks for too much.
     """
-    builder, counted, tensors = threading.get_ident(), 0, 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal counted, tensors
-        if threading.get_ident() != builder or parameter is None:
-            return
-        counted, tensors = counted + parameter.numel(), tensors + 1
-        if counted > most or tensors > MAX_TENSORS:
-            what = f"{counted:,} parameters" if counted > most else f"{tensors:,} tensors"
-            raise CheckpointError(f"{folder}: its config asks for {what} or more, its weights have {most:,} bytes; refused")
-
-    hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with budget(most, str(folder)), torch.device("meta"):
             model_class(config)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):
-        return  # a constructor that computes with its weights can't be built like this; building it in earnest tells
-    finally:
-        hook.remove()
+    except UNBUILDABLE:
+        return False
+    return True
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {dtype!r}")
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {shown(dtype)}")
     return found
 
 
 def _remote_class(repository: Repository, source: str, revision: str | None) -> type[GenerativeModel] | None:
-    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub.
+    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub. What runs are the bytes
+    whose hash is said: they are read once, and no other file of the repository is imported, nor a compiled one.
 
     Raises:
         HubError: the commit is not pinned by the caller, or the file does not have the class.
@@ -184,15 +188,12 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
             f"{repository.id}: trust_remote_code runs its plugin.py, so read that, then name the commit that you read: "
             f"revision='{repository.commit}'"
         )
-    file = repository.fetch_code()
+    content = repository.fetch_code(code)
     warn(f"running {repository.id}/plugin.py at {repository.commit} ({code.size} bytes, SHA-256 {code.sha256[:16]})")
-    spec = importlib.util.spec_from_file_location(f"genhub_remote_{code.sha256[:16]}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    module = sys.modules[f"genhub_remote_{code.sha256[:16]}"] = ModuleType(f"genhub_remote_{code.sha256[:16]}")
     name = plugin.name.partition(":")[2]
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, f"<{repository.id}/plugin.py>", "exec", dont_inherit=True), vars(module))
         found = getattr(module, name)
         if not issubclass(found, GenerativeModel):
             raise TypeError(f"{name} is no GenerativeModel")
@@ -234,11 +235,11 @@ def save_checkpoint(run_dir: Path, step: int, model: GenerativeModel, state: Tra
 
 def _add_card(folder: Path, run_dir: Path, manifest: Manifest) -> None:
     """The recipe, the preview that was drawn at this very step if one was, and the card."""
-    shutil.copy(run_dir / "recipe.yaml", folder)
+    shutil.copy(recipe_file(run_dir), folder / RECIPE)
     preview = run_dir / "samples" / f"step-{manifest.step:06d}.png"
     if preview.is_file():
         shutil.copy(preview, folder / PICTURE)
-    recipe = (folder / "recipe.yaml").read_text("utf-8")
+    recipe = (folder / RECIPE).read_text("utf-8")
     card = model_card(manifest, folder, recipe=recipe, title=run_dir.name, picture=preview.is_file())
     (folder / CARD).write_text(card, "utf-8")
 
@@ -261,6 +262,8 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
     """
     for leftover in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(leftover)
+    for folder in (run_dir, run_dir / "samples"):
+        remove_leftovers(folder)
     return newest_whole(run_dir)
 
 
@@ -288,11 +291,24 @@ def check_same_data(folder: Path, data: TrainingData) -> None:
         RecipeError: the images are not those that the checkpoint was trained on.
     """
     before = read_manifest(folder).data
-    if before is None or before.fingerprint != data.spec.fingerprint:
+    if before is None or before.fingerprint not in (data.spec.fingerprint, _fingerprint_of_old(folder, data)):
+        stored = [spec.fingerprint.startswith(STORED_CONTENT) for spec in (before, data.spec) if spec]
+        other = " (or genhub has, which knew larger data by name and size before)"
         raise RecipeError(
-            f"data: the images, labels or their order have changed since {folder}; put them back, start over with --fresh, "
-            f"or start a new run from these weights (model.from={folder})"
+            f"data: the images, labels or their order have changed since {folder}{other if len(set(stored)) > 1 else ''}; "
+            f"put them back, start over with --fresh, or start a new run from these weights (model.from={folder})"
         )
+
+
+def _fingerprint_of_old(folder: Path, data: TrainingData) -> str | None:
+    """The fingerprint that the images have if they are kept in memory, or not, as they were when the checkpoint was made:
+    those in memory are known by their pixels, others by what is stored. None where nothing has changed about that."""
+    if data.config.streaming or not (folder / RECIPE).is_file():
+        return None
+    in_memory = read_data_config(folder / RECIPE).in_memory
+    if in_memory == data.config.in_memory:
+        return None
+    return load_data(data.config.model_copy(update={"in_memory": in_memory})).spec.fingerprint
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

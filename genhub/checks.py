@@ -9,6 +9,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch import Tensor
 
 from genhub.config import AccelerateConfig
+from genhub.console import shown
 from genhub.errors import RecipeError, TrainingError, did_you_mean
 from genhub.interfaces import GenerativeModel, Phase
 
@@ -54,7 +55,7 @@ def check_loss(model: GenerativeModel, phase: Phase, losses: object) -> None:
     where = f"{type(model).__name__}, phase '{phase.name}'"
     loss = losses.get("loss") if isinstance(losses, Mapping) else None
     if not isinstance(losses, Mapping) or not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {losses!r}")
+        raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {shown(losses)}")
     for key, value in losses.items():
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")

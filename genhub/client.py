@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from genhub.errors import HubError, HubUnavailable
+from genhub.ids import nearest_path
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -52,7 +53,10 @@ class Client:
         for delay in (*DELAYS, None):
             try:
                 return request()
-            except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError) as error:
+            except (httpx2.HTTPError, httpx2.StreamError, OSError, ValueError, RuntimeError) as caught:
+                # A RuntimeError is what the client makes of whatever ends an upload.
+                cause = caught.__cause__ if type(caught) is RuntimeError else None
+                error = cause if isinstance(cause, Exception) else caught
                 wait = _wait(error, delay)
                 if wait is None:
                     raise self.explained(error) from error
@@ -79,7 +83,7 @@ class Client:
         page, login = f"{self.api.endpoint}/{self.repo_id}", "`hf auth login`"
         match cause:
             case errors.OfflineModeIsEnabled():
-                return "no such folder, and the Hub is not asked (HF_HUB_OFFLINE is set)"
+                return "the Hub is not asked (HF_HUB_OFFLINE is set)"
             case errors.GatedRepoError():
                 return f"is gated; ask for access at {page}, then log in with {login}"
             case errors.RevisionNotFoundError():
@@ -88,7 +92,7 @@ class Client:
                 return f"{doing}: the file is not there any more; try again"
             case errors.RepositoryNotFoundError():
                 found = f"no such folder, and no such model on {hub}, or it is private and not yours to see"
-                return f"{found}; check the name, or log in with {login}"
+                return f"{found}; check the name, or log in with {login}{nearest_path(Path(self.repo_id))}"
             case errors.FileMetadataError():
                 return f"{doing}: {hub} does not say which commit a file is of{said}"
         match status:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,25 +13,59 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from genhub.errors import DataError
+from genhub.annotations import without_booleans
+from genhub.console import shown
+from genhub.errors import DataError, first_fault
+from genhub.ids import HUB, parse_id
 
 # Strict: `true` is not 1, "10" is not 10, 2.5 steps is an error. YAML 1.1 reads `1e-4` as text, so floats stay lax.
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NumClasses = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+MAX_NUMBERS = 2**28
+"""In an image: as many as in a grey one of 16,384x16,384."""
+
+
+def _drawable(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if math.prod(shape) > MAX_NUMBERS:
+        raise ValueError(f"an image of {'x'.join(map(str, shape))} is more than genhub draws, {MAX_NUMBERS:,} numbers")
+    return shape
+
+
+Shape = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], AfterValidator(_drawable)]
+"""(channels, height, width)"""
 
 STORED = {"stored": True}
 """The validation context of a Config that is read from a model folder, not from a recipe."""
+FROM_HUB = {"from_hub": True}
+"""The validation context of a Config in a recipe that somebody put on the Hub."""
+
+
+class NotOnTheHub(ValueError):
+    """A recipe from the Hub names a model by a path."""
+
+
+class MayChange:
+    """Marks a key by which no step computes anything else: a run that goes on may have another value for it than it was
+    started with. All others are refused (docs/reliability.md)."""
+
+
+MAY_CHANGE = MayChange()
+"""`key: Annotated[int, MAY_CHANGE] = 1` in a Config."""
 
 
 def _not_stored(value: str, info: ValidationInfo) -> str:
     if info.context == STORED:
         raise ValueError("a model folder stands alone: it can't name another one")
+    if info.context == FROM_HUB and not (value.startswith(HUB) and parse_id(value)):
+        raise NotOnTheHub(f"a recipe from the Hub can name a model on the Hub, user/name, not {value!r:.60}")
     return value
 
 
@@ -50,7 +85,7 @@ def seconds_in(duration: str) -> int:
     parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
     seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
     if not seconds:
-        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {duration!r}")
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {shown(duration)}")
     return seconds
 
 
@@ -87,20 +122,44 @@ class Section(BaseModel):
         protected_namespaces=(),
     )  # fmt: skip
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:
+        assert info.field_name
+        return without_booleans(cls.model_fields[info.field_name].annotation, value)
+
+
+STORED_CONTENT = "stored-"
+"""Begins the fingerprint of images that are known by their bytes as they are stored, and not by their pixels."""
+
 
 class DataSpec(Section):
     """What a data set turned out to be; models are shaped by it, checkpoints and cards carry it."""
 
     name: str
     split: str
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    shape: Shape
     """(channels, height, width) of an image."""
-    num_classes: PositiveInt | None = None
-    class_names: tuple[str, ...] = ()
+    num_classes: NumClasses | None = None
+    class_names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=1_000_000)] = ()
+    value_range: tuple[float, float] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The stored values that became black and white, -1 and 1; None: the type's own, such as 0 and 255."""
     num_images: NonNegativeInt
     """0: a stream's, which nobody has counted."""
     fingerprint: str
     """Changes when an image, a label or their order changes."""
+
+
+def described(**values: Any) -> DataSpec:
+    """The spec of a data set.
+
+    Raises:
+        DataError: no model can be shaped by it: too many classes, too long names, too large images.
+    """
+    try:
+        return DataSpec(**values)
+    except ValidationError as error:
+        raise DataError(f"data: {first_fault(error)}") from error
 
 
 def count_of(spec: DataSpec) -> str:
@@ -115,10 +174,16 @@ class ModelConfig(Section):
 
     name: str = ""
     """A registered name (`genhub plugins` lists them), or module:Class for a class of your own."""
-    sample_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    sample_shape: Shape | None = None
     """(channels, height, width) of an image; left out: taken from the data."""
-    num_classes: PositiveInt | None = None
+    num_classes: NumClasses | None = None
     """How many labels there are; left out: taken from the data."""
+
+    def mistakes(self) -> Mapping[str, str]:
+        """What a recipe should not say, though each value is valid: key paths to what is wrong, such as
+        {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused for it,
+        and a model that was trained so still loads."""
+        return {}
 
 
 class DataConfig(Section):
@@ -137,13 +202,16 @@ class DataConfig(Section):
     """Side, or [height, width]: images are resized to cover it, then centre-cropped. Left out: all must be one size."""
     channels: Literal[1, 3, 4] | None = None
     """Convert to grey (1), RGB (3) or RGBA (4). Left out: grey if all images are grey, else RGB."""
+    value_range: Literal["auto"] | tuple[float, float] | None = None
+    """The values that are black and white in the images as they are stored, such as [0, 4095] for 12 bits in a 16-bit file;
+    those beyond are cut off. auto: the least and the largest of the training data. Left out: the type's, as 0 to 65535."""
     flip: bool = False
     """Mirror a random half of the images each epoch, left to right."""
     batch_size: PositiveInt = 64
     """Images an optimizer step, over all processes and accumulation steps together."""
-    in_memory: bool | None = None
+    in_memory: Annotated[bool | None, MAY_CHANGE] = None
     """Decode everything once and keep it as bytes. Left out: yes where it takes at most 1 GiB."""
-    num_workers: NonNegativeInt = 2
+    num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 2
     """Processes that decode images when they are not kept in memory."""
     on_error: Literal["fail", "skip"] = "fail"
     """An image that can't be read: stop and name it, or leave it out and list it."""
@@ -153,7 +221,7 @@ class DataConfig(Section):
     """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
     shuffle_buffer: PositiveInt = 1000
     """Streaming: images that each process reads ahead and shuffles among themselves."""
-    cache_latents: bool = False
+    cache_latents: Annotated[bool, MAY_CHANGE] = False
     """For a model that looks at images through a frozen network, such as a latent DDPM: what that makes of each image is
     computed once and kept on the disk; see docs/scale.md."""
 
@@ -162,6 +230,15 @@ class DataConfig(Section):
         if self.cache_latents and self.streaming:
             raise ValueError("cache_latents: a stream's images have no numbers to keep latents by; leave one of the two out")
         return self
+
+    @field_validator("value_range")
+    @classmethod
+    def _has_two_ends(
+        cls, values: Literal["auto"] | tuple[float, float] | None
+    ) -> Literal["auto"] | tuple[float, float] | None:
+        if isinstance(values, tuple) and values[0] >= values[1]:
+            raise ValueError(f"must be [low, high] with low below high, not [{values[0]:g}, {values[1]:g}]")
+        return values
 
     @property
     def title(self) -> str:
@@ -283,32 +360,32 @@ class TrainerConfig(Section):
 
     name: str = "accelerate"
     """A registered trainer, or module:Class for a class of your own."""
-    max_steps: PositiveInt = 10_000
-    device: Literal["auto", "cpu"] = "auto"
+    max_steps: Annotated[PositiveInt, MAY_CHANGE] = 10_000
+    device: Annotated[Literal["auto", "cpu"], MAY_CHANGE] = "auto"
     """auto: the accelerator that is there, else the CPU."""
-    log_every: PositiveInt = 50
-    sample_every: PositiveInt | None = 1000
+    log_every: Annotated[PositiveInt, MAY_CHANGE] = 50
+    sample_every: Annotated[PositiveInt | None, MAY_CHANGE] = 1000
     """Draw a preview every so many steps, and at the end; null: never."""
-    num_samples: PositiveInt = 64
+    num_samples: Annotated[PositiveInt, MAY_CHANGE] = 64
     """Images in a preview."""
-    save_every: PositiveInt = 1000
+    save_every: Annotated[PositiveInt, MAY_CHANGE] = 1000
     """Save a checkpoint every so many steps, and at the end."""
-    keep_last: PositiveInt = 3
+    keep_last: Annotated[PositiveInt, MAY_CHANGE] = 3
     """How many checkpoints to keep, the newest."""
-    keep_every: PositiveInt | None = None
+    keep_every: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Keep those at multiples of so many steps, too, for good; null: only the newest."""
 
 
 class AccelerateConfig(TrainerConfig):
     """How the built-in trainer, `accelerate`, trains."""
 
-    stop_after: Duration | None = None
+    stop_after: Annotated[Duration | None, MAY_CHANGE] = None
     """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: Annotated[PositiveInt, MAY_CHANGE] = 1
     """Split each batch into so many parts, one after another: the same result in less memory."""
-    find_batch_size: bool = False
+    find_batch_size: Annotated[bool, MAY_CHANGE] = False
     """Before the first step, raise gradient_accumulation_steps until a part fits into memory; found once a run."""
-    skip_bad_steps: NonNegativeInt = 0
+    skip_bad_steps: Annotated[NonNegativeInt, MAY_CHANGE] = 0
     """Leave out up to so many updates whose loss or gradient is not finite, in place of stopping at the first."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip each optimizer's gradient to this norm; null: don't."""
@@ -323,15 +400,15 @@ class AccelerateConfig(TrainerConfig):
     """On CUDA: compute float32 matrix products and convolutions in TF32, several times as fast, with 10 bits of mantissa."""
     channels_last: bool | None = None
     """Keep convolutions' weights with channels last. Left out: on CUDA in mixed precision, made for it; else not."""
-    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no)] = "no"
+    sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no), MAY_CHANGE] = "no"
     """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
     """torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the model has
     one phase, as CUDA graphs: a network is one launch in place of hundreds."""
-    keep_memory: bool | None = None
+    keep_memory: Annotated[bool | None, MAY_CHANGE] = None
     """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
     out: where the page faults of the first steps show that it pays."""
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: Annotated[tuple[str, ...], MAY_CHANGE] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
 
 

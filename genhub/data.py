@@ -13,8 +13,7 @@ replaced by the next readable ones, where a set in memory leaves them out.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -24,15 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from genhub.config import DataConfig, DataSpec, share_of
+from genhub.config import STORED_CONTENT, DataConfig, DataSpec, described, share_of
+from genhub.contents import content_of
 from genhub.digests import hash_of
 from genhub.errors import DataError
-from genhub.images import Faults, Flips, Index, Reader
+from genhub.images import SURVEYED, Faults, Flips, Index, Reader, Span
+from genhub.logs import warn
 from genhub.seeds import seed_for
-from genhub.sources import find_images
+from genhub.sources import Source, find_images
 from genhub.workers import load_ahead
 
 Batch = dict[str, Tensor]
@@ -40,16 +40,21 @@ Batch = dict[str, Tensor]
 
 CPU = torch.device("cpu")
 IN_MEMORY_BYTES = 2**30
+LOOKED_AT, NAMED = 64, 5
+"""Of images that are not in memory, so many tell whether their range is used; so many that were left out are named."""
 
 Order = Iterator[tuple[Index, Flips]]
 Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
 
 
-def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData:
+def load_data(
+    config: DataConfig, meanwhile: Callable[[], object] = lambda: None, known: DataSpec | None = None
+) -> ImageData:
     """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
 
     Args:
         meanwhile: run in a thread while other processes decode, where it is worth it: slow imports.
+        known: what a model was trained on: labels get the numbers that they had there, where it has them all.
     Raises:
         DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
     """
@@ -58,20 +63,19 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
             "data.streaming: this needs images by number, which a stream doesn't have; add data.streaming=false, and "
             "perhaps data.split=train[:10000]"
         )
-    # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
-    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     source = find_images(config)
     for key, had in [("image_column", "image"), ("label_column", "label")] if isinstance(source.rows, np.ndarray) else []:
         if getattr(config, key) not in (None, had):
             raise DataError(f"data.{key}: {config.title} is no table; its only columns are image and label")
     if not len(source.rows):
         raise DataError(f"data.name: {config.title} has no images in split {config.split}")
-    reader, labels, faults = Reader(source, config), source.labels, Faults()
+    reader = Reader(source, config)
+    (labels, names), faults = _numbered_as(known, source), Faults()
     images: Tensor | Reader = reader
     shape, kept = reader.shape, np.arange(reader.length)
-    fingerprint = hash_of(source.fingerprint, config.size, config.channels)
-    content = hash_of(fingerprint, source.written, config.on_error)
-    if config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES):
+    in_memory = config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES)
+    span = find_range(reader, range(reader.length) if in_memory else reader.spread(SURVEYED))
+    if in_memory:
         pixels, faults = reader.read_all(meanwhile)
         if faults and (config.on_error == "fail" or len(faults) == reader.length):
             raise reader.fault(faults)
@@ -80,12 +84,68 @@ def load_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
             pixels, labels = pixels[kept], None if labels is None else labels[kept]
         images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
         fingerprint = content = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
-    spec = DataSpec(
+    else:
+        numbers = None if labels is None else labels.numpy()
+        fingerprint = STORED_CONTENT + hash_of(content_of(reader), config.size, config.channels, span, numbers)
+        content = hash_of(fingerprint, config.on_error)
+    notes = [f"{config.title}: passed over {_few(source.passed_over)}: no regular file, or it leads back"]
+    notes = notes if source.passed_over else []
+    if not in_memory:
+        notes += unused_range(reader, reader.spread(LOOKED_AT))
+    elif len(kept) and int(pixels[:, :3].max()) - int(pixels[:, :3].min()) <= 64:  # all are looked at again, exactly
+        notes += unused_range(reader, kept.tolist())
+    spec = described(
         name=config.title, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
-        class_names=source.class_names,
-        num_classes=None if labels is None else max(len(source.class_names), int(labels.max()) + 1),
+        class_names=names, value_range=span, num_classes=None if labels is None else len(names),
     )  # fmt: skip
-    return ImageData(config, spec, labels, content, faults, kept, images)
+    return ImageData(reader.config, spec, labels, content, reader.named(faults), kept, images, tuple(notes))
+
+
+def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels and class names, numbered as in the data that a model was trained on, if all of them were there: another
+    split may lack some."""
+    names = known.class_names or tuple(map(str, range(known.num_classes or 0))) if known else ()
+    if source.labels is None or names == source.class_names or not set(source.class_names) <= set(names):
+        return source.labels, source.class_names
+    return torch.tensor([names.index(name) for name in source.class_names])[source.labels], names
+
+
+def find_range(reader: Reader, rows: Sequence[int]) -> Span:
+    """The values that are black and white; `data.value_range: auto` is, from now on, the least and largest in these rows.
+
+    Raises:
+        DataError: they hold one value alone.
+    """
+    if reader.config.value_range != "auto":
+        return reader.config.value_range
+    low, high = reader.extent(rows)
+    if low == high:
+        raise DataError(f"data.value_range: auto: all images hold the value {low:g} alone; give [low, high]")
+    reader.config = reader.config.model_copy(update={"value_range": (low, high)})
+    return low, high
+
+
+def unused_range(reader: Reader, rows: Sequence[int]) -> Iterator[str]:
+    """What to say of images that use less than a quarter of their type's range, where nobody said which they use."""
+    if reader.config.value_range is None:
+        (low, high), top = reader.extent(rows), reader.top()
+        if 0 < high - low < top / 4:
+            yield (
+                f"{reader.config.title}: its values are {low:g} to {high:g}, and 0 to {top:g} are taken for black to white: "
+                f"few shades are left; data.value_range=auto, or =[{low:g},{high:g}], scales them"
+            )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def tell_skipped(before: Faults, more: Iterable[tuple[int, str]]) -> None:
+    """Add to the images that were left out before, and name the first few as they are met."""
+    for row, text in more:
+        before.append((row, text))
+        if len(before) <= NAMED:
+            warn(f"left out {text}")
 
 
 @lru_cache(maxsize=4)
@@ -125,12 +185,14 @@ class ImageData:
     labels: Tensor | None
     """(N,) int64, if the data has labels."""
     content: str
-    """What is computed of the images and kept is kept by this: as `spec.fingerprint`, but for files that were not read yet
-    it changes when one is written again."""
+    """What is computed of the images and kept is kept by this: `spec.fingerprint`, and of images that are not in memory what
+    becomes of unreadable ones."""
     skipped: Faults
-    """Row numbers of images that were left out so far (`data.on_error: skip`), and why they can't be read."""
+    """Row numbers of images that were left out so far (`data.on_error: skip`); their names, and why they can't be read."""
     _kept: Index
     _images: Tensor | Reader
+    notes: tuple[str, ...] = ()
+    """What is odd about them, to be said."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -214,5 +276,5 @@ class ImageData:
             return
         for item in load_ahead(self._images, order, self.config, device):
             found, index, faults, mirrored = item
-            self.skipped += sorted({(row, reason) for row, reason in faults} - set(self.skipped))
+            tell_skipped(self.skipped, sorted({(row, text) for row, text in faults} - set(self.skipped)))
             yield found, index, mirrored

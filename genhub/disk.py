@@ -1,26 +1,67 @@
-"""Files and folders that appear whole or not at all, the lock of a run's folder, and the cache. No torch here."""
+"""Files and folders that appear whole or not at all, the lock of a folder, and the cache. No torch here. Nothing in genhub
+writes a file but through `whole` (or `publish`, for a folder), or by `append`."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
+import re
+import secrets
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 
-from genhub.errors import GenhubError, RecipeError
+from genhub.console import put
+from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
 from genhub.launch import first_to_say
 
 LOCK, OWNER = ".lock", ".owner"
-"""The file whose lock a running run holds, and the one that says who it is: a locked file can't be read on every system."""
+"""The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
+read on every system."""
+
+RUN = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "find_batch_size.json",
+    "checkpoints",
+    "samples",
+    "evaluations",
+    ".publishing",
+    LOCK,
+    OWNER,
+)
+"""What genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
+
+
+def check_files(folder: Path, *names: str) -> None:
+    """Look through a folder that may be a stranger's, or these entries of it, before anything there is opened: a pipe would
+    be waited for, and a link could lead to what is nobody else's business.
+
+    Raises:
+        CheckpointError: something is neither a file nor a folder, or a link that leads out of this one.
+    """
+    home = folder.resolve()
+    if home.parent.name == "snapshots" and home.parents[1].name.startswith("models--"):
+        home = home.parents[1]  # the Hub's cache: its links lead to the files of all commits
+    starts = [folder / name for name in names]
+    below = (Path(at, name) for start in starts or [folder] for at, *inside in os.walk(start) for name in chain(*inside))
+    for path in chain(starts, below):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            raise CheckpointError(f"{path}: is a link that leads out of {folder}; put there what it leads to")
+        if (
+            not path.is_file() and not path.is_dir() and os.path.lexists(path)
+        ):  # in this order: others may delete it meanwhile
+            raise CheckpointError(f"{path}: is neither a file nor a folder; take it away")
 
 
 @contextlib.contextmanager
@@ -38,13 +79,73 @@ def saving(path: Path, size: int | None = None) -> Iterator[None]:
         raise GenhubError(f"{path}: can't be saved: {error}{room}") from error
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Replace a text file: whatever happens, it is the old one or the new one."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(file)
-    sync(file.parent)
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A path to write to, of this call alone, that then takes a file's place: whatever happens, and whoever else writes the
+    file, it is the old one or the new one."""
+    with all_whole([file]) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def all_whole(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """`whole` for each of several files, which reach the disk together: that takes little longer than one."""
+    temporaries = [file.with_name(_temporary_name()) for file in files]
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            sync(temporary)
+        for temporary, file in zip(temporaries, files, strict=True):
+            temporary.replace(file)
+    except BaseException:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise
+    for folder in {file.parent for file in files}:
+        sync(folder)
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Replace a file, a text in UTF-8: whatever happens, it is the old one or the new one."""
+    with whole(file) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append(file: Path, line: str) -> None:
+    """Add a line to a text file. One that a full disk or a crash cut off stays a line of its own."""
+    with file.open("a+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        cut_off = stream.read(1) not in (b"", b"\n")
+        stream.write(b"\n" * cut_off + line.encode() + b"\n")
+
+
+def _temporary_name() -> str:
+    """Says whose it is, and nothing of the file's name, which may be as long as a name can be."""
+    return f".genhub-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _machine() -> str:
+    return blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the files of `whole` in a folder whose process was killed, on this machine: another's may be alive."""
+    for path in folder.glob(".genhub-*.tmp"):
+        owner = re.fullmatch(rf"\.genhub-{_machine()}-(\d+)-[0-9a-f]{{8}}\.tmp", path.name)
+        if owner and not _alive(int(owner[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # there, this would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def publish(temporary: Path, folder: Path) -> None:
@@ -63,6 +164,7 @@ def remove(folder: Path) -> None:
     hidden = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.replace(hidden)
+    sync(folder.parent)
     shutil.rmtree(hidden)
 
 
@@ -78,38 +180,70 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process. The kernel lets go of it however the process ends.
+def locked(
+    folder: Path, option: str = "--run-dir", place: str | None = None, refused: type[InputError] = RecipeError
+) -> Iterator[None]:
+    """Hold a folder for this process, a run's as it stands. The kernel lets go of it however the process ends.
 
+    Args:
+        option: which chooses another.
+        place: what a message calls the folder.
+        refused: the error's class.
     Raises:
-        RecipeError: another process holds it.
+        InputError: another process holds it.
     """
-    lock = FileLock(folder / LOCK)
+    lock = _taken(folder, option, place, refused)
     try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        owner = (folder / OWNER).read_text() if (folder / OWNER).is_file() else "another process"
-        raise RecipeError(
-            f"run_dir: {folder} is in use by {owner}; wait until it ends, stop it, or choose another with --run-dir"
-        ) from error
-    try:
-        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        write_whole(folder / OWNER, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         lock.release()
 
 
-def made_once(file: Path, make: Callable[[Path], None], wait: bool = True) -> Path:
+def check_unlocked(folder: Path) -> None:
+    """
+    Raises:
+        RecipeError: another process holds a run's folder.
+    """
+    if (folder / LOCK).is_file():
+        _taken(folder).release()
+
+
+def _taken(
+    folder: Path, option: str = "--run-dir", place: str | None = None, refused: type[InputError] = RecipeError
+) -> BaseFileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        owner = (folder / OWNER).read_text() if (folder / OWNER).is_file() else "another process"
+        place = place or f"run_dir: {folder}"
+        raise refused(
+            f"{place} is in use by {owner}; wait until it ends, stop it, or choose another with {option}"
+        ) from error
+    return lock
+
+
+def made_once(
+    file: Path, make: Callable[[Path], None], wait: bool = True, there: Callable[[Path], bool] = Path.is_file
+) -> Path:
     """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
-    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it."""
-    if not file.is_file():
+    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it.
+
+    Args:
+        there: whether the file is there, and undamaged (`weights.is_sealed`): one that isn't is made again.
+    Raises:
+        GenhubError: it can't be written.
+    """
+    if there(file):
+        return file
+    with saving(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
-            if not file.is_file():
-                temporary = file.with_suffix(".tmp")
-                make(temporary)
-                sync(temporary)
-                temporary.replace(file)
+            if not there(file):
+                remove_leftovers(file.parent)
+                with whole(file) as temporary:
+                    make(temporary)
     return file
 
 
@@ -135,5 +269,5 @@ def _writable(name: str) -> Path:
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     said = f"{folder} can't be written{reason}; what is kept there is made for this time alone; set GENHUB_CACHE to another"
     if first_to_say(said):
-        print(f"genhub: {said}", file=sys.stderr, flush=True)
+        put(f"genhub: {said}", sys.stderr)
     return temporary

@@ -9,23 +9,46 @@ GenhubError               exit code 1
 │   │   └── NewerFormat   one that a newer genhub wrote: nothing is wrong with it
 │   └── HubError          a repository on the Hub: absent, not for this login, or not what it says
 │       └── HubUnavailable   exit code 1: the Hub can't be reached; trying later may help
+├── NotFinite             exit code 1: what a model draws or computes is NaN or infinite; it is not written or measured
 ├── TrainingError         exit code 1: the run can't go on (a loss that is not finite, a phase that breaks the contract)
 └── Interrupted           exit code 130 or 143: a signal or the deadline stopped the run after it had saved
 
 Every message is one line a fault: what, where, the nearest right name, what to do. The command line prints the message
-and exits with `exit_code`; from Python they are ordinary exceptions.
+and exits with `exit_code`; from Python they are ordinary exceptions. A message quotes a value by `console.shown`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from genhub.console import NAME, VALUE, cut, escaped, one_line, shown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+MOST_NAMES, MOST_LISTED = 2000, 30
+"""Known names that a wrong one is compared with, and that are listed."""
 
 
 class GenhubError(Exception):
-    """Base of all errors that genhub raises on purpose."""
+    """Base of all errors that genhub raises on purpose.
+
+    Each argument is a line of the message, and stays one, no longer than a line, whatever values are in it. No password is
+    said.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*(one_line(without_passwords(line)) for line in lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class InputError(GenhubError):
@@ -60,6 +83,10 @@ class HubUnavailable(HubError):
     exit_code = 1
 
 
+class NotFinite(GenhubError):
+    pass
+
+
 class TrainingError(GenhubError):
     pass
 
@@ -72,6 +99,15 @@ class Interrupted(GenhubError):
         self.exit_code = 128 + signal_number
 
 
+def without_passwords(text: str) -> str:
+    """A text whose addresses say no user and password.
+
+    >>> without_passwords("https://alice:secret@hub.example.org/x, hf://alice/x@v1")
+    'https://hub.example.org/x, hf://alice/x@v1'
+    """
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an "unknown name" message: the nearest known name, or all of them.
 
@@ -80,8 +116,34 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("x", ["ddpm", "vae"])
     'known: ddpm, vae'
     """
-    names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    names = [cut(escaped(own), NAME) for own in sorted(islice(known, MOST_NAMES))]
+    close = get_close_matches(name[:NAME], names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(names) or "none")
+    more = len(names) - MOST_LISTED
+    return "known: " + (", ".join(names[:MOST_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def explained(fault: ErrorDetails) -> str:
+    """What pydantic says is wrong with a value, in our words; the words of a section's own rule as they are."""
+    given = shown(fault["input"])
+    match fault["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "unknown key"
+        case "literal_error":
+            choices = [choice.strip("'") for choice in re.split(", | or ", fault["ctx"]["expected"])]
+            return f"can't be {given}; {did_you_mean(str(fault['input']), choices)}"
+        case "value_error" | "assertion_error":
+            return str(fault["ctx"]["error"])
+    text = re.sub(r"^\w+ should", "must", fault["msg"].partition(" after validation")[0])
+    text = re.sub("a valid dictionary.*", "a section of keys", text).replace("a valid tuple", "a list")
+    return f"{text}, not {given}"
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first of pydantic's complaints, with the path of keys that it is about."""
+    fault = error.errors(include_url=False)[0]
+    keys = ".".join(cut(str(key), VALUE) for key in fault["loc"])
+    return f"{keys}: {explained(fault)}" if keys else explained(fault)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from io import BytesIO
 from itertools import chain
@@ -14,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.disk import write_whole
-from genhub.errors import InputError
+from genhub.config import DataSpec
+from genhub.disk import LOCK, OWNER, all_whole, locked, remove_leftovers, saving, whole, write_whole
+from genhub.errors import CheckpointError, InputError, NotFinite
+from genhub.finite import check_weights
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import read_json
-from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, image_grid, labels_for, picture
+from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, image_grid, labels_for, picture, read_part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,20 +33,31 @@ RECORD = "samples.json"
 """Beside PNGs, or the parts of a file that is being drawn: what they were drawn from."""
 
 
-def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None) -> Path:
+def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None, *, of: DataSpec | None = None) -> Path:
     """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.parquet` the columns `image`
     and `label`, `x.png` a grid, a folder one PNG an image. Fewer labels than images are repeated in turn.
 
+    Args:
+        labels: the images' classes, by number.
+        of: what the model was trained on. `label` then is a class label with its names, and `label_names` an array of the
+            npz; `value_range` is there, too, if the data have one: low + images / 255 * (high - low) is in their units.
+
     Raises:
         InputError: another ending, or a place that can't be written.
+        GenhubError: the disk is full.
     """
+    folder = out.parent if out.suffix else out
     with _writable(out):
-        (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+    with saving(out):
         if out.suffix == ".png":
-            image_grid(images).save(out)
+            with whole(out) as temporary:
+                image_grid(images).save(temporary, format="PNG")
         elif out.suffix in WRITERS:
             repeated = None if labels is None else np.resize(np.asarray(labels), len(images))
-            WRITERS[out.suffix]([images], len(images), repeated, out)
+            with whole(out) as temporary:
+                WRITERS[out.suffix]([images], len(images), repeated, of, temporary)
         else:
             _write_pngs(out, set(), range(len(images)), images)
     return out
@@ -56,43 +69,55 @@ def draw_to(
     accelerator: Accelerator | None = None, on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> None:  # fmt: skip
     """Draw n images into a folder of PNGs, an npz or a parquet file, with little more than a batch of them in memory. What
-    an earlier call left unfinished is gone on with; PNGs that are there are not drawn again, and a larger n adds to them.
+    an earlier call left unfinished is gone on with; PNGs that are there, undamaged, are not drawn again, and a larger n adds
+    to them.
 
     Args:
         identity: what the images depend on, as JSON: the model's hash, seed, labels, options.
     Raises:
-        InputError: another ending, a place that can't be written, or a folder of other images.
+        InputError: another ending, a place that can't be written, a folder of other images, or another process draws there.
+        NotFinite: see `sample_images`; what was drawn before stays, for the next call.
+        GenhubError: the disk is full; what was drawn is kept.
     """
+    check_weights(model)
     main = accelerator is None or accelerator.is_main_process
     drawn_in = out.with_name(f".{out.name}.parts") if out.suffix in WRITERS else out
     given: dict[str, Any] = {"seed": seed, "labels": labels, "batch_size": batch_size, "options": options,
                              "accelerator": accelerator, "on_progress": on_progress}  # fmt: skip
-    with _writable(out):
+    with ExitStack() as held:
         if main:
-            if drawn_in.is_dir() and _record(drawn_in) != identity:
-                if drawn_in == out and any(out.iterdir()):
-                    raise InputError(f"--out {out}: holds other things than these images; choose another folder")
-                shutil.rmtree(drawn_in)  # of another drawing, which nobody came back to
-            drawn_in.mkdir(parents=True, exist_ok=True)
-            write_whole(drawn_in / RECORD, json.dumps(identity) + "\n")
+            held.enter_context(_undone_if_empty(drawn_in))
+            held.enter_context(_claimed(drawn_in, out, identity))
         if accelerator:
             accelerator.wait_for_everyone()
+        held.enter_context(saving(out))
         if drawn_in == out:
-            there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit()}
+            there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit() and _is_png(file)}
             step = batch_size or drawn_at_once(model)
             blocks = [range(start, min(start + step, n)) for start in range(0, n, step)]
             draw_blocks(model, blocks, there.issuperset, partial(_write_pngs, out, there), **given)
             return
         files = draw_parts(model, n, drawn_in, **given)
         if main:
-            wanted, temporary = labels_for(model, n, labels), drawn_in / out.name
-            parts = (torch.from_numpy(np.load(file)[: n - at * PART]) for at, file in enumerate(files))
-            WRITERS[out.suffix](parts, n, None if wanted is None else wanted.numpy(), temporary)
-            temporary.replace(out)
+            wanted = labels_for(model, n, labels)
+            parts = (read_part(file)[: n - at * PART] for at, file in enumerate(files))
+            with whole(out) as temporary:
+                WRITERS[out.suffix](parts, n, None if wanted is None else wanted.numpy(), model.trained_on, temporary)
             shutil.rmtree(drawn_in)
 
 
 # What lies on the disk
+
+
+@contextmanager
+def _undone_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no folder behind in which nothing was drawn, as it would not have been finite."""
+    try:
+        yield
+    except NotFinite:
+        if {file.name for file in folder.iterdir()} <= {RECORD, LOCK, OWNER}:
+            shutil.rmtree(folder)
+        raise
 
 
 @contextmanager
@@ -109,49 +134,104 @@ def _writable(out: Path) -> Iterator[None]:
         raise InputError(f"--out {out}: {error.strerror or error}") from error
 
 
+@contextmanager
+def _claimed(folder: Path, out: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the folder in which `out` is drawn: `out` itself, or one of parts that goes when `out` is whole.
+
+    Raises:
+        InputError: it can't be written, holds other things, or another process draws there.
+    """
+    with ExitStack() as held:
+        with _writable(out):
+            if folder == out:
+                _refuse_others(out, identity)  # before anything is written there
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder, "--out", f"--out {out}", InputError))
+            if folder == out:
+                _refuse_others(out, identity)
+            elif _record(folder) != identity:  # of another drawing, which nobody came back to
+                for file in folder.iterdir():
+                    if file.name not in (LOCK, OWNER):
+                        file.unlink()
+            for place in {folder, out.parent}:
+                remove_leftovers(place)
+            if _record(folder) != identity:
+                write_whole(folder / RECORD, json.dumps(identity) + "\n")
+        yield
+
+
+def _refuse_others(folder: Path, identity: Mapping[str, Any]) -> None:
+    others = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+    if others and _record(folder) != identity:
+        raise InputError(f"--out {folder}: holds other things than these images; choose another folder")
+
+
 def _record(folder: Path) -> Any:
-    return read_json(folder / RECORD) if (folder / RECORD).is_file() else None
+    """What the images in a folder were drawn from; None where that is not known."""
+    try:
+        return read_json(folder / RECORD)
+    except CheckpointError:  # missing or damaged
+        return None
 
 
 def _write_pngs(folder: Path, there: Collection[int], numbers: range, images: Tensor) -> None:
-    for number, image in zip(numbers, images, strict=True):
-        if number not in there:
-            temporary = folder / f".{number:06d}.tmp"
+    missing = {number: image for number, image in zip(numbers, images, strict=True) if number not in there}
+    with all_whole([folder / f"{number:06d}.png" for number in missing]) as temporaries:
+        for image, temporary in zip(missing.values(), temporaries, strict=True):
             picture(image).save(temporary, format="PNG")
-            temporary.replace(folder / f"{number:06d}.png")
+
+
+def _is_png(file: Path) -> bool:
+    """Whether a PNG is whole: each chunk has its checksum, and the last one ends the file."""
+    content, start = file.read_bytes() if file.is_file() else b"", 8  # behind the signature
+    while start + 12 <= len(content):  # length, name, data, checksum
+        end = start + 12 + int.from_bytes(content[start : start + 4])
+        if zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]):
+            return False
+        if content[start + 4 : start + 8] == b"IEND":
+            return end == len(content)
+        start = end
+    return False
 
 
 Blocks = Iterable[Tensor]
 """(b, c, h, w) uint8, one after another."""
 
 
-def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, file: Path) -> None:
+def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
     """What `np.savez_compressed` writes, without having all of it in memory."""
     blocks = iter(blocks)
     first = next(blocks)
     _, channels, height, width = first.shape
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("images.npy", "w", force_zip64=True) as stream:
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, height, width, channels)}
             np.lib.format.write_array_header_1_0(stream, header)
             for block in chain([first], blocks):
                 stream.write(block.permute(0, 2, 3, 1).numpy().tobytes())
-        if labels is not None:
-            with archive.open("labels.npy", "w") as stream:
-                np.save(stream, labels, allow_pickle=False)
+        more = {} if labels is None else {"labels": labels}
+        if of and of.class_names and labels is not None:
+            more["label_names"] = np.array(of.class_names)
+        if of and of.value_range:
+            more["value_range"] = np.array(of.value_range)
+        for name, array in more.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.save(stream, array, allow_pickle=False)
 
 
-def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, file: Path) -> None:
+def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
     """A data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    features = {"image": {"_type": "Image"}} | ({} if labels is None else {"label": {"_type": "Value", "dtype": "int64"}})
+    number: dict[str, Any] = {"_type": "Value", "dtype": "int64"}
+    label = {"_type": "ClassLabel", "names": list(of.class_names)} if of and of.class_names else number
+    features = {"image": {"_type": "Image"}} | ({} if labels is None else {"label": label})
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     columns = [("image", image)] + ([] if labels is None else [("label", pyarrow.int64())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema, start = pyarrow.schema(columns, metadata=metadata), 0
-    with ParquetWriter(file, schema) as writer:
+    with ParquetWriter(temporary, schema) as writer:
         for block in blocks:
             rows = {"image": [{"bytes": _png(image), "path": None} for image in block]}
             if labels is not None:

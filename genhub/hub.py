@@ -9,19 +9,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genhub.client import connect
-from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
+from genhub.console import shown
+from genhub.disk import write_whole
+from genhub.errors import CheckpointError, GenhubError, HubError, HubUnavailable, InputError
+from genhub.ids import check_revision, nearest_path, parse_id, split_id
 from genhub.manifest import (
     CODE,
     FILE,
     MAX_FILES,
     MAX_JSON_BYTES,
     PICKLES,
+    FileEntry,
     Manifest,
     file_digest,
     find_checkpoint,
@@ -32,30 +36,18 @@ from genhub.manifest import (
     read_manifest,
     read_model,
 )
+from genhub.run_folder import read_newest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
 ALLOWED = (".json", ".yaml", ".safetensors", ".md", ".png")
 """What is pushed and fetched."""
 TEXTS = (".json", ".yaml")
 """What is read before anything else is fetched."""
 MAX_BYTES = 2**37
 """The most that a repository's weights may take."""
-
-
-# Ids
-
-
-def split_id(source: str | Path) -> tuple[str, str | None] | None:
-    """`user/name` or `user/name@revision` as (id, revision); None if it is an existing path, or can't be an id."""
-    found = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]{1,200}))?", str(source), re.ASCII)
-    if not found or re.search(r"\.\.|--|[.-](/|$)|(^|/)-|\.(git|ya?ml)$", found[1]) or len(found[1]) > 96:
-        return None
-    try:
-        return None if Path(source).exists() else (found[1], found[2])
-    except OSError:
-        return None
 
 
 def find_model(source: str | Path, *, weights: bool = True) -> Path:
@@ -72,8 +64,19 @@ def find_model(source: str | Path, *, weights: bool = True) -> Path:
     return repository.fetch_weights() if weights else repository.folder
 
 
+def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
+    """What `read` makes of the folder that `find_model` finds; of a run that trains meanwhile, see `read_newest`.
+
+    Raises:
+        CheckpointError, HubError: see `find_model`.
+    """
+    if split_id(source) is None:
+        return read_newest(Path(source), read, checked=checked)
+    return read(find_model(source, weights=weights))
+
+
 def find_recipe_of(source: str) -> tuple[str, Path]:
-    """The recipe in a repository, and the repository's name.
+    """The recipe in a repository, and the repository's id.
 
     Raises:
         HubError: there is none, or see `find_model`.
@@ -83,7 +86,7 @@ def find_recipe_of(source: str) -> tuple[str, Path]:
     if "recipe.yaml" not in repository.wanted():
         raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
                        f"(model.from: {source})")  # fmt: skip
-    return repository.id.partition("/")[2], repository.folder / "recipe.yaml"
+    return repository.id, repository.folder / "recipe.yaml"
 
 
 def describe_repository(source: str) -> dict[str, Any]:
@@ -162,19 +165,19 @@ class Repository:
             if FILE in self.files:
                 self.manifest().verify(self.folder)
             if self.ref and not (self.ref.is_file() and self.ref.read_text() == self.commit):
-                with contextlib.suppress(OSError):  # of a cache that can't be written all is there
+                with contextlib.suppress(OSError, GenhubError):  # of a cache that can't be written all is there
                     self.ref.parent.mkdir(parents=True, exist_ok=True)
-                    self.ref.write_text(self.commit)
+                    write_whole(self.ref, self.commit)
         return self.folder
 
-    def fetch_code(self) -> Path:
-        """Fetch plugin.py, compared with genhub.json."""
+    def fetch_code(self, code: FileEntry) -> bytes:
+        """Fetch plugin.py, once: the bytes that genhub.json lists, whatever becomes of the file."""
         with self.naming():
             self._fetch(CODE)
-            code = self.manifest().code
-            assert code is not None
-            Manifest.verify_files({CODE: code}, self.folder)
-        return self.folder / CODE
+            content = (self.folder / CODE).read_bytes()
+            if FileEntry.of(content) != code:
+                raise CheckpointError(f"{self.folder / CODE}: damaged (its SHA-256 is not the one in {FILE})")
+        return content
 
     @property
     def weight_bytes(self) -> int:
@@ -249,12 +252,14 @@ def open_repository(
         HubError: it is not there, or not for this login.
         HubUnavailable: the Hub can't be reached, and nothing is cached.
     """
-    repo_id, own_revision = split_id(source) or (source, None)
+    repo_id, own_revision = parse_id(source) or (source, None)
     if revision and own_revision:
-        raise InputError(f"{source}: gives a revision already; leave out revision={revision!r}")
+        raise InputError(f"{source}: gives a revision already; leave out revision={shown(revision)}")
     revision = revision or own_revision
-    if revision and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision or revision[0] in "./-"):
-        raise InputError(f"revision: {revision!r:.100} can't be a branch, tag or commit")
+    try:
+        revision = revision and check_revision(revision)
+    except ValueError as error:
+        raise InputError(f"revision: {error}") from error
     with connect(repo_id, token, "looking it up", revision) as client:
         cache = client.cache / f"models--{repo_id.replace('/', '--')}"
         ref = None if revision and re.fullmatch("[0-9a-f]{40}", revision) else cache / "refs" / (revision or "main")
@@ -269,7 +274,8 @@ def open_repository(
         if not re.fullmatch("[0-9a-f]{40}", commit) or not folder.is_dir():
             if local_files_only:
                 raise HubError(f"{repo_id}: is not in the cache ({client.cache}); without local_files_only it is fetched")
-            raise HubUnavailable(f"{unavailable}; nothing of it is in the cache")
+            local = f"there is no such folder here{nearest_path(Path(repo_id))}"
+            raise HubUnavailable(f"{unavailable}; nothing of it is in the cache, and {local}")
     if not local_files_only and not client.offline:
         from genhub.logs import warn  # imports torch
 
@@ -323,5 +329,5 @@ def download(api: HfApi, repo_id: str, name: str, commit: str) -> Path:
         url = hf_hub_url(repo_id, name, revision=commit, endpoint=api.endpoint)
         etag = get_hf_file_metadata(url, token=api.token, timeout=30).etag
         if etag and not re.fullmatch(r"[\w+=-]+", etag):
-            raise HubError(f"{repo_id}: {name} comes with the ETag {etag!r:.100}, which leads out of the cache; refused")
+            raise HubError(f"{repo_id}: {name} comes with the ETag {shown(etag)}, which leads out of the cache; refused")
     return Path(api.hf_hub_download(repo_id, name, revision=commit))

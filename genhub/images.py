@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
-from math import prod
+from math import isfinite, prod
 from multiprocessing.pool import ThreadPool
 from threading import Thread
 from typing import Any
@@ -22,17 +23,21 @@ from torch.utils.data import Dataset
 from genhub.config import DataConfig
 from genhub.errors import DataError
 from genhub.forks import can_fork, cores, forked
-from genhub.sources import FORMATS, Source, first_line
+from genhub.sources import FORMATS, Source, first_line, refuse_outside
 
-SURVEYED, CHUNK = 1000, 32
+SURVEYED, CHUNK, BLOCK = 1000, 32, 2**20
 MANY = 5000
 """From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+"""An image with more is taken for a decompression bomb, as Pillow does with a warning."""
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 Pixels = NDArray[np.uint8]  # (c, h, w)
 Index = NDArray[np.int64]
 Flips = NDArray[np.bool_] | None
 Faults = list[tuple[int, str]]  # row numbers, and what is wrong there
+Span = tuple[float, float] | None
+"""The values that become black and white, `data.value_range`; None: the type's."""
 
 
 def _attempt(read: Callable[..., Any], *args: Any) -> Any:
@@ -60,7 +65,13 @@ def _open(raw: Any) -> Image.Image:
     content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)
     if content is None and path is None:
         raise ValueError("there is no image")
-    return Image.open(path if content is None else BytesIO(content), formats=_formats())
+    if content is None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise ValueError("no regular file")  # opening a pipe would wait for ever
+    image = Image.open(path if content is None else BytesIO(content), formats=_formats())
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}: a decompression bomb?")
+    return image
 
 
 def _as_chw(array: Pixels) -> Pixels:
@@ -82,13 +93,15 @@ def _shape(raw: Any) -> tuple[int, ...]:
         return 1 if image.mode in GREY_MODES else 3, height, width
 
 
-def _decode(raw: Any, channels: int | None, size: tuple[int, int] | None) -> Pixels:
+def _decode(raw: Any, channels: int | None, size: tuple[int, int] | None, span: Span = None) -> Pixels:
     """(c, h, w); without `channels` 1 or 3 of an image, and an array's own."""
     if not isinstance(raw, np.ndarray):
         with _open(raw) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return _convert(image, channels, size)
+            return _convert(image, channels, size, span)
     array = np.ascontiguousarray(_as_chw(raw))
+    if span:
+        array = _scaled(array, *span)
     if channels in (None, len(array)):
         same = size in (None, array.shape[1:])
         return array if same else np.concatenate([_convert(Image.fromarray(plane), 1, size) for plane in array])
@@ -98,13 +111,13 @@ def _decode(raw: Any, channels: int | None, size: tuple[int, int] | None) -> Pix
     return _convert(Image.fromarray(last), channels, size)
 
 
-def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | None) -> Pixels:
+def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | None, span: Span = None) -> Pixels:
     channels = channels or (1 if image.mode in GREY_MODES else 3)
     if image.mode[0] in "IF":
-        values, top = np.asarray(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
-        if not (values.min() >= 0 and values.max() <= top):
-            raise ValueError(f"grey values outside 0 to {top:g}; save it with 8 or 16 bits")
-        image = Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+        values, top = np.asarray(image), type_range(image)
+        if span is None and not (values.min() >= 0 and values.max() <= top):
+            raise ValueError(f"grey values outside 0 to {top:g}; data.value_range: auto scales them")
+        image, span = Image.fromarray(_scaled(values, *(span or (0, top)))), None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
@@ -113,16 +126,53 @@ def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | N
     image = image if image.mode == mode else image.convert(mode)
     if size and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)
-    return np.moveaxis(np.atleast_3d(np.asarray(image)), -1, 0)
+    pixels = np.moveaxis(np.atleast_3d(np.asarray(image)), -1, 0)
+    return pixels if span is None else np.concatenate([_scaled(pixels[:3], *span), pixels[3:]])  # alpha stays
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> Pixels:
+    """Values from `low`, as 0, to `high`, as 255; those beyond are cut off. By parts, as it takes 8 bytes a value."""
+    scaled = np.empty(values.shape, np.uint8)
+    flat, into = values.reshape(-1), scaled.reshape(-1)
+    for start in range(0, len(flat), BLOCK):
+        part = flat[start : start + BLOCK].astype(np.float64)
+        if not np.isfinite(part).all():
+            raise ValueError("has values that are not finite")
+        into[start : start + BLOCK] = ((part - low) * (255 / (high - low))).round().clip(0, 255)
+    return scaled
+
+
+def type_range(raw: Any) -> float:
+    """What is white in an image or array, by its type; 0 is black."""
+    if isinstance(raw, np.ndarray):
+        return 255.0
+    if isinstance(raw, Image.Image):
+        return 1.0 if raw.mode == "F" else 65535.0 if raw.mode[0] == "I" else 255.0
+    with _open(raw) as image:
+        return type_range(image)
+
+
+def _extent(raw: Any) -> tuple[float, float]:
+    """An image's least and largest value, as they are stored."""
+    values = raw
+    if not isinstance(raw, np.ndarray):
+        with _open(raw) as image:
+            values = np.asarray(image) if image.mode[0] in "IF" else _convert(image, None, None)
+    low, high = float(values.min()), float(values.max())
+    if not isfinite(high - low):
+        raise ValueError("has values that are not finite")
+    return low, high
 
 
 class Reader(Dataset[Any]):
     """Decodes a source's images, all to one shape; each worker has a copy."""
 
     def __init__(self, source: Source, config: DataConfig) -> None:
-        self.rows, self.config, self.length = source.rows, config, len(source.rows)
-        sample = np.linspace(0, self.length - 1, min(self.length, SURVEYED)).astype(np.int64).tolist()
-        found = {row: _attempt(_shape, self.raw([row])[0]) for row in sample}
+        # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
+        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+        self.rows, self.config, self.length, self.place = source.rows, config, len(source.rows), source.place
+        self.remote = source.remote
+        found = {row: _attempt(_shape, self.raw([row])[0]) for row in self.spread(SURVEYED)}
         shapes = {row: shape for row, shape in found.items() if not isinstance(shape, str)}
         if not shapes:
             raise self.fault(list(found.items()))
@@ -137,21 +187,51 @@ class Reader(Dataset[Any]):
     def raw(self, rows: list[int]) -> Any:
         """Paths, {"bytes", "path"} or uint8 arrays."""
         found = self.rows[rows]
-        return next(iter(found.values())) if isinstance(found, dict) else found
+        found = next(iter(found.values())) if isinstance(found, dict) else found
+        if self.remote:
+            refuse_outside(found)
+        return found
 
     def name(self, row: int) -> str:
         raw = self.raw([row])[0]
         path = raw["path"] if isinstance(raw, Mapping) else raw
-        return f"row {row} ({path})" if isinstance(path, str) else f"row {row}"
+        return f"{self.place(row)} ({path})" if isinstance(path, str) else self.place(row)
+
+    def named(self, faults: Faults) -> Faults:
+        """Each fault with the name of its image."""
+        return [(row, f"{self.name(row)}: {reason}") for row, reason in faults]
 
     def fault(self, faults: Faults) -> DataError:
-        names = "; ".join(f"{self.name(row)}: {reason}" for row, reason in faults[:5])
+        names = "; ".join(text for _, text in self.named(faults[:5]))
         advice = "; data.on_error: skip leaves them out" if self.config.on_error == "fail" else ""
         return DataError(f"{len(faults)} of {self.length} images can't be read: {names}{advice}")
 
+    def extent(self, rows: Sequence[int]) -> tuple[float, float]:
+        """The least and the largest value in the images of these rows, as they are stored; damaged ones don't count.
+
+        Raises:
+            DataError: all are damaged.
+        """
+        with ThreadPool(1 if self.small else os.cpu_count()) as pool:
+            found = pool.map(lambda row: _attempt(_extent, self.raw([row])[0]), rows)
+        whole = [each for each in found if not isinstance(each, str)]
+        if not whole:
+            raise self.fault(list(zip(rows, found, strict=True)))
+        return min(low for low, _ in whole), max(high for _, high in whole)
+
+    def top(self) -> float:
+        """What is white in the first image, by its type."""
+        return type_range(self.raw([self.first])[0])
+
+    def spread(self, most: int) -> list[int]:
+        """Evenly spaced rows, at most so many."""
+        return [int(row) for row in np.linspace(0, self.length - 1, min(self.length, most))]
+
     def read(self, rows: Sequence[int], channels: int | None) -> list[Any]:
         """Pixels (c, h, w), or as text why they can't be read. Raises DataError if they don't fit the first's."""
-        images = [_attempt(_decode, raw, channels, self.config.size) for raw in self.raw(list(rows))]
+        span = self.config.value_range
+        assert span != "auto"  # by now the data have said which
+        images = [_attempt(_decode, raw, channels, self.config.size, span) for raw in self.raw(list(rows))]
         for row, image in zip(rows, images, strict=True):
             if isinstance(image, str) or image.shape == self.shape:
                 continue
@@ -194,7 +274,7 @@ class Reader(Dataset[Any]):
         return images, faults
 
     def read_some(self, rows: Index) -> tuple[Tensor, Index, Faults]:
-        """Images (n, c, h, w), their rows, which are later ones for those that can't be read, and the latter."""
+        """Images (n, c, h, w), their rows, which are later ones for those that can't be read, and the latter, named."""
         images, used, faults = self.read(rows.tolist(), self.shape[0]), rows.copy(), Faults()
         for place, row in enumerate(rows.tolist()):
             while isinstance(images[place], str):
@@ -203,7 +283,7 @@ class Reader(Dataset[Any]):
                 if self.config.on_error == "fail" or used[place] == row:
                     raise self.fault(faults)
                 images[place] = self.read([int(used[place])], self.shape[0])[0]
-        return torch.from_numpy(np.stack(images)), used, faults
+        return torch.from_numpy(np.stack(images)), used, self.named(faults)
 
     def __getitem__(self, order: tuple[Index, Flips]) -> Any:
         """A batch for the DataLoader, or the DataError: one raised in a worker would come back as a traceback."""

@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Protocol, Self, cast, final, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from genhub.config import ModelConfig
+from genhub.config import DataSpec, ModelConfig
 from genhub.errors import CheckpointError
 from genhub.noise import Generators
 from genhub.weights import load_strictly, save_tensors
@@ -84,6 +84,9 @@ class GenerativeModel(nn.Module, ABC):
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
 
+    trained_on: DataSpec | None = None
+    """What its data turned out to be, as far as is known: its labels' names, the range of its images' values."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -115,6 +118,11 @@ class GenerativeModel(nn.Module, ABC):
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
         """
+
+    def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """Of options for `sample`, those that would change nothing here, each with why, and where it would: a drawing with
+        such an option is refused. {"guidance_scale": "this model draws without labels"}, say."""
+        return {}
 
     def frozen_encoder(self) -> FrozenEncoder | None:
         """What of an image can be computed once; None: the losses need the images themselves. A model that replaces this

@@ -1,10 +1,11 @@
 """What a frozen network makes of each image, computed once and kept on the disk: `data.cache_latents: true`.
 
 A folder of the cache, named by (the images' content, the network's weights and Config), has files of `SHARD` images' latents
-each, and as many more of the mirrored images where `data.flip` is on. A file is made by whoever finds it missing and nobody
-at it: processes of a run, and runs beside one another, share the work by the files' locks, in no collective. A file appears
-whole, so what a killed run has finished is used, and the rest is made by whoever comes next. Latents are float32 in any
-precision of training, and computed in the same groups of images whoever does it, so that their bits don't hang on it.
+each, and as many more of the mirrored images where `data.flip` is on. A file is made by whoever finds it missing or damaged
+and nobody at it: processes of a run, and runs beside one another, share the work by the files' locks, in no collective. A
+file appears whole, with a digest, so what a killed run has finished is used, and the rest is made by whoever comes next.
+Latents are float32 in any precision of training, and computed in the same groups of images whoever does it, so that their
+bits don't hang on it.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from genhub.config import DataConfig, DataSpec
 from genhub.data import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, to_device
 from genhub.digests import digest_of, hash_of
-from genhub.disk import cache_folder, made_once, saving
-from genhub.errors import GenhubError, RecipeError
+from genhub.disk import cache_folder, made_once
+from genhub.errors import RecipeError
+from genhub.finite import check_finite
 from genhub.images import Index
 from genhub.interfaces import FrozenEncoder, GenerativeModel
 from genhub.logs import Progress, main_process, say
 from genhub.stream import ImageStream
+from genhub.weights import is_sealed, save_sealed
 from genhub.workers import load_ahead
 
 SHARD, GROUP = 1024, 32
@@ -93,7 +95,8 @@ class CachedLatents:
         model's device: it may take long.
 
         Raises:
-            GenhubError: a file can't be written, or is damaged; or see `ImageData.batches`.
+            NotFinite: the encoder makes NaN or infinity of an image.
+            GenhubError: a file can't be written; or see `ImageData.batches`.
         """
         order = self.images.order(
             seed=seed, start_step=start_step, rank=rank, world_size=world_size, accumulation=accumulation
@@ -118,27 +121,29 @@ class CachedLatents:
             for number in range(shards)
         ]
         files = [folder / name for name in names]
-        missing = [number for number, file in enumerate(files) if not file.is_file()]
+        missing = [number for number, file in enumerate(files) if not is_sealed(file)]
         say(f"Latents  {'computing' if missing else 'found'} those of {self.spec.num_images:,} images in {folder}")
         progress = Progress(len(files), len(files) - len(missing), unit="file", shown=main_process() and bool(missing))
-        with closing(progress), saving(folder):
+        with closing(progress):
             for wait in (False, True):  # first those that nobody is at; then those that others were at, and perhaps died
                 for number in missing:
-                    made_once(files[number], partial(self._make, number % shards, number >= shards), wait)
+                    make = partial(self._make, number % shards, number >= shards)
+                    made_once(files[number], make, wait, there=is_sealed)
                     progress.advance(sum(file.is_file() for file in files) if progress.shown else 0)
         return Table(files, self.spec.num_images)
 
     @torch.no_grad()
-    def _make(self, shard: int, mirrored: bool, file: Path) -> None:
+    def _make(self, shard: int, mirrored: bool, temporary: Path) -> None:
         rows = np.arange(SHARD * shard, min(SHARD * (shard + 1), self.spec.num_images))
         groups = np.resize(rows, (-(-len(rows) // GROUP), GROUP))  # the last one filled up: sizes are rounded differently
         order = ((group, np.ones(GROUP, np.bool_) if mirrored else None) for group in groups)
         latents, whose = list[Tensor](), list[Tensor]()
         with _in_float32():
             for images, index in self.images.read(order):
-                latents.append(self.encoder.encode(images.to(self.model.device)).float().cpu())
+                found = self.encoder.encode(images.to(self.model.device)).float().cpu()
+                latents.append(check_finite(found, f"data.cache_latents: latents of rows {index.min()} to {index.max()}"))
                 whose.append(index)
-        save_file({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, file)
+        save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, temporary)
 
 
 @contextmanager
@@ -159,20 +164,13 @@ class Table(Dataset[Any]):
     """The rows of several files of latents, in memory if they are few, else mapped: what is looked at is read."""
 
     def __init__(self, files: Sequence[Path], length: int) -> None:
-        """`length` images, and perhaps as many mirrored ones behind them.
-
-        Raises:
-            GenhubError: a file is damaged.
-        """
+        """`length` images, and perhaps as many mirrored ones behind them."""
         self.files, self.length = files, length
         whose = list[Tensor]()
         for file in files:
-            try:
-                with safe_open(file, "pt") as stored:
-                    self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
-                    whose.append(stored.get_tensor("rows").clone())
-            except SafetensorError as error:
-                raise GenhubError(f"{file}: damaged: {error}; delete it, and it is made again") from error
+            with safe_open(file, "pt") as stored:
+                self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
+                whose.append(stored.get_tensor("rows").clone())
         self.whose = torch.cat(whose)
         """(rows,) the images whose latents they are: others' than the rows', where those can't be read."""
 

@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from genhub.console import put
 from genhub.errors import InputError
 
 ASKED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers say how many processes they started; accelerate reads the same."""
 FOREIGN = {"USE_DEEPSPEED": "DeepSpeed", "USE_FSDP": "FSDP", "USE_MEGATRON_LM": "Megatron-LM"}
 """What an accelerate config may ask for besides processes."""
+
+
+def command_line() -> list[str]:
+    """What starts genhub in another process, which must not import what lies in the current folder, as `-m` alone would."""
+    return [sys.executable, "-P", "-m", "genhub"]
 
 
 def launch(processes: int) -> int:
@@ -37,11 +43,12 @@ def launch(processes: int) -> int:
             rdzv_endpoint="localhost:0", max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=logs),
         )  # fmt: skip
         try:
-            elastic_launch(config, sys.executable)("-u", "-m", "genhub", *sys.argv[1:])
+            python, *rest = command_line()
+            elastic_launch(config, python)("-u", *rest, *sys.argv[1:])
         except ChildFailedError as error:
             for rank, failure in error.failures.items():  # whoever waited for it may have ended a moment before it was seen
                 if failure.exitcode < 0:
-                    print(f"genhub: process {rank} was killed by {failure.signal_name()}", file=sys.stderr)
+                    put(f"genhub: process {rank} was killed by {failure.signal_name()}", sys.stderr)
                     return 1
             return error.get_first_failure()[1].exitcode
         except SignalException as stop:

@@ -8,14 +8,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from torch import Tensor
 
-from genhub.disk import saving, sync, write_whole
+from genhub.console import one_line, put
+from genhub.disk import append, saving, sync, write_whole
 from genhub.errors import TrainingError
 from genhub.launch import first_to_say
 
@@ -40,7 +40,7 @@ class RunLog:
         self.waiting: list[tuple[int, str, dict[str, Tensor]]] = []
         """What was added since the last `fetch`, still on the device."""
         self._batch_size, self._start, self._writes = batch_size, start, writes
-        self._stream: TextIO | None = None
+        self._begun = False
         self._clock = self._lap = time.perf_counter()
         self._lap_step = start
         self.progress = Progress(total, start, shown=writes)
@@ -94,7 +94,8 @@ class RunLog:
         everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
         if self._writes:
             with saving(self.file):
-                self._opened().write(json.dumps({"step": step, **everything}) + "\n")
+                self._begin()
+                append(self.file, json.dumps({"step": step, **everything}))
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
         self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
         return everything
@@ -120,32 +121,63 @@ class RunLog:
         """Have the lines on the disk, before a checkpoint that counts on them is."""
         if self._writes:
             with saving(self.file):
-                self._opened()
+                self._begin()
                 sync(self.file)
 
     def close(self) -> None:
         self.progress.close()
-        if self._stream:
-            self._stream.close()
 
-    def _opened(self) -> TextIO:
-        """metrics.jsonl for more lines, from the first one on: a run that fails in its first step leaves none. A resumed
-        run drops those that its checkpoint hasn't seen."""
-        if self._stream is None:
-            there = self._start and self.file.exists()
-            lines = self.file.read_text("utf-8", "replace").splitlines(keepends=True) if there else []
-            seen = (line for line in lines if line.endswith("\n") and _step_of(line) <= self._start)
-            write_whole(self.file, "".join(seen))
-            self._stream = self.file.open("a", buffering=1)
-        return self._stream
+    def _begin(self) -> None:
+        """Make metrics.jsonl ready for more lines, before the first one: a run that fails in its first step leaves none. A
+        resumed run drops those that its checkpoint hasn't seen."""
+        if self._begun:
+            return
+        lines = list(_lines(self.file)) if self._start else []
+        if fault := _left_out(self.file, lines):
+            warn(fault)
+        seen = (text + b"\n" for _, text, line in lines if line and line["step"] <= self._start)
+        write_whole(self.file, b"".join(seen))
+        self._begun = True
 
 
-def _step_of(line: str) -> float:
-    """The step a line of metrics.jsonl is about; infinity for one that a crash of the machine has damaged."""
+def read_metrics(file: Path) -> tuple[list[dict[str, float]], str | None]:
+    """The lines of a run's metrics.jsonl, each with a whole number as its `step`; and, in a line to be said, which were left
+    out because they are damaged."""
+    lines = list(_lines(file))
+    return [line for _, _, line in lines if line], _left_out(file, lines)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes, dict[str, float] | None]]:
+    """(number, text, content) of each line of a metrics.jsonl; None is the content of a damaged one. A last line that is
+    not whole is being written, and is left out."""
+    *lines, last = file.read_bytes().split(b"\n") if file.is_file() else [b""]
+    for number, text in enumerate(lines, start=1):
+        if text.strip():
+            yield number, text, _content(text)
+    if content := _content(last):
+        yield len(lines) + 1, last, content
+
+
+def _content(text: bytes) -> dict[str, float] | None:
+    """A line of metrics.jsonl: a step and numbers by name, which a loss that isn't finite may be among; None for anything
+    else."""
     try:
-        return float(json.loads(line)["step"])
-    except (LookupError, TypeError, ValueError):
-        return math.inf
+        line = json.loads(text.decode())
+        step, others = line["step"], {name: value for name, value in line.items() if name != "step"}
+        whole = type(step) is int and 0 <= step < 2**63  # a bool is an int, too
+        if not whole or not all(type(value) in (int, float) for value in others.values()):
+            return None
+        return {"step": step} | {name: float(value) for name, value in others.items()}
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None  # whatever a crash of the machine has made of it
+
+
+def _left_out(file: Path, lines: Iterable[tuple[int, bytes, dict[str, float] | None]]) -> str | None:
+    damaged = [number for number, _, line in lines if line is None]
+    if not damaged:
+        return None
+    others = f", and {len(damaged) - 1} later ones" if len(damaged) > 1 else ""
+    return f"{file}: line {damaged[0]} is damaged{others}; left out"
 
 
 EVERY = 30.0
@@ -165,7 +197,7 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")
+            count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}", markup=False)
             self._bar = Bar(count, BarColumn(), TimeRemainingColumn(), text)
             self._bar.start()
             self._task = self._bar.add_task("", total=total, completed=done)
@@ -175,12 +207,12 @@ class Progress:
             self._bar.update(self._task, completed=done)
         elif self.shown and time.perf_counter() - self._told >= EVERY:
             self._told = time.perf_counter()
-            print(f"{self.unit} {done}/{self.total}  {self._left(done)}", file=sys.stderr, flush=True)
+            put(f"{self.unit} {done}/{self.total}  {self._left(done)}", sys.stderr)
 
     def report(self, done: int, text: str) -> None:
         """Say `text` about the state at `done`."""
         if self._bar:
-            self._bar.update(self._task, completed=done, description=text)
+            self._bar.update(self._task, completed=done, description=one_line(text))
         elif self.shown:
             self._told = time.perf_counter()
             say(f"{self.unit} {done}/{self.total}  {text}  {self._left(done)}")
@@ -202,13 +234,13 @@ def main_process() -> bool:
 def say(text: str) -> None:
     """Print a line, once however many processes a launcher started."""
     if main_process():
-        print(text, flush=True)
+        put(one_line(text))
 
 
 def warn(text: str) -> None:
     """Print a line to stderr, once however many processes a launcher started here say it."""
     if first_to_say(text):
-        print(f"genhub: {text}", file=sys.stderr, flush=True)
+        put(one_line(f"genhub: {text}"), sys.stderr)
 
 
 def duration(seconds: float) -> str:

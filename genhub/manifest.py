@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,10 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.config import STORED, DataSpec, ModelConfig, NonNegativeInt, Section
-from genhub.errors import CheckpointError, NewerFormat, PluginError
+from genhub.console import NAME, cut, shown
+from genhub.disk import RUN, check_files
+from genhub.errors import CheckpointError, GenhubError, NewerFormat, PluginError, first_fault
+from genhub.ids import HUB, nearest_path, parse_id
 from genhub.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def inside(name: str) -> str:
     path = PurePosixPath(name)
     plain = name.isprintable() and not set(name) & set("\\:") and name == str(path)
     if not plain or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{name!r} is no path inside the folder")
+        raise ValueError(f"{shown(name)} is no path inside the folder")
     return name
 
 
@@ -58,12 +60,16 @@ class FileEntry(Section):
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+Word = Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+"""A name or version that cards and messages repeat."""
+
+
 class PluginEntry(Section):
     """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
 
     name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
     distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
-    version: Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+    version: Word
 
 
 class StoredModel(Section):
@@ -95,11 +101,15 @@ class StoredModel(Section):
         return model
 
 
+Versions = Annotated[dict[Word, Word], Field(max_length=100)]
+"""Packages and their versions."""
+
+
 class Manifest(Section):
     """The content of genhub.json."""
 
     format: int = FORMAT
-    genhub: str = ""
+    genhub: Word = ""
     """Version that wrote the folder."""
     plugin: PluginEntry
     config: dict[str, Any]
@@ -107,9 +117,9 @@ class Manifest(Section):
     data: DataSpec | None = None
     """What the model was trained on."""
     step: NonNegativeInt = 0
-    conditions: tuple[str, ...] = ()
+    conditions: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
     """What its `sample` has to be given: labels, for a conditional model."""
-    versions: dict[str, str] = {}  # noqa: RUF012
+    versions: Versions = {}  # noqa: RUF012
     """The packages it was trained or saved with."""
     files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
     """Every file beside this one, by its path in the folder."""
@@ -164,13 +174,17 @@ def read_json(file: Path) -> Any:
 
     Raises:
         CheckpointError: missing, too large, or not JSON.
+        GenhubError: it can't be read now, which says nothing of what it holds: no reason to pass it over.
     """
     try:
+        if not file.is_file() and file.exists():
+            raise CheckpointError(f"{file}: is no file")
         if file.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{file}: larger than {MAX_JSON_BYTES} bytes; refused")
         return json.loads(file.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror}") from error
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise (CheckpointError if missing else GenhubError)(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: damaged: {error}") from error
 
@@ -189,7 +203,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise CheckpointError(f"{folder / FILE}: damaged: {_first_fault(error)}") from error
+        if isinstance(content, dict) and _checksum(content) == content.get("checksum"):  # as it was written
+            raise NewerFormat(f"{folder / FILE}: {_written_by(content)}: {first_fault(error)}") from error
+        raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
     if _checksum(content) != manifest.checksum:
         raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
     return manifest
@@ -197,11 +213,23 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _is_newer(content: dict[str, Any]) -> bool:
     """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    higher = isinstance(content.get("format"), int) and content["format"] > FORMAT
+    return higher and _newer_version(content.get("genhub"))
+
+
+def _newer_version(version: object) -> bool:
+    """Whether it is the number of a genhub to come."""
     try:
-        newer = Version(content["genhub"]) > Version(genhub_version())
-        return newer and isinstance(content["format"], int) and content["format"] > FORMAT
-    except (KeyError, TypeError, InvalidVersion):
+        return Version(str(version)) > Version(genhub_version())
+    except InvalidVersion:
         return False
+
+
+def _written_by(content: Mapping[str, Any]) -> str:
+    """How to read what this genhub can't, though nothing is wrong with it."""
+    if _newer_version(content.get("genhub")):
+        return f"needs genhub >= {content['genhub']:.50}, this is {genhub_version()}"
+    return "whole, but of another genhub than this one, as it has keys that this one doesn't know; update genhub"
 
 
 def checkpoints(run_dir: Path) -> Iterator[Path]:
@@ -225,6 +253,7 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
     faults: list[str] = []
     for folder in checkpoints(run_dir):
         try:
+            check_files(folder)
             manifest = read_manifest(folder)
             manifest.verify(folder)
             if manifest.step != step_of(folder):
@@ -232,7 +261,9 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
             return folder, faults
         except NewerFormat:
             raise
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
+            if not folder.is_dir():  # deleted meanwhile, by a run that has made a newer one
+                return newest_whole(run_dir)
             faults.append(str(error))
     if faults:
         raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}")
@@ -240,20 +271,34 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint.
+    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there, and in
+    its run, may be opened: see `check_files`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it holds what is not opened.
     """
     try:
         if not path.exists():
             known = "a run, a checkpoint, or one that diffusers saved"
-            raise CheckpointError(f"{path}: no such folder ({known}), and no Hub id, user/name")
-        folder = path if (path / FILE).is_file() or foreign_format(path) else newest_whole(path)[0]
+            other = f"; a model on the Hub would be {HUB}{path}" if parse_id(str(path)) else ", and no Hub id, user/name"
+            raise CheckpointError(f"{path}: no such folder ({known}){other}{nearest_path(path)}")
+        if (path / FILE).is_file() or foreign_format(path):
+            folder: Path | None = path
+            check_files(path)
+        else:
+            check_files(path, *RUN)
+            folder, faults = newest_whole(path)
+            if faults:
+                from genhub.logs import warn  # imports torch
+
+                for fault in faults:
+                    warn(f"{fault}; taking an earlier checkpoint")
+        if folder is None:
+            raise no_model(path)
+        if folder.parent.name == "checkpoints":
+            check_files(folder.parent.parent, *RUN)
     except OSError as error:
-        raise CheckpointError(f"{path!s:.200}: {error.strerror}") from error
-    if folder is None:
-        raise no_model(path)
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     return folder
 
 
@@ -272,7 +317,9 @@ def no_model(folder: Path) -> CheckpointError:
     """Why a folder is not one that can be loaded."""
     if classes := _foreign_classes(folder):
         known = ", ".join(plugin_names(FORMATS))
-        return CheckpointError(f"{folder}: holds a {classes[0]:.100}, which no plugin reads; of others' formats: {known}")
+        return CheckpointError(
+            f"{folder}: holds a {cut(classes[0], NAME)}, which no plugin reads; of others' formats: {known}"
+        )
     return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
 
 
@@ -293,8 +340,8 @@ def weight_bytes(folder: Path) -> int:
 def pickle_advice(file: str, source: str) -> str:
     """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
     return (
-        f"its weights are a pickle ({file:.100}), which can run code when opened; genhub reads safetensors only. If you "
-        "trust it, let diffusers convert it, and give FOLDER: "
+        f"its weights are a pickle ({cut(file, NAME)}), which can run code when opened; genhub reads safetensors only. If "
+        "you trust it, let diffusers convert it, and give FOLDER: "
         f"DDPMPipeline.from_pretrained('{source}').save_pretrained('FOLDER')"
     )
 
@@ -310,14 +357,20 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     if (folder / FILE).is_file():
         manifest = read_manifest(folder)
         cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
-        return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+        try:
+            return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+        except CheckpointError as error:
+            if _newer_version(manifest.genhub):  # a Config may have learned a key, in a manifest as it was
+                raise NewerFormat(f"{error}; it {_written_by(manifest.model_dump())}") from error
+            raise
     try:
         cls = cls or load_class(FORMATS, foreign_format(folder) or "")
         return cls, cls.config_from_foreign(folder)
     except PluginError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
-        raise CheckpointError(f"{folder}: its config can't be read: {_first_fault(error)}") from error
+        reason = first_fault(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder}: its config can't be read: {reason}") from error
 
 
 def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None) -> Any:
@@ -347,38 +400,7 @@ def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConf
         typed: ModelConfig = cls.Config.model_validate(config, context=STORED)
         return typed
     except ValidationError as error:
-        raise CheckpointError(f"{where}: {_first_fault(error)}") from error
-
-
-def describe_folder(path: Path) -> dict[str, Any]:
-    """What a model folder holds, its files verified."""
-    folder = find_checkpoint(path)
-    _, config = read_model(folder)
-    facts: dict[str, Any] = {"folder": str(folder), "parameters": sum(map(_parameters, folder.rglob("*.safetensors")))}
-    if not (folder / FILE).is_file():
-        return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
-    manifest = read_manifest(folder)
-    manifest.verify(folder)
-    return facts | manifest.model_dump(mode="json", exclude={"checksum"})
-
-
-def _parameters(file: Path) -> int:
-    """Numbers in a file of weights, from its header alone; the trainer's part is not the model's."""
-    if file.parent.name == "trainer":
-        return 0
-    try:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_JSON_BYTES)))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged: {error}") from error
-
-
-def _first_fault(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return f"{type(error).__name__}: {error}"
-    first = error.errors()[0]
-    return ".".join(map(str, first["loc"])) + f": {first['msg']}"
+        raise CheckpointError(f"{where}: {first_fault(error)}") from error
 
 
 def genhub_version() -> str:

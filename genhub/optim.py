@@ -163,7 +163,7 @@ def _torch_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) ->
     options: Mapping[str, object] = {key: value for key, value in _given(config).items() if key != "name"}
     try:
         return cls(parameters, fused=True, **options)  # type: ignore[no-any-return]
-    except (TypeError, RuntimeError):  # no fused form of this class, or not on this device
+    except (TypeError, RuntimeError, ValueError):  # no fused form of this class, or not on this device; or of neither kind
         pass
     try:
         return cls(parameters, **options)  # type: ignore[no-any-return]

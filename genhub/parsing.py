@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -11,13 +11,22 @@ from typing import Any
 
 import yaml
 
+from genhub.console import VALUE, cut, escaped, shown
 from genhub.errors import InputError, RecipeError
 
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+MOST_FAULTS = 20
+"""How many faults are told at once."""
 KeyPath = tuple[str | int, ...]
+COMMAND_LINE = "command line"
+"""Where an override comes from."""
+Message = str | Callable[[], str]
+"""What is wrong; or what finds the words, where that takes a while and they may not be wanted."""
+NAME = ("data", "name")
+TAKES = "; a recipe has text, numbers, true, false, null, lists and sections"
 
 
 @dataclass
@@ -25,18 +34,36 @@ class Source:
     """Where keys came from, and the faults found in them: a message names file, line and key path."""
 
     name: str
+    theirs: bool = False
+    """Whether it is somebody else's, from the Hub: see theirs.py."""
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """Key path to `file:line` or `command line`, in the order of reading."""
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[tuple[KeyPath | None, str, KeyPath, Message]] = field(default_factory=list)
+    """For each the key that was given last on the way to it, where that is, and the fault's own path and message."""
 
-    def fault(self, path: KeyPath, message: str) -> None:
-        known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
-        position = list(self.origins).index(known) if known else -1
-        self.faults.append((position, one_line(self.origins[known] if known else self.name, path, message)))
+    def _known(self, path: KeyPath) -> KeyPath | None:
+        return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
+
+    def origin(self, path: KeyPath) -> str:
+        """Where the key at `path`, or the section around it, came from."""
+        known = self._known(path)
+        return self.origins[known] if known else self.name
+
+    def fault(self, path: KeyPath, message: Message) -> None:
+        self.faults.append((self._known(path), self.origin(path), path, message))
 
     def raise_faults(self) -> None:
-        if self.faults:
-            raise RecipeError("\n".join(dict.fromkeys(text for _, text in sorted(self.faults, key=lambda f: f[0]))))
+        """
+        Raises:
+            RecipeError: there are faults: the first in the order of reading, a line each.
+        """
+        if not self.faults:
+            return
+        place = {path: number for number, path in enumerate(self.origins)}
+        found = sorted(self.faults, key=lambda fault: -1 if fault[0] is None else place.get(fault[0], -1))
+        lines = (one_line(at, path, text if isinstance(text, str) else text()) for _, at, path, text in found[:MOST_FAULTS])
+        more = len(found) - MOST_FAULTS
+        raise RecipeError(*dict.fromkeys(lines), *([f"{self.name}: and {more:,} more"] if more > 0 else []))
 
     @contextmanager
     def blaming(self, *path: str | int) -> Iterator[None]:
@@ -49,13 +76,15 @@ class Source:
 
 def one_line(where: str, path: KeyPath, message: str) -> str:
     """`where: key.path: message`; what a terminal would not print as a character is escaped."""
-    keys = f": {'.'.join(str(key) or repr(key) for key in path)}" if path else ""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{where}{keys}: {message}")
+    keys = f": {'.'.join(cut(str(key), VALUE) or repr(key) for key in path)}" if path else ""
+    return escaped(f"{where}{keys}: {message}")
 
 
 def read_text(file: Path) -> str:
     """A text file of bounded size."""
     try:
+        if not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
+            raise RecipeError(one_line(str(file), (), "is no file; a recipe is a text file"))
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -106,7 +135,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise RecipeError(f"{self._at(event)}: '*{event.anchor}': aliases are not allowed; write the value out")
+            raise RecipeError(
+                f"{self._at(event)}: '*{cut(str(event.anchor), VALUE)}': aliases are not allowed; write the value out"
+            )
         if tag := event.tag:
             shown = tag.replace("tag:yaml.org,2002:", "!!")
             raise RecipeError(one_line(self._at(event), (), f"'{shown}': tags are not allowed; write the value alone"))
@@ -141,12 +172,12 @@ class _Loader(yaml.SafeLoader):
         return f"{self.where.name}:{node.start_mark.line + 1}"
 
 
-def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = "command line") -> None:
+def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = COMMAND_LINE) -> None:
     """Set `key.path=value` in a recipe's content; the value is read as YAML."""
     dotted, equals, text = override.partition("=")
     keys = tuple(dotted.strip().split("."))
     if not equals or not all(keys):
-        raise RecipeError(one_line(origin, (), f"'{override}' must look like key.path=value"))
+        raise RecipeError(one_line(origin, (), f"{shown(override)} must look like key.path=value"))
     target = content
     for depth, key in enumerate(keys[:-1], start=1):
         if target.get(key) is None:
@@ -159,7 +190,8 @@ def apply_override(content: dict[str, Any], override: str, where: Source, origin
 
 
 def plain(value: Any, path: KeyPath, where: Source) -> Any:
-    """A copy as YAML would give it; text that no file could hold becomes a fault."""
+    """A copy as YAML would give it; what no file could hold becomes a fault. Objects are not looked into: iterating one may
+    never end."""
     if len(path) > MAX_DEPTH:
         where.fault(path[:1], f"nested deeper than {MAX_DEPTH} levels")
         return None
@@ -171,14 +203,16 @@ def plain(value: Any, path: KeyPath, where: Source) -> Any:
         value = str(value)
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         where.fault(path, f"has a character that can't be written: {shown(value)}")
+    if value is not None and not isinstance(value, str | int | float):
+        takes = "; it takes a folder, parquet or arrow files, a Hub data set's id or digits" if path == NAME else ""
+        where.fault(path, f"can't be an object of class {type(value).__name__:.60}{takes or TAKES}")
+        return None
     return value
 
 
-def shown(value: object) -> str:
-    """A value as a message quotes it: short, and in YAML's words."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def to_yaml(content: Any) -> str:
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    """YAML that reads back as the same: what is no printable character is in escapes."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    if all(map(str.isprintable, text.split("\n"))):
+        return text
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)

@@ -13,13 +13,14 @@ from typing import Any
 
 from genhub.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
 from genhub.config import DataSpec, HubConfig
-from genhub.errors import CheckpointError, GenhubError, InputError
-from genhub.evaluation.protocol import stored_evaluations
+from genhub.errors import CheckpointError, GenhubError, InputError, without_passwords
+from genhub.evaluation.protocol import stored_evaluations, weights_digest
 from genhub.hub import ALLOWED
 from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
 from genhub.parsing import Source, parse_yaml, read_text, to_yaml
 from genhub.push import Pushed, push
+from genhub.theirs import without_own
 
 RECIPE = "recipe.yaml"
 Files = dict[str, bytes | Path]
@@ -54,7 +55,7 @@ def publication(
         files[RECIPE] = recipe.encode()
     if picture is not None:
         files[PICTURE] = picture
-    if measured := _measured(folder) or read_measured(folder):
+    if measured := _measured(folder) or _measured_before(folder):
         figures = [figure.model_dump(mode="json") for figure in measured]
         files[MEASURED] = (json.dumps(figures, indent=2) + "\n").encode()
     manifest = manifest.model_copy(
@@ -79,9 +80,21 @@ def _measured(folder: Path) -> tuple[Measured, ...]:
             if spec := getattr(evaluation.protocol, key):
                 protocol[key] = f"{_portable_name(spec.name)} {spec.split}, fingerprint {spec.fingerprint}"
         protocol["extractor"] = _portable_name(evaluation.protocol.extractor)
-        protocol |= {"versions": dict(evaluation.versions)}
+        protocol |= {"versions": dict(evaluation.versions), "weights": evaluation.weights, "notes": list(evaluation.notes)}
         found += [Measured(name=name, value=value, protocol=protocol) for name, value in evaluation.values.items()]
     return tuple(found)
+
+
+def _measured_before(folder: Path) -> tuple[Measured, ...]:
+    """The figures in a folder's metrics.json, those of its weights alone."""
+    stored = read_measured(folder)
+    weights = weights_digest(folder)
+    found = tuple(figure for figure in stored if figure.protocol.get("weights") == weights)
+    if len(found) < len(stored):
+        warn(
+            f"{folder / MEASURED}: figures that are not known to be of these weights are left out: genhub evaluate {folder}"
+        )
+    return found
 
 
 def push_checkpoint(
@@ -123,9 +136,9 @@ def _regular(folder: Path, name: str) -> Path:
 
 
 def _portable(recipe: str, folder: Path) -> str:
-    """The recipe without what belongs to this machine: the run's folder, where it is pushed to, absolute paths."""
-    content = parse_yaml(recipe, Source(str(folder / RECIPE)))
-    return to_yaml(_with_names({key: value for key, value in content.items() if key not in ("run_dir", "hub")}))
+    """The recipe without what belongs to this machine: the run's folder, where it is pushed to and logged, paths."""
+    content, _ = without_own(parse_yaml(recipe, Source(str(folder / RECIPE))))
+    return to_yaml(_with_names(content))
 
 
 def _with_names(value: Any) -> Any:
@@ -146,7 +159,7 @@ def _portable_name(name: str) -> str:
     several files', as in /data/a.parquet + /data/b.parquet."""
     if " + " in name:
         return " + ".join(Path(part).name for part in name.split(" + "))
-    if name.startswith(("/", "~", "..")) or Path(name).is_absolute():
+    if name.startswith(("/", "~", ".")) or Path(name).is_absolute() or Path(name.partition("/")[0]).is_dir():
         return Path(name).name
     return re.sub(r"(?<=[:(])(?:/(?!/)|~|\.\.)[^()]*", lambda path: Path(path[0]).name, name)
 
@@ -213,7 +226,8 @@ class Publisher:
             except GenhubError as error:
                 warn(f"{error}; the run goes on")
             except Exception as error:  # whatever it is, it is no reason to stop a run
-                warn(f"{self.config.repo_id}: {staged.name} is not pushed: {type(error).__name__}: {error}; the run goes on")
+                reason = without_passwords(f"{type(error).__name__}: {error}")
+                warn(f"{self.config.repo_id}: {staged.name} is not pushed: {reason}; the run goes on")
 
 
 def _link(source: str, target: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genhub.client import MOVED_ON, connect
-from genhub.errors import CheckpointError, HubError, InputError
-from genhub.hub import RemoteFile, digest, download, listing, split_id
+from genhub.errors import CheckpointError, HubError, InputError, without_passwords
+from genhub.hub import RemoteFile, digest, download, listing
+from genhub.ids import parse_id
 from genhub.manifest import CODE, FILE, MAX_JSON_BYTES, read_manifest
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def push(
         commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
         if tag:
             client.retrying(lambda: _tag(client.api, repo_id, tag, commit))
-        return Pushed(repo_id, commit, changed, f"{client.api.endpoint}/{repo_id}")
+        return Pushed(repo_id, commit, changed, without_passwords(f"{client.api.endpoint}/{repo_id}"))
 
 
 def check_id(repo_id: str) -> None:
@@ -56,7 +57,7 @@ def check_id(repo_id: str) -> None:
     Raises:
         InputError: it can't be a repository's id.
     """
-    if split_id(repo_id) is None and not Path(repo_id).exists():
+    if parse_id(repo_id) != (repo_id, None):
         raise InputError(f"{repo_id}: must look like user/name to be pushed to")
 
 

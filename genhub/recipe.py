@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genhub.config import (
+    FROM_HUB,
+    MAY_CHANGE,
     AccelerateConfig,
     DataConfig,
     DataSpec,
@@ -18,16 +21,37 @@ from genhub.config import (
     HubConfig,
     ModelConfig,
     NonNegativeInt,
+    NotOnTheHub,
     Section,
     TrainerConfig,
 )
-from genhub.errors import RecipeError, did_you_mean
-from genhub.hub import find_model, find_recipe_of, split_id
+from genhub.console import shown
+from genhub.errors import InputError, RecipeError, did_you_mean, explained
+from genhub.hints import key_paths, where_it_belongs
+from genhub.hub import find_recipe_of, open_model
+from genhub.ids import HUB, nearest_path, split_id
 from genhub.manifest import read_model
-from genhub.parsing import KeyPath, Source, apply_override, one_line, parse_yaml, plain, read_text, shown, to_yaml
+from genhub.parsing import (
+    COMMAND_LINE,
+    KeyPath,
+    Source,
+    apply_override,
+    one_line,
+    parse_yaml,
+    plain,
+    read_text,
+    to_yaml,
+)
+from genhub.push import check_id
 from genhub.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
+from genhub.run_folder import RECIPE, recipe_file
+from genhub.theirs import check_theirs, without_own
 
 S = TypeVar("S", bound=Section)
+ORIGIN = "# From "
+"""The first line of a recipe.yaml whose recipe is from the Hub, before its origin."""
+MOST_READINGS = 4
+"""Of a key, where none is right: a union's members, of which no key has more."""
 
 
 class _Core(Section):
@@ -35,13 +59,13 @@ class _Core(Section):
 
     data: DataConfig = DataConfig()
     trainer: SerializeAsAny[TrainerConfig]
-    evaluate: EvaluateConfig | None = None
+    evaluate: Annotated[EvaluateConfig | None, MAY_CHANGE] = None
     """Measure the model while it trains; null: don't."""
-    hub: HubConfig | None = None
+    hub: Annotated[HubConfig | None, MAY_CHANGE] = None
     """Push checkpoints to the Hub while training; null: don't."""
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
-    run_dir: str = Field(min_length=1)
+    run_dir: Annotated[str, MAY_CHANGE] = Field(min_length=1)
     """Where the run's folder is; left out: runs/ and the recipe's name."""
 
     @model_validator(mode="after")
@@ -59,6 +83,15 @@ class _Core(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_an_id(self) -> Self:
+        if self.hub:
+            try:
+                check_id(self.hub.repo_id)
+            except InputError as error:
+                raise ValueError(f"hub.repo_id: {error}") from error
+        return self
+
 
 class _BuiltIn(_Core):
     trainer: AccelerateConfig = AccelerateConfig()
@@ -73,6 +106,10 @@ class Recipe(_Core):
     folder: Path | None = Field(default=Path(), exclude=True)
     """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
     registered names count."""
+    origin: str | None = Field(default=None, exclude=True)
+    """hf://user/name of a recipe from the Hub; None: the user's own."""
+    left_out: tuple[str, ...] = Field(default=(), exclude=True)
+    """Keys of a recipe from the Hub that are for whoever trains to say."""
 
     def model_class(self) -> Any:
         return load_class(MODELS, self.model.name, self.folder)
@@ -81,7 +118,8 @@ class Recipe(_Core):
         return load_class(TRAINERS, self.trainer.name, self.folder)
 
     def filled_from(self, spec: DataSpec) -> Recipe:
-        """This recipe with the model's shape and classes as the data have them, checked again.
+        """This recipe with the model's shape and classes as the data have them, checked again, and the range of values that
+        `data.value_range: auto` found: other images that the model is compared with are read by it.
 
         Raises:
             RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
@@ -92,7 +130,8 @@ class Recipe(_Core):
                 where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
             values[key] = found
         where.raise_faults()
-        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
+        data = self.data.model_copy(update={"value_range": spec.value_range})
+        return self.model_copy(update={"data": data, "model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """The recipe as plain dictionaries, as it would be written in YAML."""
@@ -103,7 +142,7 @@ class Recipe(_Core):
         return {"model": model} | content
 
     def yaml(self) -> str:
-        return to_yaml(self.dump())
+        return (f"{ORIGIN}{self.origin}\n" if self.origin else "") + to_yaml(self.dump())
 
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
@@ -117,52 +156,69 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     Raises:
         RecipeError: all faults found, one a line, each with file, line and key path.
     """
+    origin, left_out = None, list[str]()
+    folder: Path | None = Path.cwd()
     if isinstance(source, Recipe | Mapping):
-        where, folder = Source("recipe"), source.folder if isinstance(source, Recipe) else Path.cwd()
+        where = Source("recipe")
+        if isinstance(source, Recipe):
+            folder, origin, left_out = source.folder, source.origin, list(source.left_out)
         content = plain(source.dump() if isinstance(source, Recipe) else source, (), where)
     elif split_id(source) is not None:
-        name, file = find_recipe_of(str(source))
-        where, folder = Source(f"{source}: recipe.yaml"), None
-        theirs = parse_yaml(read_text(file), where)
-        # Where a stranger's recipe writes and pushes to is not the stranger's to say.
-        content = {key: value for key, value in theirs.items() if key not in ("run_dir", "hub")} | {
-            "run_dir": f"runs/{name}"
-        }
+        repo_id, file = find_recipe_of(str(source))
+        where, folder, origin = Source(f"{repo_id}: recipe.yaml", theirs=True), None, f"{HUB}{repo_id}"
+        content, left_out = without_own(parse_yaml(read_text(file), where))
+        content["run_dir"] = f"runs/{repo_id.replace('/', '--')}"
     else:
         file = find_recipe(str(source))
-        where, folder = Source(str(file)), file.resolve().parent
-        content = {"run_dir": f"runs/{file.stem}"} | parse_yaml(read_text(file), where)
+        where, folder, text = Source(str(file)), file.resolve().parent, read_text(_kept(file))
+        content, origin = {"run_dir": f"runs/{file.stem}"} | parse_yaml(text, where), origin_in(text)
     for override in overrides:
         apply_override(content, override, where)
     if run_dir is not None:
         content["run_dir"] = run_dir
     content = plain(content, (), where)
+    if where.theirs:
+        content = check_theirs(content, where)
     where.raise_faults()
-    return _validate(content, where, folder)
+    return _validate(content, where, folder).model_copy(update={"origin": origin, "left_out": tuple(left_out)})
 
 
-def read_data_config(file: Path | None, overrides: Sequence[str] = ()) -> DataConfig:
+def origin_in(text: str) -> str | None:
+    """Where the recipe in a recipe.yaml is from, if not the user's own."""
+    found = re.match(rf"{ORIGIN}({HUB}\S+)\n", text)
+    return found[1] if found else None
+
+
+def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: str | None = None) -> DataConfig:
     """The data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has does
     not matter. Without a file, what the overrides say.
 
+    Args:
+        theirs: the repository that the file is from, if it is not the user's own.
     Raises:
         RecipeError: an override of something else, or data that can't be right.
     """
-    where = Source(str(file) if file else "command line")
+    where = Source(str(file) if file else COMMAND_LINE)
+    if theirs and file:
+        where = Source(f"{theirs}: recipe.yaml", theirs=True)
     content = parse_yaml(read_text(file), where) if file else {}
     for override in overrides:
         if not override.startswith("data."):
             raise RecipeError(
-                one_line("command line", (), f"'{override}': the model is trained; only data.key=value can differ")
+                one_line(COMMAND_LINE, (), f"{shown(override)}: the model is trained; only data.key=value can differ")
             )
         apply_override(content, override, where)
-    return _check(DataConfig, plain(content.get("data", {}), ("data",), where), ("data",), where)
+    data = plain(content.get("data", {}), ("data",), where)
+    if where.theirs:
+        data = check_theirs({"data": data}, where)["data"]
+    where.raise_faults()
+    return _check(DataConfig, data, ("data",), where)
 
 
 def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
-        where.fault((key,), f"unknown key; {did_you_mean(key, known)}")
+        where.fault((key,), partial(_unknown, key, known, key_paths(_BuiltIn)))
     for key in ("model", "data", "trainer"):
         if not isinstance(content.setdefault(key, {}), dict):
             where.fault((key,), f"must be a section of keys, not {shown(content[key])}")
@@ -178,11 +234,12 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
                 find_plugin(group, name)
     if init_from is not None and (not isinstance(init_from, str) or not init_from):
         where.fault(("model", "from"), f"must be a folder or a Hub id, not {shown(init_from)}")
-    if trainer["name"] != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
+    if str(trainer["name"]) != "accelerate":  # the built-in trainer's keys are AccelerateConfig, checked without torch
         where.raise_faults()
         with where.blaming("trainer", "name"):
             trainer_class = load_class(TRAINERS, trainer["name"], folder)
         where.raise_faults()
+        _refuse_folders(trainer_class.Config, trainer, ("trainer",), where)
         content["trainer"] = _check(trainer_class.Config, trainer, ("trainer",), where)
     content.setdefault("run_dir", f"runs/{model.get('name', 'recipe')}")
     values = {key: content[key] for key in content.keys() & _Core.model_fields.keys()}
@@ -198,21 +255,44 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
 
 def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
     """The model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
-    cls, name = None, model.get("name", "")
+    cls, name, given = None, model.get("name", ""), model
     if init_from is None or ":" in name:
         with where.blaming("model", "name"):
             cls = load_class(MODELS, name, folder)
         where.raise_faults()
     if init_from is not None:
         with where.blaming("model", "from"):
-            cls, base = read_model(find_model(init_from, weights=False), cls)
+            cls, base = open_model(init_from, lambda folder: read_model(folder, cls), weights=False)
             model = _merge(base.model_dump(), model)
             if model["name"] != base.name:
                 raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
+    _refuse_folders(cls.Config, model, ("model",), where)
     config: ModelConfig = _check(cls.Config, model, ("model",), where)
+    for key, mistake in config.mistakes().items():
+        if _has(given, path := tuple(key.split("."))):
+            where.fault(("model", *path), mistake)
+    where.raise_faults()
     return config
+
+
+def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: Source) -> None:
+    """A recipe from the Hub names other models by Hub ids, but where the command line says otherwise."""
+    if not where.theirs:
+        return
+    try:
+        cls.model_validate(values, context=FROM_HUB)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path, cause = at + _existing(values, fault["loc"]), fault.get("ctx", {}).get("error")
+            if isinstance(cause, NotOnTheHub) and where.origin(path) != COMMAND_LINE:
+                where.fault(path, str(cause))
+    where.raise_faults()
+
+
+def _has(content: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(content, Mapping) and path[0] in content and _has(content[path[0]], path[1:]))
 
 
 def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
@@ -220,38 +300,48 @@ def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        found: dict[KeyPath, list[str]] = {}
-        for fault in error.errors(include_url=False):
-            path, message = _explain(cls, values, fault)
-            found.setdefault(path, []).append(message)
-    for path, messages in found.items():  # a union's members each complain of the same key, or of one inside it
-        if not any(other[: len(path)] == path for other in found if other != path):
-            *others, last = dict.fromkeys(messages)
-            where.fault(at + path, " or ".join([*(message.partition(", not ")[0] for message in others), last]))
+        faults = error.errors(include_url=False)
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for fault in faults:
+        found.setdefault(_path(cls, values, fault), []).append(fault)
+    inner = {path[:end] for path in found for end in range(len(path))}
+    for path, same in found.items():  # a union's members each complain of the same key, or of one inside it
+        if path not in inner:
+            where.fault(at + path, partial(_words, cls, same, at))
     where.raise_faults()
     raise AssertionError("a section that is not valid has faults")
 
 
-def _explain(cls: type[Section], values: Any, fault: ErrorDetails) -> tuple[KeyPath, str]:
-    """The path of keys that pydantic's fault is about, and its message in our words, with the nearest right name."""
-    loc, context = fault["loc"], fault.get("ctx", {})
-    path, given = _existing(values, loc), shown(fault["input"])
-    match fault["type"]:
-        case "extra_forbidden":
-            return path, f"unknown key; {did_you_mean(str(loc[-1]), _fields(cls, loc[:-1]))}"
-        case "missing":
-            return (*path, *loc[-1:]), "is required"
-        case "literal_error":
-            choices = [choice.strip("'") for choice in re.split(", | or ", context["expected"])]
-            return path, f"can't be {given}; {did_you_mean(str(fault['input']), choices)}"
-        case "value_error":
-            message = str(context["error"])
-            head, _, rest = message.partition(": ")  # a section's rule may name the key inside it that it is about
-            keys = tuple(head.split("."))
-            return ((*path, *keys), rest) if keys[0] in _fields(cls, loc) else (path, message)
-    text = re.sub(r"^\w+ should", "must", fault["msg"].partition(" after validation")[0])
-    text = re.sub("a valid dictionary.*", "a section of keys", text).replace("a valid tuple", "a list")
-    return path, f"{text}, not {given}"
+def _path(cls: type[Section], values: Any, fault: ErrorDetails) -> KeyPath:
+    """The path of keys that pydantic's fault is about."""
+    path, keys = _existing(values, fault["loc"]), fault["loc"][-1:]
+    if fault["type"] == "missing":
+        return (*path, *keys)
+    return path + _blamed(cls, fault)[0]
+
+
+def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
+    """A section's rule may name the key inside it that it is about: that key's path, and what the rule says."""
+    message = explained(fault)
+    head, _, rest = message.partition(": ")
+    keys = tuple(head.split("."))
+    named = fault["type"] == "value_error" and keys[0] in _fields(cls, fault["loc"])
+    return (keys, rest) if named else ((), message)
+
+
+def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> str:
+    """What is wrong with one key, with the nearest right name; of several complaints, the value once."""
+    first = faults[0]
+    if first["type"] == "extra_forbidden":
+        everywhere = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
+        return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
+    said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
+    *others, last = list(said)[-MOST_READINGS:]
+    return " or ".join([*(message.removesuffix(said[message]) for message in others), last])
+
+
+def _unknown(key: str, known: Iterable[str], everywhere: Iterable[str]) -> str:
+    return f"unknown key; {where_it_belongs(key, known, everywhere)}"
 
 
 def _existing(values: Any, loc: KeyPath) -> KeyPath:
@@ -294,16 +384,28 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
+def _kept(file: Path) -> Path:
+    """A recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
+    kept = recipe_file(file.parent) if file.name == RECIPE else file
+    if kept != file:
+        from genhub.logs import warn  # imports torch
+
+        warn(f"{file}: is lost; its copy in {kept.parent} is used, and training puts it back")
+    return kept
+
+
 def find_recipe(name: str) -> Path:
     """A path as it is, or a shipped recipe by its name."""
     shipped, path = shipped_recipes(), Path(name)
     try:
         if name in shipped and not path.is_file():
             return shipped[name]
-        path.lstat()
+        if not (path.name == RECIPE and recipe_file(path.parent).is_file()):
+            path.lstat()
         return path
     except (FileNotFoundError, NotADirectoryError) as error:
-        nearest = did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
+        nearest = nearest_path(path).removeprefix("; ") if path.parent != Path() else ""
+        nearest = nearest or did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
         raise RecipeError(one_line(name, (), f"no such recipe file or shipped recipe; {nearest}")) from error
     except OSError as error:
         raise RecipeError(one_line(f"{name:.200}", (), str(error.strerror))) from error

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from genhub.console import shown
 from genhub.errors import PluginError, did_you_mean
 
 MODELS = "genhub.models"
@@ -57,7 +58,7 @@ class Plugin:
         """
         try:
             if not re.fullmatch(r"\w[\w.]*:\w[\w.]*", self.value):
-                raise ImportError(f"'{self.value}' is not written as module:Class")
+                raise ImportError(f"{shown(self.value)} is not written as module:Class")
             cls = EntryPoint(self.name, self.value, self.group).load()
             if lacking := [name for name in ATTRIBUTES[self.group] if not hasattr(cls, name)]:
                 raise TypeError(f"{self.value} has no {', '.join(lacking)}")
@@ -102,7 +103,7 @@ def find_plugin(group: str, name: str) -> Plugin:
     found = [plugin for plugin in plugins(group) if plugin.name == name]
     if not found:
         kind, nearest = group.removeprefix("genhub.").removesuffix("s"), did_you_mean(name, plugin_names(group))
-        raise PluginError(f"no {kind} is called '{name}'; {nearest} (others come by pip install)")
+        raise PluginError(f"no {kind} is called {shown(name)}; {nearest} (others come by pip install)")
     if len(found) > 1:
         claims = " and as ".join(f"{plugin} ({plugin.value})" for plugin in found)
         raise PluginError(f"two distributions claim one name, as {claims}: uninstall one of them")
@@ -159,7 +160,7 @@ def load_scheduler(name: str) -> Any:
 
 def _scheduler_name(name: str) -> str:
     if name not in scheduler_names():
-        raise ValueError(f"no scheduler is called '{name}'; {did_you_mean(name, scheduler_names())}")
+        raise ValueError(f"no scheduler is called {shown(name)}; {did_you_mean(name, scheduler_names())}")
     return name
 
 

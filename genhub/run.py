@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,35 +16,29 @@ import torch
 from torch import Tensor
 
 from genhub.card import PICTURE
-from genhub.checkpoint import check_size, load_model, save_model
+from genhub.checkpoint import check_same_data, check_size, load_model, save_model
+from genhub.claims import check_folder, check_origin, check_recipe, claimed, write_recipe
 from genhub.config import count_of
 from genhub.data import ImageData
 from genhub.digests import digest_of
-from genhub.disk import locked, saving, write_whole
-from genhub.errors import CheckpointError, InputError, RecipeError
+from genhub.errors import CheckpointError, InputError, NewerFormat
 from genhub.evaluation.during import Evaluator
 from genhub.files import draw_to, save_images
-from genhub.hub import find_model
+from genhub.hub import open_model
+from genhub.ids import nearest_path
 from genhub.interfaces import GenerativeModel
-from genhub.latents import training_data
+from genhub.latents import CachedLatents, training_data
 from genhub.launch import check_launcher, launched
-from genhub.logs import Progress, main_process, say
-from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest, read_model, weight_bytes
-from genhub.parsing import Source, parse_yaml, read_text
+from genhub.logs import Progress, main_process, say, warn
+from genhub.manifest import FILE, checkpoints, newest_whole, read_manifest, read_model, weight_bytes
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
-from genhub.push import check_id
+from genhub.push import Pushed, check_id
 from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
-from genhub.sampling import labels_for, processes, read_options, sample_images
+from genhub.run_folder import previews, read_newest
+from genhub.sampling import Labels, called, classes_of, labels_for, processes, read_options, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
 from genhub.workers import deaths_explained
-
-SAFE_TO_CHANGE = ("run_dir", "evaluate", "hub", "data.num_workers", "data.in_memory", "data.cache_latents",
-                  "trainer.max_steps", "trainer.stop_after", "trainer.gradient_accumulation_steps",
-                  "trainer.find_batch_size", "trainer.skip_bad_steps", "trainer.log_every", "trainer.sample_every",
-                  "trainer.num_samples", "trainer.save_every", "trainer.keep_last", "trainer.keep_every", "trainer.trackers",
-                  "trainer.device", "trainer.sharding", "trainer.keep_memory")  # fmt: skip
-"""Keys that may differ when a run goes on (docs/reliability.md says why); any other change would make it a different run."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +63,8 @@ def load(
         dtype: float32, bfloat16, float16 or float64, for weights and buffers; left out: float32.
         token: left out: that of `hf auth login` or HF_TOKEN.
         local_files_only: take what was fetched before, and ask nobody.
-        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full. Without it, nothing
-            of a repository is ever run.
+        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full: exactly the bytes
+            whose hash is said. Without both, nothing of a repository is run.
     Returns:
         The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
     Raises:
@@ -98,31 +92,60 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
     check_launcher()
-    recipe = read_recipe(recipe, overrides, run_dir)
-    run_folder = Path(recipe.run_dir)
-    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
+    start = prepare_run(read_recipe(recipe, overrides, run_dir), fresh)
+    recipe, trainer, run_folder = start.prepared.recipe, start.trainer, start.trainer.run_dir
     with ExitStack() as stack:
         if main_process():  # the others meet it in `fit`
-            stack.enter_context(_claimed(run_folder, fresh))
-        data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
-        recipe = recipe.filled_from(data.spec)
-        if main_process():
-            _write_recipe(recipe, run_folder)
-        prepared = Prepared(recipe, _resumed(recipe, run_folder) or _build(recipe), data)
-        describe(prepared)
-        if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
-            trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
+            stack.enter_context(claimed(run_folder, fresh))
+            write_recipe(recipe, run_folder)
         stack.enter_context(_publishing(recipe, run_folder, trainer))
         stack.enter_context(deaths_explained())
-        folder: Path = trainer.fit(prepared.model, training_data(prepared.model, data))
-    pictures = sorted((run_folder / "samples").glob("*.png"))
-    if pictures:
+        folder: Path = trainer.fit(start.prepared.model, start.training)
+    if pictures := previews(run_folder):
         say(f"Picture  {pictures[-1]}")
     say(f"Model    {folder}")
     if trainer.evaluator:
         trainer.evaluator.conclude()
     say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
     return folder
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run that can start."""
+
+    prepared: Prepared
+    trainer: Trainer
+    training: ImageData | ImageStream | CachedLatents
+    """What the trainer is given: the images, or what a frozen network makes of them."""
+
+
+def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
+    """All that a run needs, and a few lines on it. Whatever would keep it from starting is found out here, where nothing is
+    written yet: `train` and `--dry-run` say the same.
+
+    Raises:
+        GenhubError: see `train`.
+    """
+    run_folder = Path(recipe.run_dir)
+    trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
+    if main_process():
+        check_folder(run_folder, fresh)
+        if not fresh:
+            check_origin(recipe, run_folder)
+    data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
+    recipe = recipe.filled_from(data.spec)
+    if main_process() and not fresh:
+        check_recipe(recipe, run_folder)
+    model = None if fresh else _resumed(recipe, run_folder, data)
+    prepared = Prepared(recipe, model or _build(recipe), data)
+    prepared.model.trained_on = data.spec
+    training = training_data(prepared.model, data)
+    trainer.check(prepared.model, training)
+    describe(prepared)
+    if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
+        trainer.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
+    return Start(prepared, trainer, training)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -134,6 +157,7 @@ def prepare(recipe: Recipe) -> Prepared:
     data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     model = _build(recipe)
+    model.trained_on = data.spec
     training_data(model, data)  # what it can't be is told now; nothing is computed
     return Prepared(recipe, model, data)
 
@@ -147,7 +171,13 @@ def _import_early(model_class: type[GenerativeModel]) -> None:
 
 
 def _build(recipe: Recipe) -> GenerativeModel:
-    source = None if recipe.init_from is None else find_model(recipe.init_from)
+    if recipe.init_from is None:
+        return _first(recipe, None)
+    return open_model(recipe.init_from, partial(_first, recipe), checked=True)
+
+
+def _first(recipe: Recipe, source: Path | None) -> GenerativeModel:
+    """The model that training starts with, its weights those of the folder `source`, if there is one."""
     if source is not None:  # its own Config, that is, and not what the user makes of it
         check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
@@ -157,25 +187,43 @@ def _build(recipe: Recipe) -> GenerativeModel:
     return model
 
 
-def _resumed(recipe: Recipe, run_folder: Path) -> GenerativeModel | None:
-    """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there."""
+def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) -> GenerativeModel | None:
+    """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole; or a newer genhub wrote the newest.
+        RecipeError: the images are not those that the run was trained on.
+    """
     torch.manual_seed(recipe.seed)
     for folder in checkpoints(run_folder):
-        with suppress(CheckpointError):  # the trainer says what is wrong with it
-            return load_model(folder, recipe.model_class())
+        try:
+            model = load_model(folder, recipe.model_class())
+        except NewerFormat:
+            raise
+        except CheckpointError:  # the trainer says what is wrong with it
+            continue
+        check_same_data(folder, data)
+        return model
+    newest_whole(run_folder)
     return None
 
 
 def describe(prepared: Prepared) -> None:
     """Say in a few lines what is about to happen."""
     recipe, spec = prepared.recipe, prepared.data.spec
+    if recipe.left_out:
+        say(f"Recipe   of {recipe.origin}, without {', '.join(recipe.left_out)}: yours to set")
     shape = "x".join(map(str, spec.shape))
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
     say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
-    for row, reason in prepared.data.skipped[:5]:
-        say(f"         left out row {row}: {reason}")
+    if spec.value_range:
+        say("         {:g} is black and {:g} is white".format(*spec.value_range))
+    for note in prepared.data.notes:
+        warn(f"WARNING: {note}")
+    for _, text in prepared.data.skipped[:5]:
+        say(f"         left out {text}")
     if len(prepared.data.skipped) > 5:
         say(f"         left out {len(prepared.data.skipped)} images in all")
     unused = [c for c in prepared.data.columns if c != "images" and c not in prepared.model.conditions]
@@ -184,66 +232,11 @@ def describe(prepared: Prepared) -> None:
     say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} images, in {recipe.run_dir}")
 
 
-# The run's folder
-
-
-@contextmanager
-def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
-    """Hold a folder that is a run's or can become one; with `fresh`, move the old run out of the way first.
-
-    Raises:
-        RecipeError: it is a file, can't be written, holds something else, or another process trains there.
-    """
-    with ExitStack() as held:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-            if others and "recipe.yaml" not in others:
-                raise RecipeError(f"run_dir: {folder} holds other files ({others[0]}, ...); choose another with --run-dir")
-            if others and fresh:
-                with locked(folder):
-                    number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
-                    folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
-                folder.mkdir()
-            held.enter_context(locked(folder))
-        except OSError as error:
-            raise RecipeError(f"run_dir: {folder}: {error.strerror}; choose another with --run-dir") from error
-        yield
-
-
-def _write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Keep the resolved recipe with the run; a run that goes on must go on by the same one.
-
-    Raises:
-        RecipeError: a key that may not change has changed.
-    """
-    file, text = folder / "recipe.yaml", recipe.yaml()
-    if any(checkpoints(folder)) and file.exists():
-        before, after = _flat(parse_yaml(read_text(file), Source(str(file)))), _flat(recipe.dump())
-        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-        faults = [key for key in changed if not key.startswith(SAFE_TO_CHANGE)]
-        if faults:
-            lines = [f"{key}: was {before.get(key)}, is {after.get(key)}" for key in faults]
-            raise RecipeError(
-                f"{folder} was started with another recipe:\n  " + "\n  ".join(lines)
-                + "\nGive it the old values, choose another --run-dir, or start over with --fresh (keeps the old run)."
-            )  # fmt: skip
-    with saving(file):
-        write_whole(file, text)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 # Sampling
 
 
 def sample(
-    model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Sequence[int] | None = None,
+    model: GenerativeModel | str | Path, n: int = 64, *, seed: int = 0, labels: Labels = None,
     batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
@@ -252,6 +245,8 @@ def sample(
 
     Args:
         model: a model, or what `load` takes.
+        labels: for a conditional model, repeated in turn: classes by name, such as "cat" or 7, and by number only where they
+            have no names; also a text, "cat,dog". Left out: every class.
         device: where to load it; left out: the accelerator, if there is one.
         dtype: the precision to load it in: see `load`.
         compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
@@ -268,18 +263,18 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
+    options, classes = read_options(model, options), classes_of(model, labels)
     with _drawing(model, n) as on_progress:
-        images = sample_images(model, n, seed=seed, labels=labels, batch_size=batch_size, options=options,
+        images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
                                on_progress=on_progress)  # fmt: skip
     if out is not None:
-        wanted = labels_for(model, n, labels)
-        save_images(images, Path(out), None if wanted is None else wanted.tolist())
+        wanted = labels_for(model, n, classes)
+        save_images(images, Path(out), None if wanted is None else wanted.tolist(), of=model.trained_on)
     return images
 
 
 def sample_to(
-    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Sequence[int] | None = None,
+    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Labels = None,
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
@@ -302,10 +297,12 @@ def sample_to(
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)
-    options = read_options(type(model), options)
-    identity = {"model": digest_of(model), "seed": seed, "labels": list(labels) if labels else None, "options": options}
+    options, classes = read_options(model, options), classes_of(model, labels)
+    in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
+    names = None if in_turn is None else called(model, in_turn)
+    identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}
     with _drawing(model, n) as on_progress:
-        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=labels, batch_size=batch_size,
+        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=classes, batch_size=batch_size,
                 options=options, accelerator=together, on_progress=on_progress)  # fmt: skip
     if together:
         together.end_training()
@@ -353,22 +350,29 @@ def push_to_hub(
         HubError: no access, or the repository moved on meanwhile.
     """
     check_id(repo_id)
-    with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
-        folder = Path(temporary) if isinstance(model, GenerativeModel) else find_checkpoint(Path(model))
-        if isinstance(model, GenerativeModel):
-            save_model(model, folder)
-        elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
-            save_model(load_model(folder), folder := Path(temporary))
-        manifest = read_manifest(folder)
-        code = own_code(manifest.plugin.name) if with_code else None
-        drawable = isinstance(model, GenerativeModel) or ":" not in manifest.plugin.name
-        picture = None
-        if PICTURE not in manifest.files and drawable:
-            say("Drawing the card's picture")
-            sample(model if isinstance(model, GenerativeModel) else folder, 16, out=Path(temporary) / PICTURE)
-            picture = (Path(temporary) / PICTURE).read_bytes()
-        pushed = push_checkpoint(folder, repo_id, private=private, revision=revision, tag=tag, token=token, license=license,
-                                 code=code, picture=picture)  # fmt: skip
+    if not isinstance(model, GenerativeModel) and not Path(model).exists():
+        known = "what is pushed is a run, a checkpoint or a model folder of this machine"
+        raise CheckpointError(f"{model}: no such folder; {known}{nearest_path(Path(model))}")
+
+    def publish(source: GenerativeModel | Path) -> Pushed:
+        with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
+            folder = Path(temporary) if isinstance(source, GenerativeModel) else source
+            if isinstance(source, GenerativeModel):
+                save_model(source, folder)
+            elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
+                save_model(load_model(folder), folder := Path(temporary))
+            manifest = read_manifest(folder)
+            code = own_code(manifest.plugin.name) if with_code else None
+            drawable = isinstance(source, GenerativeModel) or ":" not in manifest.plugin.name
+            picture = None
+            if PICTURE not in manifest.files and drawable:
+                say("Drawing the card's picture")
+                sample(source if isinstance(source, GenerativeModel) else folder, 16, out=Path(temporary) / PICTURE)
+                picture = (Path(temporary) / PICTURE).read_bytes()
+            return push_checkpoint(folder, repo_id, private=private, revision=revision, tag=tag, token=token,
+                                   license=license, code=code, picture=picture)  # fmt: skip
+
+    pushed = publish(model) if isinstance(model, GenerativeModel) else read_newest(Path(model), publish, checked=True)
     say(f"{'Pushed' if pushed.changed else 'Nothing has changed'}  {pushed.url}  commit {pushed.commit[:12]}")
     return pushed.commit
 

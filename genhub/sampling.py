@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from genhub.disk import saving
-from genhub.errors import InputError, did_you_mean
-from genhub.interfaces import GenerativeModel
+from genhub.annotations import without_booleans
+from genhub.console import VALUE, cut, shown
+from genhub.disk import remove_leftovers, saving, whole
+from genhub.errors import CheckpointError, InputError, NotFinite, did_you_mean, explained
+from genhub.finite import check_finite, check_weights
+from genhub.interfaces import Denoiser, GenerativeModel
+from genhub.labels import class_numbers
 from genhub.launch import launched
+from genhub.logs import warn
 from genhub.seeds import seed_for
+from genhub.weights import load_sealed, save_sealed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+Labels = str | Sequence[str | int] | None
+"""Asked for by a person: names, or numbers where there are none; or a text of them with commas."""
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
@@ -49,7 +59,7 @@ def sample_images(
 
     Args:
         first: the number of the first image.
-        labels: for a conditional model, the wanted labels; fewer than n are repeated in turn.
+        labels: for a conditional model, the wanted classes, by number; fewer than n are repeated in turn.
         batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
             many of them as have 50,000 pixels.
         options: keyword arguments of the model's `sample`.
@@ -57,19 +67,23 @@ def sample_images(
     Returns:
         (n, c, h, w) uint8 on the CPU.
     Raises:
-        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
+            images than memory has room for.
+        NotFinite: a weight, or what is drawn, is NaN or infinite; all processes raise it.
     """
+    check_weights(model)
     wanted = labels_for(model, n, labels, first)
+    check_room(model, n)
     rank, ranks = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     share = -(-n // ranks)
     batch_size = batch_size or drawn_at_once(model)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
-    drawn = []
+    fault = None
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
     half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
     with torch.inference_mode(), half:
-        done = 0
-        while done < share:
+        done, drawn = 0, [torch.zeros(0, *model.sample_shape, dtype=torch.uint8)]
+        while done < share and fault is None:
             indices = mine[done : done + batch_size]
             given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
             try:
@@ -79,12 +93,19 @@ def sample_images(
                     raise
                 batch_size = len(indices) // 2
                 continue
-            drawn.append(to_uint8(images))
+            fault = _not_finite(model, images, seed, indices, given, options or {})
+            drawn.append(
+                to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8)
+            )
             done += len(indices)
             on_progress(done)
         result = torch.cat(drawn)
-        if accelerator and ranks > 1:
+        if accelerator and ranks > 1:  # a process that stopped here would keep the others waiting
             result = accelerator.gather(result.to(accelerator.device))
+            if accelerator.gather(torch.tensor([fault is not None], device=accelerator.device)).any():
+                fault = fault or NotFinite(f"{type(model).__name__}: another process drew NaN or infinity")
+    if fault is not None:
+        raise fault
     return result[:n].cpu()
 
 
@@ -94,6 +115,48 @@ def out_of_memory(error: BaseException) -> bool:
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
+
+
+def check_room(model: GenerativeModel, n: int) -> None:
+    """
+    Raises:
+        InputError: n images, and one of them in float32 beside what it is made of, take more memory than the machine has.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    needed = math.prod(model.sample_shape) * (n + 2 * 4)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        shape = "x".join(map(str, model.sample_shape))
+        raise InputError(
+            f"{n:,} images of {shape} take {needed / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:,.1f}; "
+            "draw fewer at a time: --batch-size, and a folder as --out"
+        )
+
+
+def _not_finite(
+    model: GenerativeModel,
+    images: Tensor,
+    seed: int,
+    indices: Sequence[int],
+    labels: Tensor | None,
+    options: Mapping[str, Any],
+) -> NotFinite | None:
+    """What is wrong with images that were drawn so, if they are not finite; of a reverse process, from which step on."""
+    fine = images.isfinite().flatten(1).all(1)
+    if fine.all():
+        return None
+    step = ""
+    if isinstance(model, Denoiser):  # once more, a step at a time
+        told = {name: value for name, value in options.items() if not callable(value)}
+        steps = model.denoise(len(indices), labels=labels, generator=generators(seed, indices), **told)
+        bad = next((one for one in steps if not one.sample.isfinite().all()), None)
+        step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
+    given = f", with {', '.join(f'{name}={value!r:.40}' for name, value in options.items())}" if options else ""
+    number = indices[fine.tolist().index(False)]
+    return NotFinite(
+        f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
     )
 
 
@@ -115,9 +178,9 @@ def draw_parts(
     accelerator: Accelerator | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> list[Path]:
-    """Draw n images into files of PART images each, which are not drawn again: part-PPPPPP.npy holds (PART, c, h, w) uint8,
-    the last one perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and must be
-    the same for the same folder.
+    """Draw n images into files of PART images each, for `read_part`; those that are there, undamaged, are not drawn again.
+    The last one holds perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and
+    must be the same for the same folder.
 
     Args:
         accelerator: each process draws some of the parts; all return when every part is there.
@@ -125,23 +188,41 @@ def draw_parts(
         The files, in the images' order.
     Raises:
         InputError: see `sample_images`.
+        GenhubError: a file can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
-    files = {part: folder / f"part-{part.start // PART:06d}.npy" for part in parts}
+    files = {part: part_file(folder, part.start // PART) for part in parts}
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
 
     def there(part: range) -> bool:
-        return files[part].is_file() and len(np.load(files[part], mmap_mode="r")) >= len(part)
+        try:
+            return len(read_part(files[part])) >= len(part)
+        except CheckpointError:  # missing or damaged
+            return False
 
     def write(part: range, images: Tensor) -> None:
-        temporary = files[part].with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.save(stream, images.numpy(), allow_pickle=False)
-        temporary.replace(files[part])
+        with saving(files[part]), whole(files[part]) as temporary:
+            save_sealed({"images": images}, temporary)
 
     draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,
                 options=options, accelerator=accelerator, on_progress=on_progress)  # fmt: skip
     return list(files.values())
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where `draw_parts` keeps so many images from number PART * `number` on."""
+    return folder / f"part-{number:06d}.safetensors"
+
+
+def read_part(file: Path) -> Tensor:
+    """(n, c, h, w) uint8 that `draw_parts` drew.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    return load_sealed(file)[0]["images"]
 
 
 def draw_blocks(
@@ -206,8 +287,31 @@ def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
 
 
+def classes_of(model: GenerativeModel, labels: Labels) -> list[int] | None:
+    """The classes that labels name, which is what all below here counts in; None: every class, in turn.
+
+    Raises:
+        InputError: labels for a model that takes none, or one that it does not have.
+    """
+    if labels is None:
+        return None
+    labels_for(model, 0, ())  # whether it takes any
+    return class_numbers(labels, names_of(model), model.config.num_classes or 0)
+
+
+def names_of(model: GenerativeModel) -> tuple[str, ...]:
+    """The names of a model's classes, as far as its data had any."""
+    return model.trained_on.class_names if model.trained_on else ()
+
+
+def called(model: GenerativeModel, classes: Iterable[int]) -> list[str | int]:
+    """Classes as a person knows them: by name, and by number only where they have none."""
+    names = names_of(model)
+    return [names[number] if number < len(names) else number for number in classes]
+
+
 def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, first: int = 0) -> Tensor | None:
-    """(n,) labels of the images from number `first` on: those given, or every class, in turn; None for a model that takes
+    """(n,) classes of the images from number `first` on: those given, or every class, in turn; None for a model that takes
     none.
 
     Raises:
@@ -222,24 +326,40 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, fir
         labels = range(classes or 0)
     wrong = [label for label in labels if not 0 <= label < (classes or 0)]
     if wrong:
-        raise InputError(f"--labels: {wrong[0]} is not a label of this model; it has 0 to {(classes or 0) - 1}")
+        raise InputError(f"--labels: {shown(wrong[0])} is not a label of this model; it has 0 to {(classes or 0) - 1}")
     return torch.tensor([labels[i % len(labels)] for i in range(first, first + n)])
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] float to 0..255 uint8, rounded."""
+    """[-1, 1] float to 0..255 uint8, rounded.
+
+    Raises:
+        NotFinite: a value is NaN or infinite, which has no place among them.
+    """
+    check_finite(images, "images")
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def read_options(model_class: type[GenerativeModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(model: GenerativeModel, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the keyword arguments of a model's `sample`, checked against its signature.
 
     Raises:
-        InputError: an unknown option, or one of the wrong type.
+        InputError: an unknown option, one of the wrong type, or one that would change nothing.
     """
-    own = {"self", "n", "labels", "generator"}
-    known = [name for name in inspect.signature(model_class.sample).parameters if name not in own]
-    return check_arguments(model_class.sample, values, known, option="--set ", owner=model_class.__name__)
+    own, sample = {"self", "n", "labels", "generator"}, type(model).sample
+    hints = get_type_hints(sample, include_extras=True)
+    # A callback can be given from Python alone.
+    known = [name for name in inspect.signature(sample).parameters
+             if name not in own and (callable(values.get(name)) or not _takes_a_function(hints.get(name)))]  # fmt: skip
+    checked = check_arguments(sample, values, known, option="--set ", owner=type(model).__name__)
+    for name, reason in model.unused_options(checked).items():
+        raise InputError(f"--set {name}: changes nothing here: {reason}")
+    return checked
+
+
+def _takes_a_function(hint: Any) -> bool:
+    """Whether an annotation is of a callable, such as `Callable[[int], None] | None`."""
+    return get_origin(hint) is Callable or any(map(_takes_a_function, get_args(hint) if isinstance(hint, UnionType) else ()))
 
 
 def check_arguments(
@@ -255,12 +375,11 @@ def check_arguments(
     checked = {}
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{option}{name}: {owner} has no such option; {did_you_mean(name, known)}")
+            raise InputError(f"{option}{cut(name, VALUE)}: {owner} has no such option; {did_you_mean(name, known)}")
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(value)
+            checked[name] = TypeAdapter(hints[name]).validate_python(without_booleans(hints[name], value))
         except ValidationError as error:
-            message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            raise InputError(f"{option}{name}: {message}, not {value!r}") from error
+            raise InputError(f"{option}{name}: {explained(error.errors(include_url=False)[0])}") from error
     return checked
 
 
@@ -294,10 +413,28 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
+def draw_preview(
+    model: GenerativeModel, n: int, run_dir: Path, step: int, *, seed: int, accelerator: Accelerator | None = None
+) -> Path | None:
+    """Draw n images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
+    not finite, which is warned of, as the run looks after its numbers itself."""
+    main, training = accelerator is None or accelerator.is_main_process, model.training
+    try:
+        images = sample_images(model.eval(), n, seed=seed, accelerator=accelerator)
+    except NotFinite as error:
+        if main:
+            warn(f"no picture of step {step}: {error}")
+        return None
+    finally:
+        model.train(training)
+    return save_preview(run_dir, step, images) if main else None
+
+
 def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
     """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
     file = run_dir / "samples" / f"step-{step:06d}.png"
     with saving(file):
         file.parent.mkdir(exist_ok=True)
-        image_grid(images).save(file)
+        with whole(file) as temporary:
+            image_grid(images).save(temporary, format="PNG")
     return file

@@ -9,8 +9,10 @@ import importlib.metadata
 import importlib.util
 import keyword
 import re
+import shutil
 from pathlib import Path
 
+from genhub.disk import publish
 from genhub.errors import InputError, PluginError, did_you_mean
 from genhub.registry import KINDS, plugins
 
@@ -38,12 +40,16 @@ def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
         raise InputError(f"{folder}: exists already; choose another name, or move it away")
     module, stem = name.replace("-", "_"), f"my_{kind}"
     words = {f"my-{kind}": name, stem: module, f"My{kind.title()}": module.title().replace("_", "")}
+    temporary = folder.with_name(f".{name}.new")
     try:
-        folder.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         for file in sorted(path for path in (TEMPLATES / kind).iterdir() if path.is_file()):
             text = re.sub("|".join(words), lambda found: words[found[0]], file.read_text())
-            (folder / file.name.replace(stem, module)).write_text(text)
+            (temporary / file.name.replace(stem, module)).write_text(text)
+        publish(temporary, folder)
     except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(f"{folder}: can't be written: {error.strerror}") from error
     return folder
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from genhub.console import shown
 from genhub.errors import PluginError, did_you_mean
 from genhub.recipe import Recipe
 from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_all, plugin_names
@@ -70,7 +71,7 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
                           "options": options, "recipe": example_recipe(plugin, options)})  # fmt: skip
     if not facts:
         known = {known for group in KINDS.values() for known in plugin_names(group)}
-        raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
+        raise PluginError(f"no plugin is called {shown(name)}; {did_you_mean(name, known)}")
     return facts
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genhub.client import connect
 from genhub.config import DataConfig
-from genhub.digests import hash_of
+from genhub.digests import hash_of, sampled_hash
 from genhub.errors import DataError, did_you_mean
+from genhub.ids import DATASETS, nearest_path
+from genhub.labels import in_order
 
 SAVED = "saved"
 """In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
+MOST_GROUP, MOST_RATIO = 2**30, 100
+"""A part of a parquet file that is read at once may take so many bytes in memory, or so many times the file's size."""
 TABLES = {".parquet", ".arrow"}
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -30,18 +36,27 @@ SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "valida
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 
 
+def _numbered(row: int) -> str:
+    return f"row {row}"
+
+
 @dataclass(frozen=True)
 class Source:
-    """Undecoded images of one split: rows[row numbers] gives paths, {"bytes", "path"} or uint8 arrays."""
+    """Undecoded images of one split: rows[row numbers] gives paths, {"bytes", "path"} or arrays."""
 
     rows: Any
-    fingerprint: str
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    """What lies in the folder and is no regular file."""
+    place: Callable[[int], str] = _numbered
+    """Where a row is, for messages."""
     columns: tuple[str, ...] = ()
     """Of a stream: the images', and the labels' if there are any."""
-    written: str = ""
-    """Of image files, which the fingerprint knows by name and size: changes when one is written again."""
+    remote: bool = False
+    """Whether they are somebody else's, from the Hub: a path among the rows must be of what was fetched."""
+    fingerprint: str = ""
+    """Of a stream: of its files; the content of all others is read."""
     length: int = 0
     """How many images a stream has, as far as is known; rows have a length of their own."""
 
@@ -56,6 +71,8 @@ def find_images(config: DataConfig) -> Source:
         return _files(dict(_listed(name)), config)
     if name == "digits":
         return _digits(config)
+    if name.startswith(DATASETS):
+        return _table(config, name, revision=config.revision)
     path = Path(name).expanduser()
     if name and path.is_dir():
         return _folder(path, config)
@@ -66,22 +83,19 @@ def find_images(config: DataConfig) -> Source:
         return _files(dict.fromkeys(files, "data.name"), config)
     local = name.count("/") > 1 or name[:1] in "./~" or bool(set("*?[") & set(name))
     local = local or path.suffix.lower() in DATA_SUFFIXES | _image_suffixes()
-    if not local and (path.parent == Path() or not path.parent.is_dir()):
+    # In a folder of here, or a word that is all but the name of one: not asked of the Hub.
+    here = nearest_path(path, cutoff=0.8) if path.parent == Path() else Path(path.parts[0]).is_dir()
+    if not local and not here:
         return _table(config, name, revision=config.revision)
-    raise DataError(f"data.name: no such folder or file: {name}{_nearest(path)}")
+    other = "" if local else f"; a data set on the Hub would be {DATASETS}{name}"
+    raise DataError(f"data.name: no such folder or file: {name}{other}{nearest_path(path)}")
 
 
 def _matches(name: str) -> list[str]:
-    """The files that a path or a glob names, in order."""
+    """The regular files that a path or a glob names, in order, each once: links can lead in circles."""
     path = Path(name).expanduser()
-    return [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
-
-
-def _nearest(path: Path) -> str:
-    while not path.parent.is_dir():
-        path = path.parent
-    close = get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"; did you mean '{path.with_name(close[0])}'?" if close else ""
+    found = [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
+    return list({os.path.realpath(file): file for file in reversed(found) if os.path.isfile(file)}.values())[::-1]  # noqa: PTH113
 
 
 def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -90,7 +104,7 @@ def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     for number, name in enumerate(names):
         key, files = f"data.name.{number}", _matches(name)
         if not files and not Path(name).expanduser().is_dir():
-            raise DataError(f"{key}: no such file: {name}{_nearest(Path(name).expanduser())}")
+            raise DataError(f"{key}: no such file: {name}{nearest_path(Path(name).expanduser())}")
         for file in files or [name]:
             if Path(file).suffix not in TABLES or Path(file).is_dir():
                 raise DataError(f"{key}: {file}: a list is of .parquet or .arrow files and globs; a folder is named alone")
@@ -147,19 +161,20 @@ def _digits(config: DataConfig) -> Source:
     table = np.loadtxt(file, delimiter=",", dtype=np.int64)
     table = np.concatenate([table[part] for _, part in _parts({"train": len(table)}, config)])
     images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return Source(images, hash_of(table), torch.from_numpy(table[:, -1].copy()), tuple("0123456789"))
+    return Source(images, torch.from_numpy(table[:, -1].copy()), tuple("0123456789"))
 
 
 def _folder(path: Path, config: DataConfig) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():  # of Dataset.save_to_disk
         return _table(config, SAVED, dataset_path=str(path))
-    walk = [Path(top, name).relative_to(path) for top, _, names in os.walk(path, followlinks=True) for name in names]
-    files = sorted(file for file in walk if not any(part.startswith(".") for part in file.parts))
+    found, odd = _walk(path)
     for kind in ("parquet", "arrow"):
-        if any(file.suffix == f".{kind}" for file in files):
+        if any(file.suffix == f".{kind}" for file in found):
+            if odd:  # `datasets` would follow the one in circles, and wait for the other
+                raise DataError(f"data.name: {odd[0]} is no regular file, or leads back; take it out of a folder of tables")
             return _table(config, kind, data_dir=str(path))
     suffixes = _image_suffixes()
-    files = [file for file in files if file.suffix.lower() in suffixes]
+    files = [file for file in found if file.suffix.lower() in suffixes]
     if not files:
         raise DataError(f"data.name: no images, parquet or arrow files in {path}")
     # Not datasets' imagefolder: it takes a class `test` beside a class `cat` for a split, and drops the cats.
@@ -168,15 +183,32 @@ def _folder(path: Path, config: DataConfig) -> Source:
     splits = {top: [file for file in files if file.parts[0] == top] for top in tops} if depth else {"train": files}
     parts = _parts({split: len(found) for split, found in splits.items()}, config)
     chosen = [file for split, part in parts for file in splits[split][part]]
-    stats = [(path / file).stat() for file in chosen]
-    seen = [(file.as_posix(), stat.st_size) for file, stat in zip(chosen, stats, strict=True)]
-    written = hash_of([stat.st_mtime_ns for stat in stats])
     rows = np.array([str(path / file) for file in chosen], dtype=object)
     if not all(len(file.parts) > depth + 1 for file in files):
-        return Source(rows, hash_of(seen), written=written)
-    numbers = {name: number for number, name in enumerate(sorted({file.parts[depth] for file in files}))}
-    labels = torch.tensor([numbers[file.parts[depth]] for file in chosen])
-    return Source(rows, hash_of(seen), labels, tuple(numbers), written=written)
+        return Source(rows, passed_over=odd)
+    names = in_order(file.parts[depth] for file in files)
+    numbers = {name: number for number, name in enumerate(names)}
+    return Source(rows, torch.tensor([numbers[file.parts[depth]] for file in chosen]), names, odd)
+
+
+def _walk(path: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The regular files below a folder, hidden ones left out, in order of their names; and what is none. Each folder is
+    looked into once: a link to one above it would lead in circles."""
+    found, odd, seen = list[Path](), list[str](), set[tuple[int, int]]()
+    for top, folders, names in os.walk(path, followlinks=True, onerror=lambda error: odd.append(str(error.filename))):
+        at = os.stat(top)  # noqa: PTH116
+        if (at.st_dev, at.st_ino) in seen:
+            odd.append(top)
+            folders.clear()
+            continue
+        seen.add((at.st_dev, at.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in (Path(top, name) for name in names if not name.startswith(".")):
+            if file.is_file() or not file.exists():  # a dead link is an image that is missing
+                found.append(file.relative_to(path))
+            else:
+                odd.append(str(file))
+    return sorted(found), tuple(sorted(odd))
 
 
 def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, slice]]:
@@ -202,26 +234,96 @@ def _table(config: DataConfig, path: str, **options: Any) -> Source:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # what matters comes as an exception
+    remote = "revision" in options
     try:
-        if path == SAVED:
-            found = datasets.load_from_disk(**options)
-        elif config.streaming:
-            builder = datasets.load_dataset_builder(path, **options)
-            return _stream(config, builder, builder.as_streaming_dataset())
-        else:
-            found = datasets.load_dataset(path, **options)
+        with connect(path, None, "reading it") if remote else nullcontext():  # which says nothing by itself
+            if path == SAVED:
+                found, files = datasets.load_from_disk(**options), {}
+            else:
+                builder = datasets.load_dataset_builder(path, **options)
+                files = {split: [str(file) for file in each] for split, each in (builder.config.data_files or {}).items()}
+                for file in {file for each in files.values() for file in each if file.endswith(".parquet")}:
+                    _check_no_bomb(file)
+                if config.streaming:
+                    return replace(_stream(config, builder, builder.as_streaming_dataset()), remote=remote)
+                builder.download_and_prepare()
+                found = builder.as_dataset()
     except DataError:
         raise
     except Exception as error:  # whatever its readers and the network raise
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
+        not_had = isinstance(error, ConnectionError | datasets.exceptions.DatasetNotFoundError)
+        if remote and not_had and not path.startswith(DATASETS):
+            hint += f"; and there is no such folder or file here{nearest_path(Path(path))}"
         raise DataError(f"data.name: {config.title}: {first_line(cause or error)}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     parts = _parts({split: len(rows) for split, rows in splits.items()}, config)
     chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
     table = chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen)
-    fingerprint = hash_of(table._fingerprint, config.image_column, config.label_column)
-    return Source(_image_rows(table, config), fingerprint, *_labels(table, config))
+    ranges = [(files.get(split, []), range(len(splits[split]))[part]) for split, part in parts]
+    return Source(_image_rows(table, config), *_labels(table, config), place=partial(_place, ranges), remote=remote)
+
+
+def refuse_outside(rows: Sequence[Any]) -> None:
+    """
+    Raises:
+        DataError: of somebody else's rows, one is no image but the path of a file that was not fetched with them.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    paths = [row["path"] for row in rows if isinstance(row, Mapping) and row["bytes"] is None and row["path"] is not None]
+    fetched = [Path(each).resolve() for each in (constants.HF_HUB_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)]
+    for path in paths:
+        if not any(Path(path).resolve().is_relative_to(folder) for folder in fetched):
+            raise DataError(f"data.name: a row names the file {path:.200}, which did not come with the data; refused")
+
+
+def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
+    """Where a row lies: of a file on this disk, and else of the split. ranges: of each part, its files and rows in them."""
+    at = row
+    for files, rows in ranges:
+        if at >= len(rows):
+            at -= len(rows)
+            continue
+        at = rows[at]
+        for file in files if all(map(os.path.isfile, files)) else ():
+            if at < (number := _rows_in(file)):
+                return f"row {at} of {file}"
+            at -= number
+        break
+    return _numbered(row)
+
+
+@lru_cache
+def _rows_in(file: str) -> int:
+    import pyarrow as pa
+    from pyarrow.parquet import read_metadata
+
+    if file.endswith(".parquet"):
+        return int(read_metadata(file).num_rows)
+    with pa.memory_map(file) as stored:
+        try:
+            return sum(len(batch) for batch in pa.ipc.open_stream(stored))
+        except pa.ArrowInvalid:
+            return len(pa.ipc.open_file(stored).read_all())
+
+
+def _check_no_bomb(file: str) -> None:
+    """
+    Raises:
+        DataError: a local parquet file says that a part of it, which is read at once, is far larger than the file.
+    """
+    from pyarrow.parquet import read_metadata
+
+    if not os.path.isfile(file):  # noqa: PTH113  # on the Hub
+        return
+    footer, size = read_metadata(file), Path(file).stat().st_size
+    most = max((footer.row_group(number).total_byte_size for number in range(footer.num_row_groups)), default=0)
+    if most > MOST_GROUP and most > MOST_RATIO * size:
+        raise DataError(f"data.name: {file}: {size:,} bytes that become {most:,} in memory: a decompression bomb? If it is "
+                        "not, write it with smaller row groups")  # fmt: skip
 
 
 def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:
@@ -245,13 +347,13 @@ def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Sour
         label = None
     files = [str(file) for file in builder.config.data_files[config.split]]
     local = all(map(os.path.isfile, files))
-    seen = [(Path(file).name, Path(file).stat().st_size) for file in files] if local else files  # others have the commit
+    seen = [sampled_hash(file) for file in files] if local else files  # others have the commit
     number = builder.info.splits[config.split].num_examples if builder.info.splits else 0
     if local and not number and all(file.endswith(".parquet") for file in files):
         number = sum(read_metadata(file).num_rows for file in files)
     names, columns = ((), (image,)) if label is None else (tuple(table.features[label].names), (image, label))
     table = table.select_columns(list(columns)).cast_column(image, Image(decode=False))
-    return Source(table, hash_of(seen, columns), None, names, columns, length=number)
+    return Source(table, None, names, columns=columns, fingerprint=hash_of(seen, columns), length=number)
 
 
 def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str | None:
@@ -286,9 +388,10 @@ def _image_rows(table: Any, config: DataConfig) -> Any:
 
     name, kind = _image_column(table, config)
     if isinstance(kind, Array2D | Array3D):
-        if kind.dtype != "uint8":
-            raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255")
-        return table.with_format("numpy", columns=[name], dtype=np.uint8)
+        if kind.dtype != "uint8" and config.value_range is None:
+            raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255, or "
+                            "data.value_range say what is black and white: auto, or [low, high]")  # fmt: skip
+        return table.with_format("numpy", columns=[name], dtype=np.dtype(kind.dtype))
     return table.select_columns([name]).cast_column(name, Image(decode=False))
 
 
@@ -302,19 +405,26 @@ def _label_column(table: Any, config: DataConfig) -> str | None:
 
 
 def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels and class names: of a class-label column, integers from 0, or text."""
+    """Labels and class names: of a class-label column, or the values that there are of integers, text or booleans."""
+    from datasets import ClassLabel
+
     name = _label_column(table, config)
     if name is None:
         return None, ()
-    text = "string" in str(getattr(table.features[name], "dtype", ""))
+    feature = table.features[name]
+    kind = str(getattr(feature, "dtype", type(feature).__name__))
+    if not (isinstance(feature, ClassLabel) or "string" in kind or "int" in kind or kind == "bool"):
+        raise DataError(f"data.label_column: '{name}' holds {kind:.40}; labels are classes, integers or text")
     values = table.with_format("arrow", columns=[name])[:][name].to_pylist()
-    bad = [at for at, x in enumerate(values) if not (isinstance(x, str) if text else isinstance(x, int) and x >= 0)]
+    bad = [row for row, value in enumerate(values) if value is None or (isinstance(value, int) and value < 0)]
     if bad:
         where = f"{len(bad)} of {len(values)} rows, first {values[bad[0]]} in row {bad[0]}"
         raise DataError(f"data.label_column: '{name}' has no class in {where}; take another split or column")
-    names = tuple(sorted(set(values)) if text else getattr(table.features[name], "names", ()))
-    numbers = {value: number for number, value in enumerate(names)}
-    return torch.tensor([numbers[value] for value in values] if text else values, dtype=torch.int64), names
+    if isinstance(feature, ClassLabel):
+        return torch.tensor(values, dtype=torch.int64), tuple(feature.names)
+    names = in_order(map(str, values))
+    numbers = {label: number for number, label in enumerate(names)}
+    return torch.tensor([numbers[str(value)] for value in values], dtype=torch.int64), names
 
 
 def _image_suffixes() -> set[str]:

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from genhub.config import DataConfig, DataSpec, share_of
-from genhub.data import CPU, Batch, ImageData, finish, load_data
+from genhub.config import DataConfig, DataSpec, described, share_of
+from genhub.data import CPU, Batch, ImageData, find_range, finish, load_data, tell_skipped, unused_range
 from genhub.digests import hash_of
 from genhub.errors import DataError
 from genhub.images import Faults, Flips, Index, Reader
@@ -53,19 +53,26 @@ def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None
     if not hasattr(source.rows, "state_dict"):
         raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
     table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
-    reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)]), config)
-    spec = DataSpec(
+    reader = Reader(_as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)], source.remote), config)
+    span = find_range(reader, range(reader.length))
+    seen = [source.fingerprint, config.size, config.channels, config.shuffle_buffer]
+    spec = described(
         name=config.title, split=config.split, shape=reader.shape, num_images=source.length,
-        fingerprint=hash_of(source.fingerprint, config.size, config.channels, config.shuffle_buffer),
-        class_names=source.class_names, num_classes=len(source.class_names) or None,
+        fingerprint=hash_of(*seen, *([span] if span else [])),
+        class_names=source.class_names, num_classes=len(source.class_names) or None, value_range=span,
     )  # fmt: skip
-    return ImageStream(config, spec, table, _Decoder(reader, *source.columns))
+    notes = tuple(unused_range(reader, range(reader.length)))
+    return ImageStream(reader.config, spec, table, _Decoder(reader, *source.columns), notes=notes)
 
 
-def _as_rows(images: list[Any]) -> Source:
+def _as_rows(images: list[Any], remote: bool = False) -> Source:
     rows = np.empty(len(images), dtype=object)
     rows[:] = images
-    return Source(rows, "")
+    return Source(rows, place=_somewhere, remote=remote)
+
+
+def _somewhere(_: int) -> str:
+    return "an image of the stream"
 
 
 @dataclass(eq=False)
@@ -77,7 +84,9 @@ class ImageStream:
     _table: Any
     _decoder: _Decoder
     skipped: Faults = field(default_factory=list)
-    """Positions in this process's stream of images that were left out so far (`data.on_error: skip`), and why."""
+    """Places in their batches of images that were left out so far (`data.on_error: skip`), with their names and why."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the images, to be said."""
     _marks: deque[Mark] = field(default_factory=deque)
     _share: int = 0
 
@@ -155,7 +164,7 @@ class ImageStream:
 
     def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[Batch]:
         for images, labels, flips, faults in load_ahead(self._decoder, order, self.config, device):
-            self.skipped += faults
+            tell_skipped(self.skipped, faults)
             yield finish(images, labels, flips, device)
 
 

@@ -21,12 +21,13 @@ from genhub.disk import saving
 from genhub.errors import CheckpointError, Interrupted
 from genhub.guards import FiniteGuard, StopSignal
 from genhub.interfaces import Batch, GenerativeModel
+from genhub.launch import launched
 from genhub.logs import RunLog, say, warn
 from genhub.manifest import step_of
 from genhub.memory import find_accumulation, memory_explained, step_fits
-from genhub.optim import check_phases, lr_factor
+from genhub.optim import build_optimizers, check_phases, lr_factor
 from genhub.run_state import Networks, RunState, prepare_networks
-from genhub.sampling import broadcast, sample_images, save_preview
+from genhub.sampling import broadcast, draw_preview
 from genhub.seeds import seed_in_turn
 from genhub.training import Trainer, TrainingData
 
@@ -36,6 +37,15 @@ class AccelerateTrainer(Trainer):
 
     Config = AccelerateConfig
     config: AccelerateConfig
+
+    def check(self, model: GenerativeModel, data: TrainingData) -> None:
+        """See `Trainer.check`."""
+        phases = list(model.phases())
+        check_phases(model, phases)
+        check_config(self.config)
+        check_split(data.config, self.config, launched() or 1)
+        check_columns(model, data.columns)
+        build_optimizers(model, phases, self.config)  # they have no state yet, and go again
 
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
         """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.
@@ -248,13 +258,11 @@ class AccelerateTrainer(Trainer):
     def _preview(self, done: int, run: RunState) -> None:
         """The same seeds every time, so that pictures of different steps compare."""
         model, accelerator = run.networks.exported, run.accelerator
-        training, device = model.training, model.device
-        model.eval().to(accelerator.device)  # it is there, but for the copy of a sharded one
+        device = model.device
+        model.to(accelerator.device)  # it is there, but for the copy of a sharded one
         with run.networks.as_written():
-            images = sample_images(model, self.config.num_samples, seed=self.seed, accelerator=accelerator)
-        model.train(training).to(device)
-        if accelerator.is_main_process:
-            save_preview(self.run_dir, done, images)
+            draw_preview(model, self.config.num_samples, self.run_dir, done, seed=self.seed, accelerator=accelerator)
+        model.to(device)
 
     def _save(self, done: int, run: RunState, data: TrainingData, guard: FiniteGuard) -> Path:
         guard.check_logged()

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from genhub.config import DataConfig, DataSpec, TrainerConfig
+from genhub.errors import NotFinite
 from genhub.interfaces import GenerativeModel
+from genhub.logs import warn
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,8 +24,13 @@ if TYPE_CHECKING:
 class TrainingData(Protocol):
     """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
 
-    config: DataConfig
-    spec: DataSpec
+    @property
+    def config(self) -> DataConfig:
+        """The recipe's `data`."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the data turned out to be."""
 
     @property
     def columns(self) -> Collection[str]:
@@ -74,6 +81,9 @@ class Evaluator(Protocol):
     def best(self, step: int) -> Any:
         """What was best up to a step, with its `step`; None if nothing was measured, or is to be kept for it."""
 
+    def conclude(self) -> None:
+        """Say what is best, when the run is done."""
+
 
 class Trainer(ABC):
     """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys.
@@ -94,6 +104,13 @@ class Trainer(ABC):
         """Told of each checkpoint that `save_checkpoint` wrote, and whether it is the run's last."""
         self.evaluator: Evaluator | None = None
         """What `evaluate` calls; None: the recipe does not want it."""
+
+    def check(self, model: GenerativeModel, data: TrainingData) -> None:  # noqa: B027  # most have nothing to find out
+        """Find out what would keep `fit` from its first step, before anything is written; `--dry-run` asks, too.
+
+        Raises:
+            RecipeError: the config asks for what this machine, model or data doesn't have.
+        """
 
     @abstractmethod
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
@@ -142,16 +159,19 @@ class Trainer(ABC):
             accelerator: of a trainer of several processes, which all call this together: each draws its share.
         Returns:
             `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
-            nothing is due, or has been measured before.
+            nothing is due or has been measured before, or where something is NaN or infinite, which is warned of.
         """
-        return self.evaluator(step, model, accelerator) if self.evaluator else {}
+        try:
+            return self.evaluator(step, model, accelerator) if self.evaluator else {}
+        except NotFinite as error:
+            warn(f"step {step} is not measured: {error}")
+            return {}
 
     @final
-    def save_preview(self, step: int, model: GenerativeModel) -> Path:
-        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png."""
-        from genhub.sampling import sample_images, save_preview
+    def save_preview(self, step: int, model: GenerativeModel) -> Path | None:
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
 
-        training = model.training
-        images = sample_images(model.eval(), self.config.num_samples, seed=self.seed)
-        model.train(training)
-        return save_preview(self.run_dir, step, images)
+        None: they are NaN or infinite, which is warned of."""
+        from genhub.sampling import draw_preview
+
+        return draw_preview(model, self.config.num_samples, self.run_dir, step, seed=self.seed)

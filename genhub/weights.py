@@ -1,4 +1,4 @@
-"""A network's tensors to a safetensors file, and strictly back."""
+"""Tensors to a safetensors file, and strictly back: a network's, or with a digest of them, what can be made again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 from heapq import nsmallest
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genhub.digests import hash_of
 from genhub.errors import CheckpointError
+
+DIGEST = "digest"
+"""Of a sealed file, in its metadata."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -23,6 +28,43 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         plain[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
     save_file(plain, file)
+
+
+def save_sealed(tensors: Mapping[str, Tensor], file: Path, **notes: str) -> None:
+    """Write what can be made again (a cache, a part of a drawing), with a digest by which damage is found."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, file, notes | {DIGEST: _digest(plain, notes)})
+
+
+def load_sealed(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and notes of a file that `save_sealed` wrote.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            notes = dict(stored.metadata() or {})
+        if notes.pop(DIGEST, None) == _digest(tensors, notes):
+            return tensors, notes
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged: {error}; delete it, and it is made again") from error
+    raise CheckpointError(f"{file}: damaged: its digest is of other numbers; delete it, and it is made again")
+
+
+def is_sealed(file: Path) -> bool:
+    """Whether a file that `save_sealed` wrote is there, undamaged."""
+    try:
+        return file.is_file() and bool(load_sealed(file))
+    except CheckpointError:
+        return False
+
+
+def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    parts = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in sorted(tensors.items())]
+    numbers = (tensors[name].reshape(-1).view(torch.uint8).numpy() for name in sorted(tensors))
+    return hash_of(parts, sorted(notes.items()), *numbers)
 
 
 def load_strictly(module: nn.Module, file: Path, rename: Callable[[str], str] = str) -> None:

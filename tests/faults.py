@@ -86,17 +86,15 @@ def genhub_with(limits: dict[str, int], *words: str) -> None:
 
 def genhub_dying_at_latents(number: int, *words: str) -> None:
     """A verb that is killed when half of its number-th file of latents is written."""
-    import genhub.latents
+    save_file, calls = genhub.weights.save_file, itertools.count(1)
 
-    save_file, calls = genhub.latents.save_file, itertools.count(1)
-
-    def halved(tensors: Any, file: Path) -> None:
-        save_file(tensors, file)
+    def halved(tensors: Any, file: Path, notes: Any = None) -> None:
+        save_file(tensors, file, notes)
         if next(calls) == number:
             os.truncate(file, file.stat().st_size // 2)
             die()
 
-    genhub.latents.save_file = halved
+    genhub.weights.save_file = halved
     _genhub(*words)
 
 

@@ -1,7 +1,7 @@
 """A Hub on loopback for the tests: real HTTP, real commits in memory, faults on demand. Standard library only.
 
 It answers what the unmodified huggingface_hub client asks of models, as the Hub does: status codes, headers and error codes
-are the Hub's. Xet is not part of it: HF_HUB_DISABLE_XET=1. Data sets and Spaces: there are none (404).
+are the Hub's. Xet is not part of it: HF_HUB_DISABLE_XET=1. A repository "datasets/user/name" is a data set, to be read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = (".safetensors", ".png", ".bin")
 TOKENS = {"hf_alice": ("alice", "write"), "hf_reader": ("bob", "read"), "hf_bob": ("bob", "write")}
@@ -249,6 +249,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Answer(200)
         if found := re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path):
             self._file(self._visible(found[1], user, content=True), found[2], found[3])
+        if found := re.fullmatch(r"/(datasets/[\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path):
+            self._file(self._visible(found[1], user, content=True), found[2], found[3])
+        if found := re.fullmatch(r"/api/(datasets/[\w.-]+/[\w.-]+)(?:/([\w-]+)(?:/([^/]+)(?:/(.*))?)?)?", path):
+            self._data_set(found[1], found[2] or "revision", found[3] or "main", found[4] or "", body, user)
         if found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/(\w+)(?:/(.+))?)?", path):
             self._api(found[1], found[2] or "revision", found[3] or "main", body, user)
 
@@ -282,6 +286,27 @@ class Handler(BaseHTTPRequestHandler):
             self._commit(repo_id, rest, commit, [json.loads(line) for line in body.splitlines()])
         if verb == "revision":
             raise Answer(200, self._info(repo_id, repo, commit))
+
+    def _data_set(
+        self, repo_id: str, verb: str, revision: str, folder: str, body: bytes, user: tuple[str, str] | None
+    ) -> None:
+        repo = self._visible(repo_id, user)
+        commit = self._commit_of(repo, revision)
+        files = [{"type": "file", "path": name, "size": len(content), "oid": _oid(name, content)}
+                 for name, content in repo.commits[commit][1].items()]  # fmt: skip
+        if verb == "revision":
+            raise Answer(200, self._info(repo_id.removeprefix("datasets/"), repo, commit))
+        if verb == "tree":
+            below = [file for file in files if str(file["path"]).startswith(f"{folder}/" if folder else "")]
+            depth = len(folder.split("/")) if folder else 0
+            parts = [str(file["path"]).split("/") for file in below]
+            folders = dict.fromkeys("/".join(names[: depth + 1]) for names in parts if len(names) > depth + 1)
+            if "recursive=true" not in self.path.lower():
+                below = [file for file, names in zip(below, parts, strict=True) if len(names) == depth + 1]
+            raise Answer(200, [*below, *({"type": "directory", "path": name, "oid": "0" * 40} for name in folders)])
+        if verb == "paths-info":
+            asked = parse_qs(body.decode()).get("paths", []) or json.loads(body or b"{}").get("paths", [])
+            raise Answer(200, [file for file in files if file["path"] in asked])
 
     def _info(self, repo_id: str, repo: Repo, commit: str) -> dict[str, Any]:
         siblings: list[dict[str, Any]] = []

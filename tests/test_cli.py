@@ -115,6 +115,20 @@ def test_recipe_check_and_show(tmp_path: Path) -> None:
     assert genhub("recipe", "show", str(tmp_path / "again.yaml")) == shown
 
 
+def test_recipe_check_takes_several_recipes(tmp_path: Path) -> None:
+    for name, more in [("a", ""), ("b", "seed: yes\n"), ("c", "trainer: {lr: 1}\n")]:
+        (tmp_path / f"{name}.yaml").write_text("model: {name: ddpm}\n" + more)
+    a, b, c = (str(tmp_path / f"{name}.yaml") for name in "abc")
+    assert genhub("recipe", "check", a, "digits-vae", "trainer.max_steps=3") == f"{a}: fine\ndigits-vae: fine\n"
+    result = CliRunner().invoke(cli.app, ["recipe", "check", b, a, c])
+    assert result.stdout == f"{a}: fine\n"
+    assert str(result.exception).splitlines() == [
+        f"{b}:2: seed: must be a valid integer, not True",
+        f"{c}:2: trainer.lr: unknown key; did you mean 'trainer.optimizer.lr'?",
+    ]
+    genhub("recipe", "check", a, "nowhere.yaml", fails=InputError)
+
+
 def test_recipe_list_and_schema() -> None:
     listed = [line.split(maxsplit=1) for line in genhub("recipe", "list").splitlines()]
     assert ["digits-ddpm", "A DDPM on 8x8 digits: offline, about a minute on two cores."] in listed
@@ -187,7 +201,9 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
     write(tmp_path)
     facts = json.loads(genhub("info", str(tmp_path), "--json"))
-    assert (facts["step"], facts["plugin"]["name"], facts["parameters"]) == (3, "ddpm", 0)
+    assert (facts["step"], facts["plugin"]["name"], facts["parameters"]) == (3, "ddpm", None)
+    assert "its weights are a pickle (weights.bin)" in facts["note"]
+    assert "save_pretrained" in facts["note"]
     assert yaml.safe_load(genhub("info", str(tmp_path))) == facts
     (tmp_path / "unet" / "weights.bin").write_bytes(b"")
     genhub("info", str(tmp_path), fails=InputError)
@@ -200,7 +216,7 @@ def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
                   "--set", "scheduler=ddim", "--out", "a.png", "--dtype", "bfloat16", "--compile")  # fmt: skip
     assert text == "3 images: a.png\n"
-    expected = {"source": "runs/x", "n": 3, "labels": [1, 2], "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
+    expected = {"source": "runs/x", "n": 3, "labels": "1,2", "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
                 "scheduler": "ddim", "dtype": "bfloat16", "compile": True}  # fmt: skip
     assert expected.items() <= calls[0].items()
 
@@ -208,7 +224,6 @@ def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--labels", "1,two"], "--labels: numbers with commas between them, such as 0,1,2; not '1,two'"),
         (["--set", "steps"], "--set: 'steps' must look like key.path=value"),
         (["--set", "seed=3"], "--set seed: has an option of its own; see genhub sample --help"),
         (["--set", "model=3"], "--set model: has an option of its own; see genhub sample --help"),

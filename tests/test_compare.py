@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_stream import shards
+from test_trainer import pair
 
 import genhub
 from genhub.evaluation.compare import compare
@@ -57,6 +59,17 @@ def test_the_table_and_what_does_not_compare(runs):
     assert [found.protocol.n for found in comparison.shown() if found] == [100, 120, 100]
     again = json.loads(comparison.model_dump_json())
     assert again["rows"][0]["evaluations"][0]["values"]["parameters"] > 0
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_seen_are_those_of_the_checkpoint(tiny, tmp_path, streaming):
+    """Steps times the batch size, where the last line logged was of an earlier step; a stream has no epochs to count."""
+    pair(tiny, log_every=4, save_every=3)
+    if streaming:
+        tiny["data"] |= {"name": shards(tmp_path / "data"), "streaming": True, "num_workers": 0, "shuffle_buffer": 16}
+    newest = genhub.train(tiny)
+    rows = compare([newest.parent / "step-000003", newest.parent / "step-000006", newest.parents[1]]).rows
+    assert [(row.steps, row.images) for row in rows] == [(3, 48), (6, 96), (6, 96)]
 
 
 def test_no_run_is_an_error_of_one_line(tmp_path):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
 import models
 import pytest
 import torch
+from file_calls import Call, Calls, watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_trainer import metrics, pair
 
 import genhub
 from genhub.checkpoint import newest_checkpoint
+from genhub.manifest import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,16 @@ def three(tmp_path_factory) -> Path:
             "trainer": {"max_steps": 3, "save_every": 1, "sample_every": None, "trackers": []}}  # fmt: skip
     genhub.train(tiny)
     return folder / "run"
+
+
+def failing(file: Path) -> Calls:
+    """A file that can't be opened."""
+
+    def fail(_: int, call: Call) -> None:
+        if call.paths[0] == file:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+
+    return Calls(file.parent, fail)
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -96,6 +111,23 @@ def same_meaning(content: dict[str, bytes], original: dict[str, bytes]) -> bool:
     except (ValueError, RecursionError):
         return False
     return same_json and all(content.get(name) == original[name] for name in original if name != "genhub.json")
+
+
+def test_whoever_takes_an_earlier_checkpoint_says_so(three, tmp_path, capsys):
+    """A damaged one is named; one that can't be read now is no reason to take another."""
+    run = shutil.copytree(three, tmp_path / "run")
+    newest = run / "checkpoints" / "step-000003"
+    content = (newest / "genhub.json").read_bytes()
+    (newest / "genhub.json").write_bytes(b"")
+    assert find_checkpoint(run) == newest.with_name("step-000002")
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"genhub: {newest}/genhub.json: damaged: [^\n]*; taking an earlier checkpoint\n", said)
+    (newest / "genhub.json").write_bytes(content)
+    assert find_checkpoint(run) == newest
+    for unreadable in ("genhub.json", "model.safetensors"):
+        with watched(failing(newest / unreadable)), pytest.raises(genhub.GenhubError, match="^[^\n]*: Input/output error$"):
+            find_checkpoint(run)
+    assert capsys.readouterr().err == ""
 
 
 def test_case_05_a_checkpoint_of_a_newer_genhub_is_left_alone(tiny):

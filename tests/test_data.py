@@ -340,7 +340,7 @@ def test_choice_of_columns(tmp_path: Path) -> None:
     assert text.labels.tolist() == [1, 0, 1, 0]
     numbers = load(path, image_column="image", label_column="number")
     assert numbers.spec.num_classes == 4
-    assert numbers.spec.class_names == ()
+    assert numbers.spec.class_names == ("0", "1", "2", "3")
     assert load(path, image_column="image").spec.class_names == ("even", "odd")
     assert "'open' has no class in 2 of 4 rows, first -1 in row 1" in fault(path, image_column="image", label_column="open")
     assert "no column 'lable'; did you mean 'label'?" in fault(path, image_column="image", label_column="lable")

@@ -116,7 +116,8 @@ def test_unreadable_rows_of_a_table(tmp_path: Path) -> None:
     rows["image"][0]["bytes"], rows["image"][1] = b"nothing", None
     datasets.Dataset.from_dict(rows, table(3).features).to_parquet(str(tmp_path / "t.parquet"))
     message = fault(tmp_path / "t.parquet")
-    assert "row 0 (0.png): not an image of a known format; row 1: there is no image;" in message
+    file = tmp_path / "t.parquet"
+    assert f": row 0 of {file} (0.png): not an image of a known format; row 1 of {file}: there is no image;" in message
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -65,7 +65,7 @@ def test_modes(tmp_path: Path, image: Image.Image, expected: np.ndarray | None) 
 
 def test_grey_values_that_could_mean_anything_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "x.tif", Image.fromarray(np.full((4, 4), 300, np.float32)))
-    assert "x.tif): grey values outside 0 to 1; save it with 8 or 16 bits" in fault(tmp_path)
+    assert "x.tif): grey values outside 0 to 1; data.value_range: auto scales them" in fault(tmp_path)
 
 
 @pytest.mark.parametrize("position", [0, 3])

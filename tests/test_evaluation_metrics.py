@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+
 import pytest
 import torch
 
+import genhub
 from genhub.evaluation import metrics
 
 
@@ -90,3 +94,69 @@ def test_copies_are_found():
     assert metrics.memorised(torch.cat([copies, normal(70, 5, 2)]), training, held_out) == pytest.approx(0.3, abs=0.02)
     assert metrics.memorised(held_out, training, held_out) == 0
     assert metrics.nearest_distances(training[:3], training).max() < 1e-6
+
+
+# What they need
+
+NORMAL = normal(40, 6, 0)
+CALLS = {
+    "frechet_distance": (lambda a, b: metrics.frechet_distance(a, b), 2),
+    "kernel_distance": (lambda a, b: metrics.kernel_distance(a, b), 2),
+    "precision_recall": (lambda a, b: metrics.precision_recall(a, b, k=3), 4),
+    "density_coverage": (lambda a, b: metrics.density_coverage(a, b, k=5), 6),
+    "inception_score": (lambda a, b: metrics.inception_score(a.softmax(-1)), 1),
+    "memorised": (lambda a, b: metrics.memorised(b, a, b), 1),
+    "nearest_distances": (lambda a, b: metrics.nearest_distances(a, b), 1),
+    "kth_distances": (lambda a, b: metrics.kth_distances(a, 3), 4),
+}
+"""Each public function of (real, generated), and how many real rows it needs."""
+
+
+def test_every_public_metric_is_tried():
+    public = {name for name, found in vars(metrics).items() if inspect.isfunction(found) and not name.startswith("_")}
+    assert public == CALLS.keys()
+
+
+def spoilt(value: float) -> torch.Tensor:
+    rows = NORMAL.clone()
+    rows[7, 2] = value
+    return rows
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_rows_that_a_metric_can_not_use_are_said(name):
+    """Every metric by every set of rows that it can't be computed from; and it is computed from as few as it names."""
+    compute, least = CALLS[name]
+    compute(NORMAL[:least], NORMAL)
+    compute(NORMAL.half(), NORMAL.half())
+    for count in range(least):
+        with pytest.raises(genhub.InputError, match=rf"needs {least} rows or more; \w+ has {count}$"):
+            compute(NORMAL[:count], NORMAL)
+    for rows, needs in [
+        (spoilt(math.nan), "finite"), (spoilt(math.inf), "finite"), (spoilt(-math.inf), "finite"),
+        (NORMAL.double() * 1e80, "finite"), (NORMAL[:, 0], r"\(n, d\)"), (NORMAL[None], r"\(n, d\)"), (NORMAL[:, :0], r"\(n, d\)"),
+        (NORMAL[:, :5], "one width"), (NORMAL > 0, r"\(n, d\)"), (NORMAL + 1j, r"\(n, d\)"),
+    ]:  # fmt: skip
+        alone = name in ("inception_score", "kth_distances") and needs == "one width"
+        if alone or (name == "inception_score" and rows.dtype != torch.float32):  # softmax: no such rows
+            continue
+        if name == "inception_score" and rows.isinf().any():
+            continue
+        with pytest.raises(genhub.InputError, match=needs) as raised:
+            compute(rows, NORMAL)
+        assert "\n" not in str(raised.value)
+
+
+def test_other_things_that_metrics_need():
+    with pytest.raises(genhub.InputError, match="inception_score: needs probabilities"):
+        metrics.inception_score(NORMAL)
+    with pytest.raises(genhub.InputError, match="inception_score: needs probabilities"):
+        metrics.inception_score(torch.full((3, 4), 0.5))
+    for metric in (metrics.precision_recall, metrics.density_coverage):
+        with pytest.raises(genhub.InputError, match="a radius for each of the 40 real rows"):
+            metric(NORMAL, NORMAL, radii=torch.ones(39))
+        with pytest.raises(genhub.InputError, match="k of 1 or more, not 0"):
+            metric(NORMAL, NORMAL, k=0, radii=torch.ones(40))
+    for given in ({"subsets": 0}, {"subset_size": 1}):
+        with pytest.raises(genhub.InputError, match="needs a subset of 2 rows or more"):
+            metrics.kernel_distance(NORMAL, NORMAL, **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from genhub.config import DataConfig
 from genhub.data import load_data
 from genhub.files import draw_to, save_images
 from genhub.run import sample_to
-from genhub.sampling import PART, draw_parts, picture, sample_images
+from genhub.sampling import PART, draw_parts, picture, read_part, sample_images
 
 
 def make() -> GAN:
@@ -57,7 +58,7 @@ def test_files(tmp_path: Path, channels):
         return
     data = load_data(DataConfig(name=str(save_images(images, tmp_path / "x.parquet", [3, 4])), channels=channels))
     assert torch.equal(data.images(range(5)), images / 127.5 - 1)
-    assert data.labels.tolist() == [3, 4, 3, 4, 3]
+    assert [data.spec.class_names[label] for label in data.labels] == ["3", "4", "3", "4", "3"]
 
 
 def test_a_place_that_can_not_be_written(tmp_path: Path, saved):
@@ -123,12 +124,77 @@ def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
 def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
     model = make()
     files = draw_parts(model, PART + 7, tmp_path)
-    found = torch.cat([torch.from_numpy(np.load(file)) for file in files])
+    found = torch.cat([read_part(file) for file in files])
     assert torch.equal(found, sample_images(model, PART + 7))
     before = files[0].stat().st_mtime_ns
     more = draw_parts(model, 2 * PART, tmp_path)
     assert (more[0], more[0].stat().st_mtime_ns) == (files[0], before)
-    assert [len(np.load(file)) for file in more] == [PART, PART]
+    assert [len(read_part(file)) for file in more] == [PART, PART]
+
+
+@pytest.mark.parametrize("damage", ["empty", "zeros", "cut", "flipped", "a folder"])
+@pytest.mark.parametrize("out", ["x.npz", "folder"])
+def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
+    """A part of a file, or a PNG of a folder: of a drawing that was stopped, by a power cut, say."""
+    model, n, given = make(), 2 * PART + 30, {"identity": {"seed": 5}, "seed": 5, "batch_size": 100}
+    with pytest.raises(Stopped):
+        draw_to(model, n, tmp_path / out, on_progress=stopping_at(PART), **given)
+    file = tmp_path / ".x.npz.parts" / "part-000000.safetensors" if out == "x.npz" else tmp_path / out / "000007.png"
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    if damage == "a folder":
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(genhub.GenhubError, match="^[^\n]*can't be saved: [^\n]*Is a directory[^\n]*$"):
+            draw_to(model, n, tmp_path / out, **given)
+        return
+    file.write_bytes({"empty": b"", "zeros": bytes(len(whole)), "cut": whole[:-1], "flipped": flipped}[damage])
+    draw_to(model, n, tmp_path / out, **given)
+    images = sample_images(model, n, seed=5, batch_size=100)
+    if out == "x.npz":
+        assert np.array_equal(np.load(tmp_path / out)["images"], images.permute(0, 2, 3, 1).numpy())
+    else:
+        assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("out", ["x.npz", "x.parquet", "folder"])
+def test_two_draw_into_one_place(tmp_path, out):
+    """The second is told who is at it, and harms nothing, whether it draws the same images or others."""
+    model, given = make(), {"identity": {"seed": 5}, "seed": 5, "batch_size": 4}
+    told = []
+
+    def second(drawn: int) -> None:
+        for seed in (5, 6):
+            with pytest.raises(genhub.InputError) as error:
+                draw_to(model, 30, tmp_path / out, identity={"seed": seed}, seed=seed)
+            told.append(str(error.value))
+
+    draw_to(model, 30, tmp_path / out, on_progress=second, **given)
+    assert len(told) > 4
+    in_use = rf" is in use by process {os.getpid()} on \S+; wait until it ends, stop it, or choose another with --out"
+    others = ": holds other things than these images; choose another folder"  # said first, where it is so
+    assert all(re.fullmatch(f"--out {tmp_path / out}{in_use}", text) for text in told[::2]), told
+    assert all(re.fullmatch(f"--out {tmp_path / out}(?:{in_use}|{others})", text) for text in told[1::2]), told
+    draw_to(model, 30, tmp_path / "alone", **given)
+    if out == "folder":
+        for file in (tmp_path / "alone").glob("*.png"):
+            assert file.read_bytes() == (tmp_path / out / file.name).read_bytes()
+    draw_to(model, 30, tmp_path / out, **given)  # and the place is free again
+
+
+def test_a_full_disk_while_it_draws(zygote, tmp_path, saved):
+    """Written by Python, Rust and C++: a line, exit code 1, no half of a file, and the same command goes on."""
+    for out, size in [("x.parquet", 700), ("x.parquet", 2000), ("x.npz", 700)]:
+        words = ("sample", saved, "-n", "20", "--seed", "3", "--out", f"{size}{out}/{out}")
+        full = zygote.start("faults:genhub_with", {"fsize": size}, *words, cwd=tmp_path)
+        assert full.wait() == 1, (out, size, full.err)
+        assert re.fullmatch(r"genhub: [^\n]*can't be saved: [^\n]*\n", full.err), full.err
+        place = tmp_path / f"{size}{out}"
+        assert not list(place.rglob("*.parquet")) + list(place.rglob("*.npz")) + list(place.rglob("*.png"))
+        again = zygote.genhub(*words, cwd=tmp_path)
+        assert again.wait() == 0, again.err
+        assert not [path for path in place.rglob(".*") if path.name not in (".lock", ".owner")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")

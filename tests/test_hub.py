@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 
 import genhub
 from genhub import cli
-from genhub.hub import split_id
+from genhub.ids import split_id
 from genhub.manifest import FileEntry, Manifest
 
 Files = dict[str, bytes]
@@ -134,7 +134,7 @@ def test_load_sample_info_and_train(tmp_path, monkeypatch, capsys, hub, model) -
     assert torch.equal(first, genhub.sample(genhub.load(f"alice/ae@{commit}"), 3, seed=5))
     assert hub.asked("GET", WEIGHTS) == 1
     folder = genhub.train("alice/ae")
-    assert folder == Path("runs/ae/checkpoints/step-000002")
+    assert folder == Path("runs/alice--ae/checkpoints/step-000002")
     again = genhub.sample(folder, 3, seed=5)
     assert torch.equal(again, first)  # the same recipe, the same seed, the same machine: the same bits
     started = genhub.train(
@@ -228,7 +228,7 @@ def test_case_21_faults_without_end(capsys, monkeypatch, hub, model) -> None:
     model("alice/ae")
     hub.fail("GET", "/api/models/alice/ae", "status", 503, times=99)
     assert said(capsys, "sample", "alice/ae") == (
-        f"alice/ae: looking it up: the Hub ({hub.url}) answers 503: fault, again and again; try later; nothing of it is in the cache [1]")  # fmt: skip
+        f"alice/ae: looking it up: the Hub ({hub.url}) answers 503: fault, again and again; try later; nothing of it is in the cache, and there is no such folder here [1]")  # fmt: skip
     assert hub.asked("GET", "/api/models") == 4
     hub.faults.clear()
     monkeypatch.setattr("genhub.client.DELAYS", ())  # the client itself tries a cut download five times
@@ -251,7 +251,7 @@ def test_case_21_the_hub_is_gone(capsys, hub, model) -> None:
         assert warning.count("\n") == 1
         assert "can't be reached (ConnectError" in warning
         assert f"going on with commit {hub.repos['alice/ae'].branches['main'][:12]} from the cache" in warning
-        assert "no such folder" not in said(capsys, "sample", "alice/other")
+        assert "no such model" not in said(capsys, "sample", "alice/other")
         with pytest.raises(genhub.HubUnavailable, match="nothing of it is in the cache"):
             genhub.load("alice/ae", revision="v2")
         next(Path(CACHE, "hub").rglob(f"snapshots/*/{WEIGHTS}")).resolve().write_bytes(b"damaged")
@@ -289,7 +289,7 @@ except genhub.HubUnavailable as error:
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
     )
     assert done.stdout.splitlines() == [
-        "(1, 8, 8)", "alice/other: no such folder, and the Hub is not asked (HF_HUB_OFFLINE is set); nothing of it is in the cache",
+        "(1, 8, 8)", "alice/other: the Hub is not asked (HF_HUB_OFFLINE is set); nothing of it is in the cache, and there is no such folder here",
     ], done.stderr  # fmt: skip
     assert done.stderr == ""
     assert hub.requests == []
@@ -354,7 +354,7 @@ def test_case_24_an_unknown_plugin(hub, model) -> None:
     with pytest.raises(genhub.CheckpointError, match=r"needs 'os:system' from your own code"):
         genhub.load("eve/os")
     model("eve/shell", manifest={"plugin": plugin | {"distribution": "x; rm -rf ~"}})
-    with pytest.raises(genhub.CheckpointError, match=r"damaged: plugin.distribution: String should match"):
+    with pytest.raises(genhub.CheckpointError, match=r"damaged: plugin.distribution: must match"):
         genhub.load("eve/shell")
     assert WEIGHTS not in cached()
 
@@ -391,7 +391,7 @@ def test_case_24_an_etag_that_leads_out(hub, model) -> None:
 def test_case_24_a_config_that_asks_for_terabytes(hub, model, published, config) -> None:
     own = json.loads(published["genhub.json"])["config"]
     model("eve/huge", manifest={"config": own | config})
-    with pytest.raises(genhub.CheckpointError, match=r"^eve/huge: its config asks for "):
+    with pytest.raises(genhub.CheckpointError, match=r"^eve/huge(: its config asks for |.* is more than genhub draws)"):
         genhub.load("eve/huge")
     assert WEIGHTS not in cached()
 
@@ -433,9 +433,12 @@ def test_case_24_a_recipe_that_writes_elsewhere_or_imports(hub, model, published
     recipe = published["recipe.yaml"].decode()
     model("eve/recipe", {"recipe.yaml": f"run_dir: {tmp_path}/victim\nhub: {{repo_id: alice/stolen}}\n{recipe}".encode()})
     read = genhub.read_recipe("eve/recipe")
-    assert (read.run_dir, read.hub) == ("runs/recipe", None)
+    assert (read.run_dir, read.hub) == ("runs/eve--recipe", None)
     model("eve/import", {"recipe.yaml": b"model: {name: 'this:Model'}"})
-    with pytest.raises(genhub.RecipeError, match="no model is called 'this:Model'"):
+    with pytest.raises(
+        genhub.RecipeError,
+        match="model.name: a recipe from the Hub can name nothing of this machine, and 'this:Model' might",
+    ):
         genhub.read_recipe("eve/import")
     assert "this" not in sys.modules
     model("eve/none", {"recipe.yaml": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from test_trainer import pair, wait_for
 
 import genhub
-from genhub.launch import check_launcher
+from genhub.launch import check_launcher, command_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
@@ -107,6 +108,49 @@ def test_a_launcher_that_drops_processes_is_refused(tiny, tmp_path):
     assert refusal == ["genhub: accelerate launch was asked for several processes and started one, as it does on CPUs; use "
                        "genhub train RECIPE --num-processes N, or torchrun"]  # fmt: skip
     assert not Path(tiny["run_dir"]).exists()
+
+
+HOSTILE = ("yaml", "accelerate", "torch", "genhub", "typer", "pydantic", "safetensors", "datasets", "sitecustomize")
+"""Modules that a folder which was unpacked or cloned may hold."""
+
+
+def hostile(folder: Path, names: tuple[str, ...] = HOSTILE) -> Path:
+    """A folder whose modules, imported by mistake, say so."""
+    for name in names:
+        (folder / f"{name}.py").write_text("open('ran', 'a').write(__name__ + '\\n'); raise SystemExit(7)")
+    (folder / "mine.py").write_text((Path(__file__).parent / "models.py").read_text())
+    return folder
+
+
+def test_no_process_is_started_that_imports_from_the_current_folder(tmp_path):
+    """Whoever starts a Python: each of the commands in the source, and the one that users type."""
+    for file in Path(genhub.__file__).parent.rglob("*.py"):
+        for started in re.findall(r"sys\.executable,(.*)", file.read_text()):
+            assert started.startswith(' "-P"'), f"{file}: {started}"
+    folder = hostile(tmp_path)
+    for command in (command_line(), [str(Path(sys.executable).with_name("genhub"))]):
+        done = subprocess.run([*command, "recipe", "list"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (folder / "genhub.py").unlink()  # of -m's own module Python takes what lies in the current folder, whatever genhub does
+    done = subprocess.run([sys.executable, "-m", "genhub", "recipe", "list"], cwd=folder, capture_output=True)
+    assert done.returncode == 0
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.slow
+def test_modules_in_the_current_folder_are_not_run_by_any_way_of_starting(tiny, tmp_path):
+    """But the class beside the recipe is found."""
+    folder, file = hostile(tmp_path), recipe(tmp_path, tiny, "mine:Pair", max_steps=2, save_every=2)
+    genhub_, two = [str(Path(sys.executable).with_name("genhub"))], ["--num-processes", "2"]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    commands = [[*genhub_, "train", file, *two], [*genhub_, "sweep", file, "--set", "seed=0"]]
+    for command in commands:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    (folder / "genhub.py").unlink()
+    done = subprocess.run([*torchrun, "-m", "genhub", "train", file], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "ran").exists()
 
 
 def test_what_a_launcher_may_say():

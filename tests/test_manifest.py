@@ -18,13 +18,13 @@ from genhub.manifest import (
     PluginEntry,
     checkpoints,
     describe_files,
-    describe_folder,
     find_checkpoint,
     newest_whole,
     read_json,
     read_manifest,
     read_model,
 )
+from genhub.run_folder import describe_folder
 
 
 def write(folder: Path, **changes: object) -> Manifest:

@@ -14,8 +14,8 @@ import genhub
 
 PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel",
-    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "ModelConfig",
-    "ModelPath", "NewerFormat", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "SchedulerName", "Section",
+    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "MAY_CHANGE", "ModelConfig",
+    "ModelPath", "NewerFormat", "NotFinite", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "RunLog", "Scheduler", "SchedulerName", "Section",
     "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
     "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
     "sample", "save_tensors", "scheduler_names", "seed_for", "show",
@@ -49,10 +49,11 @@ SIGNATURES = {
     "Scheduler.scale_model_input": "(self, sample: 'Tensor', timestep: 'Any') -> 'Tensor'",
     "Scheduler.step": "(self, model_output: 'Tensor', timestep: 'Any', sample: 'Tensor', **options: 'Any') -> 'Any'",
     "Trainer": "(config: 'TrainerConfig', *, run_dir: 'Path', seed: 'int' = 0) -> 'None'",
+    "Trainer.check": "(self, model: 'GenerativeModel', data: 'TrainingData') -> 'None'",
     "Trainer.fit": "(self, model: 'GenerativeModel', data: 'TrainingData') -> 'Path'",
     "Trainer.stopped_run": "(self, data: 'TrainingData') -> 'StoppedRun | None'",
     "Trainer.save_checkpoint": "(self, step: 'int', model: 'GenerativeModel', data: 'TrainingData', state: 'TrainerState') -> 'Path'",
-    "Trainer.save_preview": "(self, step: 'int', model: 'GenerativeModel') -> 'Path'",
+    "Trainer.save_preview": "(self, step: 'int', model: 'GenerativeModel') -> 'Path | None'",
     "TrainingData.batches": "(self, *, seed: 'int', start_step: 'int', rank: 'int', world_size: 'int', accumulation: 'int', device: 'torch.device', state: 'Mapping[str, Any] | None' = None) -> 'Iterator[dict[str, Tensor]]'",
     "randn": "(shape: 'tuple[int, ...]', generator: 'Generators' = None, device: 'torch.device | str | None' = None) -> 'Tensor'",
     "seed_for": "(*numbers: 'int') -> 'int'",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from minihub import MiniHub
 from test_hub import said
 
 import genhub
-from genhub.evaluation.protocol import Evaluation, Protocol, evaluations_folder
+from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
 from genhub.manifest import Manifest
 
 TINY = {
@@ -155,6 +157,16 @@ def test_case_23_one_fault_leaves_one_commit(hub, checkpoint, method, path, kind
     genhub.load("alice/ae")
 
 
+def test_case_23_an_upload_that_can_not_be(hub, checkpoint, capsys) -> None:
+    """The client makes a RuntimeError of whatever ends an upload: told as what it was."""
+    hub.fail("PUT", "/upload/", "status", 403, times=50)
+    message = said(capsys, "push", str(checkpoint), "alice/ae")
+    assert message == "alice/ae: no access (403: fault); pushing needs a token with that right: `hf auth login` [2]"
+    hub.faults = []
+    genhub.push_to_hub(checkpoint, "alice/ae")
+    assert commits(hub, "alice/ae") == ["initial commit", "Step 2"]
+
+
 def test_case_23_faults_without_end_and_a_second_try(hub, checkpoint, capsys) -> None:
     before = {file: file.read_bytes() for file in checkpoint.rglob("*") if file.is_file()}
     hub.fail("POST", "/commit/", "status", 503, times=4)
@@ -243,7 +255,7 @@ def test_case_20_pushing_without_the_right(hub, checkpoint, capsys, monkeypatch)
 def test_case_26_only_the_manifests_files_are_published(hub, checkpoint, tmp_path) -> None:
     (checkpoint / ".env").write_text("SECRET=1")
     (checkpoint / "notes.md").write_text("mine")
-    (checkpoint / "stray.safetensors").symlink_to("/etc/hostname")
+    (checkpoint / "stray.safetensors").write_bytes(b"SECRET")
     genhub.push_to_hub(checkpoint, "alice/ae")
     files = hub.repos["alice/ae"].files
     assert set(files) == {".gitattributes", "README.md", "genhub.json", "model.safetensors", "recipe.yaml", "samples.png"}
@@ -256,9 +268,7 @@ def test_case_26_only_the_manifests_files_are_published(hub, checkpoint, tmp_pat
 def test_case_26_a_link_in_place_of_a_file(hub, checkpoint, tmp_path, capsys) -> None:
     (checkpoint / "model.safetensors").rename(tmp_path / "elsewhere")
     (checkpoint / "model.safetensors").symlink_to(tmp_path / "elsewhere")
-    assert "model.safetensors: is a link; what it points to is not published [2]" in said(
-        capsys, "push", str(checkpoint), "alice/ae"
-    )
+    assert "model.safetensors: is a link that leads out of" in said(capsys, "push", str(checkpoint), "alice/ae")
     assert "alice/ae" not in hub.repos
 
 
@@ -308,8 +318,9 @@ def test_the_card(hub, checkpoint) -> None:
     spec = Manifest.model_validate_json((checkpoint / "genhub.json").read_bytes()).data
     protocol = Protocol(extractor="dinov2:/home/alice/secret/d (/home/alice/secret/d)", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
                         reference=spec.model_copy(update={"name": "/home/alice/secret/digits"}))  # fmt: skip
-    evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5})
-    evaluation.write(evaluations_folder(checkpoint))
+    evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5},
+                            notes=("few images",), weights=weights_digest(checkpoint))  # fmt: skip
+    evaluation.write(checkpoint.parents[1] / "evaluations")
     genhub.push_to_hub(checkpoint, "alice/ae", license="cc-by-4.0")
     files = hub.repos["alice/ae"].files
     card = ModelCard(files["README.md"].decode())
@@ -326,12 +337,12 @@ def test_the_card(hub, checkpoint) -> None:
     assert b"secret" not in files["README.md"] + files["metrics.json"]
     assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
     for part in ("![Images drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
-                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)"):  # fmt: skip
+                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)", "\n\n- few images\n"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
     assert yaml.safe_load(shown) == yaml.safe_load(files["recipe.yaml"])
     assert "model-index" not in (checkpoint / "README.md").read_text()  # the checkpoint's own was written before measuring
-    copy = evaluations_folder(checkpoint).parents[1] / "copy"
+    copy = checkpoint.parents[1] / "copy"
     for name, content in files.items():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes(content)
@@ -371,6 +382,11 @@ def test_own_code_goes_along_only_when_told_and_runs_only_when_told(hub, tmp_pat
     model = genhub.load("alice/mine", trust_remote_code=True, revision=commit)
     assert f"running alice/mine/plugin.py at {commit} ({len(source)} bytes, SHA-256 " in capsys.readouterr().err
     assert torch.equal(genhub.sample(model, 2), images)
+    cached, evil = next(Path(CACHE, "hub").rglob("snapshots/*/plugin.py")), tmp_path / "evil.py"
+    evil.write_text("raise SystemExit('a compiled file was run')")
+    compiled = importlib.util.cache_from_source(str(cached))
+    py_compile.compile(str(evil), compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    assert torch.equal(genhub.sample(genhub.load("alice/mine", trust_remote_code=True, revision=commit), 2), images)
     hub.repos["alice/mine"].files["plugin.py"] = source.encode() + b"\n"
     del sys.modules[type(model).__module__]
     shutil.rmtree(Path(CACHE, "hub"))

@@ -247,7 +247,7 @@ def test_a_fault_is_told_in_one_line(tmp_path: Path, name: str) -> None:
 def test_a_number_of_many_digits(tmp_path: Path) -> None:
     message = fault(tmp_path, DDPM + "seed: " + "9" * 100_000 + "\n")
     assert message.startswith("r.yaml:2: seed: can't be '999999")
-    assert message.endswith("...; write numbers in at most 40 decimal digits, and text in quotes")
+    assert message.endswith("'; write numbers in at most 40 decimal digits, and text in quotes")
 
 
 def test_all_faults_of_the_core_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
             "recipe: 1: unknown key; known: data, evaluate, hub, model, run_dir, seed, trainer",
         ),
         ({"model": {"name": "ddpm", "unet": {1: 2}}}, "recipe: model.unet.1: unknown key; known: "),
-        ({"model": {"name": "ddpm"}, "seed": {1, 2}}, "recipe: seed: must be a valid integer, not {1, 2}"),
+        ({"model": {"name": "ddpm"}, "seed": {1, 2}}, "recipe: seed: can't be an object of class set; a recipe has "),
         ({"model": {"name": "ddpm"}, "seed": None}, "recipe: seed: must be a valid integer, not null"),
         ({"model": {"name": "ddpm\0"}}, "recipe: model.name: has a character that can't be written: 'ddpm\\x00'"),
     ],

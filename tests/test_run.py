@@ -32,7 +32,7 @@ def test_left_out_images_are_listed(tiny, tmp_path, capsys):
     genhub.train(tiny, ["trainer.max_steps=1"])
     said = capsys.readouterr().out
     assert "3 images of 1x8x8" in said
-    assert "left out row 3: not an image of a known format" in said
+    assert f"left out row 3 ({tmp_path}/bad.png): not an image of a known format" in said
 
 
 @pytest.mark.parametrize(

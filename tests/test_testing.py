@@ -146,6 +146,17 @@ class Backwards(DDIMScheduler):
         self.timesteps = self.timesteps.flip(0)
 
 
+class Uneven(DDIMScheduler):
+    """diffusers' own fault with `trailing`: a step ends T // n levels below, wherever the next one begins."""
+
+    def set_timesteps(self, n, device=None):
+        import torch
+
+        super().set_timesteps(n, device)
+        levels = len(self.alphas_cumprod)
+        self.timesteps = (levels - torch.arange(n) * levels / n).round().long() - 1
+
+
 class OneNoiseForAll(DDIMScheduler):
     def add_noise(self, images, noise, timesteps):
         return super().add_noise(images, noise[:1].expand_as(noise), timesteps)
@@ -171,6 +182,7 @@ class NoStep:
         (Backwards, "timesteps", "noise grows on the way: order timesteps from noise to image"),
         (OneNoiseForAll, "noise", "an image's noise depends on the other images"),
         (WrongSign, "step", "with a perfect network, 20 steps end this far from the image: "),
+        (Uneven, "distribution", "in 60 steps of 100 levels, images of deviation 0.25 are drawn with 0.388 for epsilon"),
         (Forgetful, "saved", "built again from its config, it is another schedule: keep every argument"),
         (Restless, "randomness", "step draws from the global random numbers of torch: take generator=None"),
     ],

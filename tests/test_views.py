@@ -177,7 +177,7 @@ def test_a_missing_capability_is_named(view, cls, message) -> None:
         ("reverse", {"scales": [1]}, "--scales: the view reverse has no such option; known: labels, n, seed, steps"),
         ("reverse", {"guidance": 3.0}, "--set guidance: Whole has no such option; did you mean 'guidance_scale'?"),
         ("reverse", {"labels": [10]}, "--labels: 10 is not a label of this model; it has 0 to 9"),
-        ("interpolate", {"between": "labels"}, "--between: must be 'images' or 'seeds', not 'labels'"),
+        ("interpolate", {"between": "labels"}, "--between: can't be 'labels'; known: images, seeds"),
         ("interpolate", {"guidance_scale": 2.0}, "interpolate: between two images nothing is drawn, so guidance_scale has no "
                                                  "use; add --between seeds"),
         ("forward", {}, "Whole: no recipe.yaml tells which real images to show; give data.name=..."),
@@ -313,7 +313,7 @@ def test_neighbours_are_the_nearest_in_pixels() -> None:
     assert torch.allclose(distance[2], expected.min())
 
 
-def test_losses_are_read_from_the_log_as_it_is(tmp_path) -> None:
+def test_losses_are_read_from_the_log_as_it_is(tmp_path, capsys) -> None:
     run = tmp_path / "my_$run"
     run.mkdir()
     lines = [{"step": step, "generator/loss": 1 / step, "critic/loss": float("nan"), "lr": 1e-3} for step in (10, 20, 30)]
@@ -322,8 +322,8 @@ def test_losses_are_read_from_the_log_as_it_is(tmp_path) -> None:
     (run / "metrics.jsonl").write_text('{"step": 1, "fit/loss": 2.0}\n')
     assert genhub.show("losses", run).height < two_rows.height
     (run / "metrics.jsonl").write_text('{"step": 1, "fit/loss": 2.0}\n{"step": 2, "fit/loss": "high"}\n')
-    with pytest.raises(InputError, match=r"metrics.jsonl:2: damaged"):
-        genhub.show("losses", run)
+    assert genhub.show("losses", run)
+    assert f"{run}/metrics.jsonl: line 2 is damaged; left out" in capsys.readouterr().err
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="nothing is logged yet"):
         genhub.show("losses", run)

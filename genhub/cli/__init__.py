@@ -3,14 +3,17 @@ codes. Nothing imports torch before a verb needs it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from genhub.cli import plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
-from genhub.errors import GenhubError
+from genhub.console import put
+from genhub.errors import GenhubError, InputError
 from genhub.launch import first_to_say, launched
 
 app.add_typer(recipes.app, name="recipe")
@@ -41,6 +44,9 @@ def _run() -> None:
         _fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # what the system refuses is no fault of genhub's
+        kind = InputError if error.errno == errno.ENAMETOOLONG else GenhubError
+        _fail(kind(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)))
     except Exception as error:
         torch = sys.modules.get("torch")
         if isinstance(error, MemoryError) or (torch and _out_of_memory(error)):
@@ -48,9 +54,14 @@ def _run() -> None:
             _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({reason:.200})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
-        if not first_to_say(repr(error)):
-            sys.exit(1)
-        raise
+        _unexpected(error)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A fault of genhub or of a plugin. What it quotes may be a stranger's."""
+    if first_to_say(repr(error)):
+        put("".join(traceback.format_exception(error)).rstrip("\n"), sys.stderr)
+    sys.exit(1)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -60,7 +71,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _fail(error: GenhubError) -> NoReturn:
-    say_wrong(str(error))
+    say_wrong(*error.args)
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_initialized():  # gloo's threads wait for the others, and would abort an orderly end
         sys.stdout.flush()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from genhub.console import shown
 from genhub.errors import InputError
 
 N = TypeVar("N", int, float)
@@ -30,7 +31,7 @@ def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None
     try:
         return [kind(number) for number in text.split(",")] if text is not None else None
     except ValueError:
-        raise InputError(f"{option}: numbers with commas between them, such as 0,1,2; not {text!r}") from None
+        raise InputError(f"{option}: numbers with commas between them, such as 0,1,2; not {shown(text)}") from None
 
 
 def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:

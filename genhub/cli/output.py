@@ -6,31 +6,32 @@ import json
 import sys
 from typing import Any
 
-import typer
-
+from genhub.console import NAME, cut, escaped, one_line, put
 from genhub.launch import first_to_say
 
 
 def print_facts(facts: Any, as_json: bool) -> None:
     """As JSON or YAML."""
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")  # whole, as a program reads it; JSON has escapes of its own
         return
     from genhub.parsing import to_yaml
 
-    typer.echo(to_yaml(facts), nl=False)
+    put(to_yaml(facts).removesuffix("\n"))
 
 
 def print_table(rows: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         print_facts(rows, as_json)
         return
-    widths = {key: max(len(row[key]) for row in rows) for key in (rows[0] if rows else ())}
-    for row in rows:
-        typer.echo("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+    table = [[cut(escaped(cell), NAME) for cell in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        put("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
-def say_wrong(text: str) -> None:
+def say_wrong(*lines: str) -> None:
     """Tell on stderr, once however many processes say it."""
+    text = "\n".join(map(one_line, lines))
     if first_to_say(text):
-        sys.stderr.write(f"genhub: {text}\n")  # at once, as other processes write there, too
+        put(f"genhub: {text}", sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,8 @@ import typer
 
 from genhub import registry
 from genhub.cli.arguments import PLAIN, AsJson, read_pairs
-from genhub.cli.output import print_facts, print_table
+from genhub.cli.output import print_facts, print_table, say_wrong
+from genhub.console import put
 from genhub.errors import PluginError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
             rows.append(row)
     print_table(rows, as_json)
     for fault in registry.all_plugins()[1]:
-        print(f"genhub: {fault}", file=sys.stderr)
+        say_wrong(fault)
 
 
 def _state(plugin: registry.Plugin) -> dict[str, str]:
@@ -65,16 +65,16 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
         print_facts(described, as_json)
         return
     for facts in described:
-        typer.echo("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
+        put("{name} ({kind}): {class}, {distribution} {version}\n  {about}".format(**facts))
         if facts["capabilities"]:
-            typer.echo(f"Capabilities: {', '.join(facts['capabilities'])}")
-        typer.echo("Options:")
+            put(f"Capabilities: {', '.join(facts['capabilities'])}")
+        put("Options:")
         for key, option in facts["options"].items():
             meaning = f"  # {' '.join(option['meaning'].split())}" if option["meaning"] else ""
             default = "required" if "example" in option else json.dumps(option["default"])
-            typer.echo(f"  {key}: {default}  ({option['type']}){meaning}")
+            put(f"  {key}: {default}  ({option['type']}){meaning}")
         if facts["recipe"]:
-            typer.echo("A recipe:")
+            put("A recipe:")
             print_facts(facts["recipe"], as_json)
 
 
@@ -87,8 +87,8 @@ def plugins_new(
     from genhub.scaffold import new_plugin
 
     folder = new_plugin(name, kind)
-    typer.echo(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
-    typer.echo(f"Next: pip install -e {folder} && genhub train {folder}/recipe.yaml && pytest {folder}")
+    put(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    put(f"Next: pip install -e {folder} && genhub train {folder}/recipe.yaml && pytest {folder}")
 
 
 @app.command("check")
@@ -104,13 +104,13 @@ def plugins_check(
     values, reports, failed = read_pairs(keys or [], "key=value"), [], False
     for plugin, suite in suites_of(name, values, kind):
         if not as_json:
-            typer.echo(f"{plugin}: {plugin.value}")
+            put(f"{plugin}: {plugin.value}")
         with suite:
             report = suite.report(shown=(lambda result: None) if as_json else _show_check)
         failed = failed or bool(report.failures)
         reports.append({"plugin": str(plugin), **report.dump()})
         if not as_json:
-            typer.echo(report.summary)
+            put(report.summary)
     if as_json:
         print_facts(reports, as_json)
     if failed:
@@ -119,7 +119,7 @@ def plugins_check(
 
 def _show_check(result: Result) -> None:
     mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[result.outcome]
-    typer.echo(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
+    put(f"  {mark:<5} {result.name:<11} {result.message if result.outcome == 'skipped' else result.contract}")
     if result.outcome == "failed":
         for line in filter(None, (result.message, result.where)):
-            typer.echo(f"        {line}")
+            put(f"        {line}")

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import genhub
 from genhub.cli.arguments import PLAIN, AsJson, Overrides, RecipeArgument
 from genhub.cli.output import print_facts, print_table
+from genhub.console import put
+from genhub.errors import InputError, RecipeError
 
 app = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
 
 
 @app.command("check")
-def recipe_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Say everything that is wrong with a recipe, with file, line and key."""
-    genhub.read_recipe(recipe, overrides or ())
-    typer.echo(f"{recipe}: fine")
+def recipe_check(
+    recipe: RecipeArgument,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE ...] [key.path=value ...]", help="More recipes; on top of each.")
+    ] = None,
+) -> None:
+    """Say everything that is wrong with recipes, with file, line and key."""
+    overrides = [word for word in more or () if "=" in word and not Path(word).is_file()]
+    faults = []
+    for name in [recipe, *(word for word in more or () if word not in overrides)]:
+        try:
+            read = genhub.read_recipe(name, overrides)
+            left_out = f", without {', '.join(read.left_out)}: yours to set" if read.left_out else ""
+            put(f"{name}: fine{left_out}")
+        except InputError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise RecipeError(*(line for fault in faults for line in fault.args))
 
 
 @app.command("show")

@@ -23,6 +23,7 @@ from genhub.cli.arguments import (
 )
 from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.cli.stops import stopped_with
+from genhub.console import put
 from genhub.errors import GenhubError, InputError
 from genhub.launch import launch, launched
 
@@ -60,33 +61,32 @@ def train(
     for problem in installed_versions()[1]:
         say_wrong(problem)
     if dry_run:
-        _dry_run(read)
+        _dry_run(read, fresh)
     else:
         genhub.train(read, fresh=fresh)
 
 
-def _dry_run(recipe: genhub.Recipe) -> None:
+def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
     from genhub.dry_run import estimate, time_in_bf16
-    from genhub.run import describe, prepare
+    from genhub.run import prepare_run
 
-    prepared = prepare(recipe)
-    typer.echo(prepared.recipe.yaml())
-    describe(prepared)
+    prepared = prepare_run(recipe, fresh).prepared
+    put(prepared.recipe.yaml())
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
-        typer.echo(f"Memory   {name}: {size / 2**20:,.1f} MiB")
+        put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
     times = time_in_bf16(prepared)
     if times:
         gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
         advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
-        typer.echo(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
+        put(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
 
 
 @app.command()
 def sample(
     model: ModelArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2 (repeated in turn).")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2, repeated in turn.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
@@ -98,7 +98,7 @@ def sample(
     num_processes: Processes = None,
 ) -> None:
     """Draw images from a trained model."""
-    given: dict[str, Any] = {"source": model, "n": n, "labels": read_numbers("--labels", labels, int), "seed": seed,
+    given: dict[str, Any] = {"source": model, "n": n, "labels": labels, "seed": seed,
                              "out": Path(out), "batch_size": batch_size, "device": device, "dtype": dtype,
                              "compile": compile, "trust_remote_code": trust_remote_code}  # fmt: skip
     values = set_options("sample", options or [], taken=given | {"model": model})
@@ -123,7 +123,9 @@ def evaluate(
     extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
     held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
-    labels: Annotated[str | None, typer.Option(help="For a conditional model; default: every class in turn.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2; default: every class in turn.")
+    ] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
@@ -135,7 +137,7 @@ def evaluate(
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
-        "held_out": held_out, "labels": read_numbers("--labels", labels, int), "batch_size": batch_size, "device": device,
+        "held_out": held_out, "labels": labels, "batch_size": batch_size, "device": device,
     }  # fmt: skip
     own = set_options("evaluate", options or [], taken=given)
     with stopped_with("the images drawn so far are kept, and the same command goes on"):
@@ -148,14 +150,12 @@ def evaluate(
         print_facts(found.model_dump(mode="json"), as_json)
         return
     for name, value in found.values.items():
-        typer.echo(f"{name:24}{value:,.6g}")
+        put(f"{name:24}{value:,.6g}")
     protocol = found.protocol
-    typer.echo(
-        f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}"
-    )
-    typer.echo(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
+    put(f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
     for note in found.notes:
-        typer.echo(f"note: {note}")
+        put(f"note: {note}")
 
 
 @app.command()
@@ -180,8 +180,8 @@ def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
         return
     names, lines = comparison.table()
     print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
-    for note in comparison.notes:
-        typer.echo(note)
+    for note in [*comparison.notes, *comparison.figure_notes()]:
+        put(note)
 
 
 @app.command()
@@ -201,7 +201,7 @@ def sweep(
     if done:
         _compare(gather(done), out, as_json)
     if faults:
-        raise GenhubError("\n".join(faults))
+        raise GenhubError(*faults)
 
 
 @app.command()
@@ -215,14 +215,14 @@ def show(
     n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: 0,1,2.")] = None,
+    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2.")] = None,
     scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
     between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw a picture that shows how a model works."""
-    own = {"n": n, "steps": steps, "seed": seed, "labels": read_numbers("--labels", labels, int),
+    own = {"n": n, "steps": steps, "seed": seed, "labels": labels,
            "scales": read_numbers("--scales", scales, float), "between": between}  # fmt: skip
     fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
                              "out": out or f"{view}.png"}  # fmt: skip
@@ -230,16 +230,18 @@ def show(
     drawn = set_options("show", options or [], taken=fixed | own)
     with stopped_with("the same command starts over"):
         genhub.show(**fixed, **given, **drawn)
-    typer.echo(f"{view}: {fixed['out']}")
+    put(f"{view}: {fixed['out']}")
 
 
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model holds: plugin, config, data, step, files."""
-    from genhub.hub import describe_repository, split_id
-    from genhub.manifest import describe_folder
+    from genhub.hub import describe_repository
+    from genhub.ids import split_id
+    from genhub.run_folder import describe_folder, read_newest
 
-    print_facts(describe_folder(Path(model)) if split_id(model) is None else describe_repository(model), as_json)
+    facts = read_newest(Path(model), describe_folder) if split_id(model) is None else describe_repository(model)
+    print_facts(facts, as_json)
 
 
 @app.command()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from genhub.config import NonNegativeInt, Section
 from genhub.errors import InputError
-from genhub.evaluation.protocol import Evaluation, stored_evaluations
-from genhub.hub import find_model
+from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
+from genhub.hub import open_model
+from genhub.logs import read_metrics
 from genhub.manifest import FILE, read_manifest
+from genhub.parsing import Source, parse_yaml, read_text
 
 
 class Row(Section):
@@ -25,9 +27,11 @@ class Row(Section):
     images: NonNegativeInt | None = None
     """Seen in training: steps times the batch size."""
     seconds: float | None = None
-    """Of training, without previews and saves."""
+    """Of training up to the last line logged, without previews and saves."""
     evaluations: tuple[Evaluation, ...] = ()
-    """Oldest first."""
+    """Of these weights, oldest first."""
+    notes: tuple[str, ...] = ()
+    """What of it is damaged, or can't be shown."""
 
     @property
     def run(self) -> Path | None:
@@ -59,6 +63,15 @@ class Comparison(Section):
             lines.append([row.name, row.model, _number(row.steps), *trained, *figures])
         return ["run", "model", "steps", "images seen", "seconds", *names], lines
 
+    def figure_notes(self) -> Iterator[str]:
+        """What a reader must know of the figures shown, once for all models that it is true of."""
+        concerned: dict[str, list[str]] = {}
+        for row, found in zip(self.rows, self.shown(), strict=True):
+            for note in found.notes if found else ():
+                concerned.setdefault(note, []).append(row.name)
+        for note, names in concerned.items():
+            yield note if len(names) == len(self.rows) else f"{', '.join(names)}: {note}"
+
 
 def _alike(row: Row, base: Evaluation) -> tuple[Evaluation, ...]:
     """A model's evaluations that compare with another one."""
@@ -77,7 +90,7 @@ def compare(models: Sequence[str | Path]) -> Comparison:
     if not models:
         raise InputError("compare: name at least one model")
     rows = tuple(read_row(str(model)) for model in models)
-    notes = [f"{row.name}: no figures are stored of it: genhub evaluate {row.name}" for row in rows if not row.evaluations]
+    notes = [note for row in rows for note in row.notes]
     evaluated = [(row.name, found) for row, found in zip(rows, Comparison(rows=rows).shown(), strict=True) if found]
     for name, found in evaluated[1:]:
         first, base = evaluated[0]
@@ -87,27 +100,32 @@ def compare(models: Sequence[str | Path]) -> Comparison:
 
 
 def read_row(name: str) -> Row:
-    checkpoint = find_model(name)
+    return open_model(name, partial(_row, name))
+
+
+def _row(name: str, checkpoint: Path) -> Row:
     manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-    steps = manifest.step if manifest else 0
+    steps, evaluations, notes = manifest.step if manifest else 0, stored_evaluations(checkpoint), []
+    if not evaluations:
+        older = has_older_figures(checkpoint)
+        known = "its figures don't say what weights they are of" if older else "no figures are stored of it"
+        notes.append(f"{name}: {known}: genhub evaluate {name}")
     row = Row(
         name=name, checkpoint=checkpoint, model=manifest.plugin.name if manifest else "", steps=steps,
-        evaluations=tuple(stored_evaluations(checkpoint)),
+        images=_images_seen(checkpoint, steps), evaluations=tuple(evaluations),
     )  # fmt: skip
-    lines = read_metrics(row.run / "metrics.jsonl") if row.run else []
-    trained = [line for line in lines if line["step"] <= steps and "seconds" in line]
-    if not trained:
-        return row
-    last = trained[-1]
-    seen = round(last["epoch"] * manifest.data.num_images) if manifest and manifest.data and "epoch" in last else None
-    return row.model_copy(update={"seconds": last["seconds"], "images": seen})
+    lines, fault = read_metrics(row.run / "metrics.jsonl") if row.run else ([], None)
+    seconds = [line["seconds"] for line in lines if line["step"] <= steps and math.isfinite(line.get("seconds", math.nan))]
+    notes += [fault] if fault else []
+    return row.model_copy(update={"seconds": seconds[-1] if seconds else None, "notes": tuple(notes)})
 
 
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a line that a killed run left unfinished is dropped."""
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _images_seen(checkpoint: Path, steps: int) -> int | None:
+    """Steps times the batch size, which can't change in a run."""
+    file = checkpoint / "recipe.yaml"
+    data = parse_yaml(read_text(file), Source(str(file))).get("data") if file.is_file() else None
+    batch_size = data.get("batch_size") if isinstance(data, dict) else None
+    return steps * batch_size if isinstance(batch_size, int) else None
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,16 @@ import torch
 
 from genhub.config import EvaluateConfig
 from genhub.data import ImageData
-from genhub.disk import saving
-from genhub.errors import InputError, RecipeError
-from genhub.evaluation.compare import read_metrics
+from genhub.disk import append, saving
+from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
 from genhub.evaluation.evaluate import held_out_of, measure
-from genhub.evaluation.figures import METRICS
-from genhub.evaluation.protocol import FOLDER, Evaluation, evaluations_in
+from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.protocol import FOLDER, Evaluation, evaluations_in, weights_digest
 from genhub.evaluation.subject import Subject
 from genhub.interfaces import GenerativeModel
-from genhub.logs import main_process, say, warn
-from genhub.sampling import BATCH_SIZE, sample_images
+from genhub.logs import main_process, read_metrics, say, warn
+from genhub.manifest import FILE
+from genhub.sampling import BATCH_SIZE, broadcast, sample_images
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,7 +31,8 @@ PREFIX = "evaluate/"
 
 class Evaluator:
     """Measures a run's model where the recipe's `evaluate` says so. All processes call it; the main one keeps the figures,
-    in the run's `evaluations/` and then in metrics.jsonl: a step with a line there has been measured."""
+    in the run's `evaluations/` and then in metrics.jsonl: a step has been measured if there is a line of it and figures of
+    its checkpoint's weights."""
 
     def __init__(
         self, config: EvaluateConfig, model: GenerativeModel, data: ImageData, run_dir: Path, max_steps: int
@@ -41,21 +43,23 @@ class Evaluator:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
         self.config, self._data, self._run_dir, self._max_steps = config, data, run_dir, max_steps
-        self._held_out = held_out_of(data.config, config.held_out)
+        self._held_out = held_out_of(data.config, config.held_out, data.spec)
         subject = self._subject(model, None)
         try:
             self._digest = subject.protocol.digest()
         except InputError as error:
             raise RecipeError(f"evaluate.extractor: {error}") from error
         for name in config.measured:
-            if reason := METRICS[name].lacking(subject):
+            if reason := METRICS[name].missing(subject):
                 raise RecipeError(f"evaluate.metrics: {name}: {reason}")
             if warning := METRICS[name].warning(subject):
                 say(f"         evaluate: {warning}")
+        for note in about(subject, config.measured):
+            say(f"         evaluate: {note}")
 
     def __call__(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
         due = step > 0 and (step % self.config.every == 0 or step == self._max_steps)
-        if not due or step in self._measured_steps():
+        if not due or self._is_measured(step, accelerator):
             return {}
         training = model.training
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
@@ -63,16 +67,18 @@ class Evaluator:
         model.train(training)
         values = {f"{PREFIX}{name}": value for name, value in evaluation.values.items()}
         if main_process():
-            self._keep(evaluation, values)
+            self._keep(evaluation.model_copy(update={"weights": self._weights(step)}), values)
         return values
 
     def best(self, step: int) -> Evaluation | None:
-        """The best up to a step by `save_best`, the first of equals; of what was measured otherwise, nothing counts."""
+        """The best up to a step by `save_best`, the first of equals, among the checkpoints that are there; what was measured
+        otherwise, or of other weights, does not count."""
         if self.config.save_best is None:
             return None
         metric = METRICS[self.config.save_best]
-        stored = evaluations_in(self._run_dir / FOLDER, self._digest)
-        found = sorted((one for one in stored if one.step <= step and metric.own in one.values), key=lambda one: one.step)
+        stored = evaluations_in(self._run_dir / FOLDER, protocol=self._digest)
+        found = [one for one in stored if one.step <= step and metric.own in one.values]
+        found = sorted((one for one in found if one.weights == self._weights(one.step)), key=lambda one: one.step)
         choose = min if metric.better == "lower" else max
         return choose(found, key=lambda one: one.values[metric.own], default=None)
 
@@ -94,14 +100,33 @@ class Evaluator:
 
         return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, accelerator)
 
-    def _measured_steps(self) -> set[int]:
-        lines = read_metrics(self._run_dir / "metrics.jsonl")
+    def _measured_steps(self) -> set[float]:
+        lines, _ = read_metrics(self._run_dir / "metrics.jsonl")  # what is damaged there, the run's log says
         return {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
+
+    def _is_measured(self, step: int, accelerator: Accelerator | None) -> bool:
+        """The main process decides for all: it has the files."""
+        found = False
+        if main_process():
+            weights = self._weights(step)
+            if not weights:
+                raise TrainingError(f"step {step} has no checkpoint; a trainer calls evaluate after save_checkpoint")
+            stored = evaluations_in(self._run_dir / FOLDER, weights)
+            found = step in self._measured_steps() and any(one.step == step for one in stored)
+        return broadcast(found) if accelerator and accelerator.num_processes > 1 else found
+
+    def _weights(self, step: int) -> str:
+        """The digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""
+        folder = self._run_dir / "checkpoints" / f"step-{step:06d}"
+        if (folder / FILE).is_file():
+            with suppress(CheckpointError):
+                return weights_digest(folder)
+        return ""
 
     def _keep(self, evaluation: Evaluation, values: dict[str, float]) -> None:
         evaluation.write(self._run_dir / FOLDER)
         file = self._run_dir / "metrics.jsonl"
-        with saving(file), file.open("a") as stream:
-            stream.write(json.dumps({"step": evaluation.step, **values}) + "\n")
+        with saving(file):
+            append(file, json.dumps({"step": evaluation.step, **values}))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in evaluation.values.items())
         say(f"step {evaluation.step} measured by {self.config.n} images: {shown}")

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genhub.card import package_versions
 from genhub.checkpoint import load_model
-from genhub.config import DataConfig
+from genhub.config import DataConfig, DataSpec
+from genhub.console import shown
 from genhub.data import ImageData, load_data
-from genhub.digests import digest_of, hash_of
-from genhub.errors import DataError, InputError, did_you_mean
-from genhub.evaluation.figures import METRICS
-from genhub.evaluation.protocol import Evaluation, evaluations_folder
+from genhub.digests import hash_of
+from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean
+from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.evaluation.subject import Subject
-from genhub.hub import find_model
+from genhub.finite import check_weights
+from genhub.hub import open_model
+from genhub.ids import split_id
+from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher
-from genhub.logs import Progress, main_process
+from genhub.logs import Progress, main_process, warn
 from genhub.manifest import FILE, Manifest, read_manifest
 from genhub.recipe import read_data_config
-from genhub.sampling import draw_parts, processes, read_options
+from genhub.sampling import Labels, broadcast, classes_of, draw_parts, processes, read_options, read_part
 
 
 def evaluate(
     model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
-    overrides: Sequence[str] = (), held_out: str = "test", labels: Sequence[int] | None = None,
+    overrides: Sequence[str] = (), held_out: str = "test", labels: Labels = None,
     batch_size: int | None = None, device: str | None = None, **options: Any,
 ) -> Evaluation:  # fmt: skip
     """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
@@ -43,7 +50,7 @@ def evaluate(
         extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
         overrides: `data.key=value` on top of the recipe's data section, such as data.name=path/to/mnist.
         held_out: the split of the same data that the model was not trained on, for the metrics that need one.
-        labels: for a conditional model, the labels to ask for in turn; left out: every class.
+        labels: for a conditional model, the labels to ask for in turn, as `genhub.sample` takes them; left out: every class.
         options: the model's own sampler options.
     Raises:
         InputError: an unknown metric or extractor, or one that can't be had here.
@@ -52,40 +59,87 @@ def evaluate(
     """
     for name in metrics or ():
         if name not in METRICS:
-            raise InputError(f"--metrics: no metric is called '{name}'; {did_you_mean(name, METRICS)}")
+            raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
+    if n < 2:
+        raise InputError(f"-n: a figure needs 2 images or more, not {n}")
     check_launcher()
-    checkpoint, together = find_model(model), processes(device)
-    loaded = load_model(
-        checkpoint,
-        device=together.device if together else device or torch.accelerator.current_accelerator(check_available=True),
-    )
-    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-    recipe = checkpoint / "recipe.yaml"
-    config, folder = read_data_config(recipe if recipe.is_file() else None, overrides), evaluations_folder(checkpoint)
-    checked = read_options(type(loaded), options)
-    images = f"images-{hash_of(seed, labels, sorted(checked.items()), digest_of(loaded))[:12]}"
+    theirs, together = str(model) if split_id(model) else None, processes(device)
+    where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
+
+    def read(checkpoint: Path) -> tuple[Path, Manifest | None, DataConfig, str, GenerativeModel]:
+        manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+        recipe = checkpoint / "recipe.yaml"
+        config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+        weights = weights_digest(checkpoint)
+        return checkpoint, manifest, config, weights, load_model(checkpoint, device=where)  # last: fails if anything is gone
+
+    checkpoint, manifest, config, weights, loaded = open_model(model, read, checked=True)
+    checked, classes = read_options(loaded, options), classes_of(loaded, labels)
+    folders = evaluation_folders(checkpoint, weights)
+    images = f"images-{hash_of(seed, classes, sorted(checked.items()), weights)[:12]}"
+
+    @cache
+    def folder() -> Path:
+        """Where images and figures are kept: the main process finds out where that can be."""
+        found = _writable(folders) if main_process() else Path()
+        return broadcast(found) if together else found
 
     def draw() -> Tensor:
         progress = Progress(n, unit="image", shown=main_process())
         try:
             parts = draw_parts(
-                loaded, n, folder / images, seed=seed, labels=labels, options=checked, batch_size=batch_size,
+                loaded, n, folder() / images, seed=seed, labels=classes, options=checked, batch_size=batch_size,
                 accelerator=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
             )  # fmt: skip
         finally:
             progress.close()
-        return torch.cat([torch.from_numpy(np.load(part)) for part in parts])[:n]
+        return torch.cat([read_part(part) for part in parts])[:n]
 
-    real, unseen = load_data(config), held_out_of(config, held_out)
-    subject = Subject(loaded, real, unseen, extractor, n, seed, labels, checked, draw, together)
+    known = loaded.trained_on
+    real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
+    subject = Subject(
+        loaded, real, unseen, extractor, n, seed, classes, checked, draw, together,
+        training=lambda: _trained_on(real, manifest.data if manifest else None, checkpoint / "recipe.yaml", theirs),
+    )  # fmt: skip
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
-    if (folder / images).is_dir():
+    evaluation = evaluation.model_copy(update={"weights": weights})
+    kept = folder() in folders
+    if kept and (folder() / images).is_dir():
         evaluation = evaluation.model_copy(update={"images": images})
-    if main_process():
-        evaluation.write(folder)
+    if main_process() and kept:
+        _keep(evaluation, folder())
+    elif main_process():
+        shutil.rmtree(folder())
     if together:
         together.end_training()
     return evaluation
+
+
+def _writable(folders: Sequence[Path]) -> Path:
+    """The first of the folders that can be written to, else a new one that is deleted when the figures are known. Where it
+    is not the first, a line says so."""
+    faults = []
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            faults.append(f"{folder}: {error.strerror}")
+            continue
+        if faults:
+            warn(f"{faults[0]}; figures and images are kept in {folder}")
+        return folder
+    warn(f"{faults[0]}; the figures are shown, but not kept")
+    return Path(mkdtemp(prefix="genhub-"))
+
+
+def _keep(evaluation: Evaluation, folder: Path) -> None:
+    """Store figures that took long to measure: that the disk is full is no reason not to show them."""
+    try:
+        evaluation.write(folder)
+    except GenhubError as error:
+        warn(f"{error}; the figures are shown, but not kept")
 
 
 def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: Manifest | None = None) -> Evaluation:
@@ -93,18 +147,23 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
 
     Raises:
         InputError: a metric that is named does not apply.
+        NotFinite: a weight, an image or a feature is NaN or infinite, or every figure is.
     """
-    values: dict[str, float] = {}
-    for name in names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]:
-        metric = METRICS[name]
-        reason = metric.lacking(subject)
+    check_weights(subject.model)
+    values, left_out = dict[str, float](), list[str]()
+    wanted = names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]
+    for metric in map(METRICS.__getitem__, wanted):
+        reason = metric.missing(subject)
         if reason and names is not None:
-            raise InputError(f"metric '{name}': {reason}")
+            raise InputError(f"metric '{metric.name}': {reason}")
         if not reason:
             found = metric.compute(subject)
             values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
-            subject.notes += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
+            left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
             subject.notes += [note] if (note := metric.warning(subject)) else []
+    subject.notes += [*left_out, *about(subject, wanted)]
+    if left_out and not values:
+        raise NotFinite(f"nothing could be measured: {'; '.join(left_out)}")
     trained_on = manifest.data if manifest else None
     if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
         subject.notes.append("the real images are not those that the model was trained on")
@@ -115,9 +174,19 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
     )  # fmt: skip
 
 
-def held_out_of(config: DataConfig, split: str) -> ImageData | DataError:
-    """The split that was not trained on, or why there is none."""
+def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: str | None) -> ImageData:
+    """The images that a model was trained on; where they can't be had, the real ones that it is compared with."""
+    if spec and spec.fingerprint != real.spec.fingerprint and recipe.is_file():
+        with suppress(DataError, RecipeError):
+            own = load_data(read_data_config(recipe, (), theirs), known=spec)
+            if own.spec.fingerprint == spec.fingerprint:
+                return own
+    return real
+
+
+def held_out_of(config: DataConfig, split: str, known: DataSpec | None) -> ImageData | DataError:
+    """The split that was not trained on, its labels numbered as in the data that were, or why there is none."""
     try:
-        return load_data(config.model_copy(update={"split": split}))
+        return load_data(config.model_copy(update={"split": split}), known=known)
     except DataError as error:
         return error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
+from unittest.mock import patch
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genhub.client import connect
 from genhub.digests import digest_of
 from genhub.errors import InputError
 from genhub.training import TrainingData
@@ -75,7 +80,7 @@ class Pretrained:
             raise InputError(
                 f"extractor '{name}' needs transformers: pip install 'genhub-framework[evaluate]'; {OFFLINE}"
             ) from error
-        transformers.logging.set_verbosity_error()
+        transformers.logging.set_verbosity(logging.ERROR)
         try:
             network = getattr(transformers, self.network)  # imports what it needs only now
         except (ImportError, RuntimeError) as error:
@@ -83,9 +88,10 @@ class Pretrained:
                 f"extractor '{name}': transformers can't import it ({_cause(error)}); {MISMATCH}; {OFFLINE}"
             ) from error
         try:
-            loaded = network.from_pretrained(self.source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            with connect(self.source, None, "fetching it"):  # whose client says nothing by itself
+                loaded = network.from_pretrained(self.source, use_safetensors=True)
+        except Exception as error:  # a folder may hold anything, and its readers raise as much
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"extractor '{name}': no weights from {self.source} ({reason}); give a folder that has them as "
                 f"{name}:FOLDER, or take another extractor: {OFFLINE}"
@@ -129,7 +135,8 @@ class CLIP(Pretrained):
 
 
 class Inception:
-    """The Inception network that published FID figures use, through torch-fidelity, which downloads its weights."""
+    """The Inception network that published FID figures use, through torch-fidelity. Its weights are published as a pickle,
+    which is never opened here: they are converted once, and given as inception:FILE.safetensors."""
 
     source = "torch-fidelity inception-v3-compat"
     preprocessing = "RGB, 299x299 bilinear as TensorFlow 1 does it"
@@ -137,8 +144,13 @@ class Inception:
 
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
         self.device = device
+        if source is None or not source.endswith(".safetensors"):
+            raise InputError(
+                "extractor 'inception' needs its weights as safetensors, inception:FILE.safetensors; docs/evaluation.md has "
+                f"the lines that convert the published ones; {OFFLINE}"
+            )
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity import feature_extractor_inceptionv3
         except ModuleNotFoundError as error:
             raise InputError(
                 f"extractor 'inception' needs torch-fidelity: pip install 'genhub-framework[inception]'; {OFFLINE}"
@@ -148,10 +160,13 @@ class Inception:
                 f"extractor 'inception': torch-fidelity can't be imported ({_cause(error)}); {MISMATCH}; {OFFLINE}"
             ) from error
         try:
-            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=source)
-        except (OSError, RuntimeError) as error:
+            weights = load_file(source)
+            # Its constructor unpickles a file, or what this function downloads: there is no other door for weights.
+            with patch.object(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: weights):
+                network = feature_extractor_inceptionv3.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"extractor 'inception': no weights ({reason}); {OFFLINE}") from error
+            raise InputError(f"extractor 'inception': no weights from {source} ({reason}); {OFFLINE}") from error
         self.model = network.to(device).eval()
 
     @cached_property

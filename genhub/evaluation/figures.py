@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genhub.data import ImageData
@@ -17,11 +18,15 @@ from genhub.errors import DataError
 from genhub.evaluation import metrics
 from genhub.evaluation.subject import Subject
 from genhub.interfaces import Autoencoder, Likelihood
-from genhub.sampling import BATCH_SIZE, sample_images, to_uint8
+from genhub.sampling import BATCH_SIZE, names_of, sample_images, to_uint8
 from genhub.seeds import seed_for
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
 """Held-out images that are looked at; a diffusion model's bits take its full chain for each."""
+
+
+READS_WELL = 0.9
+"""Of a probe's accuracy: below, its mistakes are a good part of what a figure of labels says."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Metric:
     bias: str = ""
     """How it misleads then."""
     by_default: bool = True
+    rows: int = 1
+    """With fewer images, drawn or real, it can't be computed."""
+    by_features: bool = False
+    """Whether it compares what the extractor makes of images."""
     figures: tuple[str, ...] = ()
     """Names of the figures, if they are not the metric's; the first stands for the metric where one is wanted."""
 
@@ -46,20 +55,62 @@ class Metric:
     def own(self) -> str:
         return self.figures[0] if self.figures else self.name
 
+    def missing(self, subject: Subject) -> str | None:
+        """Why it can't be computed, if it can't."""
+        for what, found in (("drawn", subject.n), ("real", len(subject.reference_rows))):
+            if found < self.rows:
+                return f"needs {self.rows} {what} images or more, not {found}"
+        return self.lacking(subject)
+
     def warning(self, subject: Subject) -> str | None:
         if subject.n >= self.least:
             return None
         return f"{self.name}: {subject.n} images are few; below {self.least} it is {self.bias}"
 
 
+def distrust(subject: Subject) -> str | None:
+    """That the extractor can't tell good images of these data from bad ones, if it can't: more than half as much of what is
+    surely bad passes for real as of real images."""
+    if subject.passing is None:
+        return None
+    mush, real = subject.passing
+    if mush <= real / 2:
+        return None
+    name = subject.extractor_name.partition(":")[0]
+    right = f", and is right on {subject.probe.accuracy:.0%} of images it was not trained on" if name == "probe" else ""
+    better = "inception" if name == "dinov2" else "dinov2"
+    return (
+        f"{name} can hardly tell good from bad here: it takes {mush:.0%} of means of eight real images for real, of real "
+        f"images {real:.0%}{right}; --extractor {better} may do better"
+    )
+
+
 def _no_held_out(subject: Subject) -> str | None:
-    return f"needs images that were not trained on: {subject.held_out}" if isinstance(subject.held_out, DataError) else None
+    if isinstance(subject.held_out, DataError):
+        return f"needs images that were not trained on: {subject.held_out}"
+    seen, split = subject.seen, subject.unseen.spec.split
+    if seen.mean() <= 0.5:  # a few may be twice in the data
+        return None
+    which = f"{seen.sum()} of the {len(seen)} in split {split}"
+    return f"needs images that were not trained on, and {which} were: name another split"
 
 
 def _not_conditional(subject: Subject) -> str | None:
     if "labels" not in subject.model.conditions:
         return "the model draws without labels"
-    return None if subject.probe.reads_labels else "the data has no labels to learn to read"
+    return (
+        _other_classes(subject, subject.reference)
+        if subject.probe.reads_labels
+        else "the data has no labels to learn to read"
+    )
+
+
+def _other_classes(subject: Subject, data: ImageData | DataError) -> str | None:
+    """Whether numbers would mean other classes to a model that draws what labels ask for than they do in the data."""
+    names = names_of(subject.model) if "labels" in subject.model.conditions else ()
+    if not names or isinstance(data, DataError) or data.spec.class_names == names:
+        return None
+    return f"the classes of {data.spec.name}, split {data.spec.split}, are not those that the model was trained on"
 
 
 def _without(capability: type[Any]) -> Callable[[Subject], str | None]:
@@ -81,8 +132,24 @@ def _density_coverage(subject: Subject) -> dict[str, float]:
     return {"density": density, "coverage": coverage}
 
 
+def _label_entropy(subject: Subject) -> dict[str, float]:
+    _say_how_well_labels_are_read(subject, "label_entropy")
+    return {"label_entropy": metrics.inception_score(subject.probabilities)}
+
+
+def _label_accuracy(subject: Subject) -> dict[str, float]:
+    _say_how_well_labels_are_read(subject, "label_accuracy")
+    return {"label_accuracy": float((subject.probabilities.argmax(1) == subject.asked_for).double().mean())}
+
+
+def _say_how_well_labels_are_read(subject: Subject, name: str) -> None:
+    if subject.probe.accuracy < READS_WELL:
+        subject.notes.append(f"{name}: the probe reads only {subject.probe.accuracy:.0%} of real images' labels right")
+
+
 def _memorised(subject: Subject) -> dict[str, float]:
-    training, unseen = (_pixels(data, range(data.spec.num_images)) for data in (subject.reference, subject.unseen))
+    training = _pixels(subject.trained_on, range(subject.trained_on.spec.num_images))
+    unseen = _pixels(subject.unseen, subject.unseen_rows)
     return {"memorised": metrics.memorised(subject.images.flatten(1).float() / 255, training, unseen)}
 
 
@@ -92,7 +159,7 @@ def _reconstruction(subject: Subject) -> dict[str, float]:
     assert isinstance(model, Autoencoder)
     errors = [
         (model.decode(model.encode(images)) - images).square().mean((1, 2, 3)).cpu() / 4  # of pixels in [0, 1]
-        for images in (data.images(rows).to(model.device) for rows in _blocks(data, MOST_RECONSTRUCTED))
+        for images in (data.images(rows).to(model.device) for rows in _blocks(subject.unseen_rows[:MOST_RECONSTRUCTED]))
     ]
     return {"reconstruction_mse": float(torch.cat(errors).double().mean())}
 
@@ -102,13 +169,14 @@ def _bits_per_dimension(subject: Subject) -> dict[str, float]:
     model, data = subject.model, subject.unseen
     assert isinstance(model, Likelihood)
     bits = []
-    for rows in _blocks(data, MOST_BITS):
+    unseen = subject.unseen_rows[:MOST_BITS]
+    for rows in _blocks(unseen):
         batch = {"images": data.images(rows).to(model.device)}
         if data.labels is not None:
             batch["labels"] = data.labels[torch.from_numpy(rows)].to(model.device)
         generator = torch.Generator().manual_seed(seed_for(subject.seed, int(rows[0])))
         bits.append(model.bits_per_dimension(batch, generator=generator).cpu())
-    subject.notes.append(f"bits_per_dimension: of {min(MOST_BITS, data.spec.num_images)} images of split {data.spec.split}")
+    subject.notes.append(f"bits_per_dimension: of {len(unseen)} images of split {data.spec.split}")
     return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
 
 
@@ -140,35 +208,45 @@ def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:
     return torch.cat([to_uint8(data.images(part)).flatten(1) for part in np.array_split(list(rows), 32)]).float() / 255
 
 
-def _blocks(data: ImageData, most: int) -> list[Any]:
-    """Row numbers of the first `most` images of a fixed order, in batches."""
-    order = np.random.Generator(np.random.PCG64(0)).permutation(data.spec.num_images)[:most]
-    return np.array_split(order, -(-len(order) // BATCH_SIZE))
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """In batches."""
+    return np.array_split(rows, -(-len(rows) // BATCH_SIZE))
 
 
 _ALL = (
     Metric("frechet_distance", "lower", lambda s: {"frechet_distance": metrics.frechet_distance(*s.features)},
-           least=5000, bias="biased upwards"),
-    Metric("kernel_distance", "lower", _kernel_distance, least=1000, bias="uncertain: see its standard deviation"),
+           least=5000, bias="biased upwards", rows=2, by_features=True),
+    Metric("kernel_distance", "lower", _kernel_distance, least=1000, bias="uncertain: see its standard deviation",
+           rows=2, by_features=True),
     Metric("precision_recall", "higher",
            _precision_recall,
-           least=5000, bias="a loose estimate of the manifolds", figures=("precision", "recall")),
+           least=5000, bias="a loose estimate of the manifolds", rows=4, by_features=True, figures=("precision", "recall")),
     Metric("density_coverage", "higher",
            _density_coverage,
            least=5000, bias="lower in coverage, the more real images there are for each drawn one",
-           figures=("density", "coverage")),
-    Metric("label_entropy", "higher", lambda s: {"label_entropy": metrics.inception_score(s.probabilities)},
+           rows=6, by_features=True, figures=("density", "coverage")),
+    Metric("label_entropy", "higher", _label_entropy,
            lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
            least=1000, bias="biased downwards"),
-    Metric("label_accuracy", "higher",
-           lambda s: {"label_accuracy": float((s.probabilities.argmax(1) == s.asked_for).double().mean())},
-           _not_conditional),
+    Metric("label_accuracy", "higher", _label_accuracy, _not_conditional),
     Metric("memorised", "lower", _memorised, _no_held_out),
     Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
            figures=("reconstruction_mse",)),
-    Metric("bits_per_dimension", "lower", _bits_per_dimension, lambda s: _without(Likelihood)(s) or _no_held_out(s),
+    Metric("bits_per_dimension", "lower", _bits_per_dimension,
+           lambda s: _without(Likelihood)(s) or _no_held_out(s) or _other_classes(s, s.held_out),
            by_default=False),
     Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "images_per_second")),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ALL}
 """What `genhub evaluate` computes; bits_per_dimension, which may take a model's full chain for each image, when named."""
+
+
+def about(subject: Subject, names: Iterable[str]) -> list[str]:
+    """What a reader of several metrics must know of the extractor and of the images that were not trained on."""
+    notes = []
+    if any(METRICS[name].by_features for name in names) and (note := distrust(subject)):
+        notes.append(note)
+    if isinstance(subject.held_out, ImageData) and "seen" in subject.__dict__ and subject.seen.any():
+        seen, split = subject.seen, subject.held_out.spec.split
+        notes.append(f"{seen.sum()} of the {len(seen)} held-out images of split {split} were trained on, and are left out")
+    return notes

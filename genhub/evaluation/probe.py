@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from genhub.digests import digest_of, hash_of
-from genhub.disk import cache_folder, made_once
+from genhub.disk import cache_folder
 from genhub.errors import InputError
+from genhub.evaluation.cache import Computed, kept
 from genhub.logs import say
 
 VERSION = 2
@@ -65,17 +64,17 @@ class Probe:
         self.reads_labels = data.labels is not None
         classes = int(data.spec.num_classes) if self.reads_labels else 4
         self.network = Network(data.spec.shape, classes)
-        file = cache_folder() / "probes" / f"{hash_of(VERSION, data.spec.fingerprint, data.spec.shape, classes)}.safetensors"
+        file = cache_folder() / "probes" / f"{hash_of(VERSION, data.content, data.spec.shape, classes)}.safetensors"
 
-        def make(temporary: Path) -> None:
+        def trained() -> Computed:
             say(f"Probe    training a small classifier of {data.spec.name}'s images, once")
             accuracy = train(self.network, data)
-            weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-            save_file(weights, temporary, {"accuracy": str(accuracy)})
+            return self.network.state_dict(), {"accuracy": str(accuracy)}
 
-        with safe_open(made_once(file, make), "pt") as stored:
-            self.network.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-            self.accuracy = float(stored.metadata()["accuracy"])
+        weights, notes = kept(file, trained)
+        self.network.load_state_dict(weights)
+        self.accuracy = float(notes["accuracy"])
+        """Share of a tenth of the images, which it was not trained on, that it gets right."""
         self.network.to(device).eval()
         task = "labels" if self.reads_labels else "rotations"
         self.source = f"trained on {Path(data.spec.name).name}'s {task}, {self.accuracy:.4f} right on held-out images"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from filelock import FileLock
+from pydantic import Field, ValidationError
 
+from genhub.card import MEASURED
 from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
-from genhub.disk import cache_folder
-from genhub.errors import CheckpointError
-from genhub.manifest import read_json, read_manifest
+from genhub.disk import LOCK, cache_folder, saving, write_whole
+from genhub.errors import CheckpointError, first_fault
+from genhub.logs import warn
+from genhub.manifest import FILE, TRAINER, Manifest, Versions, Word, file_digest, read_json, read_manifest
 
 FOLDER = "evaluations"
 """Where a run keeps its evaluations, and the images they were computed from."""
@@ -38,8 +42,8 @@ class Protocol(Section):
     """How many images were drawn."""
     seed: NonNegativeInt
     """Image i depends on the seed and i alone."""
-    labels: tuple[NonNegativeInt, ...] | None = None
-    """The labels asked for, in turn."""
+    labels: tuple[NonNegativeInt | str, ...] | None = None
+    """The labels asked for, in turn: by name, or by number where they have none."""
     options: Mapping[str, Any] = {}
     """What the sampler was told beyond the model's own Config."""
     precision: str = "float32"
@@ -68,56 +72,126 @@ class Evaluation(Section):
     config: Mapping[str, Any]
     """The model's Config: with it, the sampler's defaults."""
     protocol: Protocol
-    values: Mapping[str, float]
+    values: Mapping[Word, float]
     notes: tuple[str, ...] = ()
     """What a reader must know: too few images, metrics that don't apply."""
-    versions: Mapping[str, str] = {}
-    images: str | None = None
+    versions: Versions = {}  # noqa: RUF012
+    images: Annotated[str, Field(pattern="^images-[0-9a-f]{12}$")] | None = None
     """The folder, beside this file, with the images that were drawn."""
 
+    weights: str = ""
+    """`weights_digest` of the model. A number belongs to the weights it was measured on: of others it is shown nowhere.
+    Empty in what an older genhub kept, which is not shown, either."""
+    checksum: str = ""
+    """SHA-256 of this evaluation without the checksum, in a file."""
+
     def write(self, folder: Path) -> Path:
-        """Keep it in a folder, together with figures that were measured there before in the same way."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"step-{self.step:06d}-{self.protocol.digest()}.json"
-        if file.is_file():
-            before = read_evaluation(file)
-            values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
-            reader = self.protocol.reader or before.protocol.reader
-            protocol = self.protocol.model_copy(update={"reader": reader})
-            self = self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
-        temporary.replace(file)
+        """Keep it in a folder, together with figures of the same weights that were measured there before in the same way.
+        Several processes may do so at once: each figure is kept.
+
+        Raises:
+            GenhubError: it can't be kept.
+        """
+        file = folder / f"step-{self.step:06d}-{self.weights[:12]}-{self.protocol.digest()}.json"
+        with saving(file):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / LOCK):
+                write_whole(file, self._with(_read_or_warn(file) if file.is_file() else None)._text())
         return file
+
+    def _with(self, before: Evaluation | None) -> Evaluation:
+        """This one, and what was measured before in the same way."""
+        if before is None or before.weights != self.weights:
+            return self
+        values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
+        protocol = self.protocol.model_copy(update={"reader": self.protocol.reader or before.protocol.reader})
+        return self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})
+
+    def _text(self) -> str:
+        content = self.model_dump(mode="json")
+        return json.dumps(content | {"checksum": _checksum(content)}, indent=2) + "\n"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_evaluation(file: Path) -> Evaluation:
     """
     Raises:
-        CheckpointError: it is not an evaluation.
+        CheckpointError: it is not an evaluation, or is damaged.
     """
+    content = read_json(file)
     try:
-        return Evaluation.model_validate(read_json(file))
+        found = Evaluation.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{file}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise CheckpointError(f"{file}: damaged: {first_fault(error)}") from error
+    if found.weights and found.checksum != _checksum(content):
+        raise CheckpointError(f"{file}: damaged (its checksum does not match)")
+    return found
+
+
+def _read_or_warn(file: Path) -> Evaluation | None:
+    """An evaluation; of a damaged file, which is as if it had never been measured, a line on stderr."""
+    try:
+        return read_evaluation(file)
+    except CheckpointError as error:
+        warn(f"{error}; left out: genhub evaluate measures again")
+        return None
 
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
-    """The evaluations of a checkpoint, oldest first."""
-    step = read_manifest(checkpoint).step if (checkpoint / "genhub.json").is_file() else 0
-    return [found for found in evaluations_in(evaluations_folder(checkpoint)) if found.step == step]
+    """The evaluations of the very weights in a folder, oldest first.
+
+    Raises:
+        CheckpointError: the weights are not those that the folder's genhub.json describes.
+    """
+    if (checkpoint / FILE).is_file():
+        files = read_manifest(checkpoint).files
+        Manifest.verify_files({name: entry for name, entry in files.items() if _draws(name)}, checkpoint)
+    weights = weights_digest(checkpoint)
+    return [found for folder in evaluation_folders(checkpoint, weights) for found in evaluations_in(folder, weights)]
 
 
-def evaluations_in(folder: Path, digest: str = "*") -> list[Evaluation]:
-    """The evaluations of all a run's checkpoints, oldest first; with `digest`, those of one protocol."""
-    files = sorted(folder.glob(f"step-*-{digest}.json"), key=lambda file: file.stat().st_mtime)
-    return [read_evaluation(file) for file in files]
+def evaluations_in(folder: Path, weights: str = "", protocol: str = "*") -> list[Evaluation]:
+    """The evaluations of all a run's checkpoints, oldest first; with `weights` or `protocol`, those of one digest."""
+    files = sorted(folder.glob(f"step-*-{weights[:12] or '*'}-{protocol}.json"), key=lambda file: file.stat().st_mtime)
+    found = [evaluation for evaluation in map(_read_or_warn, files) if evaluation and evaluation.weights]
+    return [evaluation for evaluation in found if weights in ("", evaluation.weights)]
 
 
-def evaluations_folder(checkpoint: Path) -> Path:
-    """A run's own folder for them; of other models, which may lie where nothing can be written, one in the cache."""
-    if checkpoint.parent.name == "checkpoints":
-        return checkpoint.parent.parent / FOLDER
-    identity = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
-    return cache_folder() / FOLDER / identity
+def has_older_figures(checkpoint: Path) -> bool:
+    """Whether a run keeps figures of an older genhub, which does not say what weights they are of."""
+    files = evaluation_folders(checkpoint, "")[0].glob("step-*.json")
+    return any(re.fullmatch(r"step-\d+-[0-9a-f]{12}\.json", file.name) for file in files)
+
+
+def evaluation_folders(checkpoint: Path, weights: str) -> tuple[Path, ...]:
+    """Where the evaluations of a checkpoint and the images that were drawn for them are: a run's own folder, and, for a run
+    that can't be written to and for other models, one in the cache."""
+    own = (checkpoint.parent.parent / FOLDER,) if checkpoint.parent.name == "checkpoints" else ()
+    return *own, cache_folder() / FOLDER / weights[:16]
+
+
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of what a model's images depend on: its Config, and the hashes of its files. The same wherever the folder
+    lies; where genhub.json has the hashes, nothing else is read.
+
+    Raises:
+        CheckpointError: genhub.json is damaged.
+    """
+    described: list[Any] = []
+    if (checkpoint / FILE).is_file():
+        manifest = read_manifest(checkpoint)
+        described = [manifest.plugin.name, manifest.config]
+        hashes = {name: entry.sha256 for name, entry in manifest.files.items() if _draws(name)}
+    else:  # another library's: its JSON is its Config
+        files = sorted(file for file in checkpoint.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file())
+        hashes = {file.relative_to(checkpoint).as_posix(): file_digest(file) for file in files}
+    return hashlib.sha256(json.dumps([*described, hashes], sort_keys=True).encode()).hexdigest()
+
+
+def _draws(name: str) -> bool:
+    """Whether a file of a checkpoint is part of its model: not the trainer's, nor what tells or shows something of it."""
+    return not name.startswith(f"{TRAINER}/") and not name.endswith((".md", ".png", ".yaml")) and name != MEASURED

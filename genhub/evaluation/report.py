@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from html import escape as markup
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from genhub.evaluation.compare import Comparison, Row, read_metrics
+from genhub.console import one_line
+from genhub.disk import remove_leftovers, saving, write_whole
+from genhub.evaluation.compare import Comparison, Row
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
-from genhub.evaluation.protocol import Evaluation, evaluations_folder
-from genhub.sampling import image_grid
+from genhub.evaluation.protocol import Evaluation, evaluation_folders
+from genhub.logs import read_metrics
+from genhub.run_folder import previews
+from genhub.sampling import image_grid, part_file, read_part
+from genhub.weights import is_sealed
 
 SHOWN = 36
+PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
+"""How a picture that the page takes in begins, and the most that it has."""
 ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
           for name in metric.figures or (metric.name,)}  # fmt: skip
 """Which way a figure is better."""
@@ -37,13 +43,18 @@ dl { font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; o
 """
 
 
+def escape(text: str) -> str:
+    """Text from anywhere as one line of HTML."""
+    return markup(one_line(text))
+
+
 def html(comparison: Comparison) -> str:
     """The page."""
     names, lines = comparison.table()
     rows, shown = comparison.rows, comparison.shown()
     head = "".join(f"<th>{escape(name.replace('_', ' '))}{ARROWS.get(name, '')}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    notes = [*comparison.notes, *_notes(rows, shown)]
+    notes = [*comparison.notes, *comparison.figure_notes()]
     parts = [
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
         '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
@@ -68,27 +79,21 @@ def _section(title: str, content: str, grid: bool = True) -> str:
     return f"<h2>{title}</h2>\n{content}" if content else ""
 
 
-def _notes(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> Iterator[str]:
-    """What a reader must know of the figures, once for all models that it is true of."""
-    concerned: dict[str, list[str]] = {}
-    for row, found in zip(rows, shown, strict=True):
-        for note in found.notes if found else ():
-            concerned.setdefault(note, []).append(row.name)
-    for note, names in concerned.items():
-        yield note if len(names) == len(rows) else f"{', '.join(names)}: {note}"
-
-
 def _picture(row: Row, evaluation: Evaluation | None) -> str:
     """The first images that were measured, or else the run's last preview."""
-    part = evaluations_folder(row.checkpoint) / str(evaluation.images) / "part-000000.npy" if evaluation else None
-    previews = sorted((row.run / "samples").glob("*.png")) if row.run else []
-    if evaluation and part and part.is_file():
-        images, stream = torch.from_numpy(np.load(part)[: min(SHOWN, evaluation.protocol.n)]), io.BytesIO()
+    folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
+    parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
+    part = next(filter(is_sealed, parts), None)
+    pictures = previews(row.run) if row.run else []
+    if evaluation and part:
+        images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
         content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
-    elif previews:
-        content, what = previews[-1].read_bytes(), "the run's last preview"
+    elif pictures:
+        content, what = pictures[-1].read_bytes(), "the run's last preview"
     else:
+        return ""
+    if not content.startswith(PNG) or len(content) > MOST_BYTES:
         return ""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     name = escape(row.name)
@@ -103,7 +108,7 @@ def _losses(row: Row) -> str:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=name)
+        axes.plot(*zip(*points, strict=True), label=_label(name))
     axes.set_xlabel("step")
     axes.legend()
     return f"<figure>{_svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
@@ -126,11 +131,12 @@ def _progress(rows: Sequence[Row]) -> Iterator[str]:
         yield f"<figure>{_svg(figure)}</figure>"
 
 
-def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[int, float]]]:
+def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of those of a run's metrics."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in read_metrics(row.run / "metrics.jsonl") if row.run else []:
-        for name in filter(wanted, line):
+    curves: dict[str, list[tuple[float, float]]] = {}
+    lines, _ = read_metrics(row.run / "metrics.jsonl") if row.run else ([], None)  # `read_row` says what is damaged
+    for line in lines:
+        for name in (name for name in filter(wanted, line) if math.isfinite(line[name])):
             curves.setdefault(name, []).append((line["step"], line[name]))
     return curves
 
@@ -165,7 +171,7 @@ def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, f
         measured = {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys()
         if measured and not evaluation.protocol.differences(base.protocol):
             options.pop("num_inference_steps", None)
-            label = ", ".join([_short(row.name), *(f"{key}={value}" for key, value in options.items())])
+            label = ", ".join([_short(row.name), *(_label(f"{key}={value}") for key, value in options.items())])
             cost = values["network_evaluations"]
             found.setdefault(label, {})[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
     return {label: sorted(points.values()) for label, points in found.items()}
@@ -173,7 +179,12 @@ def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, f
 
 def _short(name: str) -> str:
     """A run's name without its folder: a legend has little room."""
-    return Path(name).name
+    return _label(Path(name).name)
+
+
+def _label(text: str) -> str:
+    """Text from anywhere in a figure, where matplotlib would else read mathematics."""
+    return one_line(text).replace("$", r"\$")
 
 
 def _protocol(row: Row, found: Evaluation | None) -> str:
@@ -202,6 +213,13 @@ def _svg(figure: Figure) -> str:
 
 
 def write_report(comparison: Comparison, out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html(comparison), encoding="utf-8")
+    """
+    Raises:
+        GenhubError: it can't be written.
+    """
+    content = html(comparison)
+    with saving(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out.parent)
+        write_whole(out, content)
     return out

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genhub.data import ImageData
 from genhub.digests import hash_of
-from genhub.disk import cache_folder, made_once
+from genhub.disk import cache_folder
 from genhub.errors import DataError
+from genhub.evaluation.cache import kept
 from genhub.evaluation.extractors import Extractor
-from genhub.evaluation.metrics import kth_distances
+from genhub.evaluation.metrics import kth_distances, precision_recall
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol
+from genhub.finite import check_finite
 from genhub.interfaces import GenerativeModel
 from genhub.registry import EXTRACTORS, load_class
-from genhub.sampling import to_uint8
+from genhub.sampling import called, to_uint8
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
+TRIED, LEAST_TRIED = 2000, 200
+"""Real images that an extractor is tried with, at most and at least."""
+MUSH = 8
+"""Images in a mean that nobody would take for one of them."""
 
 
 @dataclass
@@ -48,6 +55,8 @@ class Subject:
     accelerator: Accelerator | None = None
     """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
+    training: Callable[[], ImageData] | None = None
+    """Gives the images that the model was trained on, where they are others than the reference."""
 
     @cached_property
     def protocol(self) -> Protocol:
@@ -56,7 +65,7 @@ class Subject:
             extractor=f"{self.extractor_name} ({self.extractor.source})", extractor_hash=self.extractor.fingerprint,
             preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
             reference_images=len(self.reference_rows), held_out=held_out, n=self.n, seed=self.seed,
-            labels=None if self.labels is None else tuple(self.labels), options=dict(self.options),
+            labels=None if self.labels is None else tuple(called(self.model, self.labels)), options=dict(self.options),
             reader=self.probe.fingerprint if "probabilities" in self.__dict__ else None,
         )  # fmt: skip
 
@@ -80,11 +89,26 @@ class Subject:
         order = np.random.Generator(np.random.PCG64(0)).permutation(self.reference.spec.num_images)
         return order[:MOST_REFERENCES]
 
+    @cached_property
+    def trained_on(self) -> ImageData:
+        return self.training() if self.training else self.reference
+
     @property
     def unseen(self) -> ImageData:
-        """Real images that the model was not trained on, for metrics that need them."""
+        """Real images that the model was not trained on, but for those that `seen` tells; for metrics that need them."""
         assert isinstance(self.held_out, ImageData)
         return self.held_out
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """(n,) which of the `unseen` images equal one that the model was trained on, to the pixel."""
+        return np.isin(_pixel_hashes(self.unseen), _pixel_hashes(self.trained_on))
+
+    @property
+    def unseen_rows(self) -> NDArray[np.int64]:
+        """Numbers of the images that were really not trained on, in a fixed order."""
+        order = np.random.Generator(np.random.PCG64(0)).permutation(self.unseen.spec.num_images)
+        return order[~self.seen[order]]
 
     # Features
 
@@ -107,19 +131,41 @@ class Subject:
 
         def compute() -> Tensor:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
-            return torch.cat([self.extractor.features(to_uint8(self.reference.images(part))) for part in rows])
+            return torch.cat([self._extracted(to_uint8(self.reference.images(part))) for part in rows])
 
-        return self._kept("features", compute), self._of_each(self.extractor.features, self.images)
+        return self._kept("features", compute), self._of_each(self._extracted, self.images)
+
+    def _extracted(self, images: Tensor) -> Tensor:
+        return check_finite(self.extractor.features(images), f"features by the extractor '{self.extractor_name}'")
 
     def radii(self, k: int) -> Tensor:
         """(n,) how far each real image's k-th neighbour among them is, by features; cached like these."""
         return self._kept(f"radii-{k}", lambda: kth_distances(self.features[0], k))
 
+    @cached_property
+    def passing(self) -> tuple[float, float] | None:
+        """How much of mush the extractor takes for real, and how much of real images: their precision beside other real
+        ones. Mush is the mean of eight real images. None where there are too few images to tell."""
+        half = min(len(self.reference_rows), TRIED) // 2
+        if half < LEAST_TRIED // 2:
+            return None
+
+        def tried() -> Tensor:
+            images = to_uint8(self.reference.images(self.reference_rows[: 2 * half]))
+            others = images[half:].float()
+            mush = torch.stack([others.roll(shift, 0) for shift in range(MUSH)]).mean(0).round().to(torch.uint8)
+            real = self.extractor.features(images)
+            beside = (self.extractor.features(mush), real[half:])
+            return torch.tensor([precision_recall(real[:half], rows)[0] for rows in beside])
+
+        mush, real = self._kept("passing", tried).tolist()
+        return mush, real
+
     def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """What is computed of the real images alone."""
-        key = hash_of(self.extractor.fingerprint, self.reference.spec.fingerprint, self.reference_rows)
+        key = hash_of(self.extractor.fingerprint, self.reference.content, self.reference_rows)
         file = cache_folder() / "features" / f"{key}-{name}.safetensors"
-        return load_file(made_once(file, lambda temporary: save_file({name: compute()}, temporary)))[name]
+        return kept(file, lambda: ({name: compute()}, {}))[0][name]
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -135,3 +181,16 @@ class Subject:
         rows = function(images[[index % len(images) for index in range(first, first + share)]])
         gathered: Tensor = self.accelerator.gather(rows.to(self.accelerator.device))
         return gathered[: len(images)].cpu()
+
+
+def _pixel_hashes(data: ImageData) -> NDArray[np.int64]:
+    """(n,) a hash of each image's pixels."""
+
+    def compute() -> Tensor:
+        blocks = np.array_split(np.arange(data.spec.num_images), -(-data.spec.num_images // 1000))
+        images = (image for rows in blocks for image in to_uint8(data.images(rows)).numpy())
+        hashes = b"".join(blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+        return torch.from_numpy(np.frombuffer(hashes, np.int64).copy())
+
+    file = cache_folder() / "features" / f"{hash_of(data.content)}-pixels.safetensors"
+    return kept(file, lambda: ({"pixels": compute()}, {}))[0]["pixels"].numpy()

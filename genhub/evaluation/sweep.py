@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from genhub.console import shown
 from genhub.digests import hash_of
 from genhub.errors import InputError, Interrupted
 from genhub.forks import cores
+from genhub.launch import command_line
 from genhub.logs import say, warn
 from genhub.recipe import read_recipe
 
 MOST_RUNS = 1000
-LONGEST_NAME = 120
-"""Of a folder's, in characters: some have four bytes, and 255 bytes are what file systems take."""
+LONGEST = 200
+"""Bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
 STOPPING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
@@ -134,12 +135,12 @@ def _values(setting: str) -> tuple[str, list[str]]:
     """`lr=1e-4,3e-4` to its key and values; commas within brackets or quotes belong to a value."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip() or not text.strip():
-        raise InputError(f"--set: '{setting}' must look like key.path=value,value or key.path=0..4")
+        raise InputError(f"--set: {shown(setting)} must look like key.path=value,value or key.path=0..4")
     numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text.strip())
     if numbers:
         first, last = map(int, numbers.groups())
         if first > last or last - first >= MOST_RUNS:
-            raise InputError(f"--set: {setting}: a range goes up, by at most {MOST_RUNS}")
+            raise InputError(f"--set: {shown(setting)}: a range goes up, by at most {MOST_RUNS}")
         return key.strip(), [str(number) for number in range(first, last + 1)]
     values = [part for part in map(str.strip, _split(text)) if part]
     return key.strip(), list(dict.fromkeys(values))
@@ -172,7 +173,7 @@ def _folder_name(overrides: Sequence[str]) -> str:
     told by that, as it has lost characters, is told by a digest of the text."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (override.partition("=") for override in overrides)]
     text = ",".join(words)
-    name = re.sub(r"[^\w.=+,-]+", "_", text)[:LONGEST_NAME].strip("_")
+    name = re.sub(r"[^\w.=+,-]+", "_", text).encode()[:LONGEST].decode(errors="ignore").strip("_")
     return name if name == text else f"{name}-{hash_of(text)[:8]}"
 
 
@@ -180,7 +181,7 @@ def _train(recipe: str, point: Point, running: _Running) -> str | None:
     """Train one point, its output in train.log beside its run's folder; what went wrong, if anything did."""
     point.run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = point.run_dir.with_suffix(point.run_dir.suffix + ".log")
-    command = [sys.executable, "-m", "genhub", "train", recipe, *point.overrides, "--run-dir", str(point.run_dir)]
+    command = [*command_line(), "train", recipe, *point.overrides, "--run-dir", str(point.run_dir)]
     with log.open("a") as stream:
         code = running.run(command, stream)
     lines = log.read_text("utf-8", "replace").splitlines()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genhub.config import ModelConfig, TrainerConfig
+from genhub.console import shown
 from genhub.errors import InputError, PluginError, did_you_mean
 from genhub.interfaces import GenerativeModel
 from genhub.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
@@ -52,6 +53,7 @@ SCHEDULER_CHECKS = (
     Check(schedulers.timesteps, needs=("interface",)),
     Check(schedulers.noise, needs=("timesteps",)),
     Check(schedulers.step, needs=("noise",)),
+    Check(schedulers.distribution, needs=("step",)),
     Check(schedulers.randomness, needs=("step",)),
     Check(schedulers.saved, needs=("interface",)),
 )
@@ -130,7 +132,7 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
     groups = [kinds[kind]] if kind else [MODELS] if ":" in name else [g for g in suites if name in plugin_names(g)]
     if not groups:
         known = {known for group in suites for known in plugin_names(group)}
-        raise PluginError(f"no plugin is called '{name}'; {did_you_mean(name, known)}")
+        raise PluginError(f"no plugin is called {shown(name)}; {did_you_mean(name, known)}")
     if config and len(groups) > 1:
         raise InputError(f"'{name}' is several plugins: say by --kind which of them the keys are for")
     for group in groups:

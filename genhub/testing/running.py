@@ -32,7 +32,7 @@ class TrainedSubject(ModelSubject):
         threads = str(torch.get_num_threads())  # the same number everywhere: sums round as they are split
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
                             "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # fmt: skip
-        command = [sys.executable, "-m", "genhub.testing.worker", str(self.folder)]
+        command = [sys.executable, "-P", "-m", "genhub.testing.worker", str(self.folder)]
         try:
             done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired as error:

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from genhub.interfaces import Scheduler
 from genhub.testing.drawing import global_states
-from genhub.testing.report import Broken, Subject
+from genhub.testing.report import Broken, NotHere, Subject
 from genhub.testing.subject import generators
 
 STEPS = 20
 SHAPE = (2, 1, 4, 4)
 NEAR = 0.1
 """How near the mean pixel of [-1, 1] a perfect network has to bring noise to the image."""
+SPREAD = 0.25
+"""Of the images in `distribution`: none is clipped."""
 
 
 class SchedulerSubject(Subject):
@@ -127,6 +129,49 @@ def step(subject: SchedulerSubject) -> None:
         found = ", ".join(f"{distance:.3g} for {name}" for name, distance in distances.items())
         raise Broken(f"with a perfect network, {STEPS} steps end this far from the image: {found}",
                      "look for a sign, or for the sigma of the wrong timestep", subject.cls.step)  # fmt: skip
+
+
+def distribution(subject: SchedulerSubject) -> None:
+    """In a number of steps that does not divide that of the levels, each step ends where the next one begins: with a perfect
+    network for images of N(0, 0.25^2), no noise stays in them."""
+    if "num_train_timesteps" not in inspect.signature(subject.cls).parameters:
+        raise NotHere("it takes no num_train_timesteps")
+    scheduler = subject.cls(**{"num_train_timesteps": 100} | subject.config)
+    total = dict(scheduler.config)["num_train_timesteps"]
+    steps = round(0.6 * total)
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError:
+        raise NotHere(f"it takes no {steps} steps") from None
+    named = getattr(scheduler.config, "prediction_type", None) or dict(scheduler.config).get("prediction_type")
+    kinds = [named] if named in ("epsilon", "sample", "v_prediction") else ["epsilon", "sample", "v_prediction", "velocity"]
+    found = {}
+    for kind in kinds:
+        scheduler.set_timesteps(steps)
+        found[kind] = _drawn(scheduler, kind).std().item()
+    if not any(abs(std - SPREAD) < 0.2 * SPREAD for std in found.values()):
+        told = ", ".join(f"{std:.3g} for {kind}" for kind, std in found.items())
+        raise Broken(f"in {steps} steps of {total} levels, images of deviation {SPREAD} are drawn with {told}",
+                     "let a step end at the next of `timesteps`: that is no fixed number of levels away",
+                     subject.cls.step)  # fmt: skip
+
+
+def _drawn(scheduler: Any, kind: str) -> Tensor:
+    """What a perfect network of N(0, SPREAD^2) draws, from what such images are at the first timestep."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    signal, scale = scales(scheduler, scheduler.timesteps[0])
+    sample = (signal.square() * SPREAD**2 + scale.square()).sqrt() * torch.randn(16, 1, 16, 16, generator=generator)
+    for timestep in scheduler.timesteps:
+        signal, scale = scales(scheduler, timestep)
+        image = signal * SPREAD**2 / (signal.square() * SPREAD**2 + scale.square()) * sample
+        noise = (sample - signal * image) / scale.clamp(min=1e-6)
+        length = (signal.square() + scale.square()).sqrt()
+        guess = {"epsilon": noise, "sample": image, "v_prediction": (signal * noise - scale * image) / length,
+                 "velocity": noise - image}[kind]  # fmt: skip
+        scheduler.scale_model_input(sample, timestep)
+        sample = scheduler.step(guess, timestep, sample, **options).prev_sample
+    return sample
 
 
 def randomness(subject: SchedulerSubject) -> None:

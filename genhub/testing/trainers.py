@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from genhub.config import ModelConfig, TrainerConfig
-from genhub.evaluation.compare import read_metrics
 from genhub.evaluation.during import PREFIX
 from genhub.interfaces import Batch, GenerativeModel, Phase
+from genhub.logs import read_metrics
 from genhub.manifest import read_manifest
 from genhub.noise import Generators, randn
 from genhub.recipe import read_recipe
@@ -129,7 +129,7 @@ def resume(subject: TrainerSubject) -> None:
 
 def evaluate(subject: TrainerSubject) -> None:
     """`fit` calls `evaluate` after each `save_checkpoint`, so that a recipe's `evaluate` and `save_best` work."""
-    lines = read_metrics(subject.run_dir / "metrics.jsonl")
+    lines, _ = read_metrics(subject.run_dir / "metrics.jsonl")
     measured = {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
     if not {STOPPED_AT, 2 * STOPPED_AT} <= measured:
         raise Broken(

@@ -14,9 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from genhub.console import shown
+from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
+from genhub.finite import check_weights
 from genhub.interfaces import Autoencoder, Denoiser
-from genhub.sampling import check_arguments
+from genhub.sampling import check_arguments, classes_of
 from genhub.views import compute
 from genhub.views.drawing import Film
 from genhub.views.subject import Source, Subject
@@ -99,17 +102,23 @@ def show(
         The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
     Raises:
         InputError: no such view, or an option it doesn't have; or the model lacks what the view asks for.
+        NotFinite: a weight, or what is to be shown, is NaN or infinite.
         CheckpointError, RecipeError, DataError: see `load`, `read_recipe`.
     """
     if view not in VIEWS:
-        raise InputError(f"no view is called '{view}'; {did_you_mean(view, VIEWS)}")
+        raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
     chosen = VIEWS[view]
     moving = _moving(view, None if out is None else Path(out))
+    asked = options.pop("labels", None) if "labels" in chosen.options else None
     own = _own_options(view, options)
     subject = Subject(model, overrides, device)
     _check_subject(view, subject)
+    if asked is not None:
+        own["labels"] = classes_of(subject.model, asked)
     if moving:
         own.setdefault("steps", FRAMES)
+    if chosen.needs is not LOG:
+        check_weights(subject.model)
     try:
         drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
     except ValueError as error:  # an option's value that the model refuses
@@ -169,6 +178,7 @@ def _encoded(drawn: Image.Image | Film, moving: bool) -> bytes:
 def _write(content: bytes, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(content)
+        remove_leftovers(out.parent)
+        write_whole(out, content)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror or error}") from error

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +16,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from genhub.errors import CheckpointError, InputError
+from genhub.disk import check_files
+from genhub.errors import InputError
+from genhub.finite import check_finite
 from genhub.interfaces import Autoencoder, Denoiser
-from genhub.logs import Progress
+from genhub.logs import Progress, read_metrics, warn
 from genhub.noise import Between, randn
 from genhub.sampling import SAMPLE_STREAM, generators, read_options
 from genhub.seeds import seed_for
@@ -31,6 +32,7 @@ Count = Annotated[int, Field(strict=True, ge=1, le=64)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Labels = Sequence[int] | None
+"""Classes, by number."""
 
 MOST_ROWS = 20
 """Of labels, where a model has more and none are asked for."""
@@ -51,7 +53,7 @@ def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0
     total, steps = model.num_train_timesteps, min(steps, model.num_train_timesteps)
     timesteps = torch.tensor([total * step // steps - 1 for step in range(1, steps + 1)], device=images.device)
     with torch.inference_mode():
-        noisy = [model.add_noise(images, noise, timestep.expand(len(images))) for timestep in timesteps]
+        noisy = [check_finite(model.add_noise(images, noise, t.expand(len(images))), f"x_t at t = {t}") for t in timesteps]
         ratios = model.signal_to_noise(timesteps).tolist()
     captions = [f"t = {t}\nSNR {_short(ratio)}" for t, ratio in zip(timesteps.tolist(), ratios, strict=True)]
     return Film(
@@ -66,10 +68,12 @@ def reverse(
 ) -> Film:
     """The way back from noise: what the images are after a step, and the model's guess of x_0 that led there."""
     model = cast(Denoiser, subject.model)
-    checked = read_options(type(subject.model), options)
+    checked = read_options(subject.model, options)
     drawn, guessed, captions = [], [], []
     with torch.inference_mode():
         for step in model.denoise(n, labels=subject.labels(n, labels), generator=generators(seed, range(n)), **checked):
+            for images in (step.sample, step.pred_original_sample):
+                check_finite(images, f"step {step.index + 1} (t = {step.timestep:.4g})")
             # samplers that count in sigma go far beyond [-1, 1] early on
             drawn.append((step.sample / step.sample.std((1, 2, 3), keepdim=True).clamp(min=1)).cpu())
             guessed.append(step.pred_original_sample.cpu())
@@ -116,8 +120,10 @@ def _between_seeds(
 ) -> Tensor:
     """(steps, n, c, h, w) in [-1, 1]: pair i lies between the images 2i and 2i + 1 of `genhub sample`."""
     model, wanted = subject.model, subject.labels(n, labels)
-    still = {"eta": 0.0} if "eta" in inspect.signature(model.sample).parameters else {}  # else a sampler's own noise decides
-    checked = read_options(type(model), {**still, **options})
+    checked = read_options(model, options)
+    still = {"eta": 0.0}  # else a sampler's own noise decides
+    if "eta" in inspect.signature(model.sample).parameters and not model.unused_options({**checked, **still}):
+        checked = {**still, **checked}
     ways, progress = [], Progress(len(shares))
     for share in shares:
         ends = zip(generators(seed, range(0, 2 * n, 2)), generators(seed, range(1, 2 * n, 2)), strict=True)
@@ -125,7 +131,8 @@ def _between_seeds(
             Between(first, second, share, seed_for(seed, SAMPLE_STREAM, 2 * i)) for i, (first, second) in enumerate(ends)
         ]
         with torch.inference_mode():
-            ways.append(model.sample(n, labels=wanted, generator=noise, **checked).float().cpu())
+            images = model.sample(n, labels=wanted, generator=noise, **checked).float().cpu()
+            ways.append(check_finite(images, f"images drawn {share:.2g} of the way"))
         progress.advance(len(ways))
     progress.close()
     if torch.equal(ways[0], ways[-1]):
@@ -271,6 +278,7 @@ def losses(subject: Subject) -> Image.Image:
     """What a run's metrics.jsonl says about each phase."""
     file = metrics_file(subject)
     assert file is not None
+    check_files(file.parent, file.name)
     curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
     for step, key, value in _logged(file):
         phase, _, name = key.partition("/")
@@ -294,15 +302,12 @@ def metrics_file(subject: Subject) -> Path | None:
 
 
 def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
-    """(step, phase/key, value) of what a phase logged; of a run that goes on, the line being written is left out."""
-    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            return
-        try:
-            values = json.loads(line)
-            yield from ((values["step"], key, float(value)) for key, value in values.items() if "/" in key)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{file}:{number}: damaged: {error}") from error
+    """(step, phase/key, value) of what a phase logged; what is damaged is said and left out."""
+    lines, fault = read_metrics(file)
+    if fault:
+        warn(fault)
+    for line in lines:
+        yield from ((int(line["step"]), key, value) for key, value in line.items() if "/" in key)
 
 
 # Words

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from genhub import run
+from genhub.config import DataConfig
 from genhub.data import ImageData, load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
-from genhub.hub import find_model, split_id
+from genhub.finite import check_finite
+from genhub.hub import find_model
+from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
-from genhub.manifest import FILE, find_checkpoint, read_manifest
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
-from genhub.sampling import BATCH_SIZE, labels_for, read_options, sample_images
+from genhub.run_folder import read_newest
+from genhub.sampling import BATCH_SIZE, labels_for, names_of, read_options, sample_images
 from genhub.seeds import seed_for
 
 CHOICE_STREAM = 2**32 + 1
@@ -71,17 +74,21 @@ class Subject:
         if self.recipe is not None:
             data = self._prepared.data
             return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
-        file = find_checkpoint(self.folder) / "recipe.yaml" if self.folder else None
-        if not (file and file.is_file()):
-            if not any(override.startswith("data.name=") for override in self.overrides):
-                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
-            file = None
-        data = load_data(read_data_config(file, self.overrides))
+        config = read_newest(self.folder, self._data_config) if self.folder else self._data_config(None)
+        data = load_data(config, known=self.model.trained_on)
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
                              "set data.image_size, data.channels or data.name")  # fmt: skip
         return data
+
+    def _data_config(self, checkpoint: Path | None) -> DataConfig:
+        file = checkpoint / "recipe.yaml" if checkpoint else None
+        if not (file and file.is_file()):
+            if not any(override.startswith("data.name=") for override in self.overrides):
+                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
+            file = None
+        return read_data_config(file, self.overrides, self._id)
 
     @property
     def looked_at_data(self) -> bool:
@@ -95,11 +102,7 @@ class Subject:
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """The classes' names, as far as the data that the model was trained on has them."""
-        folder = find_checkpoint(self.folder) if self.folder else None
-        if folder is None or not (folder / FILE).is_file():
-            return ()
-        spec = read_manifest(folder).data
-        return spec.class_names if spec else ()
+        return names_of(self.model)
 
     def label_name(self, label: int) -> str:
         return self.label_names[label] if label < len(self.label_names) else str(label)
@@ -117,7 +120,7 @@ class Subject:
 
     def sample(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Tensor:
         """(n, c, h, w) uint8: what `genhub sample` draws."""
-        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(type(self.model), options))
+        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(self.model, options))
 
     def labels(self, n: int, labels: Sequence[int] | None) -> Tensor | None:
         """(n,) on the model's device; None for a model that takes none."""
@@ -129,7 +132,7 @@ def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
     with torch.inference_mode():
         parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
-        return torch.cat([function(part).float().cpu() for part in parts])
+        return check_finite(torch.cat([function(part).float().cpu() for part in parts]), f"what {function.__name__} gives")
 
 
 def _recipe(source: Any) -> RecipeLike:
@@ -137,7 +140,7 @@ def _recipe(source: Any) -> RecipeLike:
         try:
             find_recipe(str(source))
         except InputError as error:
-            nearest = did_you_mean(str(source), shipped_recipes())
+            nearest = nearest_path(Path(source)).removeprefix("; ") or did_you_mean(str(source), shipped_recipes())
             raise CheckpointError(f"{source}: no such run, checkpoint, recipe file or shipped recipe; {nearest}") from error
     recipe: RecipeLike = source
     return recipe

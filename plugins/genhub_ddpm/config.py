@@ -139,11 +139,20 @@ class ScheduleConfig(Section):
     def _own(self) -> ScheduleConfig:
         if self.options:  # only then is the class needed, and imported
             try:
-                known = inspect.signature(load_scheduler(self.name)).parameters.keys() - ScheduleConfig.model_fields.keys()
+                parameters = inspect.signature(load_scheduler(self.name)).parameters
             except PluginError as error:
                 raise ValueError(str(error)) from error
-            for key in self.options.keys() - known:
-                raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {did_you_mean(key, known)}")
+            known = parameters.keys() - ScheduleConfig.model_fields.keys()
+            for key, value in self.options.items():
+                if key not in known:
+                    nearest = did_you_mean(key, known)
+                    raise ValueError(f"options.{key}: scheduler '{self.name}' has no such argument; {nearest}")
+                if isinstance(value, bool) and type(parameters[key].default) in (int, float):
+                    raise ValueError(f"options.{key}: must be a number, not {value}")
+            try:
+                self.build()
+            except RecipeError as error:
+                raise ValueError(f"options: {str(error).removeprefix('model.scheduler: ')}") from error
         return self
 
     def build(self, **changes: Any) -> Any:
@@ -161,14 +170,24 @@ class ScheduleConfig(Section):
         levels = getattr(schedule, "alphas_cumprod", None)
         if levels is None or levels.shape != (self.num_train_timesteps,):
             raise RecipeError(f"{where} has no alphas_cumprod of {self.num_train_timesteps} levels, which a DDPM needs")
+        if not levels.isfinite().all():
+            raise RecipeError(f"{where} has NaN or infinity in its alphas_cumprod")
+        if levels[-1] == 0 and self.prediction_type == "epsilon":  # zero terminal SNR, Lin et al. 2023
+            raise RecipeError(
+                f"{where} ends at noise alone, from which a prediction of the noise tells no image: set "
+                "model.scheduler.prediction_type to v_prediction (or sample)"
+            )
         return schedule
+
+
+NO_ETA = "the sampler '{}' has no such share of noise to set; ddim has"
 
 
 class SamplingConfig(Section):
     """What `sample` does when not told otherwise."""
 
     scheduler: SchedulerName = "ddim"
-    num_inference_steps: PositiveInt = 50
+    num_inference_steps: int = Field(default=50, strict=True, ge=1, le=100_000)
     eta: Share = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
     guidance_scale: Scale = 1.0
@@ -214,6 +233,25 @@ class DDPMConfig(ModelConfig):
             return channels, height, width
         return self.sample_shape if self.autoencoder is None else None
 
+    def mistakes(self) -> dict[str, str]:
+        """Keys that change nothing, and steps that can't be taken."""
+        sampling, schedule = self.sampling, self.scheduler
+        needs = {  # what a key that is not left at its default is for
+            "sampling.guidance_scale": (self.conditional, "conditional: true"),
+            "label_dropout": (self.conditional, "conditional: true"),
+            "vlb_weight": (schedule.variance_type == "learned_range", "scheduler.variance_type: learned_range"),
+            "min_snr_gamma": (self.loss_weighting == "min_snr", "loss_weighting: min_snr"),
+        }
+        found = {key: f"changes nothing without {need}; leave it out"
+                 for key, (met, need) in needs.items() if not met and not _is_default(self, key)}  # fmt: skip
+        if not _is_default(self, "sampling.eta") and not has_eta(sampling.scheduler):
+            found["sampling.eta"] = f"changes nothing: {NO_ETA.format(sampling.scheduler)}; leave it out"
+        if sampling.num_inference_steps > schedule.num_train_timesteps:
+            found["sampling.num_inference_steps"] = (
+                f"at most {schedule.num_train_timesteps}, scheduler.num_train_timesteps, not {sampling.num_inference_steps}"
+            )
+        return found
+
     @model_validator(mode="after")
     def _fits(self) -> DDPMConfig:
         if self.sample_shape is not None:
@@ -227,6 +265,17 @@ class DDPMConfig(ModelConfig):
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a function's signature names."""
     return {key: value for key, value in options.items() if key in _parameters(function)}
+
+
+def has_eta(sampler: str) -> bool:
+    """Whether a registered scheduler's steps have a share of ancestral noise. Imports it."""
+    return "eta" in _parameters(load_scheduler(sampler).step)
+
+
+def _is_default(section: Section, key: str) -> bool:
+    name, _, rest = key.partition(".")
+    value, default = getattr(section, name), type(section).model_fields[name].default
+    return _is_default(value, rest) if rest else bool(value == default)
 
 
 @cache

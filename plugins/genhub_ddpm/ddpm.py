@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ from genhub import (
     load_strictly,
     randn,
 )
-from genhub_ddpm.config import DDPMConfig, Scale, Share, accepted
+from genhub_ddpm.config import NO_ETA, DDPMConfig, Scale, Share, accepted, has_eta
 from genhub_ddpm.foreign import config_of, todays_name
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
-from genhub_ddpm.samplers import build_sampler, plain_schedule
+from genhub_ddpm.samplers import build_sampler, plain_schedule, visit
 
 
 class DDPM(GenerativeModel):
@@ -159,6 +159,17 @@ class DDPM(GenerativeModel):
         assert step is not None
         return self.autoencoder.decode(step.sample).clamp(-1, 1)
 
+    def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Guidance without labels, and ancestral noise for a sampler that has none."""
+        unused = {}
+        if options.get("guidance_scale") is not None and not self.config.conditional:
+            unused["guidance_scale"] = "this model draws without labels; it is for one trained with model.conditional: true"
+        if options.get("eta") is not None:
+            name = options.get("scheduler") or self.config.sampling.scheduler
+            if not has_eta(name):
+                unused["eta"] = NO_ETA.format(name)
+        return unused
+
     def denoise(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
@@ -178,23 +189,17 @@ class DDPM(GenerativeModel):
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
-        if steps > self.num_train_timesteps:
-            raise ValueError(f"num_inference_steps: at most {self.num_train_timesteps}, not {steps}")
         if self.config.conditional:
             labels = self.check_labels(labels)
         scale = self.config.sampling.guidance_scale if guidance_scale is None else guidance_scale
-        try:
-            sampler.set_timesteps(steps, device=self.device)
-        except ValueError as error:  # PNDM starts with four steps of its own
-            raise ValueError(f"num_inference_steps: {steps} are too few for {type(sampler).__name__}") from error
+        levels = visit(sampler, steps, self.scheduler.alphas_cumprod, self.device)
         eta = self.config.sampling.eta if eta is None else eta
         # Where a guess of x_0 is clipped, the noise is the one that goes with it: else DDIM leaves the way under guidance.
         options = accepted(type(sampler).step, {"generator": generator, "eta": eta, "use_clipped_model_output": True})
         # The others of diffusers' would drop it, some taking the first three channels for the image.
         takes_variance = self.learns_variance and isinstance(sampler, load_scheduler("ddpm"))
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
-        # The timesteps twice: on the device for the network, as numbers so that no step waits for the device.
-        for index, (timestep, number) in enumerate(zip(sampler.timesteps, sampler.timesteps.tolist(), strict=True)):
+        for index, (timestep, number) in enumerate(levels):
             with torch.inference_mode():
                 model_input = sampler.scale_model_input(sample, timestep)
                 output = self.predict(model_input, timestep, labels, scale)

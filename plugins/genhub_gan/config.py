@@ -55,6 +55,12 @@ class GANConfig(ModelConfig):
     n_critic: PositiveInt = 1
     """The generator is trained on every n-th step, the discriminator on each."""
 
+    def mistakes(self) -> dict[str, str]:
+        if self.used_penalty != "none":
+            return {}
+        given = {"penalty_weight": self.penalty_weight is not None, "penalty_interval": self.penalty_interval != 1}
+        return {key: "changes nothing with penalty: none; leave it out" for key, idle in given.items() if idle}
+
     @property
     def used_penalty(self) -> PenaltyName:
         return PUBLISHED_PENALTY[self.loss] if self.penalty is None else self.penalty

@@ -79,6 +79,11 @@ class VAEConfig(ModelConfig):
     """Nats (as in Kingma et al. 2016, lambda) that each latent dimension may spend for nothing: the loss counts at least
     this much for each, so that none gains by falling to the prior."""
 
+    def mistakes(self) -> dict[str, str]:
+        if self.network == "kl" or self.kl == KLConfig():
+            return {}
+        return {"kl": "changes nothing without network: kl; leave it out"}
+
     @model_validator(mode="after")
     def _fits(self) -> VAEConfig:
         if self.network == "kl":

@@ -1,0 +1,68 @@
+"""What the annotation of a key says: its union's members, and whether a boolean may stand there. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Number
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+
+def members(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have, one by one: unions, `Annotated`, aliases and new types unpacked."""
+    origin = get_origin(annotation)
+    inside = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
+    if inside is not None:
+        yield from members(inside)
+    elif origin is Annotated:
+        yield from members(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for inner in get_args(annotation):
+            yield from members(inner)
+    else:
+        yield annotation
+
+
+class _Boolean:
+    """Stands for a boolean where a number is wanted: no number to pydantic, which says so with the place and the value."""
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def without_booleans(annotation: Any, value: Any) -> Any:
+    """`value`, with each boolean that stands for a number made something that no type of number takes. Python's `True` is 1,
+    and to pydantic YAML's `yes` is, too; as a learning rate it is a mistake."""
+    if isinstance(value, bool):
+        return _Boolean(value) if _takes_numbers_alone(annotation) else value
+    if isinstance(value, Mapping):
+        inside = _inside(annotation, 1, mapping=True)
+        return {key: without_booleans(inside, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        inner = [without_booleans(_inside(annotation, index), inner) for index, inner in enumerate(value)]
+        return tuple(inner) if isinstance(value, tuple) else inner
+    return value
+
+
+def _takes_numbers_alone(annotation: Any) -> bool:
+    """Whether numbers may stand here, and booleans may not."""
+    numbers = False
+    for member in members(annotation):
+        kinds = {type(value) for value in get_args(member)} if get_origin(member) is Literal else {member}
+        if kinds & {bool, Any, object}:
+            return False
+        numbers |= any(isinstance(kind, type) and issubclass(kind, Number) for kind in kinds)
+    return numbers
+
+
+def _inside(annotation: Any, index: int, mapping: bool = False) -> Any:
+    """The annotation of what a list has at `index`, or a mapping at any key: `Any` where the annotation doesn't tell."""
+    found = []
+    for member in members(annotation):
+        origin, inner = get_origin(member), [kind for kind in get_args(member) if kind is not Ellipsis]
+        if isinstance(origin, type) and issubclass(origin, Iterable) and issubclass(origin, Mapping) == mapping and inner:
+            found.append(inner[min(index, len(inner) - 1)])
+    return Union[tuple(found)] if found else Any  # noqa: UP007

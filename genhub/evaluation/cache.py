@@ -1,0 +1,31 @@
+"""What is computed of real images, once, and kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from genhub.disk import made_once
+from genhub.logs import warn
+from genhub.weights import is_sealed, load_sealed, save_sealed
+
+Computed = tuple[Mapping[str, Tensor], Mapping[str, str]]
+"""Tensors by name, and notes."""
+
+
+def kept(file: Path, compute: Callable[[], Computed]) -> Computed:
+    """What `compute` gives, from a file of the cache if it is there and undamaged. Where the cache can't be written to, it
+    is computed each time."""
+
+    def make(temporary: Path) -> None:
+        tensors, notes = compute()
+        save_sealed(tensors, temporary, **notes)
+
+    try:
+        return load_sealed(made_once(file, make, there=is_sealed))
+    except (OSError, SafetensorError) as error:
+        warn(f"{file}: can't be kept: {error}")
+        return compute()

@@ -1,0 +1,139 @@
+"""What a config may ask for is counted before memory is taken; shapes, classes and names have bounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from test_hub import sealed
+from torch import nn
+
+import genhub
+from genhub import GenerativeModel, ModelConfig, Phase
+from genhub.checkpoint import load_model
+from genhub.config import DataSpec, described
+from genhub.sampling import check_room, labels_for
+
+
+class Asks(GenerativeModel):
+    """Takes as many numbers as its config says, in one of the ways that there are."""
+
+    class Config(ModelConfig):
+        how: str = "linspace"
+        numbers: int = 1000
+        reads: bool = False
+
+    def __init__(self, config: Asks.Config) -> None:
+        super().__init__(config)
+        self.network, n = nn.Linear(4, 4), config.numbers
+        if config.reads:  # can't be done without memory, so that it is built in earnest
+            self.network.weight.sum().item()
+        match config.how:
+            case "parameter":
+                self.extra = nn.Linear(n, 1, bias=False)
+            case "buffer":
+                self.network.register_buffer("table", torch.zeros(n))
+            case "table":
+                self.network.register_buffer("table", torch.arange(n), persistent=False)
+            case "linspace":
+                self.levels = torch.linspace(0, 1, n)
+            case "on the cpu":
+                self.levels = torch.empty(n, device="cpu")
+            case "like":
+                self.levels = torch.zeros(1).expand(n).clone()
+            case "many":
+                for index in range(n):
+                    self.network.register_buffer(f"b{index}", torch.zeros(()))
+
+    def phases(self) -> list[Phase]:
+        return [Phase("fit", lambda batch: {"loss": self.network.weight.sum()}, trains=("network",))]
+
+    def sample(self, n: int, *, labels: Any = None, generator: Any = None) -> torch.Tensor:
+        return torch.zeros(n, *self.sample_shape)
+
+
+def edited(folder: Path, **config: object) -> Path:
+    """A model folder whose genhub.json says another config."""
+    content = json.loads((folder / "genhub.json").read_text())
+    content["config"] |= config
+    (folder / "genhub.json").write_bytes(sealed(content))
+    return folder
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("how", ["parameter", "buffer", "table", "linspace", "on the cpu", "like", "many"])
+def test_more_than_the_weights_have_is_refused_before_memory_is_taken(tmp_path: Path, how: str, reads: bool) -> None:
+    Asks(Asks.Config(sample_shape=(1, 8, 8), how=how, numbers=2)).save_pretrained(tmp_path)
+    load_model(edited(tmp_path, reads=reads), Asks)
+    if how == "like" and reads:
+        return  # a copy on the CPU is counted once it is there
+    with pytest.raises(
+        genhub.CheckpointError, match=r"its config asks for [\d,]+ (parameters and buffers|bytes|tensors) or more"
+    ):
+        load_model(edited(tmp_path, numbers=6000 if how == "many" else 2**40), Asks)
+
+
+def test_the_models_that_come_with_genhub_are_within_it(tmp_path: Path) -> None:
+    from genhub.registry import MODELS, load_all
+
+    for name, cls in load_all(MODELS)[0].items():
+        shape = {"sample_shape": (1, 8, 8), "num_classes": 3}
+        torch.manual_seed(1)
+        model = cls(cls.Config(name=name, **shape))
+        model.save_pretrained(tmp_path / name)
+        loaded = genhub.load(tmp_path / name).state_dict()
+        assert all(torch.equal(tensor, loaded[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_covariance_of_gigabytes(tmp_path: Path) -> None:
+    """An autoencoder's buffer grows with the square of latent_dim: 120 KB of weights took 3.6 GB."""
+    from test_autoencoder import make
+
+    make().save_pretrained(tmp_path)
+    with (tmp_path / "big.safetensors").open("wb") as stream:  # as many bytes as its parameters need
+        stream.truncate(2**26)
+    with pytest.raises(genhub.CheckpointError, match="its config asks for "):
+        genhub.load(edited(tmp_path, latent_dim=30_000))
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [({"shape": (3, 65_536, 65_536)}, "an image of 3x65536x65536 is more than genhub draws, 268,435,456 numbers"),
+     ({"num_classes": 2**62}, "num_classes: must be less than or equal to 1000000, not 4611686018427387904"),
+     ({"class_names": ("a" * 200_000,)}, "class_names.0: must have at most 255 characters, not 'aaa"),
+     ({"class_names": ("a",) * 1_000_001}, "class_names: must have at most 1000000 items")],
+    ids=["shape", "classes", "name", "names"],
+)  # fmt: skip
+def test_a_data_set_has_bounds(keys: dict[str, Any], text: str) -> None:
+    values = {"name": "x", "split": "train", "shape": (1, 8, 8), "num_images": 1, "fingerprint": "x"}
+    assert described(**values) == DataSpec(**values)
+    with pytest.raises(genhub.DataError) as caught:
+        described(**values | keys)
+    assert text in str(caught.value)
+    assert len(str(caught.value)) < 300
+    if keys.keys() & {"shape", "num_classes"}:
+        with pytest.raises(ValidationError):
+            ModelConfig(**{"sample_shape" if key == "shape" else key: value for key, value in keys.items()})
+
+
+def test_images_that_memory_has_no_room_for() -> None:
+    model = Asks(Asks.Config(sample_shape=(1, 16_384, 16_384)))
+    with pytest.raises(
+        genhub.InputError, match=r"^1,000,000 images of 1x16384x16384 take 250,002.0 GiB of memory, and this machine"
+    ):
+        genhub.sample(model, 10**6)
+    check_room(Asks(Asks.Config(sample_shape=(1, 8, 8))), 64)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**62, 10**30])
+def test_a_label_that_the_model_does_not_have(label: int) -> None:
+    from models import Labelled
+
+    model = Labelled(Labelled.Config(sample_shape=(1, 8, 8), num_classes=3))
+    assert labels_for(model, 4, [2]).tolist() == [2, 2, 2, 2]
+    with pytest.raises(genhub.InputError, match=rf"--labels: {label} is not a label of this model"):
+        labels_for(model, 4, [label])

@@ -1,0 +1,147 @@
+"""Held-out images that were trained on are refused by their content; an extractor that tells little is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_evaluation_weights import GAN, RECIPE
+
+import genhub
+from genhub.cli import app
+from genhub.config import DataConfig
+from genhub.data import load_data
+from genhub.errors import DataError
+from genhub.evaluation.compare import compare
+from genhub.evaluation.figures import about
+from genhub.evaluation.report import html
+from genhub.evaluation.subject import Subject
+
+VAE = RECIPE | {"model": {"name": "vae", "channels": [4]}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    splits = {"all": "train", "most": "train[:95%]", "half": "train[:50%]"}
+    return {
+        name: genhub.train(VAE | {"data": {"split": split}, "run_dir": str(folder / name)}).parents[1]
+        for name, split in splits.items()
+    }
+
+
+def measured(run: Path, held_out: str, *metrics: str, **given) -> genhub.evaluation.protocol.Evaluation:
+    return genhub.evaluate(
+        run, 20, metrics=metrics or ["memorised", "reconstruction"], extractor="pixels", held_out=held_out, **given
+    )
+
+
+def test_what_was_trained_on_is_refused(runs):
+    for metric in ("memorised", "reconstruction", "bits_per_dimension"):
+        with pytest.raises(genhub.InputError) as raised:
+            measured(runs["all"], "train[90%:]", metric)
+        assert str(raised.value) == (
+            f"metric '{metric}': needs images that were not trained on, and 180 of the 180 in split train[90%:] were: name "
+            "another split"
+        )
+    with pytest.raises(genhub.InputError, match="108 of the 180"):
+        measured(runs["most"], "train[89%:99%]")
+
+
+def test_a_part_that_was_trained_on_is_left_out_and_said(runs):
+    """The figures are those of the other part."""
+    some, none = measured(runs["most"], "train[90%:]"), measured(runs["most"], "train[95%:]")
+    assert some.values == pytest.approx(none.values, rel=1e-6)
+    assert "90 of the 180 held-out images of split train[90%:] were trained on, and are left out" in some.notes
+    assert not [note for note in none.notes if "held-out" in note]
+
+
+def test_other_real_images_do_not_hide_what_was_trained_on(runs):
+    """Compared with the second half, trained on the first: only the first is refused."""
+    other = ["data.split=train[50%:]"]
+    with pytest.raises(genhub.InputError, match="180 of the 180 in split train\\[:10%\\]"):
+        measured(runs["half"], "train[:10%]", overrides=other)
+    again = measured(runs["half"], "train[90%:]")
+    assert measured(runs["half"], "train[90%:]", overrides=other).values == pytest.approx(again.values, rel=1e-6)
+
+
+def test_a_recipe_is_refused_before_step_0(tmp_path):
+    """The same images in other files of another folder."""
+    for split in ("train", "test"):
+        (tmp_path / "data" / split / "x").mkdir(parents=True)
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)):
+        Image.fromarray(image).save(tmp_path / "data" / "train" / "x" / f"{number}.png")
+        Image.fromarray(image).save(tmp_path / "data" / "test" / "x" / f"copy-{number}.bmp")
+    recipe = RECIPE | {
+        "model": GAN,
+        "data": {"name": str(tmp_path / "data"), "in_memory": False},
+        "run_dir": str(tmp_path / "run"),
+    }
+    wanted = {"every": 1000, "n": 20, "metrics": ["memorised"], "extractor": "pixels"}
+    with pytest.raises(genhub.RecipeError, match="evaluate.metrics: memorised: needs .* 40 of the 40 in split test were"):
+        genhub.train(recipe | {"evaluate": wanted})
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+# What an extractor can tell
+
+
+class Contrast:
+    """Tells mush at once: a mean of many images has little contrast."""
+
+    fingerprint = source = preprocessing = "contrast"
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).float().std(1, keepdim=True)
+
+
+class Blind(Contrast):
+    fingerprint = "blind"
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images), 2)
+
+
+def subject(extractor: object, split: str = "train") -> Subject:
+    data = load_data(DataConfig(split=split))
+    model = genhub.registry.load_class("genhub.models", "gan")
+    made = model(model.Config(**GAN, sample_shape=(1, 8, 8), num_classes=10))
+    found = Subject(
+        made, data, DataError("none"), "own", 20, 0, None, {}, lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    )
+    found.extractor = extractor
+    return found
+
+
+def test_an_extractor_that_can_not_tell_is_said():
+    assert about(subject(Contrast()), ["frechet_distance"]) == []
+    assert about(subject(Blind()), ["frechet_distance"]) == [
+        "own can hardly tell good from bad here: it takes 100% of means of eight real images for real, of real images 100%; "
+        "--extractor dinov2 may do better"
+    ]
+    assert about(subject(Blind()), ["cost"]) == []  # which compares no features
+    assert about(subject(Blind(), "train[:150]"), ["frechet_distance"]) == []  # too few to tell
+
+
+def test_it_is_said_wherever_figures_are_shown(runs, hub, capsys):
+    note = "pixels can hardly tell good from bad here: it takes "
+    assert [found for found in measured(runs["half"], "test", "precision_recall").notes if found.startswith(note)]
+    with pytest.raises(SystemExit):
+        app(["evaluate", str(runs["half"]), "-n", "20", "--extractor", "pixels", "--metrics", "precision_recall"])
+    assert f"note: {note}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        app(["compare", str(runs["half"])])
+    assert note in capsys.readouterr().out
+    assert note in html(compare([runs["half"]]))
+    genhub.push_to_hub(runs["half"], "alice/half")
+    assert note in hub.repos["alice/half"].files["README.md"].decode()

@@ -1,0 +1,145 @@
+"""Options that would change nothing are refused, with where they would: those of `sample`, and a recipe's keys."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_DDPM
+from typer.testing import CliRunner
+
+import genhub
+from genhub import GenerativeModel, InputError, cli, scheduler_names
+from genhub.recipe import shipped_recipes
+from genhub.registry import MODELS, load_class
+from genhub.sampling import read_options
+from genhub.views import compute
+from genhub.views.subject import Subject
+
+TRIED: dict[str, list[Any]] = {
+    "scheduler": ["heun", "ddpm"], "num_inference_steps": [3, 1001, 2000], "eta": [0.0, 0.5], "guidance_scale": [0.0, 7.0],
+    "truncation": [0.5], "observe": [True],
+}  # fmt: skip
+"""Of every option of every model, values that are not the default."""
+
+
+def make(name: str, **keys: Any) -> GenerativeModel:
+    cls = load_class(MODELS, name)
+    torch.manual_seed(0)
+    values = {"name": name, "sample_shape": (1, 8, 8), "num_classes": 10, **keys}
+    return cls(cls.Config.model_validate(values)).eval()
+
+
+def ddpm(sampler: str = "ddim", **keys: Any) -> GenerativeModel:
+    own = {"unet": TINY_DDPM["model"]["unet"], "sampling": {"scheduler": sampler, "num_inference_steps": 5}}
+    return make("ddpm", **{**own, **keys})
+
+
+MODELS_TRIED = {
+    "ddpm": ddpm, "ddpm with euler": lambda: ddpm("euler"), "conditional ddpm": lambda: ddpm(conditional=True),
+    "vae": lambda: make("vae", channels=[4], latent_dim=2), "autoencoder": lambda: make("autoencoder", channels=[4]),
+    "gan": lambda: make("gan", generator={"channels": [8]}), "cgan": lambda: make("cgan", generator={"channels": [8]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", MODELS_TRIED)
+def test_an_option_changes_what_is_drawn_or_is_refused(which):
+    model = MODELS_TRIED[which]()
+    plain = genhub.sample(model, 2)
+    names = inspect.signature(type(model).sample).parameters.keys() - {"self", "n", "labels", "generator", "callback"}
+    refused = {}
+    for name in names:
+        for value in TRIED[name]:
+            try:
+                assert not torch.equal(genhub.sample(model, 2, **{name: value}), plain), (name, value)
+            except InputError as error:
+                refused[name, value] = str(error)
+    expected = {("num_inference_steps", 1001), ("num_inference_steps", 2000)} if "ddpm" in which else set()
+    if "ddpm" in which and "conditional" not in which:
+        expected |= {("guidance_scale", 0.0), ("guidance_scale", 7.0)}
+    if "euler" in which:
+        expected |= {("eta", 0.0), ("eta", 0.5)}
+    assert set(refused) == expected
+    assert all(f"--set {name}: changes nothing here: " in line or f"{name}: at most 1000, not " in line
+               for (name, _), line in refused.items())  # fmt: skip
+
+
+def test_eta_is_for_the_samplers_that_have_it():
+    for name in set(scheduler_names()) - {"ddim"}:
+        with pytest.raises(InputError, match=f"^--set eta: changes nothing here: the sampler '{name}' has no .*; ddim has$"):
+            read_options(ddpm(), {"eta": 0.5, "scheduler": name})
+    assert read_options(ddpm("euler"), {"eta": 0.5, "scheduler": "ddim"}) == {"eta": 0.5, "scheduler": "ddim"}
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler"])
+def test_between_two_seeds_nothing_else_is_random(sampler):
+    """`interpolate` sets eta to 0 by itself, for a sampler that has one."""
+    assert compute.interpolate(Subject(ddpm(sampler)), n=1, steps=3).panels[""].shape == (3, 1, 1, 8, 8)
+
+
+def test_a_callback_is_no_option_of_the_command_line():
+    model, steps = ddpm(), []
+    genhub.sample(model, 1, callback=steps.append)
+    assert len(steps) == 5
+    for value in ("print", None):
+        with pytest.raises(InputError, match="--set callback: DDPM has no such option; known: eta, guidance_scale, num_inf"):
+            read_options(model, {"callback": value})
+
+
+def test_every_verb_that_draws_refuses_it_and_writes_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ddpm().save_pretrained("model")
+    before = sorted(tmp_path.rglob("*"))
+    for verb in (["sample"], ["sample", "--out", "x.npz"], ["evaluate", "-n", "2", "data.name=digits"], ["show", "reverse"],
+                 ["show", "interpolate"], ["show", "neighbours", "data.name=digits"]):  # fmt: skip
+        line = [*verb[:1], *(verb[1:2] if verb[0] == "show" else []), "model", *verb[1 + (verb[0] == "show") :]]
+        result = CliRunner().invoke(cli.app, [*line, "--set", "guidance_scale=7"])
+        assert isinstance(result.exception, InputError), (line, result.output)
+        assert str(result.exception) == (
+            "--set guidance_scale: changes nothing here: this model draws without labels; it is for one trained with "
+            "model.conditional: true"
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# A recipe's keys
+
+IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("sampling.eta", {"sampling": {"scheduler": "euler", "eta": 0.5}}, {"sampling": {"scheduler": "ddim", "eta": 0.5}}),
+    ("sampling.guidance_scale", {"sampling": {"guidance_scale": 3}}, {"sampling": {"guidance_scale": 3}, "conditional": True}),
+    ("label_dropout", {"label_dropout": 0.2}, {"label_dropout": 0.2, "conditional": True}),
+    ("vlb_weight", {"vlb_weight": 0.1}, {"vlb_weight": 0.1, "scheduler": {"variance_type": "learned_range"}}),
+    ("min_snr_gamma", {"min_snr_gamma": 2}, {"min_snr_gamma": 2, "loss_weighting": "min_snr"}),
+    ("sampling.num_inference_steps", {"sampling": {"num_inference_steps": 1001}}, {"sampling": {"num_inference_steps": 1000}}),
+    ("kl", {"name": "vae", "kl": {"layers_per_block": 2}}, {"name": "vae", "kl": {"layers_per_block": 2}, "network": "kl"}),
+    ("penalty_weight", {"name": "gan", "penalty": "none", "penalty_weight": 2.0}, {"name": "gan", "penalty_weight": 2.0}),
+    ("penalty_interval", {"name": "cgan", "penalty": "none", "penalty_interval": 2}, {"name": "cgan", "penalty_interval": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "idle", "used"), IDLE)
+def test_a_key_that_changes_nothing_is_refused_where_it_is(key, idle, used):
+    idle, used = {"name": "ddpm", **idle}, {"name": "ddpm", **used}
+    with pytest.raises(genhub.RecipeError, match=rf"^recipe: model\.{key}: (changes nothing|at most 1000)[^\n]*$"):
+        genhub.read_recipe({"model": idle})
+    genhub.read_recipe({"model": used})
+    load_class(MODELS, idle["name"]).Config.model_validate(idle)  # what was trained so still loads
+
+
+def test_shipped_and_resolved_recipes_have_no_such_key():
+    for name in shipped_recipes():
+        recipe = genhub.read_recipe(name, ["model.autoencoder=null"] if name == "digits-ddpm-latent" else [])
+        genhub.read_recipe(recipe.dump())  # every key is given
+
+
+def test_a_key_that_another_run_had_is_not_the_recipes_mistake(tmp_path: Path):
+    ddpm(label_dropout=0.3).save_pretrained(tmp_path / "theirs")
+    recipe = genhub.read_recipe({"model": {"from": str(tmp_path / "theirs")}})
+    assert recipe.model.label_dropout == 0.3
+    with pytest.raises(
+        genhub.RecipeError, match="model.label_dropout: changes nothing without conditional: true; leave it out"
+    ):
+        genhub.read_recipe({"model": {"from": str(tmp_path / "theirs"), "label_dropout": 0.4}})
