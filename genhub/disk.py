@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError
 
+from genhub.console import put
 from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
 from genhub.launch import first_to_say
 
@@ -268,5 +269,5 @@ def _writable(name: str) -> Path:
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     said = f"{folder} can't be written{reason}; what is kept there is made for this time alone; set GENHUB_CACHE to another"
     if first_to_say(said):
-        print(f"genhub: {said}", file=sys.stderr, flush=True)
+        put(f"genhub: {said}", sys.stderr)
     return temporary

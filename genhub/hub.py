@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from genhub.client import connect
 from genhub.console import shown
 from genhub.disk import write_whole
-from genhub.errors import CheckpointError, HubError, HubUnavailable, InputError
+from genhub.errors import CheckpointError, GenhubError, HubError, HubUnavailable, InputError
 from genhub.ids import check_revision, nearest_path, parse_id, split_id
 from genhub.manifest import (
     CODE,
@@ -165,7 +165,7 @@ class Repository:
             if FILE in self.files:
                 self.manifest().verify(self.folder)
             if self.ref and not (self.ref.is_file() and self.ref.read_text() == self.commit):
-                with contextlib.suppress(OSError):  # of a cache that can't be written all is there
+                with contextlib.suppress(OSError, GenhubError):  # of a cache that can't be written all is there
                     self.ref.parent.mkdir(parents=True, exist_ok=True)
                     write_whole(self.ref, self.commit)
         return self.folder

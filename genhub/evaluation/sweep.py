@@ -173,7 +173,7 @@ def _folder_name(overrides: Sequence[str]) -> str:
     told by that, as it has lost characters, is told by a digest of the text."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (override.partition("=") for override in overrides)]
     text = ",".join(words)
-    name = re.sub(r"[^\w.=+,-]+", "_", text).encode()[: LONGEST - 9].decode(errors="ignore").strip("_")
+    name = re.sub(r"[^\w.=+,-]+", "_", text).encode()[:LONGEST].decode(errors="ignore").strip("_")
     return name if name == text else f"{name}-{hash_of(text)[:8]}"
 
 
