@@ -269,5 +269,5 @@ def _writable(name: str) -> Path:
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     said = f"{folder} can't be written{reason}; what is kept there is made for this time alone; set GENHUB_CACHE to another"
     if first_to_say(said):
-        put(f"genhub: {said}", sys.stderr)
+        put(f"genhub: {said}", stream=sys.stderr)
     return temporary

@@ -207,7 +207,7 @@ class Progress:
             self._bar.update(self._task, completed=done)
         elif self.shown and time.perf_counter() - self._told >= EVERY:
             self._told = time.perf_counter()
-            put(f"{self.unit} {done}/{self.total}  {self._left(done)}", sys.stderr)
+            put(f"{self.unit} {done}/{self.total}  {self._left(done)}", stream=sys.stderr)
 
     def report(self, done: int, text: str) -> None:
         """Say `text` about the state at `done`."""
