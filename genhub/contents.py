@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ def _read(reader: Reader) -> str:
     blocks = [range(start, min(start + BLOCK, reader.length)) for start in range(0, reader.length, BLOCK)]
     progress = Progress(reader.length, unit="image", shown=main_process() and reader.length >= MANY)
     hashes = list[bytes]()
-    with ThreadPool(os.cpu_count()) as pool, closing(progress):
-        for found in pool.imap(lambda rows: [_hash(raw) for raw in reader.raw(list(rows))], blocks):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, closing(progress):
+        for found in pool.map(lambda rows: [_hash(raw) for raw in reader.raw(list(rows))], blocks):
             hashes += found
             progress.advance(len(hashes))
     return hash_of(b"".join(hashes))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
 from math import isfinite, prod
-from multiprocessing.pool import ThreadPool
 from threading import Thread
 from typing import Any
 
@@ -212,12 +212,16 @@ class Reader(Dataset[Any]):
         Raises:
             DataError: all are damaged.
         """
-        with ThreadPool(1 if self.small else os.cpu_count()) as pool:
-            found = pool.map(lambda row: _attempt(_extent, self.raw([row])[0]), rows)
+        with self._threads() as pool:
+            found = list(pool.map(lambda row: _attempt(_extent, self.raw([row])[0]), rows))
         whole = [each for each in found if not isinstance(each, str)]
         if not whole:
             raise self.fault(list(zip(rows, found, strict=True)))
         return min(low for low, _ in whole), max(high for _, high in whole)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Of the standard library's pools the one that takes no shared memory: a container may have none."""
+        return ThreadPoolExecutor(1 if self.small else os.cpu_count())
 
     def top(self) -> float:
         """What is white in the first image, by its type."""
@@ -262,7 +266,9 @@ class Reader(Dataset[Any]):
                 thread.start()  # after the fork: a child must not find a lock held
                 stack.callback(thread.join)
             else:
-                done = stack.enter_context(ThreadPool(1 if self.small else os.cpu_count())).imap(chunk, range(chunks))
+                pool = self._threads()
+                stack.callback(pool.shutdown, cancel_futures=True)
+                done = pool.map(chunk, range(chunks))
             for number, decoded in enumerate(done):
                 for row, image in enumerate(decoded, CHUNK * number):
                     if isinstance(image, str):

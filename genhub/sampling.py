@@ -110,11 +110,11 @@ def sample_images(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own."""
+    """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own, and oneDNN no words."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
+        isinstance(error, Exception) and (should_reduce_batch_size(error) or "could not create a primitive" in str(error))
     )
 
 
