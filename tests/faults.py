@@ -7,11 +7,14 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import genhub.weights
 
@@ -69,6 +72,16 @@ def die() -> None:
 
 def disk_full() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def write_recipe(folder: Path, tiny: dict[str, Any], **trainer: Any) -> Path:
+    """A recipe file for a real process, and the tests' models beside it."""
+    import models
+
+    tiny["trainer"] |= trainer
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny))
+    shutil.copy(models.__file__, folder)
+    return folder / "recipe.yaml"
 
 
 # Jobs for a zygote's child

@@ -46,7 +46,7 @@ def test_every_verb_survives_its_stdout(zygote, trained, what):
 
 
 def test_a_training_whose_reader_is_gone_is_the_same(zygote, tiny, tmp_path):
-    from test_reliability import write_recipe
+    from faults import write_recipe
     from test_trainer import pair, same_bits
 
     recipe = str(write_recipe(tmp_path, pair(tiny)))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from faults import write_recipe
 from hypothesis import given
 from hypothesis import strategies as st
-from test_reliability import write_recipe
 from test_trainer import pair, wait_for
 
 import genhub

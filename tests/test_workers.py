@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_reliability import write_recipe
+from faults import write_recipe
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
