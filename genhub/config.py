@@ -56,6 +56,9 @@ class MayChange:
     """Marks a key by which no step computes anything else: a run that goes on may have another value for it than it was
     started with. All others are refused (docs/reliability.md)."""
 
+    def __repr__(self) -> str:
+        return "MAY_CHANGE"
+
 
 MAY_CHANGE = MayChange()
 """`key: Annotated[int, MAY_CHANGE] = 1` in a Config."""

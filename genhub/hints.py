@@ -47,7 +47,7 @@ def where_it_belongs(name: str, known: Iterable[str], elsewhere: Iterable[str]) 
 
     Args:
         known: the names in the section where it was written.
-        elsewhere: paths of all keys, such as trainer.optimizer.lr.
+        elsewhere: paths of all other keys, such as trainer.optimizer.lr.
     """
     plain, known = name.lower().replace("-", "_"), list(known)
     if get_close_matches(name, known, n=1, cutoff=_NEAR):

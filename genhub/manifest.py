@@ -203,7 +203,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        if isinstance(content, dict) and _checksum(content) == content.get("checksum"):  # as it was written
+        unknown = all(fault["type"] == "extra_forbidden" for fault in error.errors())
+        if unknown and isinstance(content, dict) and _checksum(content) == content.get("checksum"):  # as it was written
             raise NewerFormat(f"{folder / FILE}: {_written_by(content)}: {first_fault(error)}") from error
         raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
     if _checksum(content) != manifest.checksum:

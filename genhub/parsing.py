@@ -17,6 +17,8 @@ from genhub.errors import InputError, RecipeError
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
 MAX_DIGITS = 40
+SHELLS = (Path("/dev/fd"), Path("/proc/self/fd"))
+"""Where a shell puts what `<(...)` stands for."""
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 MOST_FAULTS = 20
 """How many faults are told at once."""
@@ -83,7 +85,8 @@ def one_line(where: str, path: KeyPath, message: str) -> str:
 def read_text(file: Path) -> str:
     """A text file of bounded size."""
     try:
-        if not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
+        theirs = file.parent not in SHELLS  # <(...) is the user's own, and its other end is at work
+        if theirs and not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
             raise RecipeError(one_line(str(file), (), "is no file; a recipe is a text file"))
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

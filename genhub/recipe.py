@@ -333,7 +333,9 @@ def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> s
     """What is wrong with one key, with the nearest right name; of several complaints, the value once."""
     first = faults[0]
     if first["type"] == "extra_forbidden":
-        everywhere = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
+        paths = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
+        own = ".".join(map(str, (*at, *first["loc"])))  # which another trainer may have
+        everywhere = [path for path in paths if path != own]
         return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
     said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
     *others, last = sorted(said, key=lambda message: not message.endswith(said[message]))[-MOST_READINGS:]  # hints end it

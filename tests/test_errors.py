@@ -15,7 +15,7 @@ def test_every_error_is_a_genhub_error_with_its_exit_code() -> None:
              if isinstance(cls, type) and issubclass(cls, errors.GenhubError)}  # fmt: skip
     assert codes == {
         "GenhubError": 1, "InputError": 2, "RecipeError": 2, "DataError": 2, "PluginError": 2, "CheckpointError": 2, "NewerFormat": 2,
-        "HubError": 2, "HubUnavailable": 1, "TrainingError": 1, "Interrupted": 1,
+        "HubError": 2, "HubUnavailable": 1, "TrainingError": 1, "NotFinite": 1, "Interrupted": 1,
     }  # fmt: skip
     assert all(hasattr(genhub, name) for name in codes)
     assert (genhub.Interrupted("x", 2).exit_code, genhub.Interrupted("x", 15).exit_code) == (130, 143)

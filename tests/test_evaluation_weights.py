@@ -170,6 +170,7 @@ def test_the_best_is_chosen_by_figures_of_its_own_weights(tiny, tmp_path, capsys
     run = Path(tiny["run_dir"])
     left.model_copy(update={"values": values}).write(run / "evaluations")
     (run / "recipe.yaml").write_text("model: {name: gan}\n")  # whose checkpoints somebody has deleted
+    (run / ".lock").touch()
     folder = genhub.train(recipe, ["trainer.keep_last=2"])
     found = {step: line["evaluate/frechet_distance"] for step, line in figures(run).items()}
     best = min(found, key=lambda step: found[step])

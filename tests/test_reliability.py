@@ -323,8 +323,8 @@ def newest(run: Path) -> int | None:
 
 def test_case_27_paths_and_clocks(tiny, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    for place, message in [("/proc/nowhere/run", "run_dir: /proc/nowhere/run: "), (str(tmp_path / "file"), "File exists"),
-                           (str(tmp_path / "file" / "run"), "Not a directory"), (str(tmp_path / ("x" * 300)), "too long")]:  # fmt: skip
+    for place, message in [("/proc/nowhere/run", "run_dir: /proc/nowhere/run: "), (str(tmp_path / "file"), "is a file"),
+                           (str(tmp_path / "file" / "run"), "is a file"), (str(tmp_path / ("x" * 300)), "too long")]:  # fmt: skip
         with pytest.raises(genhub.RecipeError, match=f"{message}.*; choose another with --run-dir"):
             genhub.train(tiny, run_dir=place)
     backwards = iter(range(2**40, 0, -3600))

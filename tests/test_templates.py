@@ -113,7 +113,9 @@ def test_mistakes_in_a_schedule_are_told_by_the_check(
 
 def test_a_schedule_that_refuses_its_values_or_is_none(third_parties: Path, tiny: dict) -> None:
     tiny["model"]["scheduler"] = SIGMOID | {"options": {"tau": -1}}
-    with pytest.raises(RecipeError, match="model.scheduler: 'my-scheduler': start must be below end, and tau above 0"):
+    with pytest.raises(
+        RecipeError, match="model.scheduler.options: 'my-scheduler': start must be below end, and tau above 0"
+    ):
         genhub.train(tiny, run_dir=tiny["run_dir"] + "-1")
     source = "class Flow:\n" + "".join(f"  def {name}(self): ...\n" for name in
                                        ("add_noise", "set_timesteps", "scale_model_input", "step"))  # fmt: skip

@@ -246,7 +246,7 @@ def test_plugins_check_reports_and_exits(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("scheduler 'unipc' from genhub-framework ")
     assert lines[1] == "  ok    interface   It is built without arguments, and has what `genhub.Scheduler` names."
-    assert lines[-1].startswith("6 checks, 0 failed, 0 skipped, in ")
+    assert lines[-1].startswith("7 checks, 0 failed, 0 skipped, in ")
     for words, message in [
         (["unipcc"], "no plugin is called 'unipcc'; did you mean 'unipc'?"),
         (["ddpm", "num_train_timesteps=50"], "'ddpm' is several plugins: say by --kind which of them the keys are for"),

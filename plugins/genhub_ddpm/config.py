@@ -170,6 +170,8 @@ class ScheduleConfig(Section):
         levels = getattr(schedule, "alphas_cumprod", None)
         if levels is None or levels.shape != (self.num_train_timesteps,):
             raise RecipeError(f"{where} has no alphas_cumprod of {self.num_train_timesteps} levels, which a DDPM needs")
+        if levels.is_meta:  # there are no numbers to look at
+            return schedule
         if not levels.isfinite().all():
             raise RecipeError(f"{where} has NaN or infinity in its alphas_cumprod")
         if levels[-1] == 0 and self.prediction_type == "epsilon":  # zero terminal SNR, Lin et al. 2023
