@@ -89,7 +89,7 @@ def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
     wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "image_size": 64}}
     genhub.train(wide, ["trainer.max_steps=1", "model.sampling.num_inference_steps=1"])
     words = ["sample", str(tmp_path / "wide"), "-n", "512", "--batch-size", "512", "--out", str(tmp_path / "x.npz")]
-    job = zygote.start("faults:genhub_with", {"memory": 150 * 2**20}, *words, cwd=trained)
+    job = zygote.start("faults:genhub_with", {"memory": 250 * 2**20}, *words, cwd=trained)
     assert job.wait() == 0, job.err
     job = zygote.start("faults:genhub_with", {"memory": 2**20}, *words[:-1], str(tmp_path / "y.npz"), cwd=trained)
     assert job.wait() == 1
