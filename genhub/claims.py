@@ -116,6 +116,12 @@ def _changes(section: object, before: Any, after: Any, path: str) -> Iterator[tu
         return
     fields = type(section).model_fields if isinstance(section, Section) else {}
     for key in {**before, **after}:
+        if (
+            key in fields
+            and key not in before
+            and getattr(section, key) == fields[key].get_default(call_default_factory=True)
+        ):
+            continue  # of a genhub that did not have the key yet, and did so
         if key not in fields or MAY_CHANGE not in fields[key].metadata:
             inner = getattr(section, key, None) if key in fields else None
             yield from _changes(inner, before.get(key), after.get(key), f"{path}.{key}" if path else key)

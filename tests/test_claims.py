@@ -231,6 +231,22 @@ def test_every_other_key_is_refused_with_both_values(base: dict[str, Any], model
     )
 
 
+def test_a_key_that_an_older_genhub_did_not_have_is_no_change(base: dict[str, Any]) -> None:
+    read = genhub.read_recipe(base, ["data.flip=true"])
+    for path, _, free in leaves(read):
+        before: dict[str, Any] = read.dump()
+        *sections, key = path.split(".")
+        section: Any = read
+        inner = before
+        for name in sections:
+            section, inner = getattr(section, name), inner[name]
+        value = inner.pop(key)
+        default = type(section).model_fields[key].get_default(call_default_factory=True)
+        same = free or value is None or getattr(section, key) == default
+        assert changes(read, before) == ([] if same else [(path, None, value)]), path
+    assert changes(read, {"model": {"name": "ddpm"}}) != []
+
+
 SAFE = ["evaluate={every: 2, n: 8, metrics: [cost], extractor: pixels}", "data.num_workers=0", "data.in_memory=false",
         "trainer.stop_after=9h", "trainer.skip_bad_steps=3", "trainer.log_every=2", "trainer.sample_every=3",
         "trainer.num_samples=2", "trainer.save_every=1", "trainer.keep_last=1", "trainer.keep_every=2",
