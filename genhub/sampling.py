@@ -113,9 +113,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    unmade = "could not create a primitive", "could not create a memory"  # oneDNN's, when it gets none on a CPU
+    return isinstance(error, RuntimeError) and (should_reduce_batch_size(error) or str(error).startswith(unmade))
 
 
 def check_room(model: GenerativeModel, n: int) -> None:
