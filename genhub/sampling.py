@@ -115,8 +115,11 @@ def out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    unmade = "could not create a primitive", "could not create a memory"  # oneDNN's, when it gets none on a CPU
-    return isinstance(error, RuntimeError) and (should_reduce_batch_size(error) or str(error).startswith(unmade))
+    # A file that is to be mapped; and oneDNN's, when it gets none.
+    refused = "Cannot allocate memory (12)", "could not create a primitive", "could not create a memory"
+    return isinstance(error, RuntimeError) and (
+        should_reduce_batch_size(error) or any(words in str(error) for words in refused)
+    )
 
 
 def check_room(model: GenerativeModel, n: int) -> None:
