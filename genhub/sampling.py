@@ -113,8 +113,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own, and oneDNN no words."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, Exception) and (should_reduce_batch_size(error) or "could not create a primitive" in str(error))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # A file that is to be mapped; and oneDNN's, when it gets none.
+    refused = "Cannot allocate memory (12)", "could not create a primitive", "could not create a memory"
+    return isinstance(error, RuntimeError) and (
+        should_reduce_batch_size(error) or any(words in str(error) for words in refused)
     )
 
 

@@ -39,8 +39,8 @@ def test_shared_memory_that_is_too_small_changes_nothing_but_the_way(zygote, rec
     same_bits(whole, tmp_path / "run" / "checkpoints" / "step-000006")
 
 
-def test_no_shared_memory_at_all(zygote, recipe, tmp_path):
-    job = zygote.start("faults:genhub_with_small_shared_memory", "4k", "train", recipe, cwd=tmp_path)
+def test_no_shared_memory_for_a_start(zygote, recipe, tmp_path):
+    job = zygote.start("faults:genhub_with_small_shared_memory", "20k", "train", recipe, cwd=tmp_path)
     if job.wait() == 77:
         pytest.skip("needs the right to mount a file system")
     assert job.code == 1
