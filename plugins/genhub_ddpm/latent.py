@@ -45,6 +45,7 @@ def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
         return Latents(_checked(config.autoencoder.build(), config), config.autoencoder), config
     try:
         model: Any = _checked(load(config.autoencoder), config)
+        model.trained_on = None  # a run that goes on builds it from its Config, and must save the same
         with torch.no_grad():
             shape = tuple(model.eval().encode(torch.zeros(1, *model.sample_shape)).shape[1:])
         described = StoredAutoencoder.of(model, latent_shape=shape)
