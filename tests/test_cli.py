@@ -153,6 +153,7 @@ def test_plugins_list_and_info() -> None:
     genhub("plugins", "info", "nothing", fails=InputError)
 
 
+@pytest.mark.slow
 def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> None:
     install(tmp_path, "copycat", "[genhub.models]\nddpm = copycat:Model\nbroken = broken_model:X\n", "2.0",
             broken_model="import sys; sys.exit('gone')")  # fmt: skip

@@ -197,6 +197,7 @@ def test_a_full_disk_while_it_draws(zygote, tmp_path, saved):
         assert not [path for path in place.rglob(".*") if path.name not in (".lock", ".owner")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")
 def test_two_processes_one_killed_and_the_same_images_in_the_end(zygote, tmp_path, saved):
     words = ["sample", saved, "-n", "4000", "--batch-size", "4", "--seed", "7", "--out"]

@@ -189,6 +189,7 @@ def test_a_file_that_another_process_is_at_is_waited_for_last(latent, tmp_path, 
     assert (folder / "00000.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_they_train_without(latent, tmp_path, cache, zygote):  # noqa: F811
     latent["data"]["batch_size"] = 32
     latent["trainer"]["save_every"] = 6

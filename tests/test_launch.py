@@ -30,6 +30,7 @@ def recipe(tmp_path: Path, tiny: dict, name: str = "models:Pair", **trainer) -> 
     return str(tmp_path / "recipe.yaml")
 
 
+@pytest.mark.slow
 def test_a_signal_stops_both_and_the_same_command_goes_on(tiny, tmp_path):
     """SIGTERM to the one command that a user knows of: its own exit code, two lines, and no word of a launcher's."""
     file = recipe(tmp_path, tiny, max_steps=10**5, save_every=20, log_every=1000)
@@ -63,6 +64,7 @@ def test_what_goes_wrong_in_all_is_said_once(tiny, tmp_path):
     assert all(line.startswith(said) for line in errors.splitlines()), errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the command's processes in /proc")
 def test_a_death_stops_the_others(tiny, tmp_path):
     file = recipe(tmp_path, tiny, max_steps=10**5, save_every=20, log_every=1000)

@@ -74,6 +74,7 @@ def test_a_signal_before_the_first_batch(zygote, recipe, tmp_path):
     assert newest_checkpoint(tmp_path / "run") == (None, [])
 
 
+@pytest.mark.slow
 def test_the_runs_deadline_ends_the_wait_for_a_batch(zygote, recipe, tmp_path):
     words = ["train", recipe, "trainer.stop_after=1s"]
     job = zygote.start("faults:genhub_with_stuck_workers", 0, {"GRACE": 0.1}, *words, cwd=tmp_path)
