@@ -1,4 +1,4 @@
-"""What the annotation of a key says: its union's members, and whether a boolean may stand there. No torch here."""
+"""Questions to the type annotation of a Config's key: which types are in its union, is a boolean one. No torch here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def members(annotation: Any) -> Iterator[Any]:
-    """The types that a value may have, one by one: unions, `Annotated`, aliases and new types unpacked."""
+    """Yield the types that a value may have: unions, `Annotated`, aliases and new types unpacked."""
     origin = get_origin(annotation)
     inside = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
     if inside is not None:
@@ -24,7 +24,7 @@ def members(annotation: Any) -> Iterator[Any]:
 
 
 class _Boolean:
-    """Stands for a boolean where a number is wanted: no number to pydantic, which says so with the place and the value."""
+    """Wrapper around a boolean where a number is wanted, so that pydantic refuses it, with its place and value."""
 
     def __init__(self, value: bool) -> None:
         self._value = value
@@ -34,8 +34,8 @@ class _Boolean:
 
 
 def without_booleans(annotation: Any, value: Any) -> Any:
-    """`value`, with each boolean that stands for a number made something that no type of number takes. Python's `True` is 1,
-    and to pydantic YAML's `yes` is, too; as a learning rate it is a mistake."""
+    """Return `value` with each boolean that stands for a number wrapped, so that no type of number takes it. Python's
+    `True` is 1, and to pydantic YAML's `yes` is, too; as a learning rate it is a mistake."""
     if isinstance(value, bool):
         return _Boolean(value) if _takes_numbers_alone(annotation) else value
     if isinstance(value, Mapping):
@@ -48,7 +48,7 @@ def without_booleans(annotation: Any, value: Any) -> Any:
 
 
 def _takes_numbers_alone(annotation: Any) -> bool:
-    """Whether numbers may stand here, and booleans may not."""
+    """Whether an annotation admits numbers but no booleans."""
     numbers = False
     for member in members(annotation):
         kinds = {type(value) for value in get_args(member)} if get_origin(member) is Literal else {member}
@@ -59,7 +59,7 @@ def _takes_numbers_alone(annotation: Any) -> bool:
 
 
 def _inside(annotation: Any, index: int, mapping: bool = False) -> Any:
-    """The annotation of what a list has at `index`, or a mapping at any key: `Any` where the annotation doesn't tell."""
+    """Return the annotation of a list's item `index`, or of a mapping's values: `Any` where that is not known."""
     found = []
     for member in members(annotation):
         origin, inner = get_origin(member), [kind for kind in get_args(member) if kind is not Ellipsis]

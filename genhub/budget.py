@@ -1,4 +1,4 @@
-"""How much memory building a model may take: counted before it is taken, as a config may be a stranger's."""
+"""Limit on the memory that building a model takes: a config may be a stranger's, and ask for far too much."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 from genhub.errors import CheckpointError
 
 MAX_TENSORS = 5_000
-"""The most parameters and buffers, each a tensor, that a model may ask for."""
+"""Most parameters and buffers, each a tensor, that a model may ask for."""
 SMALL = 2**20
-"""Numbers in buffers that need not be among the weights: tables of positions and noise levels."""
+"""Numbers that a model's buffers may hold beyond its weights: tables of positions and noise levels."""
 AT_WORK, AT_WORK_SMALL = 32, 2**28
-"""Bytes of all tensors that a constructor makes, those that it drops again too: for each byte of weights, and besides."""
+"""Most bytes of all tensors a constructor makes, even if dropped again: so many per byte of weights, and so many more."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def budget(most: int, where: str) -> Iterator[None]:
 
 
 class _Made(TorchFunctionMode):
-    """Tells the bytes of all tensors made in this thread so far. Where `torch.device` says which device they are made on, as
+    """Counter of the bytes of all tensors made in this thread. Where `torch.device` says which device they are made on, as
     within `with torch.device("cpu")`, before their memory is taken."""
 
     def __init__(self, told: Callable[[int], None]) -> None:

@@ -207,7 +207,7 @@ def _inline(protocol: dict[str, Any]) -> str:
 
 
 def _words(text: str) -> str:
-    """Text on one line of a card, and nothing but text: no picture, link, tag or end of a table's field."""
+    """Return text for one line of a card with Markdown and HTML made harmless: no picture, link, tag or end of a field."""
     return re.sub(r"([\\<>\[\]`|*])", r"\\\1", one_line(text))
 
 
@@ -216,7 +216,7 @@ def _code(text: str) -> str:
 
 
 def _block(language: str, text: str) -> str:
-    """A block of code that nothing in it ends."""
+    """Return a block of code with a fence longer than any in `text`."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -47,7 +47,7 @@ from genhub.training import StoppedRun, TrainerState, TrainingData
 from genhub.weights import save_tensors
 
 UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
-"""What constructors raise, by themselves or by torch, where a config asks for the impossible."""
+"""Exceptions by which a constructor, or torch inside it, refuses a config that nothing can be built from."""
 
 
 # Models
@@ -148,7 +148,7 @@ def _build(folder: Path, model_class: type[GenerativeModel] | None, most: int) -
 
 
 def check_size(model_class: type[GenerativeModel], config: ModelConfig, most: int, folder: Path) -> bool:
-    """Build the networks without memory (torch's meta device), counting: see `budget`.
+    """Check how large a model gets by building it without memory, on torch's meta device: see `budget`.
 
     Args:
         most: the weights' size in bytes.
@@ -173,8 +173,8 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _remote_class(repository: Repository, source: str, revision: str | None) -> type[GenerativeModel] | None:
-    """The class in a repository's plugin.py: code from there runs here, and nowhere else in genhub. What runs are the bytes
-    whose hash is said: they are read once, and no other file of the repository is imported, nor a compiled one.
+    """Return the class in a repository's plugin.py: code from there runs here, and nowhere else in genhub. What runs are
+    the bytes whose hash is said: they are read once, and no other file of the repository is imported, nor a compiled one.
 
     Raises:
         HubError: the commit is not pinned by the caller, or the file does not have the class.
@@ -301,7 +301,7 @@ def check_same_data(folder: Path, data: TrainingData) -> None:
 
 
 def _fingerprint_of_old(folder: Path, data: TrainingData) -> str | None:
-    """The fingerprint that the images have if they are kept in memory, or not, as they were when the checkpoint was made:
+    """Return the images' fingerprint as it was taken when the checkpoint was made, from memory or from the stored bytes:
     those in memory are known by their pixels, others by what is stored. None where nothing has changed about that."""
     if data.config.streaming or not (folder / RECIPE).is_file():
         return None

@@ -1,10 +1,11 @@
-"""Who may train in a folder, and by which recipe: what is looked at before anything is written, and then the claim."""
+"""Checks, before anything is written, that a recipe may train in a folder; then claims the folder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from genhub.run_folder import RECIPE, is_run, recipe_copies
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
-    """Find out whether a folder is a run's or can become one. Nothing is written.
+    """Check that a folder is a run's or can become one. Nothing is written.
 
     Raises:
         RecipeError: it is a file, can't be written, holds something else, another process trains there, or, with `fresh`,
@@ -65,16 +66,15 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
         yield
 
 
-def check_recipe(recipe: Recipe, folder: Path) -> None:
+def check_recipe(recipe: Recipe, before: Before | None, folder: Path) -> None:
     """Compare a recipe with the one that a folder's run was started with. Nothing is written.
 
     Raises:
         RecipeError: a key that may not change has changed; both values, and what to do.
     """
-    found = _recipe_before(folder)
-    if found is None or not any(checkpoints(folder)):
+    if before is None or not any(checkpoints(folder)):
         return
-    faults = [f"{key}: was {shown(old)}, is {shown(new)}" for key, old, new in changes(recipe, found[0])]
+    faults = [f"{key}: was {shown(old)}, is {shown(new)}" for key, old, new in changes(recipe, before.content)]
     if faults:
         advice = ["give it the old values", "choose another --run-dir", "start over with --fresh (keeps the old run)"]
         if not any(fault.startswith("model.") for fault in faults):  # else its weights need not fit
@@ -88,16 +88,15 @@ def check_recipe(recipe: Recipe, folder: Path) -> None:
         )
 
 
-def check_origin(recipe: Recipe, folder: Path) -> None:
+def check_origin(recipe: Recipe, before: Before | None, folder: Path) -> None:
     """
     Raises:
         RecipeError: the run in a folder is of somebody else's recipe, or of the user's own where this one is not: it would
             be continued, and its checkpoints deleted, by a recipe that was never meant for it.
     """
-    found = _recipe_before(folder)
-    before = found[1] if found else recipe.origin
-    if before != recipe.origin:
-        was, now = (f"the recipe of {origin}" if origin else "a recipe of your own" for origin in (before, recipe.origin))
+    if before is not None and before.origin != recipe.origin:
+        origins = before.origin, recipe.origin
+        was, now = (f"the recipe of {origin}" if origin else "a recipe of your own" for origin in origins)
         raise RecipeError(
             f"run_dir: {folder} was started with {was}, this is {now}; choose another with --run-dir, or start over with "
             "--fresh (keeps the old run)"
@@ -105,7 +104,8 @@ def check_origin(recipe: Recipe, folder: Path) -> None:
 
 
 def changes(recipe: Recipe, before: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What differs from a recipe that was written down, but for keys marked MAY_CHANGE: (key, old value, new value)."""
+    """List the keys whose values are others than in a recipe that was written down: (key, old value, new value). Keys marked
+    MAY_CHANGE are left out, and so is a key that the old recipe lacks, of an older genhub, if it has its default."""
     return list(_changes(recipe, before, recipe.dump(), ""))
 
 
@@ -116,20 +116,24 @@ def _changes(section: object, before: Any, after: Any, path: str) -> Iterator[tu
         return
     fields = type(section).model_fields if isinstance(section, Section) else {}
     for key in {**before, **after}:
-        if (
-            key in fields
-            and key not in before
-            and getattr(section, key) == fields[key].get_default(call_default_factory=True)
-        ):
-            continue  # of a genhub that did not have the key yet, and did so
-        if key not in fields or MAY_CHANGE not in fields[key].metadata:
-            inner = getattr(section, key, None) if key in fields else None
+        field, inner = fields.get(key), getattr(section, key, None) if key in fields else None
+        new = field is not None and key not in before and inner == field.get_default(call_default_factory=True)
+        if not new and not (field is not None and MAY_CHANGE in field.metadata):
             yield from _changes(inner, before.get(key), after.get(key), f"{path}.{key}" if path else key)
 
 
-def _recipe_before(folder: Path) -> tuple[dict[str, Any], str | None] | None:
-    """The recipe of a folder's run, and where that is from; the copy in a checkpoint where recipe.yaml is lost or can't be
-    read."""
+@dataclass(frozen=True)
+class Before:
+    """The recipe that a folder's run was started with."""
+
+    content: dict[str, Any]
+    origin: str | None
+    """See `Recipe.origin`."""
+
+
+def recipe_before(folder: Path) -> Before | None:
+    """Read the recipe of a folder's run; the copy in a checkpoint where recipe.yaml is lost or can't be read, which is said.
+    None: there is none."""
     own = folder / RECIPE
     for file in (own, *recipe_copies(folder)):
         try:
@@ -140,7 +144,7 @@ def _recipe_before(folder: Path) -> tuple[dict[str, Any], str | None] | None:
             continue
         if file != own:
             warn(f"{reason}; the copy in {file.parent} is used in its place")
-        return content, origin_in(text)
+        return Before(content, origin_in(text))
     return None
 
 

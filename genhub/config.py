@@ -30,7 +30,7 @@ NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NumClasses = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 MAX_NUMBERS = 2**28
-"""In an image: as many as in a grey one of 16,384x16,384."""
+"""Most numbers in an image: as many as in a grey one of 16,384x16,384."""
 
 
 def _drawable(shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -45,15 +45,15 @@ Shape = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], AfterValidator(_
 STORED = {"stored": True}
 """The validation context of a Config that is read from a model folder, not from a recipe."""
 FROM_HUB = {"from_hub": True}
-"""The validation context of a Config in a recipe that somebody put on the Hub."""
+"""Validation context of a Config in a recipe from the Hub, where a stranger wrote it."""
 
 
 class NotOnTheHub(ValueError):
-    """A recipe from the Hub names a model by a path."""
+    """Raised where a recipe from the Hub names a model by a path."""
 
 
 class MayChange:
-    """Marks a key by which no step computes anything else: a run that goes on may have another value for it than it was
+    """Mark on a key that changes no step's result: a run that goes on may have another value for it than it was
     started with. All others are refused (docs/reliability.md)."""
 
     def __repr__(self) -> str:
@@ -61,14 +61,14 @@ class MayChange:
 
 
 MAY_CHANGE = MayChange()
-"""`key: Annotated[int, MAY_CHANGE] = 1` in a Config."""
+"""The mark, as in `key: Annotated[int, MAY_CHANGE] = 1`."""
 
 
 def _not_stored(value: str, info: ValidationInfo) -> str:
     if info.context == STORED:
         raise ValueError("a model folder stands alone: it can't name another one")
     if info.context == FROM_HUB and not (value.startswith(HUB) and parse_id(value)):
-        raise NotOnTheHub(f"a recipe from the Hub can name a model on the Hub, user/name, not {value!r:.60}")
+        raise NotOnTheHub(f"a recipe from the Hub can name a model on the Hub, user/name, not {shown(value)}")
     return value
 
 
@@ -133,7 +133,7 @@ class Section(BaseModel):
 
 
 STORED_CONTENT = "stored-"
-"""Begins the fingerprint of images that are known by their bytes as they are stored, and not by their pixels."""
+"""Prefix of a fingerprint taken from the images' stored bytes instead of their pixels."""
 
 
 class DataSpec(Section):
@@ -183,9 +183,9 @@ class ModelConfig(Section):
     """How many labels there are; left out: taken from the data."""
 
     def mistakes(self) -> Mapping[str, str]:
-        """What a recipe should not say, though each value is valid: key paths to what is wrong, such as
-        {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused for it,
-        and a model that was trained so still loads."""
+        """Return the keys of a recipe that contradict each other, though each value is valid: key path to what is wrong,
+        such as {"label_dropout": "changes nothing without conditional: true"}. Only keys that the recipe gives are refused
+        for it, and a model that was trained so still loads."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What people read, in messages and on the terminal: here it is escaped, cut to a line, and put out, and nowhere else.
+"""Text for people: escape it, cut it to a line and print it. Nothing else in genhub prints.
 
 Names and values may come from strangers: their models, recipes and files. What a terminal would act on, or hide, is
 written as an escape, so that no value can move the cursor, forge a line or fill the screen. No torch here.
@@ -11,14 +11,14 @@ import sys
 from typing import TextIO
 
 VALUE, NAME, LINE = 60, 240, 1000
-"""The most characters of a value that a message quotes, of a name or a table's field, and of a line."""
+"""Most characters of a value that a message quotes, of a name or a table's field, and of a line."""
 _QUOTED = reprlib.Repr()
 _QUOTED.maxstring = _QUOTED.maxother = VALUE
 _QUOTED.maxlist = _QUOTED.maxtuple = _QUOTED.maxset = _QUOTED.maxdict = 20
 
 
 def escaped(text: str) -> str:
-    r"""What would not print as a character, a newline too, is written as an escape.
+    r"""Return text with everything that is no printable character, newlines too, written as an escape.
 
     >>> escaped("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -27,7 +27,8 @@ def escaped(text: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many characters, the middle left out: a message begins with where, and ends with what to do.
+    """Return text shortened to `most` characters by leaving out its middle: a message begins with where, and ends with what
+    to do.
 
     >>> cut("abcdefghijkl", 9)
     'abcd...kl'
@@ -37,12 +38,12 @@ def cut(text: str, most: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text that a line has room for, on one."""
+    """Return text escaped and cut to one line."""
     return cut(escaped(cut(text, 2 * LINE)), LINE)
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: short, on one line, and in YAML's words."""
+    """Return a value as messages quote it: short, on one line, and in YAML's words."""
     if isinstance(value, int) and value.bit_length() > 4 * VALUE:  # Python refuses to write very long ones
         return f"a number of {value.bit_length()} bits"
     return "null" if value is None else cut(escaped(_QUOTED.repr(value)), VALUE)

@@ -1,4 +1,4 @@
-"""What images are by their content: a hash of their bytes as they are stored, taken once.
+"""Hash of images' stored bytes, computed once and kept in the cache.
 
 Nothing is decoded for it. What was found is kept in the cache by the path, size, times and inode of the files that hold the
 images, so that they are read again only where one of these has changed: a time alone never says that two sets are the same.
@@ -23,14 +23,14 @@ from genhub.images import Reader
 from genhub.logs import Progress, main_process
 
 VERSION = 1
-"""Raised when the hash is computed otherwise."""
+"""Number to raise when the way of hashing changes, so that no old hash is used."""
 BLOCK = 256
 MANY = 10_000
-"""From so many images on, a bar shows how far the reading is."""
+"""Number of images from which on a bar shows how far the reading is."""
 
 
 def content_of(reader: Reader) -> str:
-    """A hash of the stored bytes of all images, in their order."""
+    """Return a hash of the stored bytes of all images, in their order."""
     if not (files := _held_in(reader)):
         return _read(reader)
     key = hash_of(VERSION, [seen_as(file) for file in files], getattr(reader.rows, "_fingerprint", None))
@@ -46,13 +46,13 @@ def _write(reader: Reader, temporary: Path) -> None:
 
 
 def _known(file: Path) -> str:
-    """The hash in a file of the cache; "" if it is not there, or damaged."""
+    """Return the hash in a file of the cache; "" if it is not there, or damaged."""
     digest, _, check = file.read_text(encoding="utf-8", errors="replace").partition(" ") if file.is_file() else ("", "", "")
     return digest if check == hash_of(digest) else ""
 
 
 def _held_in(reader: Reader) -> list[str]:
-    """The files whose bytes the images are; none if they are in memory, or if rows of a table name other files."""
+    """Return the files that hold the images' bytes; none if they are in memory, or if rows of a table name other files."""
     if isinstance(reader.rows, np.ndarray):
         return [row for row in reader.rows.tolist() if isinstance(row, str)]
     chunks = reader.rows.data.column(0).chunks
@@ -73,7 +73,7 @@ def _read(reader: Reader) -> str:
 
 
 def _hash(raw: Any) -> bytes:
-    """16 bytes of an image: of its file's bytes, wherever these lie, or of an array's shape and numbers."""
+    """Return 16 bytes that identify an image: a hash of its file's bytes, or of an array's shape and numbers."""
     if isinstance(raw, np.ndarray):
         return bytes.fromhex(hash_of(raw.shape, raw))
     content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)

@@ -41,7 +41,7 @@ Batch = dict[str, Tensor]
 CPU = torch.device("cpu")
 IN_MEMORY_BYTES = 2**30
 LOOKED_AT, NAMED = 64, 5
-"""Of images that are not in memory, so many tell whether their range is used; so many that were left out are named."""
+"""Number of images looked at for the range of values in use, where not all are in memory; and of left out ones named."""
 
 Order = Iterator[tuple[Index, Flips]]
 Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
@@ -102,7 +102,7 @@ def load_data(
 
 
 def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels and class names, numbered as in the data that a model was trained on, if all of them were there: another
+    """Return labels and class names, numbered as in the data that a model was trained on, if all of them were there: another
     split may lack some."""
     names = known.class_names or tuple(map(str, range(known.num_classes or 0))) if known else ()
     if source.labels is None or names == source.class_names or not set(source.class_names) <= set(names):
@@ -111,7 +111,7 @@ def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None,
 
 
 def find_range(reader: Reader, rows: Sequence[int]) -> Span:
-    """The values that are black and white; `data.value_range: auto` is, from now on, the least and largest in these rows.
+    """Return the values that are black and white: with `data.value_range: auto` the least and largest in these rows.
 
     Raises:
         DataError: they hold one value alone.
@@ -126,7 +126,8 @@ def find_range(reader: Reader, rows: Sequence[int]) -> Span:
 
 
 def unused_range(reader: Reader, rows: Sequence[int]) -> Iterator[str]:
-    """What to say of images that use less than a quarter of their type's range, where nobody said which they use."""
+    """Yield a warning if images use less than a quarter of their type's range of values, and `data.value_range` is not
+    set."""
     if reader.config.value_range is None:
         (low, high), top = reader.extent(rows), reader.top()
         if 0 < high - low < top / 4:
@@ -185,18 +186,18 @@ class ImageData:
     labels: Tensor | None
     """(N,) int64, if the data has labels."""
     content: str
-    """What is computed of the images and kept is kept by this: `spec.fingerprint`, and of images that are not in memory what
+    """Key in the cache of what is computed from the images: `spec.fingerprint`, and of images that are not in memory what
     becomes of unreadable ones."""
     skipped: Faults
-    """Row numbers of images that were left out so far (`data.on_error: skip`); their names, and why they can't be read."""
+    """Images left out so far (`data.on_error: skip`): row number, and name with why it can't be read."""
     _kept: Index
     _images: Tensor | Reader
     notes: tuple[str, ...] = ()
-    """What is odd about them, to be said."""
+    """Lines to print on what is odd about the images."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a batch holds."""
+        """Names of a batch's tensors."""
         return ("images",) if self.labels is None else ("images", "labels")
 
     def batches(

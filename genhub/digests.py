@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 SAMPLES, SAMPLE_BYTES = 16, 2**20
-"""Read of a file that is too large to be read whole: so many pieces of so many bytes."""
+"""Number of pieces, and bytes of each, that `sampled_hash` reads of a large file."""
 
 
 def hash_of(*parts: Any) -> str:
-    """BLAKE2 of arrays' numbers, of bytes, and of anything else as Python writes it."""
+    """Return the BLAKE2 hash of arrays' numbers, of bytes, and of anything else as Python writes it."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -27,7 +27,7 @@ def hash_of(*parts: Any) -> str:
 
 
 def file_hash(path: str | Path) -> bytes:
-    """BLAKE2 of a file's bytes; nothing if it is none, or can't be read: whoever opens it will say so."""
+    """Return the BLAKE2 hash of a file's bytes; b"" if it can't be read: whoever opens it will say so."""
     try:
         if Path(path).is_file():
             with Path(path).open("rb") as stream:
@@ -38,8 +38,8 @@ def file_hash(path: str | Path) -> bytes:
 
 
 def sampled_hash(path: str | Path) -> str:
-    """BLAKE2 of a file's size and of pieces of it, from its first bytes to its last, where a table's footer is; of a file
-    no larger than the pieces, of all its bytes."""
+    """Return the BLAKE2 hash of a file's size and of pieces of it, from its first bytes to its last, where a table's footer
+    is; of a file no larger than the pieces, of all its bytes."""
     with Path(path).open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if size <= SAMPLES * SAMPLE_BYTES:
@@ -52,7 +52,7 @@ def sampled_hash(path: str | Path) -> str:
 
 
 def seen_as(path: str | Path) -> tuple[Any, ...]:
-    """What of a file changes when it is written again: its path, size, times and inode."""
+    """Return what changes when a file is written again: its path, size, times and inode."""
     try:
         stat = os.stat(path)  # noqa: PTH116  # a million of them: without Path, in half the time
     except OSError:

@@ -26,26 +26,17 @@ from genhub.errors import CheckpointError, GenhubError, InputError, RecipeError
 from genhub.launch import first_to_say
 
 LOCK, OWNER = ".lock", ".owner"
-"""The file whose lock a process holds that writes in a folder, and the one that says which it is: a locked file can't be
-read on every system."""
+"""Names of the file that a process locks to write in a folder, and of the one that says which process: a locked file can't
+be read on every system."""
 
-RUN = (
-    "recipe.yaml",
-    "metrics.jsonl",
-    "find_batch_size.json",
-    "checkpoints",
-    "samples",
-    "evaluations",
-    ".publishing",
-    LOCK,
-    OWNER,
-)
-"""What genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
+RUN = ("recipe.yaml", "metrics.jsonl", "find_batch_size.json", "checkpoints", "samples", "evaluations", ".publishing",
+       LOCK, OWNER)  # fmt: skip
+"""Names of what genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
 
 
 def check_files(folder: Path, *names: str) -> None:
-    """Look through a folder that may be a stranger's, or these entries of it, before anything there is opened: a pipe would
-    be waited for, and a link could lead to what is nobody else's business.
+    """Check that a folder that may be a stranger's, or these entries of it, hold regular files and folders alone: a pipe
+    would be waited for, and a link could lead to what is nobody else's business.
 
     Raises:
         CheckpointError: something is neither a file nor a folder, or a link that leads out of this one.
@@ -58,9 +49,8 @@ def check_files(folder: Path, *names: str) -> None:
     for path in chain(starts, below):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
             raise CheckpointError(f"{path}: is a link that leads out of {folder}; put there what it leads to")
-        if (
-            not path.is_file() and not path.is_dir() and os.path.lexists(path)
-        ):  # in this order: others may delete it meanwhile
+        # In this order: others may delete it meanwhile.
+        if not path.is_file() and not path.is_dir() and os.path.lexists(path):
             raise CheckpointError(f"{path}: is neither a file nor a folder; take it away")
 
 
@@ -81,8 +71,8 @@ def saving(path: Path, size: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """A path to write to, of this call alone, that then takes a file's place: whatever happens, and whoever else writes the
-    file, it is the old one or the new one."""
+    """Give a path to write to, of this call alone, that then takes a file's place: whatever happens, and whoever else
+    writes the file, it is the old one or the new one."""
     with all_whole([file]) as (temporary,):
         yield temporary
 
@@ -122,7 +112,7 @@ def append(file: Path, line: str) -> None:
 
 
 def _temporary_name() -> str:
-    """Says whose it is, and nothing of the file's name, which may be as long as a name can be."""
+    """Return a name with this machine and process in it, and not the file's own, which may be as long as a name can be."""
     return f".genhub-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
@@ -248,7 +238,7 @@ def made_once(
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: $GENHUB_CACHE, else ~/.cache/genhub; where nothing can be written there,
+    """Return the folder for what can be made again: $GENHUB_CACHE, else ~/.cache/genhub; where nothing can be written there,
     a folder of this process's own."""
     return _writable(os.environ.get("GENHUB_CACHE") or "~/.cache/genhub")
 

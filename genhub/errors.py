@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MOST_NAMES, MOST_LISTED = 2000, 30
-"""Known names that a wrong one is compared with, and that are listed."""
+"""Most known names that a wrong one is compared with, and most that are listed."""
 
 
 class GenhubError(Exception):
@@ -100,7 +100,7 @@ class Interrupted(GenhubError):
 
 
 def without_passwords(text: str) -> str:
-    """A text whose addresses say no user and password.
+    """Return text with the user and password taken out of its addresses.
 
     >>> without_passwords("https://alice:secret@hub.example.org/x, hf://alice/x@v1")
     'https://hub.example.org/x, hf://alice/x@v1'
@@ -125,7 +125,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def explained(fault: ErrorDetails) -> str:
-    """What pydantic says is wrong with a value, in our words; the words of a section's own rule as they are."""
+    """Return a fault that pydantic found in our own words; what a section's own rule says is left as it is."""
     given = shown(fault["input"])
     match fault["type"]:
         case "missing":
@@ -143,7 +143,7 @@ def explained(fault: ErrorDetails) -> str:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first of pydantic's complaints, with the path of keys that it is about."""
+    """Return the first fault that pydantic found, with the path of its key."""
     fault = error.errors(include_url=False)[0]
     keys = ".".join(cut(str(key), VALUE) for key in fault["loc"])
     return f"{keys}: {explained(fault)}" if keys else explained(fault)

@@ -21,10 +21,10 @@ from torch import Tensor
 from genhub.config import DataSpec
 from genhub.disk import LOCK, OWNER, all_whole, locked, remove_leftovers, saving, whole, write_whole
 from genhub.errors import CheckpointError, InputError, NotFinite
-from genhub.finite import check_weights
 from genhub.interfaces import GenerativeModel
 from genhub.manifest import read_json
-from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, image_grid, labels_for, picture, read_part
+from genhub.pictures import image_grid, picture
+from genhub.sampling import PART, draw_blocks, draw_parts, drawn_at_once, labels_for, read_part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,7 +79,6 @@ def draw_to(
         NotFinite: see `sample_images`; what was drawn before stays, for the next call.
         GenhubError: the disk is full; what was drawn is kept.
     """
-    check_weights(model)
     main = accelerator is None or accelerator.is_main_process
     drawn_in = out.with_name(f".{out.name}.parts") if out.suffix in WRITERS else out
     given: dict[str, Any] = {"seed": seed, "labels": labels, "batch_size": batch_size, "options": options,
@@ -111,7 +110,7 @@ def draw_to(
 
 @contextmanager
 def _undone_if_empty(folder: Path) -> Iterator[None]:
-    """Leave no folder behind in which nothing was drawn, as it would not have been finite."""
+    """Delete the folder again if what is drawn is not finite and nothing was written to it."""
     try:
         yield
     except NotFinite:
@@ -167,7 +166,7 @@ def _refuse_others(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _record(folder: Path) -> Any:
-    """What the images in a folder were drawn from; None where that is not known."""
+    """Return the record of what the images in a folder were drawn from; None if there is none that can be read."""
     try:
         return read_json(folder / RECORD)
     except CheckpointError:  # missing or damaged

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: they are not written, shown or measured, whoever made them."""
+"""Check that numbers are finite, before they are written, shown or measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genhub.errors import NotFinite
 
 
 def check_finite(numbers: Tensor, what: str) -> Tensor:
-    """Return `numbers` as they are. On a GPU, this waits for the device.
+    """Return `numbers`, checked. On a GPU, this waits for the device.
 
     Raises:
         NotFinite: one of them is NaN or infinite; `what` is how to call them.

@@ -25,11 +25,11 @@ from genhub.training import TrainingData
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds past the deadline after which a wait is ended."""
+"""Seconds past the deadline after which a wait is cut short."""
 
 
 class _Came(BaseException):
-    """A signal, while waiting; none of those that `except Exception` is for."""
+    """Raised by a signal while waiting. A BaseException, so that no `except Exception` takes it."""
 
 
 class StopSignal:
@@ -78,7 +78,7 @@ class StopSignal:
             raise _Came
 
     def _end_waits(self) -> None:
-        """A thread that ends the wait that lasts past the deadline, as a signal would."""
+        """Start a thread that ends a wait that lasts past the deadline, as a signal would."""
         self._over.wait(self._deadline - time.monotonic())
         while not self._over.wait(GRACE):
             if self._waiting:
@@ -86,8 +86,8 @@ class StopSignal:
                 return
 
     def waiting_for(self, get: Callable[[], T]) -> T | None:
-        """What `get` gives; or None, if a signal comes first. Of several processes none stops here, as they have to agree on
-        a step: their launcher ends those that don't come."""
+        """Return what `get` returns; or None, if a signal comes first. Of several processes none stops here, as they have
+        to agree on a step: their launcher ends those that don't come."""
         try:
             self._waiting = self._group is None
             return get()

@@ -1,4 +1,4 @@
-"""Where a key belongs that is not known where it was written: in another section, or under another name. No torch here."""
+"""Hints for unknown keys: the section where a key belongs, or the name it has here. No torch here."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ OTHER_NAMES = {
 EPOCHS = ("epoch", "epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 _BY_OTHER_NAME = {other: key for key, others in OTHER_NAMES.items() for other in others.split()}
 _NEAR = 0.85
-"""How alike a key of the same section must be to go before what the name means elsewhere."""
+"""Likeness from which on a key of the same section is suggested before one of another section."""
 
 
 def where_it_belongs(name: str, known: Iterable[str], elsewhere: Iterable[str]) -> str:
-    """The tail of an "unknown key" message.
+    """Return the tail of an "unknown key" message.
 
     Args:
         known: the names in the section where it was written.
@@ -61,7 +61,7 @@ def where_it_belongs(name: str, known: Iterable[str], elsewhere: Iterable[str]) 
 
 @cache
 def key_paths(section: type[Section], prefix: str = "") -> tuple[str, ...]:
-    """The paths of all keys in a section and in those inside it."""
+    """Return the paths of all keys in a section and in those inside it."""
     return tuple(_key_paths(section, prefix))
 
 

@@ -36,7 +36,7 @@ from genhub.manifest import (
     read_manifest,
     read_model,
 )
-from genhub.run_folder import read_newest
+from genhub.run_folder import RECIPE, read_newest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -65,7 +65,8 @@ def find_model(source: str | Path, *, weights: bool = True) -> Path:
 
 
 def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
-    """What `read` makes of the folder that `find_model` finds; of a run that trains meanwhile, see `read_newest`.
+    """Return the result of `read` for the folder that `find_model` finds; for a run that trains meanwhile, see
+    `read_newest`.
 
     Raises:
         CheckpointError, HubError: see `find_model`.
@@ -76,21 +77,21 @@ def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool =
 
 
 def find_recipe_of(source: str) -> tuple[str, Path]:
-    """The recipe in a repository, and the repository's id.
+    """Return a repository's id and the recipe in it.
 
     Raises:
         HubError: there is none, or see `find_model`.
     """
     repository = open_repository(source)
     repository.fetch_texts()
-    if "recipe.yaml" not in repository.wanted():
+    if RECIPE not in repository.wanted():
         raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
                        f"(model.from: {source})")  # fmt: skip
-    return repository.id, repository.folder / "recipe.yaml"
+    return repository.id, repository.folder / RECIPE
 
 
 def describe_repository(source: str) -> dict[str, Any]:
-    """What a repository's model is; its weights are not fetched.
+    """Return facts about a repository's model, without fetching its weights.
 
     Raises:
         HubError, CheckpointError: see `find_model`.

@@ -1,4 +1,4 @@
-"""What names a repository on the Hub, and what a path of this machine. No torch, and nobody is asked."""
+"""Tell ids of the Hub from paths of this machine by their spelling, and find the nearest path. No torch here."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from itertools import islice
 from os import scandir
 from pathlib import Path
 
+from genhub.console import shown
+
 HUB, DATASETS = "hf://", "hf://datasets/"
-"""Before a model's or a data set's id: it is the Hub's, whatever folders there are here."""
+"""Prefixes of a model's and a data set's id that make it the Hub's, whatever folders there are here."""
 MOST_NAMES = 2000
-"""Of a folder, names that are looked at for the nearest."""
+"""Most names in a folder that are compared for the nearest."""
 
 Id = tuple[str, str | None]
-"""`user/name`, and a revision."""
+"""Repository `user/name`, and a revision."""
 
 
 def parse_id(text: str) -> Id | None:
-    """`user/name`, `user/name@revision`, either with hf:// before it, as (id, revision); None for what can't be an id.
+    """Split `user/name` or `user/name@revision`, with or without hf://, into (id, revision); None for what can't be an id.
 
     >>> parse_id("hf://alice/digits@v1")
     ('alice/digits', 'v1')
@@ -30,7 +32,7 @@ def parse_id(text: str) -> Id | None:
 
 
 def split_id(source: str | Path) -> Id | None:
-    """The id of what a user named; None for a path: one that lies in a folder of here, or can't be an id."""
+    """Return the id that a user named; None for a path: one in a folder of here, or one that can't be an id."""
     text = str(source)
     found = parse_id(text)
     if found and not text.startswith(HUB) and Path(text.partition("/")[0]).is_dir():
@@ -39,7 +41,7 @@ def split_id(source: str | Path) -> Id | None:
 
 
 def data_id(name: str) -> str | None:
-    """The data set on the Hub that a name can only mean: hf://datasets/user/name."""
+    """Return the data set's id in hf://datasets/user/name; None for any other name."""
     found = parse_id(name.removeprefix(DATASETS)) if name.startswith(DATASETS) else None
     return found[0] if found and found[1] is None else None
 
@@ -50,12 +52,12 @@ def check_revision(revision: str) -> str:
         ValueError: it can't be a branch, tag or commit.
     """
     if not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision or revision[0] in "./-":
-        raise ValueError(f"{revision!r:.100} can't be a branch, tag or commit")
+        raise ValueError(f"{shown(revision)} can't be a branch, tag or commit")
     return revision
 
 
 def nearest_path(path: Path, cutoff: float = 0.6) -> str:
-    """The tail of a "no such file" message: the existing path whose names are nearest, or nothing."""
+    """Return the tail of a "no such file" message: the existing path whose names are nearest, or nothing."""
     found, replaced = Path(path.anchor), False
     for part in path.relative_to(path.anchor).parts:
         if (found / part).exists():

@@ -29,7 +29,7 @@ SURVEYED, CHUNK, BLOCK = 1000, 32, 2**20
 MANY = 5000
 """From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
-"""An image with more is taken for a decompression bomb, as Pillow does with a warning."""
+"""Most pixels of an image: one with more is taken for a decompression bomb, of which Pillow only warns."""
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 Pixels = NDArray[np.uint8]  # (c, h, w)
@@ -37,7 +37,7 @@ Index = NDArray[np.int64]
 Flips = NDArray[np.bool_] | None
 Faults = list[tuple[int, str]]  # row numbers, and what is wrong there
 Span = tuple[float, float] | None
-"""The values that become black and white, `data.value_range`; None: the type's."""
+"""Values that become black and white, `data.value_range`; None: the type's."""
 
 
 def _attempt(read: Callable[..., Any], *args: Any) -> Any:
@@ -131,7 +131,7 @@ def _convert(image: Image.Image, channels: int | None, size: tuple[int, int] | N
 
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> Pixels:
-    """Values from `low`, as 0, to `high`, as 255; those beyond are cut off. By parts, as it takes 8 bytes a value."""
+    """Return values scaled from low..high to 0..255, those beyond cut off. In parts, as it takes 8 bytes a value."""
     scaled = np.empty(values.shape, np.uint8)
     flat, into = values.reshape(-1), scaled.reshape(-1)
     for start in range(0, len(flat), BLOCK):
@@ -143,7 +143,7 @@ def _scaled(values: NDArray[Any], low: float, high: float) -> Pixels:
 
 
 def type_range(raw: Any) -> float:
-    """What is white in an image or array, by its type; 0 is black."""
+    """Return the value that is white in an image or array of this type; 0 is black."""
     if isinstance(raw, np.ndarray):
         return 255.0
     if isinstance(raw, Image.Image):
@@ -153,7 +153,7 @@ def type_range(raw: Any) -> float:
 
 
 def _extent(raw: Any) -> tuple[float, float]:
-    """An image's least and largest value, as they are stored."""
+    """Return an image's least and largest value, as they are stored."""
     values = raw
     if not isinstance(raw, np.ndarray):
         with _open(raw) as image:
@@ -198,7 +198,7 @@ class Reader(Dataset[Any]):
         return f"{self.place(row)} ({path})" if isinstance(path, str) else self.place(row)
 
     def named(self, faults: Faults) -> Faults:
-        """Each fault with the name of its image."""
+        """Return each fault with the name of its image."""
         return [(row, f"{self.name(row)}: {reason}") for row, reason in faults]
 
     def fault(self, faults: Faults) -> DataError:
@@ -207,7 +207,7 @@ class Reader(Dataset[Any]):
         return DataError(f"{len(faults)} of {self.length} images can't be read: {names}{advice}")
 
     def extent(self, rows: Sequence[int]) -> tuple[float, float]:
-        """The least and the largest value in the images of these rows, as they are stored; damaged ones don't count.
+        """Return the least and the largest value in the images of these rows, as they are stored; damaged ones don't count.
 
         Raises:
             DataError: all are damaged.
@@ -220,15 +220,15 @@ class Reader(Dataset[Any]):
         return min(low for low, _ in whole), max(high for _, high in whole)
 
     def _threads(self) -> ThreadPoolExecutor:
-        """Of the standard library's pools the one that takes no shared memory: a container may have none."""
+        """Return a pool of threads. The standard library's other pools take shared memory, which a container may lack."""
         return ThreadPoolExecutor(1 if self.small else os.cpu_count())
 
     def top(self) -> float:
-        """What is white in the first image, by its type."""
+        """Return the value that is white in the first image, by its type."""
         return type_range(self.raw([self.first])[0])
 
     def spread(self, most: int) -> list[int]:
-        """Evenly spaced rows, at most so many."""
+        """Return evenly spaced rows, at most `most`."""
         return [int(row) for row in np.linspace(0, self.length - 1, min(self.length, most))]
 
     def read(self, rows: Sequence[int], channels: int | None) -> list[Any]:
@@ -280,7 +280,7 @@ class Reader(Dataset[Any]):
         return images, faults
 
     def read_some(self, rows: Index) -> tuple[Tensor, Index, Faults]:
-        """Images (n, c, h, w), their rows, which are later ones for those that can't be read, and the latter, named."""
+        """Return images (n, c, h, w), their rows, and what can't be read, for which later rows stand in."""
         images, used, faults = self.read(rows.tolist(), self.shape[0]), rows.copy(), Faults()
         for place, row in enumerate(rows.tolist()):
             while isinstance(images[place], str):

@@ -85,7 +85,7 @@ class GenerativeModel(nn.Module, ABC):
     """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
 
     trained_on: DataSpec | None = None
-    """What its data turned out to be, as far as is known: its labels' names, the range of its images' values."""
+    """Spec of the data it was trained on, as far as is known: its labels' names, the range of its images' values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ class GenerativeModel(nn.Module, ABC):
         """
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
-        """Of options for `sample`, those that would change nothing here, each with why, and where it would: a drawing with
-        such an option is refused. {"guidance_scale": "this model draws without labels"}, say."""
+        """Return those of the options for `sample` that would change nothing, each with why: `genhub` refuses to draw with
+        them. {"guidance_scale": "this model draws without labels"}, say."""
         return {}
 
     def frozen_encoder(self) -> FrozenEncoder | None:

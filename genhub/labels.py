@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import index
 
+from genhub.console import VALUE, cut, shown
 from genhub.errors import InputError, did_you_mean
 
 MOST_NAMES = 10
-"""That a message lists."""
+"""Most names that a message lists."""
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Distinct names in the order of their classes: as numbers if all of them are numbers, else as text.
+    """Return distinct names in the order of their classes: as numbers if all of them are numbers, else as text.
 
     >>> in_order(["10", "2", "1", "2"])
     ('1', '2', '10')
@@ -24,7 +25,8 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def class_numbers(labels: str | int | Iterable[str | int], names: Sequence[str], classes: int) -> list[int]:
-    """The classes that labels name. A label is its name; its number, from 0 on, only where the classes have no names.
+    """Return the numbers of the classes that labels name. A label is its name; its number, from 0 on, only where the
+    classes have no names.
 
     >>> class_numbers("3,10", ("1", "2", "3", "10"), 4)
     [2, 3]
@@ -43,9 +45,9 @@ def class_numbers(labels: str | int | Iterable[str | int], names: Sequence[str],
     numbers = {name: number for number, name in enumerate(names)}
     for part in parts:
         if not names and not (part.isdecimal() and len(part) < 20 and int(part) < classes):
-            raise InputError(f"--labels: {part[:40]} is not a label of this model; it has 0 to {classes - 1}")
+            raise InputError(f"--labels: {cut(part, VALUE)} is not a label of this model; it has 0 to {classes - 1}")
         if names and part not in numbers:
-            raise InputError(f"--labels: {part[:40]!r} is not a label of this model; {_nearest(part, names)}")
+            raise InputError(f"--labels: {shown(part)} is not a label of this model; {_nearest(part, names)}")
     return [numbers[part] if names else int(part) for part in parts]
 
 
@@ -57,7 +59,7 @@ def _text(label: str | int) -> str:
 
 
 def _split(text: str, names: set[str]) -> list[str]:
-    """The parts between commas; several together where they are one name, as in `tench, Tinca tinca`."""
+    """Split a text at its commas, but not within a name that has commas, as in `tench, Tinca tinca`."""
     parts, found, most = text.split(","), list[str](), max((name.count(",") for name in names), default=0)
     while parts:
         joined = (",".join(parts[:end]).strip() for end in range(most + 1, 1, -1))

@@ -14,13 +14,13 @@ from genhub.console import put
 from genhub.errors import InputError
 
 ASKED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers say how many processes they started; accelerate reads the same."""
+"""Environment variables in which launchers say how many processes they started, as accelerate reads them."""
 FOREIGN = {"USE_DEEPSPEED": "DeepSpeed", "USE_FSDP": "FSDP", "USE_MEGATRON_LM": "Megatron-LM"}
 """What an accelerate config may ask for besides processes."""
 
 
 def command_line() -> list[str]:
-    """What starts genhub in another process, which must not import what lies in the current folder, as `-m` alone would."""
+    """Return the command that starts genhub in another process. -P, as `-m` alone would import from the current folder."""
     return [sys.executable, "-P", "-m", "genhub"]
 
 

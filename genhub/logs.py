@@ -141,15 +141,15 @@ class RunLog:
 
 
 def read_metrics(file: Path) -> tuple[list[dict[str, float]], str | None]:
-    """The lines of a run's metrics.jsonl, each with a whole number as its `step`; and, in a line to be said, which were left
-    out because they are damaged."""
+    """Return the lines of a run's metrics.jsonl, each with a whole number as its `step`; and, in a line to be said, which
+    were left out because they are damaged."""
     lines = list(_lines(file))
     return [line for _, _, line in lines if line], _left_out(file, lines)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes, dict[str, float] | None]]:
-    """(number, text, content) of each line of a metrics.jsonl; None is the content of a damaged one. A last line that is
-    not whole is being written, and is left out."""
+    """Yield (number, text, content) of each line of a metrics.jsonl; None is the content of a damaged one. A last line that
+    is not whole is being written, and is left out."""
     *lines, last = file.read_bytes().split(b"\n") if file.is_file() else [b""]
     for number, text in enumerate(lines, start=1):
         if text.strip():
@@ -159,7 +159,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes, dict[str, float] | None]]:
 
 
 def _content(text: bytes) -> dict[str, float] | None:
-    """A line of metrics.jsonl: a step and numbers by name, which a loss that isn't finite may be among; None for anything
+    """Return the content of a line of metrics.jsonl, a step and numbers by name, finite or not; None for anything
     else."""
     try:
         line = json.loads(text.decode())
@@ -181,12 +181,12 @@ def _left_out(file: Path, lines: Iterable[tuple[int, bytes, dict[str, float] | N
 
 
 EVERY = 30.0
-"""Seconds between lines of a long piece of work that says nothing else."""
+"""Seconds between the lines of a long piece of work that prints nothing else."""
 
 
 class Progress:
-    """Tells how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`; and between, now and
-    then, one on stderr, as stdout may be a file for figures."""
+    """Report of how far a long piece of work is: a bar on a terminal, elsewhere a line at each `report`; and between, now
+    and then, one on stderr, as stdout may be a file for figures."""
 
     def __init__(self, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         self.total, self.unit, self.shown = total, unit, shown

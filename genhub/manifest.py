@@ -61,7 +61,7 @@ class FileEntry(Section):
 
 
 Word = Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
-"""A name or version that cards and messages repeat."""
+"""Name or version that cards and messages repeat."""
 
 
 class PluginEntry(Section):
@@ -102,7 +102,7 @@ class StoredModel(Section):
 
 
 Versions = Annotated[dict[Word, Word], Field(max_length=100)]
-"""Packages and their versions."""
+"""Versions of packages, by name."""
 
 
 class Manifest(Section):
@@ -219,7 +219,7 @@ def _is_newer(content: dict[str, Any]) -> bool:
 
 
 def _newer_version(version: object) -> bool:
-    """Whether it is the number of a genhub to come."""
+    """Whether a version is higher than this genhub's."""
     try:
         return Version(str(version)) > Version(genhub_version())
     except InvalidVersion:
@@ -227,7 +227,7 @@ def _newer_version(version: object) -> bool:
 
 
 def _written_by(content: Mapping[str, Any]) -> str:
-    """How to read what this genhub can't, though nothing is wrong with it."""
+    """Return what to do about a manifest that is whole, but of a genhub that this one can't read."""
     if _newer_version(content.get("genhub")):
         return f"needs genhub >= {content['genhub']:.50}, this is {genhub_version()}"
     return "whole, but of another genhub than this one, as it has keys that this one doesn't know; update genhub"

@@ -11,23 +11,23 @@ from typing import Any
 
 import yaml
 
-from genhub.console import VALUE, cut, escaped, shown
+from genhub.console import VALUE, cut, shown
 from genhub.errors import InputError, RecipeError
 
 MAX_BYTES = 2**17
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 SHELLS = (Path("/dev/fd"), Path("/proc/self/fd"))
-"""Where a shell puts what `<(...)` stands for."""
+"""Folders in which a shell puts what `<(...)` stands for."""
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 MOST_FAULTS = 20
-"""How many faults are told at once."""
+"""Most faults in one message."""
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
-"""Where an override comes from."""
+"""Origin of an override, in place of file and line."""
 Message = str | Callable[[], str]
-"""What is wrong; or what finds the words, where that takes a while and they may not be wanted."""
-NAME = ("data", "name")
+"""Text of a fault; or a function that makes it, where that takes a while and it may not be shown."""
+DATA_NAME = ("data", "name")
 TAKES = "; a recipe has text, numbers, true, false, null, lists and sections"
 
 
@@ -41,13 +41,13 @@ class Source:
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """Key path to `file:line` or `command line`, in the order of reading."""
     faults: list[tuple[KeyPath | None, str, KeyPath, Message]] = field(default_factory=list)
-    """For each the key that was given last on the way to it, where that is, and the fault's own path and message."""
+    """Faults: the deepest key on its path that was given, the origin of that key, the fault's own path, and its message."""
 
     def _known(self, path: KeyPath) -> KeyPath | None:
         return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
 
     def origin(self, path: KeyPath) -> str:
-        """Where the key at `path`, or the section around it, came from."""
+        """Return `file:line` or `command line` of the key at `path`, or of the section around it."""
         known = self._known(path)
         return self.origins[known] if known else self.name
 
@@ -63,7 +63,7 @@ class Source:
             return
         place = {path: number for number, path in enumerate(self.origins)}
         found = sorted(self.faults, key=lambda fault: -1 if fault[0] is None else place.get(fault[0], -1))
-        lines = (one_line(at, path, text if isinstance(text, str) else text()) for _, at, path, text in found[:MOST_FAULTS])
+        lines = (located(at, path, text if isinstance(text, str) else text()) for _, at, path, text in found[:MOST_FAULTS])
         more = len(found) - MOST_FAULTS
         raise RecipeError(*dict.fromkeys(lines), *([f"{self.name}: and {more:,} more"] if more > 0 else []))
 
@@ -76,10 +76,10 @@ class Source:
             self.fault(path, str(error))
 
 
-def one_line(where: str, path: KeyPath, message: str) -> str:
-    """`where: key.path: message`; what a terminal would not print as a character is escaped."""
+def located(where: str, path: KeyPath, message: str) -> str:
+    """Return `where: key.path: message`."""
     keys = f": {'.'.join(cut(str(key), VALUE) or repr(key) for key in path)}" if path else ""
-    return escaped(f"{where}{keys}: {message}")
+    return f"{where}{keys}: {message}"
 
 
 def read_text(file: Path) -> str:
@@ -87,16 +87,16 @@ def read_text(file: Path) -> str:
     try:
         theirs = file.parent not in SHELLS  # <(...) is the user's own, and its other end is at work
         if theirs and not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
-            raise RecipeError(one_line(str(file), (), "is no file; a recipe is a text file"))
+            raise RecipeError(f"{file}: is no file; a recipe is a text file")
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise RecipeError(one_line(str(file), (), f"larger than {MAX_BYTES} bytes; is it a recipe?"))
+            raise RecipeError(f"{file}: larger than {MAX_BYTES} bytes; is it a recipe?")
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise RecipeError(one_line(str(file), (), f"{error.strerror}; a recipe is a text file")) from error
+        raise RecipeError(f"{file}: {error.strerror}; a recipe is a text file") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(one_line(str(file), (), f"not a text file (byte {error.start} is not UTF-8)")) from error
+        raise RecipeError(f"{file}: not a text file (byte {error.start} is not UTF-8)") from error
 
 
 def parse_yaml(text: str, where: Source) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _parse(text: str, where: Source) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         context = f"{error.context}, " if str(error.problem).startswith("but") else ""
         hint = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
-        raise RecipeError(one_line(f"{where.name}:{line}", (), f"not valid YAML: {context}{error.problem}{hint}")) from error
+        raise RecipeError(f"{where.name}:{line}: not valid YAML: {context}{error.problem}{hint}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise RecipeError(f"{where.name}:{line}: not a text: it has the character {error.character:#x}") from error
@@ -142,8 +142,8 @@ class _Loader(yaml.SafeLoader):
                 f"{self._at(event)}: '*{cut(str(event.anchor), VALUE)}': aliases are not allowed; write the value out"
             )
         if tag := event.tag:
-            shown = tag.replace("tag:yaml.org,2002:", "!!")
-            raise RecipeError(one_line(self._at(event), (), f"'{shown}': tags are not allowed; write the value alone"))
+            short = tag.replace("tag:yaml.org,2002:", "!!")
+            raise RecipeError(f"{self._at(event)}: '{short}': tags are not allowed; write the value alone")
         return super().compose_node(parent, index)
 
     def value(self, node: Any, path: KeyPath) -> Any:
@@ -180,21 +180,21 @@ def apply_override(content: dict[str, Any], override: str, where: Source, origin
     dotted, equals, text = override.partition("=")
     keys = tuple(dotted.strip().split("."))
     if not equals or not all(keys):
-        raise RecipeError(one_line(origin, (), f"{shown(override)} must look like key.path=value"))
+        raise RecipeError(f"{origin}: {shown(override)} must look like key.path=value")
     target = content
     for depth, key in enumerate(keys[:-1], start=1):
         if target.get(key) is None:
             target[key] = {}
         target = target[key]
         if not isinstance(target, dict):
-            raise RecipeError(one_line(origin, keys, f"{'.'.join(keys[:depth])} is a value, not a section"))
-    target[keys[-1]] = _parse(text, Source(one_line(origin, keys, "value")))
+            raise RecipeError(located(origin, keys, f"{'.'.join(keys[:depth])} is a value, not a section"))
+    target[keys[-1]] = _parse(text, Source(located(origin, keys, "value")))
     where.origins = {path: at for path, at in where.origins.items() if path[: len(keys)] != keys} | {keys: origin}
 
 
 def plain(value: Any, path: KeyPath, where: Source) -> Any:
-    """A copy as YAML would give it; what no file could hold becomes a fault. Objects are not looked into: iterating one may
-    never end."""
+    """Return a copy as YAML would give it; what no file could hold becomes a fault. Objects are not looked into: iterating
+    one may never end."""
     if len(path) > MAX_DEPTH:
         where.fault(path[:1], f"nested deeper than {MAX_DEPTH} levels")
         return None
@@ -207,14 +207,14 @@ def plain(value: Any, path: KeyPath, where: Source) -> Any:
     if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         where.fault(path, f"has a character that can't be written: {shown(value)}")
     if value is not None and not isinstance(value, str | int | float):
-        takes = "; it takes a folder, parquet or arrow files, a Hub data set's id or digits" if path == NAME else ""
+        takes = "; it takes a folder, parquet or arrow files, a Hub data set's id or digits" if path == DATA_NAME else ""
         where.fault(path, f"can't be an object of class {type(value).__name__:.60}{takes or TAKES}")
         return None
     return value
 
 
 def to_yaml(content: Any) -> str:
-    """YAML that reads back as the same: what is no printable character is in escapes."""
+    """Return YAML that reads back as the same content, with everything that is no printable character in escapes."""
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     if all(map(str.isprintable, text.split("\n"))):
         return text

@@ -20,9 +20,9 @@ from genhub.logs import warn
 from genhub.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
 from genhub.parsing import Source, parse_yaml, read_text, to_yaml
 from genhub.push import Pushed, push
+from genhub.run_folder import RECIPE
 from genhub.theirs import without_own
 
-RECIPE = "recipe.yaml"
 Files = dict[str, bytes | Path]
 """Path in the repository to content."""
 
@@ -86,7 +86,7 @@ def _measured(folder: Path) -> tuple[Measured, ...]:
 
 
 def _measured_before(folder: Path) -> tuple[Measured, ...]:
-    """The figures in a folder's metrics.json, those of its weights alone."""
+    """Return the figures in a folder's metrics.json that are of its weights."""
     stored = read_measured(folder)
     weights = weights_digest(folder)
     found = tuple(figure for figure in stored if figure.protocol.get("weights") == weights)
@@ -136,7 +136,7 @@ def _regular(folder: Path, name: str) -> Path:
 
 
 def _portable(recipe: str, folder: Path) -> str:
-    """The recipe without what belongs to this machine: the run's folder, where it is pushed to and logged, paths."""
+    """Return the recipe without what belongs to this machine: the run's folder, where it is pushed to and logged, paths."""
     content, _ = without_own(parse_yaml(recipe, Source(str(folder / RECIPE))))
     return to_yaml(_with_names(content))
 

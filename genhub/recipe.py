@@ -25,7 +25,7 @@ from genhub.config import (
     Section,
     TrainerConfig,
 )
-from genhub.console import shown
+from genhub.console import NAME, cut, shown
 from genhub.errors import InputError, RecipeError, did_you_mean, explained
 from genhub.hints import key_paths, where_it_belongs
 from genhub.hub import find_recipe_of, open_model
@@ -36,7 +36,6 @@ from genhub.parsing import (
     KeyPath,
     Source,
     apply_override,
-    one_line,
     parse_yaml,
     plain,
     read_text,
@@ -49,9 +48,9 @@ from genhub.theirs import check_theirs, without_own
 
 S = TypeVar("S", bound=Section)
 ORIGIN = "# From "
-"""The first line of a recipe.yaml whose recipe is from the Hub, before its origin."""
+"""Begins the first line of a recipe.yaml whose recipe is from the Hub; hf://user/name follows."""
 MOST_READINGS = 4
-"""Of a key, where none is right: a union's members, of which no key has more."""
+"""Most members of a union that a message lists where none takes the value."""
 
 
 class _Core(Section):
@@ -184,7 +183,7 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
 
 
 def origin_in(text: str) -> str | None:
-    """Where the recipe in a recipe.yaml is from, if not the user's own."""
+    """Return hf://user/name from the text of a recipe.yaml whose recipe is from the Hub; None for a user's own."""
     found = re.match(rf"{ORIGIN}({HUB}\S+)\n", text)
     return found[1] if found else None
 
@@ -204,9 +203,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
     content = parse_yaml(read_text(file), where) if file else {}
     for override in overrides:
         if not override.startswith("data."):
-            raise RecipeError(
-                one_line(COMMAND_LINE, (), f"{shown(override)}: the model is trained; only data.key=value can differ")
-            )
+            raise RecipeError(f"{COMMAND_LINE}: {shown(override)}: the model is trained; only data.key=value can differ")
         apply_override(content, override, where)
     data = plain(content.get("data", {}), ("data",), where)
     if where.theirs:
@@ -278,7 +275,7 @@ def _model_config(model: dict[str, Any], init_from: str | None, where: Source, f
 
 
 def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: Source) -> None:
-    """A recipe from the Hub names other models by Hub ids, but where the command line says otherwise."""
+    """Check that a recipe from the Hub names no model by a path, but where the command line does."""
     if not where.theirs:
         return
     try:
@@ -296,7 +293,7 @@ def _has(content: Any, path: Sequence[str]) -> bool:
 
 
 def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
-    """`values` as a section; what is wrong with them becomes faults, and then an error."""
+    """Return `values` as a section; what is wrong with them becomes faults, and then an error."""
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -313,7 +310,7 @@ def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
 
 
 def _path(cls: type[Section], values: Any, fault: ErrorDetails) -> KeyPath:
-    """The path of keys that pydantic's fault is about."""
+    """Return the path of the key that pydantic's fault is about."""
     path, keys = _existing(values, fault["loc"]), fault["loc"][-1:]
     if fault["type"] == "missing":
         return (*path, *keys)
@@ -321,7 +318,7 @@ def _path(cls: type[Section], values: Any, fault: ErrorDetails) -> KeyPath:
 
 
 def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
-    """A section's rule may name the key inside it that it is about: that key's path, and what the rule says."""
+    """Split what a section's own rule says into the path of the key that it names, () for none, and the rest."""
     message = explained(fault)
     head, _, rest = message.partition(": ")
     keys = tuple(head.split("."))
@@ -330,7 +327,7 @@ def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
 
 
 def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> str:
-    """What is wrong with one key, with the nearest right name; of several complaints, the value once."""
+    """Return what is wrong with one key: the nearest right name, or all complaints in a line with the value once."""
     first = faults[0]
     if first["type"] == "extra_forbidden":
         paths = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
@@ -387,7 +384,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _kept(file: Path) -> Path:
-    """A recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
+    """Return a recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
     kept = recipe_file(file.parent) if file.name == RECIPE else file
     if kept != file:
         from genhub.logs import warn  # imports torch
@@ -397,7 +394,7 @@ def _kept(file: Path) -> Path:
 
 
 def find_recipe(name: str) -> Path:
-    """A path as it is, or a shipped recipe by its name."""
+    """Return the file of a recipe: a path as it is, or a shipped recipe's by its name."""
     shipped, path = shipped_recipes(), Path(name)
     try:
         if name in shipped and not path.is_file():
@@ -408,6 +405,6 @@ def find_recipe(name: str) -> Path:
     except (FileNotFoundError, NotADirectoryError) as error:
         nearest = nearest_path(path).removeprefix("; ") if path.parent != Path() else ""
         nearest = nearest or did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
-        raise RecipeError(one_line(name, (), f"no such recipe file or shipped recipe; {nearest}")) from error
+        raise RecipeError(f"{name}: no such recipe file or shipped recipe; {nearest}") from error
     except OSError as error:
-        raise RecipeError(one_line(f"{name:.200}", (), str(error.strerror))) from error
+        raise RecipeError(f"{cut(name, NAME)}: {error.strerror}") from error

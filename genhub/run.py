@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genhub.card import PICTURE
 from genhub.checkpoint import check_same_data, check_size, load_model, save_model
-from genhub.claims import check_folder, check_origin, check_recipe, claimed, write_recipe
+from genhub.claims import check_folder, check_origin, check_recipe, claimed, recipe_before, write_recipe
 from genhub.config import count_of
 from genhub.data import ImageData
 from genhub.digests import digest_of
@@ -31,11 +31,12 @@ from genhub.latents import CachedLatents, training_data
 from genhub.launch import check_launcher, launched
 from genhub.logs import Progress, main_process, say, warn
 from genhub.manifest import FILE, checkpoints, newest_whole, read_manifest, read_model, weight_bytes
+from genhub.options import read_options
 from genhub.publish import LAST_PUSH, STOPPED_PUSH, Publisher, own_code, push_checkpoint
 from genhub.push import Pushed, check_id
 from genhub.recipe import Recipe, RecipeLike, read_recipe, shipped_recipes
 from genhub.run_folder import previews, read_newest
-from genhub.sampling import Labels, called, classes_of, labels_for, processes, read_options, sample_images
+from genhub.sampling import Labels, called, classes_of, labels_for, processes, sample_images
 from genhub.stream import ImageStream, open_data
 from genhub.training import Trainer
 from genhub.workers import deaths_explained
@@ -117,26 +118,26 @@ class Start:
     prepared: Prepared
     trainer: Trainer
     training: ImageData | ImageStream | CachedLatents
-    """What the trainer is given: the images, or what a frozen network makes of them."""
+    """Data for the trainer: the images, or the latents that a frozen network makes of them."""
 
 
 def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
-    """All that a run needs, and a few lines on it. Whatever would keep it from starting is found out here, where nothing is
-    written yet: `train` and `--dry-run` say the same.
+    """Prepare everything that a run needs, and print a few lines on it. Whatever would keep it from starting is found out
+    here, where nothing is written yet: `train` and `--dry-run` say the same.
 
     Raises:
         GenhubError: see `train`.
     """
     run_folder = Path(recipe.run_dir)
     trainer = recipe.trainer_class()(recipe.trainer, run_dir=run_folder, seed=recipe.seed)  # its clock starts here
+    before = None
     if main_process():
         check_folder(run_folder, fresh)
-        if not fresh:
-            check_origin(recipe, run_folder)
+        before = None if fresh else recipe_before(run_folder)
+        check_origin(recipe, before, run_folder)
     data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
     recipe = recipe.filled_from(data.spec)
-    if main_process() and not fresh:
-        check_recipe(recipe, run_folder)
+    check_recipe(recipe, before, run_folder)
     model = None if fresh else _resumed(recipe, run_folder, data)
     prepared = Prepared(recipe, model or _build(recipe), data)
     prepared.model.trained_on = data.spec
@@ -177,7 +178,7 @@ def _build(recipe: Recipe) -> GenerativeModel:
 
 
 def _first(recipe: Recipe, source: Path | None) -> GenerativeModel:
-    """The model that training starts with, its weights those of the folder `source`, if there is one."""
+    """Return the model that training starts with, its weights those of the folder `source`, if there is one."""
     if source is not None:  # its own Config, that is, and not what the user makes of it
         check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
@@ -188,7 +189,7 @@ def _first(recipe: Recipe, source: Path | None) -> GenerativeModel:
 
 
 def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) -> GenerativeModel | None:
-    """The model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
+    """Return the model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole; or a newer genhub wrote the newest.

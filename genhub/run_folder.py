@@ -1,5 +1,4 @@
-"""A run's folder, for whoever reads or claims it: whether it is one, its previews, and its newest checkpoint while the run
-may be deleting it. No torch here."""
+"""Read a run's folder: its recipe, its previews, and its newest checkpoint, which the run may be deleting. No torch here."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ from genhub.manifest import (
 T = TypeVar("T")
 RECIPE = "recipe.yaml"
 MOST_TRIES = 100
-"""How often a reader takes the next checkpoint, where a run deletes one after another."""
+"""Most checkpoints that a reader tries, where a run deletes one after another."""
 
 
 def is_run(folder: Path) -> bool:
@@ -38,7 +37,7 @@ def is_run(folder: Path) -> bool:
 
 
 def recipe_file(run_dir: Path) -> Path:
-    """A run's recipe.yaml; where that is lost, or empty after a power cut, the copy in its newest checkpoint."""
+    """Return a run's recipe.yaml; where that is lost, or empty after a power cut, the copy in its newest checkpoint."""
     own = run_dir / RECIPE
     if own.is_file() and own.read_bytes().strip(b"\0 \t\r\n"):
         return own
@@ -46,7 +45,7 @@ def recipe_file(run_dir: Path) -> Path:
 
 
 def recipe_copies(run_dir: Path) -> Iterator[Path]:
-    """The whole copies of its recipe in a run's checkpoints, newest first."""
+    """Yield the whole copies of its recipe in a run's checkpoints, newest first."""
     for folder in checkpoints(run_dir):
         with suppress(CheckpointError, OSError):
             listed = read_manifest(folder).files
@@ -56,14 +55,14 @@ def recipe_copies(run_dir: Path) -> Iterator[Path]:
 
 
 def previews(run_dir: Path) -> list[Path]:
-    """A run's pictures of itself, in the order of their steps."""
+    """Return a run's pictures of itself, in the order of their steps."""
     found = [file for file in (run_dir / "samples").glob("step-*.png") if file.stem[5:].isdecimal()]
     return sorted(found, key=lambda file: int(file.stem[5:]))
 
 
 def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False) -> T:
-    """What `read` makes of the folder to load for a path that a user gave. Of a run that trains meanwhile, the newest
-    checkpoint may be deleted while it is read: then the next newest is read in its place.
+    """Return the result of `read` for the folder to load for a path that a user gave. Of a run that trains meanwhile, the
+    newest checkpoint may be deleted while it is read: then the next newest is read in its place.
 
     Args:
         checked: `read` fails by itself where a file is missing, so that what it makes is whole, however long it took.
@@ -86,7 +85,7 @@ def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False)
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """What a model folder holds, its files verified; of weights that are a pickle, a `note`."""
+    """Return facts about a model folder, its files verified; if its weights are a pickle, a `note` says so."""
     _, config = read_model(folder)
     facts: dict[str, Any] = {"folder": str(folder), "parameters": sum(map(_parameters, folder.rglob("*.safetensors")))}
     try:
@@ -101,7 +100,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
 
 
 def _parameters(file: Path) -> int:
-    """Numbers in a file of weights, from its header alone; the trainer's part is not the model's."""
+    """Return how many numbers a file of weights holds, from its header alone; 0 for the trainer's part."""
     if file.parent.name == TRAINER:
         return 0
     try:
@@ -113,7 +112,7 @@ def _parameters(file: Path) -> int:
 
 
 def _identity(folder: Path) -> int | None:
-    """What tells a folder from another that takes its name; None for one that is gone."""
+    """Return the inode, which differs where another folder took the name; None for a folder that is gone."""
     try:
         return folder.stat().st_ino
     except OSError:

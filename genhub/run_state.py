@@ -50,6 +50,12 @@ class Networks:
         """Compiled networks as they were, for what comes in other sizes than training's batches: drawing, trials."""
         return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
+    def unwrap(self, accelerator: Accelerator) -> None:
+        """Let go of the wrapper, which must not outlive the process group: as the last that holds the group, torch's reducer
+        would end its threads while it keeps the GIL, and the one that still frees a barrier's tensor waits for that."""
+        self.live = self.model
+        accelerator.free_memory()
+
 
 def prepare_networks(
     model: GenerativeModel, phases: Sequence[Phase], config: AccelerateConfig, accelerator: Accelerator

@@ -1,30 +1,26 @@
-"""Drawing images from a model: in batches, seeded image by image, on all processes; pictures of them."""
+"""Drawing images from a model: in batches, seeded image by image, on all processes."""
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from genhub.annotations import without_booleans
-from genhub.console import VALUE, cut, shown
+from genhub.console import shown
 from genhub.disk import remove_leftovers, saving, whole
-from genhub.errors import CheckpointError, InputError, NotFinite, did_you_mean, explained
+from genhub.errors import CheckpointError, InputError, NotFinite
 from genhub.finite import check_finite, check_weights
 from genhub.interfaces import Denoiser, GenerativeModel
 from genhub.labels import class_numbers
 from genhub.launch import launched
 from genhub.logs import warn
+from genhub.pictures import save_preview
 from genhub.seeds import seed_for
 from genhub.weights import load_sealed, save_sealed
 
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Labels = str | Sequence[str | int] | None
-"""Asked for by a person: names, or numbers where there are none; or a text of them with commas."""
+"""Labels that a person asks for: names, or numbers where there are none; or a text of them with commas."""
 SAMPLE_STREAM = 2**32
 """Keeps the seeds of images apart from those of training steps."""
 BATCH_SIZE = 256
@@ -147,7 +143,8 @@ def _not_finite(
     labels: Tensor | None,
     options: Mapping[str, Any],
 ) -> NotFinite | None:
-    """What is wrong with images that were drawn so, if they are not finite; of a reverse process, from which step on."""
+    """Return an error that says how images were drawn that are not finite, and from which step of a reverse process on they
+    are not; None if they are finite."""
     fine = images.isfinite().flatten(1).all(1)
     if fine.all():
         return None
@@ -157,7 +154,7 @@ def _not_finite(
         steps = model.denoise(len(indices), labels=labels, generator=generators(seed, indices), **told)
         bad = next((one for one in steps if not one.sample.isfinite().all()), None)
         step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
-    given = f", with {', '.join(f'{name}={value!r:.40}' for name, value in options.items())}" if options else ""
+    given = f", with {', '.join(f'{name}={shown(value)}' for name, value in options.items())}" if options else ""
     number = indices[fine.tolist().index(False)]
     return NotFinite(
         f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
@@ -216,12 +213,12 @@ def draw_parts(
 
 
 def part_file(folder: Path, number: int) -> Path:
-    """Where `draw_parts` keeps so many images from number PART * `number` on."""
+    """Return the file in which `draw_parts` keeps PART images, from image PART * `number` on."""
     return folder / f"part-{number:06d}.safetensors"
 
 
 def read_part(file: Path) -> Tensor:
-    """(n, c, h, w) uint8 that `draw_parts` drew.
+    """Return the (n, c, h, w) uint8 that `draw_parts` wrote to a file.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -292,7 +289,7 @@ def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
 
 
 def classes_of(model: GenerativeModel, labels: Labels) -> list[int] | None:
-    """The classes that labels name, which is what all below here counts in; None: every class, in turn.
+    """Return the numbers of the classes that labels name, as all functions below take them; None: every class, in turn.
 
     Raises:
         InputError: labels for a model that takes none, or one that it does not have.
@@ -304,19 +301,19 @@ def classes_of(model: GenerativeModel, labels: Labels) -> list[int] | None:
 
 
 def names_of(model: GenerativeModel) -> tuple[str, ...]:
-    """The names of a model's classes, as far as its data had any."""
+    """Return the names of a model's classes; () where its data had none."""
     return model.trained_on.class_names if model.trained_on else ()
 
 
 def called(model: GenerativeModel, classes: Iterable[int]) -> list[str | int]:
-    """Classes as a person knows them: by name, and by number only where they have none."""
+    """Return classes as a person knows them: by name, and by number only where they have none."""
     names = names_of(model)
     return [names[number] if number < len(names) else number for number in classes]
 
 
 def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, first: int = 0) -> Tensor | None:
-    """(n,) classes of the images from number `first` on: those given, or every class, in turn; None for a model that takes
-    none.
+    """Return (n,) classes of the images from number `first` on: those given, or every class, in turn; None for a model that
+    takes none.
 
     Raises:
         InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
@@ -335,7 +332,7 @@ def labels_for(model: GenerativeModel, n: int, labels: Sequence[int] | None, fir
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] float to 0..255 uint8, rounded.
+    """Return [-1, 1] float as 0..255 uint8, rounded.
 
     Raises:
         NotFinite: a value is NaN or infinite, which has no place among them.
@@ -344,77 +341,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def read_options(model: GenerativeModel, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for the keyword arguments of a model's `sample`, checked against its signature.
-
-    Raises:
-        InputError: an unknown option, one of the wrong type, or one that would change nothing.
-    """
-    own, sample = {"self", "n", "labels", "generator"}, type(model).sample
-    hints = get_type_hints(sample, include_extras=True)
-    # A callback can be given from Python alone.
-    known = [name for name in inspect.signature(sample).parameters
-             if name not in own and (callable(values.get(name)) or not _takes_a_function(hints.get(name)))]  # fmt: skip
-    checked = check_arguments(sample, values, known, option="--set ", owner=type(model).__name__)
-    for name, reason in model.unused_options(checked).items():
-        raise InputError(f"--set {name}: changes nothing here: {reason}")
-    return checked
-
-
-def _takes_a_function(hint: Any) -> bool:
-    """Whether an annotation is of a callable, such as `Callable[[int], None] | None`."""
-    return get_origin(hint) is Callable or any(map(_takes_a_function, get_args(hint) if isinstance(hint, UnionType) else ()))
-
-
-def check_arguments(
-    function: Callable[..., Any], values: Mapping[str, Any], known: Iterable[str], *, option: str, owner: str
-) -> dict[str, Any]:
-    """Values for the arguments `known` of a function, checked against its annotations; `option` and `owner` are how a
-    message calls an argument, and whose it is.
-
-    Raises:
-        InputError: an unknown argument, or one of the wrong type.
-    """
-    hints = get_type_hints(function, include_extras=True)
-    checked = {}
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"{option}{cut(name, VALUE)}: {owner} has no such option; {did_you_mean(name, known)}")
-        try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(without_booleans(hints[name], value))
-        except ValidationError as error:
-            raise InputError(f"{option}{name}: {explained(error.errors(include_url=False)[0])}") from error
-    return checked
-
-
-# Pictures
-
-
-def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """(n, c, h, w) uint8 as one picture, with small images enlarged."""
-    n, _, height, width = images.shape
-    columns = columns or max(1, round((n * height / width) ** 0.5))
-    tiles, gap = [enlarged(picture(image)) for image in images], 2
-    width, height = tiles[0].size
-    size = columns * (width + gap) + gap, -(-n // columns) * (height + gap) + gap
-    canvas = Image.new(tiles[0].mode, size, (128,) * len(tiles[0].getbands()))
-    for i, tile in enumerate(tiles):
-        canvas.paste(tile, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
-    return canvas
-
-
-def enlarged(image: Image.Image) -> Image.Image:
-    """A small image, so that eyes can read it, smoothly: they read an 8x8 digit better that way."""
-    scale = max(1, 64 // max(image.size))
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-
-
-def picture(image: Tensor) -> Image.Image:
-    """(c, h, w) uint8 as a picture: grey, RGB or RGBA; of other channel counts the first (two) or first three."""
-    channels = image.shape[0]
-    shown = image if channels in (1, 3, 4) else image[: 1 if channels == 2 else 3]
-    array = shown.permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+# Previews
 
 
 def draw_preview(
@@ -432,13 +359,3 @@ def draw_preview(
     finally:
         model.train(training)
     return save_preview(run_dir, step, images) if main else None
-
-
-def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
-    """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
-    file = run_dir / "samples" / f"step-{step:06d}.png"
-    with saving(file):
-        file.parent.mkdir(exist_ok=True)
-        with whole(file) as temporary:
-            image_grid(images).save(temporary, format="PNG")
-    return file

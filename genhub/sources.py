@@ -41,21 +41,21 @@ def _numbered(row: int) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Undecoded images of one split: rows[row numbers] gives paths, {"bytes", "path"} or arrays."""
+    """Images of one split, not decoded yet: rows[row numbers] gives paths, {"bytes", "path"} or arrays."""
 
     rows: Any
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
-    """What lies in the folder and is no regular file."""
+    """Entries of the folder that are no regular files."""
     place: Callable[[int], str] = _numbered
-    """Where a row is, for messages."""
+    """Function that says where a row is, for messages."""
     columns: tuple[str, ...] = ()
-    """Of a stream: the images', and the labels' if there are any."""
+    """Names of a stream's columns: the images', and the labels' if there are any."""
     remote: bool = False
     """Whether they are somebody else's, from the Hub: a path among the rows must be of what was fetched."""
     fingerprint: str = ""
-    """Of a stream: of its files; the content of all others is read."""
+    """Fingerprint of a stream, of its files; of all other images the content is read."""
     length: int = 0
     """How many images a stream has, as far as is known; rows have a length of their own."""
 
@@ -91,7 +91,7 @@ def find_images(config: DataConfig) -> Source:
 
 
 def _matches(name: str) -> list[str]:
-    """The regular files that a path or a glob names, in order, each once: links can lead in circles."""
+    """Return the regular files that a path or a glob names, in order, each once: links can lead in circles."""
     path = Path(name).expanduser()
     found = [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
     return list({os.path.realpath(file): file for file in reversed(found) if os.path.isfile(file)}.values())[::-1]  # noqa: PTH113
@@ -178,8 +178,8 @@ def _folder(path: Path, config: DataConfig) -> Source:
 
 
 def _walk(path: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The regular files below a folder, hidden ones left out, in order of their names; and what is none. Each folder is
-    looked into once: a link to one above it would lead in circles."""
+    """Return the regular files below a folder in order of their names, hidden ones left out; and the entries that are none.
+    Each folder is looked into once: a link to one above it would lead in circles."""
     found, odd, seen = list[Path](), list[str](), set[tuple[int, int]]()
     for top, folders, names in os.walk(path, followlinks=True, onerror=lambda error: odd.append(str(error.filename))):
         at = os.stat(top)  # noqa: PTH116
@@ -267,7 +267,8 @@ def refuse_outside(rows: Sequence[Any]) -> None:
 
 
 def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
-    """Where a row lies: of a file on this disk, and else of the split. ranges: of each part, its files and rows in them."""
+    """Return where a row lies, as a row of a file on this disk, else of the split. ranges: each part's files and their
+    rows."""
     at = row
     for files, rows in ranges:
         if at >= len(rows):
@@ -361,7 +362,7 @@ def _label_column(table: Any, config: DataConfig) -> str | None:
 
 
 def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels and class names: of a class-label column, or the values that there are of integers, text or booleans."""
+    """Return labels and class names: of a class-label column, or the values that there are of integers, text or booleans."""
     from datasets import ClassLabel
 
     name = _label_column(table, config)

@@ -84,15 +84,15 @@ class ImageStream:
     _table: Any
     _decoder: _Decoder
     skipped: Faults = field(default_factory=list)
-    """Places in their batches of images that were left out so far (`data.on_error: skip`), with their names and why."""
+    """Images left out so far (`data.on_error: skip`): place in the batch, and name with why it can't be read."""
     notes: tuple[str, ...] = ()
-    """What is odd about the images, to be said."""
+    """Lines to print on what is odd about the images."""
     _marks: deque[Mark] = field(default_factory=deque)
     _share: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a batch holds."""
+        """Names of a batch's tensors."""
         return ("images", "labels") if self.spec.num_classes else ("images",)
 
     def batches(

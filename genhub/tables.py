@@ -1,4 +1,4 @@
-"""Parquet and arrow files by what their footers say, before any of their rows is read."""
+"""Read what parquet and arrow files say about themselves, before any of their rows is read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from genhub.errors import DataError
 
 MOST_GROUP, MOST_RATIO = 2**30, 100
-"""A part of a parquet file that is read at once may take so many bytes in memory, or so many times the file's size."""
+"""Most bytes in memory of a part of a parquet file that is read at once, or most times the file's size."""
 
 
 def schema_of(file: str) -> Any:
-    """Of a parquet or arrow file, as pyarrow has it."""
+    """Return the pyarrow schema of a parquet or arrow file."""
     import pyarrow as pa
     from pyarrow.parquet import read_schema
 
@@ -29,7 +29,7 @@ def schema_of(file: str) -> Any:
 
 @lru_cache
 def rows_in(file: str) -> int:
-    """How many rows a parquet or arrow file has."""
+    """Return how many rows a parquet or arrow file has."""
     import pyarrow as pa
     from pyarrow.parquet import read_metadata
 

@@ -1,6 +1,6 @@
-"""What a recipe from the Hub may say: it is data, naming what is installed or on the Hub, nothing of this machine.
+"""Check a recipe from the Hub: it may name what is installed or on the Hub, and nothing of this machine.
 
-All text in it is looked at here, before anything of it is used. What the command line says on top is the user's own.
+All text in it is checked here, before anything of it is used. What the command line says on top is the user's own.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from genhub.parsing import COMMAND_LINE, KeyPath, Source
 from genhub.registry import EXTRACTORS, plugin_names
 
 SECTIONS = ("model", "data", "trainer", "evaluate", "seed", "run_dir")
-"""run_dir is never theirs: see OWN."""
+"""Sections that such a recipe may have; run_dir is dropped, as OWN says."""
 OWN = (("run_dir",), ("hub",), ("trainer", "trackers"))
-"""Keys that are for whoever trains to say: where to write, and to whom to send."""
+"""Keys that only whoever trains may set, as they say where to write and to whom to send."""
 FREE_TEXT = {("data", "split"), ("data", "image_column"), ("data", "label_column"), ("evaluate", "held_out")}
-"""Names of what is in the data, which may have any character. No key here is ever a path."""
+"""Keys whose text may have any character: names of what is in the data. None of them is ever a path."""
 REMEDY = "read its recipe, and train it as a file of your own, or set the key on the command line"
 
 
 def without_own(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A recipe's content without the keys of OWN, and which of them it had."""
+    """Return a recipe's content without the keys of OWN, and which of them it had."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
     left_out = []
     for *sections, key in OWN:
@@ -38,8 +38,8 @@ def without_own(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_theirs(content: dict[str, Any], where: Source) -> dict[str, Any]:
-    """The content with Hub ids spelled hf://..., so that no folder of this machine is ever meant; what may not be said
-    becomes a fault."""
+    """Return the content with Hub ids spelled hf://..., so that no folder of this machine is ever meant; what may not be
+    said becomes a fault."""
     for key in content:
         if key not in SECTIONS and where.origin((key,)) != COMMAND_LINE:
             where.fault((key,), f"unknown key; {did_you_mean(key, SECTIONS)}")
@@ -62,7 +62,7 @@ def _checked(value: Any, path: KeyPath, where: Source) -> Any:
 
 
 def _text(text: str, path: KeyPath) -> str:
-    """A text of a stranger's, as it is used.
+    """Return a stranger's text at a key in the form in which it is used.
 
     Raises:
         ValueError: it may not be said at this key.

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, gather_object
 
 from genhub.allocator import FreedMemory
-from genhub.checkpoint import check_same_data, load_state, newest_checkpoint
+from genhub.checkpoint import load_state, newest_checkpoint
 from genhub.checks import check_columns, check_config, check_loss
 from genhub.config import AccelerateConfig, check_split, seconds_in
 from genhub.disk import saving
@@ -48,18 +48,15 @@ class AccelerateTrainer(Trainer):
         build_optimizers(model, phases, self.config)  # they have no state yet, and go again
 
     def fit(self, model: GenerativeModel, data: TrainingData) -> Path:
-        """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one.
+        """Train to `max_steps`, from the newest checkpoint in `run_dir` if there is one. `check` has been asked before.
 
         Returns:
             The last checkpoint's folder.
         Raises:
-            RecipeError: the recipe asks for what this machine or model doesn't have.
             TrainingError: a loss breaks the contract or is not finite, or memory is full.
             Interrupted: a signal or the deadline came; the run has saved.
         """
         config, phases = self.config, list(model.phases())
-        check_phases(model, phases)
-        check_config(config)
         accelerator = self._accelerator(several_phases=len(phases) > 1)
         folder = self._newest(accelerator)
         start = step_of(folder) if folder else 0
@@ -106,6 +103,7 @@ class AccelerateTrainer(Trainer):
                             self._evaluate(done, run)
                 if stopping:
                     break
+        networks.unwrap(accelerator)
         with saving(self.run_dir / "logs"):
             accelerator.end_training()
         if stopping and not last:
@@ -149,10 +147,6 @@ class AccelerateTrainer(Trainer):
         """
         config, start = self.config, step_of(folder) if folder else 0
         stored = load_state(folder) if folder else None
-        if folder:
-            check_same_data(folder, data)
-        check_split(data.config, config, accelerator.num_processes)
-        check_columns(networks.model, data.columns)
         accumulation = self._accumulation(networks, data, accelerator)
         share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
         states = stored.values.get("data", []) if stored else []

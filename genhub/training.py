@@ -26,15 +26,15 @@ class TrainingData(Protocol):
 
     @property
     def config(self) -> DataConfig:
-        """The recipe's `data`."""
+        """Section `data` of the recipe."""
 
     @property
     def spec(self) -> DataSpec:
-        """What the data turned out to be."""
+        """Shape, classes and fingerprint of the data."""
 
     @property
     def columns(self) -> Collection[str]:
-        """What a batch holds."""
+        """Names of a batch's tensors."""
 
     def batches(
         self, *, seed: int, start_step: int, rank: int, world_size: int, accumulation: int, device: torch.device,
@@ -82,7 +82,7 @@ class Evaluator(Protocol):
         """What was best up to a step, with its `step`; None if nothing was measured, or is to be kept for it."""
 
     def conclude(self) -> None:
-        """Say what is best, when the run is done."""
+        """Print the best checkpoint, when the run is done."""
 
 
 class Trainer(ABC):
@@ -171,7 +171,9 @@ class Trainer(ABC):
     def save_preview(self, step: int, model: GenerativeModel) -> Path | None:
         """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
 
-        None: they are NaN or infinite, which is warned of."""
+        Returns:
+            The file; None where an image is NaN or infinite, which is warned of.
+        """
         from genhub.sampling import draw_preview
 
         return draw_preview(model, self.config.num_samples, self.run_dir, step, seed=self.seed)

@@ -15,7 +15,7 @@ from genhub.digests import hash_of
 from genhub.errors import CheckpointError
 
 DIGEST = "digest"
-"""Of a sealed file, in its metadata."""
+"""Key of the digest in a sealed file's metadata."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -37,7 +37,7 @@ def save_sealed(tensors: Mapping[str, Tensor], file: Path, **notes: str) -> None
 
 
 def load_sealed(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and notes of a file that `save_sealed` wrote.
+    """Return the tensors and notes of a file that `save_sealed` wrote.
 
     Raises:
         CheckpointError: it is missing or damaged.

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,16 @@ from genhub.errors import DataError, TrainingError
 from genhub.logs import warn
 
 PATIENCE, LONGEST_WAIT = 60, 1800
-"""Seconds to wait for a batch before a word, and in all."""
+"""Seconds to wait for a batch before a line says so, and before the run ends."""
 SHARED = Path("/dev/shm")
+DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited)")
+"""What torch says of a dead worker: its process, and the signal."""
 SHORT_OF_MEMORY = ("; if memory was short, fewer workers or a smaller data.batch_size need less. The same command goes on "
                    "from the last checkpoint")  # fmt: skip
 
 
 def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: torch.device) -> Iterator[Any]:
-    """dataset[item] for each item of `order`, which is a batch, made by `data.num_workers` processes.
+    """Yield dataset[item], a batch, for each item of `order`, made by `data.num_workers` processes.
 
     Raises:
         DataError: while iterating, where that is what the data set gave.
@@ -55,7 +58,7 @@ def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: t
 
 
 def _patiently(loader: DataLoader[Any]) -> Iterator[Any]:
-    """What a loader gives, with a word where that takes long, and an end to it."""
+    """Yield a loader's batches; say so where one takes long, and raise where it takes too long."""
     others = set(multiprocessing.active_children())
     try:
         # As many locks in shared memory as torch will make, about: where they fail there, more is said than this line.
@@ -102,30 +105,35 @@ def _until_it_is_too_long(batches: Iterator[Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def deaths_explained() -> Iterator[None]:
-    """The death of a worker, which torch raises wherever the main thread happens to be, in a line.
+    """Turn the death of a worker, which torch raises wherever the main thread happens to be, into an error of one line.
 
     Raises:
         TrainingError: a worker has died.
     """
+    shown = sys.unraisablehook
+    # In a destructor it stops nothing, and is printed; the next batch is then missed, and that is told.
+    sys.unraisablehook = lambda it: None if DIED.match(str(it.exc_value)) else shown(it)
     try:
         yield
     except RuntimeError as error:
-        died = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited)", str(error))
+        died = DIED.match(str(error))
         if not died:
             raise
         how = f"was killed ({died[2]})" if died[2] else "has died"
         raise TrainingError(f"data.num_workers: worker process {died[1]} {how}{SHORT_OF_MEMORY}") from error
+    finally:
+        sys.unraisablehook = shown
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM go to the whole process group: leave it, as the trainer still wants a batch."""
+    """Leave the process group, to which Ctrl-C and a scheduler's SIGTERM go: the trainer still wants a batch."""
     if hasattr(os, "setsid"):  # not on Windows
         os.setsid()
 
 
 @dataclass(frozen=True)
 class _Piped:
-    """A batch for which shared memory had no room: arrays are copied through a pipe."""
+    """Batch for which shared memory had no room: its arrays are copied through a pipe."""
 
     parts: list[Any]
 
@@ -138,8 +146,8 @@ class _Piped:
 
 
 def _handed_over(item: Any) -> Any:
-    """A batch with tensors for arrays, in a worker in shared memory if it has room: torch would find out in a thread that
-    tells nobody, and the batch would never come."""
+    """Return a batch with tensors for arrays, in a worker in shared memory if it has room: torch would find out in a thread
+    that tells nobody, and the batch would never come."""
     if isinstance(item, DataError):
         return item
     parts = _Piped(list(item)).tensors()
@@ -155,7 +163,7 @@ def _handed_over(item: Any) -> Any:
 
 
 def _room(batch: int, workers: int) -> str:
-    """What shared memory has, and what this takes: each worker is two batches ahead, and one is in use."""
+    """Say how much shared memory has and how much this takes: each worker is two batches ahead, and one is in use."""
     needed = f"{workers} workers with batches of {batch / 2**20:,.1f} MiB take {(2 * workers + 1) * batch / 2**20:,.0f} MiB"
     if not SHARED.is_dir():
         return needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
@@ -92,6 +93,10 @@ def genhub_with(limits: dict[str, int], *words: str) -> None:
     if "fsize" in limits:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["fsize"], resource.RLIM_INFINITY))
     if "memory" in limits:
+        # What is freed goes back to the system at once: holes in the heap count against this limit, unlike a machine's.
+        libc, mmap_threshold, arena_max = ctypes.CDLL(None), -3, -8
+        libc.mallopt(mmap_threshold, 2**16)
+        libc.mallopt(arena_max, 1)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + limits["memory"], resource.RLIM_INFINITY))
     _genhub(*words)

@@ -18,9 +18,9 @@ from genhub import InputError, ModelConfig, Section, read_recipe
 from genhub.annotations import members
 from genhub.config import AccelerateConfig, DataConfig, EvaluateConfig, HubConfig
 from genhub.interfaces import GenerativeModel
+from genhub.options import check_arguments
 from genhub.recipe import Recipe
 from genhub.registry import MODELS, TRAINERS, load_all
-from genhub.sampling import check_arguments
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "plugins"
 

@@ -295,7 +295,7 @@ def _keys(config: Any) -> list[tuple[str, ...]]:
 
 
 def test_a_hint_ends_an_options_message() -> None:
-    from genhub.sampling import read_options
+    from genhub.options import read_options
 
     cls = registry.load_class(MODELS, "ddpm")
     ddpm = cls(cls.Config(sample_shape=(1, 8, 8)))

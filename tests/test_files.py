@@ -20,8 +20,9 @@ import genhub
 from genhub.config import DataConfig
 from genhub.data import load_data
 from genhub.files import draw_to, save_images
+from genhub.pictures import picture
 from genhub.run import sample_to
-from genhub.sampling import PART, draw_parts, picture, read_part, sample_images
+from genhub.sampling import PART, draw_parts, read_part, sample_images
 
 
 def make() -> GAN:

@@ -155,6 +155,38 @@ def test_modules_in_the_current_folder_are_not_run_by_any_way_of_starting(tiny, 
     assert not (folder / "ran").exists()
 
 
+WATCHED = """
+import sys, weakref
+import torch
+from torch.nn.parallel import DistributedDataParallel
+import genhub
+made, start, end = [], DistributedDataParallel.__init__, torch.distributed.destroy_process_group
+
+def started(self, *args, **options):
+    start(self, *args, **options)
+    made.append(weakref.ref(self))
+
+def ended(group=None):
+    sys.stderr.write(f"made {len(made)}, left {sum(wrapper() is not None for wrapper in made)}\\n")
+    end(group)
+
+DistributedDataParallel.__init__, torch.distributed.destroy_process_group = started, ended
+genhub.train(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_no_wrapper_outlives_the_process_group(tiny, tmp_path):
+    """Its reducer would be the last to hold the group; the run then hung at its end, once in some ten on a busy machine."""
+    (tmp_path / "watched.py").write_text(WATCHED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [*torchrun, "watched.py", recipe(tmp_path, tiny, max_steps=2, save_every=2)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("made 1, left 0\n") == 2, done.stderr
+
+
 def test_what_a_launcher_may_say():
     check_launcher({})
     check_launcher({"MASTER_PORT": "29500"})  # a queue's script may set it for all that it starts

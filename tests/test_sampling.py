@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import genhub
-from genhub.sampling import image_grid, sample_images, to_uint8
+from genhub.pictures import image_grid
+from genhub.sampling import sample_images, to_uint8
 
 
 def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
 from genhub.checkpoint import newest_checkpoint
+from genhub.workers import deaths_explained
 
 
 @pytest.fixture
@@ -91,6 +93,25 @@ def test_a_wait_without_end_is_said_and_ended(zygote, recipe, tmp_path):
         "genhub: data: no batch came for 2 seconds; look whether the disk with the images still answers. The same command "
         "goes on from the last checkpoint\n"
     )
+
+
+def test_a_death_noticed_in_a_destructor_is_not_printed(capsys, monkeypatch):
+    """torch raises it from a signal's handler, wherever the main thread is: Python prints what a destructor raises."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+
+    class Noticing:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __del__(self) -> None:
+            raise RuntimeError(self.text)
+
+    with deaths_explained():
+        Noticing("DataLoader worker (pid 19809) is killed by signal: Killed. ")
+        Noticing("DataLoader of another kind")
+    Noticing("DataLoader worker (pid 7) exited unexpectedly")
+    said = re.findall("RuntimeError: (.*)", capsys.readouterr().err)
+    assert said == ["DataLoader of another kind", "DataLoader worker (pid 7) exited unexpectedly"]
 
 
 def test_a_killed_worker_is_named(zygote, recipe, tmp_path):

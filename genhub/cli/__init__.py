@@ -21,7 +21,7 @@ app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_
 
 
 MAKERS = ("train", "sample", "show", "push", "sweep")
-"""Verbs whose work is not lost with what they print."""
+"""Verbs that leave files behind, so that their work is not lost where what they print is."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def _run() -> None:
 
 
 def _unexpected(error: Exception) -> NoReturn:
-    """A fault of genhub or of a plugin. What it quotes may be a stranger's."""
+    """Report a fault of genhub or of a plugin, escaped, as what it quotes may be a stranger's; and exit."""
     if first_to_say(repr(error)):
         put(*"".join(traceback.format_exception(error)).splitlines(), stream=sys.stderr)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a verb that draws: it says whether the same command goes on."""
+"""Handling of Ctrl-C and SIGTERM in verbs that draw: they stop, and say how to go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genhub.errors import Interrupted
 
 @contextmanager
 def stopped_with(what: str) -> Iterator[None]:
-    """Meanwhile a signal ends the work at once, and is said with `what` is left of it.
+    """End the work inside at once on a signal, and say `what` is left of it.
 
     Raises:
         Interrupted: a signal came.

@@ -1,4 +1,4 @@
-"""stdout and stderr that outlive who reads them: `genhub train ... | head -1` goes on training."""
+"""Keeps stdout and stderr usable when their reader goes away: `genhub train ... | head -1` goes on training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 class _Outlet(io.FileIO):
-    """A descriptor that is written to as long as it takes text; then text is dropped, as what it tells of is worth more."""
+    """File descriptor that drops text once it can't be written: the work that the text tells of is worth more."""
 
     fault: OSError | None = None
 
@@ -46,7 +46,7 @@ def _sturdy(stream: TextIO | None, own: TextIO | None, descriptor: int) -> TextI
 
 
 def lost() -> str | None:
-    """Why not all of what was said reached stdout, where somebody wanted it."""
+    """Return why stdout lost text that somebody wanted; None if it lost none, or its reader has left."""
     sys.stdout.flush()
     outlet = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     fault = outlet.fault if isinstance(outlet, _Outlet) else None

@@ -1,4 +1,4 @@
-"""What is computed of real images, once, and kept in the cache."""
+"""Results computed from real images once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Computed = tuple[Mapping[str, Tensor], Mapping[str, str]]
 
 
 def kept(file: Path, compute: Callable[[], Computed]) -> Computed:
-    """What `compute` gives, from a file of the cache if it is there and undamaged. Where the cache can't be written to, it
-    is computed each time."""
+    """Return the result of `compute`, read from a file of the cache if that is there and undamaged. Where the cache can't
+    be written to, it is computed each time."""
 
     def make(temporary: Path) -> None:
         tensors, notes = compute()

@@ -14,6 +14,7 @@ from genhub.hub import open_model
 from genhub.logs import read_metrics
 from genhub.manifest import FILE, read_manifest
 from genhub.parsing import Source, parse_yaml, read_text
+from genhub.run_folder import RECIPE
 
 
 class Row(Section):
@@ -27,11 +28,11 @@ class Row(Section):
     images: NonNegativeInt | None = None
     """Seen in training: steps times the batch size."""
     seconds: float | None = None
-    """Of training up to the last line logged, without previews and saves."""
+    """Seconds of training up to the last line logged, without previews and saves."""
     evaluations: tuple[Evaluation, ...] = ()
-    """Of these weights, oldest first."""
+    """Evaluations of these weights, oldest first."""
     notes: tuple[str, ...] = ()
-    """What of it is damaged, or can't be shown."""
+    """Lines on what is damaged or can't be shown."""
 
     @property
     def run(self) -> Path | None:
@@ -64,7 +65,7 @@ class Comparison(Section):
         return ["run", "model", "steps", "images seen", "seconds", *names], lines
 
     def figure_notes(self) -> Iterator[str]:
-        """What a reader must know of the figures shown, once for all models that it is true of."""
+        """Yield notes on the figures shown, each once with all models that it holds for."""
         concerned: dict[str, list[str]] = {}
         for row, found in zip(self.rows, self.shown(), strict=True):
             for note in found.notes if found else ():
@@ -121,8 +122,8 @@ def _row(name: str, checkpoint: Path) -> Row:
 
 
 def _images_seen(checkpoint: Path, steps: int) -> int | None:
-    """Steps times the batch size, which can't change in a run."""
-    file = checkpoint / "recipe.yaml"
+    """Return steps times the batch size, which can't change in a run."""
+    file = checkpoint / RECIPE
     data = parse_yaml(read_text(file), Source(str(file))).get("data") if file.is_file() else None
     batch_size = data.get("batch_size") if isinstance(data, dict) else None
     return steps * batch_size if isinstance(batch_size, int) else None

@@ -71,8 +71,8 @@ class Evaluator:
         return values
 
     def best(self, step: int) -> Evaluation | None:
-        """The best up to a step by `save_best`, the first of equals, among the checkpoints that are there; what was measured
-        otherwise, or of other weights, does not count."""
+        """Return the best evaluation up to a step by `save_best`, the first of equals, among the checkpoints that are
+        there; what was measured otherwise, or of other weights, does not count."""
         if self.config.save_best is None:
             return None
         metric = METRICS[self.config.save_best]
@@ -105,7 +105,7 @@ class Evaluator:
         return {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
 
     def _is_measured(self, step: int, accelerator: Accelerator | None) -> bool:
-        """The main process decides for all: it has the files."""
+        """Whether a step has been measured. The main process, which has the files, decides for all."""
         found = False
         if main_process():
             weights = self._weights(step)
@@ -116,7 +116,7 @@ class Evaluator:
         return broadcast(found) if accelerator and accelerator.num_processes > 1 else found
 
     def _weights(self, step: int) -> str:
-        """The digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""
+        """Return the digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""
         folder = self._run_dir / "checkpoints" / f"step-{step:06d}"
         if (folder / FILE).is_file():
             with suppress(CheckpointError):

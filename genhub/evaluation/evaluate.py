@@ -7,7 +7,8 @@ import math
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 from typing import Any
@@ -32,8 +33,10 @@ from genhub.interfaces import GenerativeModel
 from genhub.launch import check_launcher
 from genhub.logs import Progress, main_process, warn
 from genhub.manifest import FILE, Manifest, read_manifest
+from genhub.options import read_options
 from genhub.recipe import read_data_config
-from genhub.sampling import Labels, broadcast, classes_of, draw_parts, processes, read_options, read_part
+from genhub.run_folder import RECIPE
+from genhub.sampling import Labels, broadcast, classes_of, draw_parts, processes, read_part
 
 
 def evaluate(
@@ -66,23 +69,16 @@ def evaluate(
     check_launcher()
     theirs, together = str(model) if split_id(model) else None, processes(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
-
-    def read(checkpoint: Path) -> tuple[Path, Manifest | None, DataConfig, str, GenerativeModel]:
-        manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
-        recipe = checkpoint / "recipe.yaml"
-        config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
-        weights = weights_digest(checkpoint)
-        return checkpoint, manifest, config, weights, load_model(checkpoint, device=where)  # last: fails if anything is gone
-
-    checkpoint, manifest, config, weights, loaded = open_model(model, read, checked=True)
+    opened = open_model(model, partial(_open, overrides, theirs, where), checked=True)
+    loaded, manifest, config = opened.model, opened.manifest, opened.config
     checked, classes = read_options(loaded, options), classes_of(loaded, labels)
-    folders = evaluation_folders(checkpoint, weights)
-    images = f"images-{hash_of(seed, classes, sorted(checked.items()), weights)[:12]}"
+    folders = evaluation_folders(opened.checkpoint, opened.weights)
+    images = f"images-{hash_of(seed, classes, sorted(checked.items()), opened.weights)[:12]}"
 
     @cache
     def folder() -> Path:
-        """Where images and figures are kept: the main process finds out where that can be."""
-        found = _writable(folders) if main_process() else Path()
+        """Return the folder for images and figures, which the main process chooses for all."""
+        found = _first_writable(folders) if main_process() else Path()
         return broadcast(found) if together else found
 
     def draw() -> Tensor:
@@ -100,10 +96,10 @@ def evaluate(
     real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
     subject = Subject(
         loaded, real, unseen, extractor, n, seed, classes, checked, draw, together,
-        training=lambda: _trained_on(real, manifest.data if manifest else None, checkpoint / "recipe.yaml", theirs),
+        training=lambda: _trained_on(real, manifest.data if manifest else None, opened.checkpoint / RECIPE, theirs),
     )  # fmt: skip
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
-    evaluation = evaluation.model_copy(update={"weights": weights})
+    evaluation = evaluation.model_copy(update={"weights": opened.weights})
     kept = folder() in folders
     if kept and (folder() / images).is_dir():
         evaluation = evaluation.model_copy(update={"images": images})
@@ -114,9 +110,31 @@ def evaluate(
     return evaluation
 
 
-def _writable(folders: Sequence[Path]) -> Path:
-    """The first of the folders that can be written to, else a new one that goes with this process. Where it is not the
-    first, a line says so."""
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint to be measured."""
+
+    checkpoint: Path
+    manifest: Manifest | None
+    config: DataConfig
+    """Its real images."""
+    weights: str
+    """See `weights_digest`."""
+    model: GenerativeModel
+
+
+def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint: Path) -> _Opened:
+    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+    recipe = checkpoint / RECIPE
+    config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+    weights = weights_digest(checkpoint)
+    model = load_model(checkpoint, device=device)  # last, as it fails if anything is gone
+    return _Opened(checkpoint, manifest, config, weights, model)
+
+
+def _first_writable(folders: Sequence[Path]) -> Path:
+    """Return the first of the folders that can be written to, else a new one that goes with this process. Where it is not
+    the first, a line says so."""
     faults = []
     for folder in folders:
         try:
@@ -136,7 +154,7 @@ def _writable(folders: Sequence[Path]) -> Path:
 
 
 def _keep(evaluation: Evaluation, folder: Path) -> None:
-    """Store figures that took long to measure: that the disk is full is no reason not to show them."""
+    """Store figures; where that fails, as on a full disk, warn, and have them shown all the same."""
     try:
         evaluation.write(folder)
     except GenhubError as error:
@@ -178,7 +196,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
 
 
 def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: str | None) -> ImageData:
-    """The images that a model was trained on; where they can't be had, the real ones that it is compared with."""
+    """Return the images that a model was trained on; where they can't be had, the real ones that it is compared with."""
     if spec and spec.fingerprint != real.spec.fingerprint and recipe.is_file():
         with suppress(DataError, RecipeError):
             own = load_data(read_data_config(recipe, (), theirs), known=spec)
@@ -188,7 +206,7 @@ def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: st
 
 
 def held_out_of(config: DataConfig, split: str, known: DataSpec | None) -> ImageData | DataError:
-    """The split that was not trained on, its labels numbered as in the data that were, or why there is none."""
+    """Return the split that was not trained on, its labels numbered as in the trained one, or why there is none."""
     try:
         return load_data(config.model_copy(update={"split": split}), known=known)
     except DataError as error:

@@ -26,7 +26,7 @@ MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
 
 
 READS_WELL = 0.9
-"""Of a probe's accuracy: below, its mistakes are a good part of what a figure of labels says."""
+"""Accuracy that a probe should have: below, its own mistakes are a good part of a figure about labels."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Metric:
     """How it misleads then."""
     by_default: bool = True
     rows: int = 1
-    """With fewer images, drawn or real, it can't be computed."""
+    """Least number of images, drawn and real, that it takes."""
     by_features: bool = False
-    """Whether it compares what the extractor makes of images."""
+    """Whether it is computed from the extractor's features."""
     figures: tuple[str, ...] = ()
     """Names of the figures, if they are not the metric's; the first stands for the metric where one is wanted."""
 
@@ -56,7 +56,7 @@ class Metric:
         return self.figures[0] if self.figures else self.name
 
     def missing(self, subject: Subject) -> str | None:
-        """Why it can't be computed, if it can't."""
+        """Return why it can't be computed; None if it can."""
         return self.too_few(subject) or self.lacking(subject)
 
     def too_few(self, subject: Subject) -> str | None:
@@ -72,8 +72,8 @@ class Metric:
 
 
 def distrust(subject: Subject) -> str | None:
-    """That the extractor can't tell good images of these data from bad ones, if it can't: more than half as much of what is
-    surely bad passes for real as of real images."""
+    """Return a warning if the extractor can't tell good images of these data from bad ones: if more than half as much of
+    what is surely bad passes for real as of real images."""
     if subject.passing is None:
         return None
     mush, real = subject.passing
@@ -109,7 +109,7 @@ def _not_conditional(subject: Subject) -> str | None:
 
 
 def _other_classes(subject: Subject, data: ImageData | DataError) -> str | None:
-    """Whether numbers would mean other classes to a model that draws what labels ask for than they do in the data."""
+    """Return why class numbers mean something else to the model than in the data; None if they mean the same."""
     names = names_of(subject.model) if "labels" in subject.model.conditions else ()
     if not names or isinstance(data, DataError) or data.spec.class_names == names:
         return None
@@ -212,7 +212,7 @@ def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """In batches."""
+    """Split row numbers into batches."""
     return np.array_split(rows, -(-len(rows) // BATCH_SIZE))
 
 
@@ -245,7 +245,7 @@ METRICS = {metric.name: metric for metric in _ALL}
 
 
 def about(subject: Subject, names: Iterable[str]) -> list[str]:
-    """What a reader of several metrics must know of the extractor and of the images that were not trained on."""
+    """Return notes for the readers of several metrics: on the extractor, and on the images that were not trained on."""
     notes = []
     if any(METRICS[name].by_features for name in names) and (note := distrust(subject)):
         notes.append(note)

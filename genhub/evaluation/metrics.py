@@ -17,7 +17,7 @@ from genhub.errors import InputError
 BLOCK = 1024
 """Rows whose distances are held at once."""
 LARGEST = 1e50
-"""Of a feature: its sixth power, which the kernel distance takes, is still a float64."""
+"""Largest size of a feature: its sixth power, which the kernel distance takes, is still a float64."""
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:

@@ -43,7 +43,7 @@ class Protocol(Section):
     seed: NonNegativeInt
     """Image i depends on the seed and i alone."""
     labels: tuple[NonNegativeInt | str, ...] | None = None
-    """The labels asked for, in turn: by name, or by number where they have none."""
+    """Labels asked for, in turn: by name, or by number where they have none."""
     options: Mapping[str, Any] = {}
     """What the sampler was told beyond the model's own Config."""
     precision: str = "float32"
@@ -86,7 +86,7 @@ class Evaluation(Section):
     """SHA-256 of this evaluation without the checksum, in a file."""
 
     def write(self, folder: Path) -> Path:
-        """Keep it in a folder, together with figures of the same weights that were measured there before in the same way.
+        """Write it to a folder, together with figures of the same weights that were measured there before in the same way.
         Several processes may do so at once: each figure is kept.
 
         Raises:
@@ -100,7 +100,7 @@ class Evaluation(Section):
         return file
 
     def _with(self, before: Evaluation | None) -> Evaluation:
-        """This one, and what was measured before in the same way."""
+        """Return this evaluation with the figures that were measured before in the same way."""
         if before is None or before.weights != self.weights:
             return self
         values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
@@ -133,7 +133,7 @@ def read_evaluation(file: Path) -> Evaluation:
 
 
 def _read_or_warn(file: Path) -> Evaluation | None:
-    """An evaluation; of a damaged file, which is as if it had never been measured, a line on stderr."""
+    """Return the evaluation in a file; None, and a line on stderr, if it is damaged: as if never measured."""
     try:
         return read_evaluation(file)
     except CheckpointError as error:
@@ -142,7 +142,7 @@ def _read_or_warn(file: Path) -> Evaluation | None:
 
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
-    """The evaluations of the very weights in a folder, oldest first.
+    """Return the evaluations of the very weights in a folder, oldest first.
 
     Raises:
         CheckpointError: the weights are not those that the folder's genhub.json describes.
@@ -155,7 +155,7 @@ def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
 
 
 def evaluations_in(folder: Path, weights: str = "", protocol: str = "*") -> list[Evaluation]:
-    """The evaluations of all a run's checkpoints, oldest first; with `weights` or `protocol`, those of one digest."""
+    """Return the evaluations of all a run's checkpoints, oldest first; with `weights` or `protocol`, those of one digest."""
     files = sorted(folder.glob(f"step-*-{weights[:12] or '*'}-{protocol}.json"), key=lambda file: file.stat().st_mtime)
     found = [evaluation for evaluation in map(_read_or_warn, files) if evaluation and evaluation.weights]
     return [evaluation for evaluation in found if weights in ("", evaluation.weights)]
@@ -168,15 +168,15 @@ def has_older_figures(checkpoint: Path) -> bool:
 
 
 def evaluation_folders(checkpoint: Path, weights: str) -> tuple[Path, ...]:
-    """Where the evaluations of a checkpoint and the images that were drawn for them are: a run's own folder, and, for a run
+    """Return the folders that hold a checkpoint's evaluations and the images drawn for them: a run's own, and, for a run
     that can't be written to and for other models, one in the cache."""
     own = (checkpoint.parent.parent / FOLDER,) if checkpoint.parent.name == "checkpoints" else ()
     return *own, cache_folder() / FOLDER / weights[:16]
 
 
 def weights_digest(checkpoint: Path) -> str:
-    """SHA-256 of what a model's images depend on: its Config, and the hashes of its files. The same wherever the folder
-    lies; where genhub.json has the hashes, nothing else is read.
+    """Return the SHA-256 of what a model's images depend on: its Config, and the hashes of its files. The same wherever the
+    folder lies; where genhub.json has the hashes, nothing else is read.
 
     Raises:
         CheckpointError: genhub.json is damaged.

@@ -20,13 +20,14 @@ from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.logs import read_metrics
+from genhub.pictures import image_grid
 from genhub.run_folder import previews
-from genhub.sampling import image_grid, part_file, read_part
+from genhub.sampling import part_file, read_part
 from genhub.weights import is_sealed
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
-"""How a picture that the page takes in begins, and the most that it has."""
+"""First bytes, and most bytes, of a picture that the page takes in."""
 ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
           for name in metric.figures or (metric.name,)}  # fmt: skip
 """Which way a figure is better."""
@@ -44,7 +45,7 @@ dl { font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; o
 
 
 def escape(text: str) -> str:
-    """Text from anywhere as one line of HTML."""
+    """Return text from anywhere as one line of HTML."""
     return markup(one_line(text))
 
 
@@ -183,7 +184,7 @@ def _short(name: str) -> str:
 
 
 def _label(text: str) -> str:
-    """Text from anywhere in a figure, where matplotlib would else read mathematics."""
+    """Return text from anywhere for a figure, with `$` escaped: matplotlib would read mathematics."""
     return one_line(text).replace("$", r"\$")
 
 

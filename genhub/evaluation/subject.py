@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
 TRIED, LEAST_TRIED = 2000, 200
-"""Real images that an extractor is tried with, at most and at least."""
+"""Most and least number of real images that an extractor is tried with."""
 MUSH = 8
-"""Images in a mean that nobody would take for one of them."""
+"""Number of images whose mean nobody would take for an image."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Subject:
 
     @property
     def unseen(self) -> ImageData:
-        """Real images that the model was not trained on, but for those that `seen` tells; for metrics that need them."""
+        """Return images that the model was not trained on, but for those that `seen` marks; for metrics that need them."""
         assert isinstance(self.held_out, ImageData)
         return self.held_out
 
@@ -106,7 +106,7 @@ class Subject:
 
     @property
     def unseen_rows(self) -> NDArray[np.int64]:
-        """Numbers of the images that were really not trained on, in a fixed order."""
+        """Row numbers of the `unseen` images that were really not trained on, in a fixed order."""
         order = np.random.Generator(np.random.PCG64(0)).permutation(self.unseen.spec.num_images)
         return order[~self.seen[order]]
 
@@ -144,8 +144,8 @@ class Subject:
 
     @cached_property
     def passing(self) -> tuple[float, float] | None:
-        """How much of mush the extractor takes for real, and how much of real images: their precision beside other real
-        ones. Mush is the mean of eight real images. None where there are too few images to tell."""
+        """Share of mush, and of real images, that the extractor takes for real: their precision beside other real images.
+        Mush is the mean of eight real images. None where there are too few images to tell."""
         half = min(len(self.reference_rows), TRIED) // 2
         if half < LEAST_TRIED // 2:
             return None
@@ -162,7 +162,7 @@ class Subject:
         return mush, real
 
     def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What is computed of the real images alone."""
+        """Return what is computed from the real images alone, from the cache if it is there."""
         key = hash_of(self.extractor.fingerprint, self.reference.content, self.reference_rows)
         file = cache_folder() / "features" / f"{key}-{name}.safetensors"
         return kept(file, lambda: ({name: compute()}, {}))[0][name]
@@ -184,7 +184,7 @@ class Subject:
 
 
 def _pixel_hashes(data: ImageData) -> NDArray[np.int64]:
-    """(n,) a hash of each image's pixels."""
+    """Return (n,) hashes of each image's pixels."""
 
     def compute() -> Tensor:
         blocks = np.array_split(np.arange(data.spec.num_images), -(-data.spec.num_images // 1000))

@@ -26,7 +26,7 @@ from genhub.recipe import read_recipe
 
 MOST_RUNS = 1000
 LONGEST = 200
-"""Bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
+"""Most bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
 STOPPING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
@@ -67,12 +67,12 @@ def sweep(recipe: str, settings: Sequence[str], *, folder: str | None = None, jo
 
 
 class _Running:
-    """The processes that train now. A signal is passed on to each, once: they are in sessions of their own, as a Ctrl-C that
+    """Processes that train now. A signal is passed on to each, once: they are in sessions of their own, as a Ctrl-C that
     reached them from the terminal, too, would be their second, which doesn't save."""
 
     def __init__(self, jobs: int) -> None:
         self.stopped = 0
-        """The signal that came, after which none is started."""
+        """Number of the signal that came, after which no process is started; 0 for none."""
         self._processes = set[subprocess.Popen[bytes]]()
         self._lock = threading.RLock()
         # Threads of one job wait by spinning, on cores that another would use. One job alone has what a run has.
@@ -81,7 +81,7 @@ class _Running:
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Meanwhile a signal stops the processes, and whoever waits for them goes on when they have saved."""
+        """Pass a signal that comes meanwhile to the processes, and go on when they have saved."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -103,7 +103,7 @@ class _Running:
         warn(f"{signal.Signals(number).name}: the runs finish their step and save (once more: stop at once)")
 
     def run(self, command: Sequence[str], output: TextIO) -> int | None:
-        """A command's exit code; None if it was not started."""
+        """Run a command and return its exit code; None if it was not started."""
         with self._lock:
             if self.stopped:
                 return None
@@ -147,7 +147,7 @@ def _values(setting: str) -> tuple[str, list[str]]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Text between commas, but for those within brackets or quotes.
+    """Yield the parts of a text between commas that are not within brackets or quotes.
 
     >>> list(_split("train[:900],[[1, 2], '3,'],x"))
     ['train[:900]', "[[1, 2], '3,']", 'x']
@@ -169,8 +169,8 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _folder_name(overrides: Sequence[str]) -> str:
-    """The overrides as a folder's name: each key's last word with its value, without what a file system minds. What can't be
-    told by that, as it has lost characters, is told by a digest of the text."""
+    """Return the overrides as a folder's name: each key's last word with its value, without what a file system minds. What
+    can't be told by that, as it has lost characters, is told by a digest of the text."""
     words = [f"{key.rpartition('.')[2]}={value}" for key, _, value in (override.partition("=") for override in overrides)]
     text = ",".join(words)
     name = re.sub(r"[^\w.=+,-]+", "_", text).encode()[:LONGEST].decode(errors="ignore").strip("_")

@@ -20,7 +20,7 @@ SHAPE = (2, 1, 4, 4)
 NEAR = 0.1
 """How near the mean pixel of [-1, 1] a perfect network has to bring noise to the image."""
 SPREAD = 0.25
-"""Of the images in `distribution`: none is clipped."""
+"""Standard deviation of the images in `distribution`: so small that none is clipped."""
 
 
 class SchedulerSubject(Subject):
@@ -132,8 +132,8 @@ def step(subject: SchedulerSubject) -> None:
 
 
 def distribution(subject: SchedulerSubject) -> None:
-    """In a number of steps that does not divide that of the levels, each step ends where the next one begins: with a perfect
-    network for images of N(0, 0.25^2), no noise stays in them."""
+    """Check that each step ends where the next one begins, also where the number of steps does not divide that of the
+    levels: a perfect network for images of N(0, 0.25^2) leaves no noise in them."""
     if "num_train_timesteps" not in inspect.signature(subject.cls).parameters:
         raise NotHere("it takes no num_train_timesteps")
     scheduler = subject.cls(**{"num_train_timesteps": 100} | subject.config)
@@ -157,7 +157,7 @@ def distribution(subject: SchedulerSubject) -> None:
 
 
 def _drawn(scheduler: Any, kind: str) -> Tensor:
-    """What a perfect network of N(0, SPREAD^2) draws, from what such images are at the first timestep."""
+    """Return what a scheduler draws with a perfect network for images of N(0, SPREAD^2), from their first timestep on."""
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     signal, scale = scales(scheduler, scheduler.timesteps[0])

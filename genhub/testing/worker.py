@@ -18,6 +18,7 @@ import torch
 
 from genhub.recipe import Recipe, read_recipe
 from genhub.run import prepare, train
+from genhub.run_folder import RECIPE
 from genhub.testing.report import told
 from genhub.testing.subject import STOPPED_AT, ModelSubject
 from genhub.weights import save_tensors
@@ -85,7 +86,7 @@ def together(folder: Path, recipe: Recipe) -> None:
     prepared = prepare(recipe)
     run_dir = folder / "together"
     run_dir.mkdir(exist_ok=True)
-    (run_dir / "recipe.yaml").write_text(prepared.recipe.yaml())
+    (run_dir / RECIPE).write_text(prepared.recipe.yaml())
     recipe.trainer_class()(recipe.trainer, run_dir=run_dir, seed=recipe.seed).fit(prepared.model, prepared.data)
     save_tensors(dict(prepared.model.named_parameters()), folder / f"rank-{os.environ['RANK']}.safetensors")
 

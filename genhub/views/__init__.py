@@ -19,7 +19,8 @@ from genhub.disk import remove_leftovers, write_whole
 from genhub.errors import InputError, did_you_mean
 from genhub.finite import check_weights
 from genhub.interfaces import Autoencoder, Denoiser
-from genhub.sampling import check_arguments, classes_of
+from genhub.options import check_arguments
+from genhub.sampling import classes_of
 from genhub.views import compute
 from genhub.views.drawing import Film
 from genhub.views.subject import Source, Subject

@@ -22,7 +22,8 @@ from genhub.finite import check_finite
 from genhub.interfaces import Autoencoder, Denoiser
 from genhub.logs import Progress, read_metrics, warn
 from genhub.noise import Between, randn
-from genhub.sampling import SAMPLE_STREAM, generators, read_options
+from genhub.options import read_options
+from genhub.sampling import SAMPLE_STREAM, generators
 from genhub.seeds import seed_for
 from genhub.views import drawing
 from genhub.views.drawing import Film, Row
@@ -32,7 +33,7 @@ Count = Annotated[int, Field(strict=True, ge=1, le=64)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Labels = Sequence[int] | None
-"""Classes, by number."""
+"""Numbers of classes."""
 
 MOST_ROWS = 20
 """Of labels, where a model has more and none are asked for."""
@@ -302,7 +303,7 @@ def metrics_file(subject: Subject) -> Path | None:
 
 
 def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
-    """(step, phase/key, value) of what a phase logged; what is damaged is said and left out."""
+    """Yield (step, phase/key, value) of what a phase logged; what is damaged is said and left out."""
     lines, fault = read_metrics(file)
     if fault:
         warn(fault)

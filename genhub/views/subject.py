@@ -19,9 +19,10 @@ from genhub.finite import check_finite
 from genhub.hub import find_model
 from genhub.ids import nearest_path, split_id
 from genhub.interfaces import GenerativeModel
+from genhub.options import read_options
 from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
-from genhub.run_folder import read_newest
-from genhub.sampling import BATCH_SIZE, labels_for, names_of, read_options, sample_images
+from genhub.run_folder import RECIPE, read_newest
+from genhub.sampling import BATCH_SIZE, labels_for, names_of, sample_images
 from genhub.seeds import seed_for
 
 CHOICE_STREAM = 2**32 + 1
@@ -83,7 +84,7 @@ class Subject:
         return data
 
     def _data_config(self, checkpoint: Path | None) -> DataConfig:
-        file = checkpoint / "recipe.yaml" if checkpoint else None
+        file = checkpoint / RECIPE if checkpoint else None
         if not (file and file.is_file()):
             if not any(override.startswith("data.name=") for override in self.overrides):
                 raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")

@@ -236,7 +236,7 @@ class DDPMConfig(ModelConfig):
         return self.sample_shape if self.autoencoder is None else None
 
     def mistakes(self) -> dict[str, str]:
-        """Keys that change nothing, and steps that can't be taken."""
+        """Return the keys that change nothing, and the numbers of steps that can't be taken, each with why."""
         sampling, schedule = self.sampling, self.scheduler
         needs = {  # what a key that is not left at its default is for
             "sampling.guidance_scale": (self.conditional, "conditional: true"),

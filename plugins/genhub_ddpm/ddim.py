@@ -1,4 +1,4 @@
-"""diffusers' DDIM, whose share of ancestral noise is never more than all the noise there is."""
+"""diffusers' DDIM with its ancestral noise limited to the noise that a level has, so that no root is negative."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 
 STOCK: Any = diffusers.DDIMScheduler
 ROOM = 1 - 2**-22
-"""Two roundings of float32 below 1."""
+"""Largest share of a level's noise: two roundings of float32 below 1."""
 
 
 class DDIMScheduler(STOCK):  # type: ignore[misc]
-    """A step takes the root of 1 - a - sigma^2, eq. 12 (Song et al. 2021). With eta 1 and nothing left of the image, sigma^2
-    is 1 - a (eq. 16), and may come out larger by a rounding: diffusers' own then draws NaN (its issue 3851)."""
+    """DDIM (Song et al. 2021) that also draws with eta 1 from a level where nothing is left of the image. A step takes the
+    root of 1 - a - sigma^2, eq. 12; there sigma^2 is 1 - a (eq. 16), and a rounding above it makes diffusers' own draw NaN
+    (its issue 3851)."""
 
     def _get_variance(self, timestep: Any, prev_timestep: Any) -> torch.Tensor:
         levels, last = self.alphas_cumprod, self.final_alpha_cumprod

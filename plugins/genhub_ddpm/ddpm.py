@@ -160,7 +160,7 @@ class DDPM(GenerativeModel):
         return self.autoencoder.decode(step.sample).clamp(-1, 1)
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
-        """Guidance without labels, and ancestral noise for a sampler that has none."""
+        """Return guidance where there are no labels, and ancestral noise where the sampler has none."""
         unused = {}
         if options.get("guidance_scale") is not None and not self.config.conditional:
             unused["guidance_scale"] = "this model draws without labels; it is for one trained with model.conditional: true"

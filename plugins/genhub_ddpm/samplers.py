@@ -1,4 +1,4 @@
-"""The samplers that run on a model's noise schedule, from the registered schedulers, and the levels that they visit."""
+"""Find the registered schedulers that can sample with a model's noise schedule, and set the levels that they visit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genhub_ddpm.config import ScheduleConfig, accepted
 MAX_SIGMA = 157.0
 """The last noise level of the paper's linear schedule, where nothing is left of the image."""
 MOST_SIGNAL = 0.1
-"""The share of the image's power that may be left at the first level visited: drawing starts there from noise alone."""
+"""Most of an image's power that may be left at the first level visited: drawing starts there from noise alone."""
 
 
 def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor) -> Any:
@@ -65,7 +65,7 @@ def betas(signal: Tensor) -> list[float]:
 
 
 class Steps(int):
-    """A number of steps n, which divides the number of levels T as diffusers' schedulers need it. They err in two places:
+    """Number of steps n, which divides the number of levels T as diffusers' schedulers need it. They err in two places:
 
     - `trailing` counts down from T by T / n, and the rounding of that makes one step too many, to level -1, for 62 of the
       numbers up to 1,000 (61 is one): what DDIM and DDPM have drawn by then is taken for noise, and lost.
@@ -74,7 +74,7 @@ class Steps(int):
     """
 
     length: int | None = None
-    """Of the step that is being taken, in levels."""
+    """Length in levels of the step that is being taken."""
 
     def __rtruediv__(self, levels: int) -> float:
         length = levels / int(self)
@@ -85,8 +85,8 @@ class Steps(int):
 
 
 def visit(sampler: Any, n: int, signal: Tensor, device: torch.device) -> Iterator[tuple[Tensor, float]]:
-    """Have a sampler take n steps: each timestep twice, on the device for the network, and as a number so that no step waits
-    for the device. `signal` (T,) is the share of the image's power at each level.
+    """Return an iterator over a sampler's n timesteps: each twice, on the device for the network, and as a number so that
+    no step waits for the device. `signal` (T,) is the share of the image's power at each level.
 
     Raises:
         InputError: it can't take so many steps, or so few.
@@ -108,7 +108,7 @@ def _visited(sampler: Any, steps: Steps) -> Iterator[tuple[Tensor, float]]:
 
 
 def fault(sampler: Any, steps: Steps, signal: Tensor, device: torch.device) -> str | None:
-    """Set a sampler's timesteps; what is wrong with them, if something is."""
+    """Set a sampler's timesteps and return what is wrong with them; None if nothing is."""
     kind, levels = type(sampler).__name__, len(signal)
     if steps > levels:
         return f"at most {levels}, not {steps}"

@@ -248,10 +248,8 @@ class RectifiedFlow(GenerativeModel):
         scheduler: SchedulerName | None = None, num_inference_steps: Steps | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The flow from noise to images, an evaluation at a time. Arguments as in `sample`."""
-        name, steps = (
-            scheduler or self.config.sampling.scheduler,
-            num_inference_steps or self.config.sampling.num_inference_steps,
-        )
+        name = scheduler or self.config.sampling.scheduler
+        steps = num_inference_steps or self.config.sampling.num_inference_steps
         schedule = self.schedule(name)
         schedule.set_timesteps(steps, device=self.device)
         if len(schedule.timesteps.unique()) < steps:  # diffusers' round them to whole ones
