@@ -25,8 +25,8 @@ MODES = ("first", "again", "stream")
 READ = """
 import json, resource, sys, time
 import torch, datasets, PIL.Image, pyarrow.parquet
-from genhub.config import DataConfig
-from genhub.stream import open_data
+from genhub.interfaces.config import DataConfig
+from genhub.data.open import open_data
 def anonymous():
     return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024
 name, streaming, batches, size = sys.argv[1], sys.argv[2] == 'stream', int(sys.argv[3]), int(sys.argv[4])
@@ -52,7 +52,7 @@ def write(folder: Path, images: int) -> None:
     from pyarrow.parquet import ParquetWriter
     from torch import from_numpy
 
-    from genhub.files import _png
+    from genhub.sampling.files import _png
 
     generator = np.random.Generator(np.random.PCG64(0))
     smooth = generator.integers(0, 256, (1000, 3, 8, 8), np.uint8).repeat(4, 2).repeat(4, 3)

@@ -22,7 +22,7 @@ import genhub
 from genhub.evaluation.compare import Comparison, compare
 from genhub.evaluation.protocol import Evaluation
 from genhub.evaluation.report import ARROWS
-from genhub.logs import read_metrics
+from genhub.ground.metrics import read_metrics
 
 RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-ddpm", "mnist-ddpm-conditional")
 COLUMNS = {

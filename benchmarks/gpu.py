@@ -35,7 +35,7 @@ from peers import environment_of_peers, script_in
 from torch.utils.flop_counter import FlopCounterMode
 
 import genhub
-from genhub.data import load_data
+from genhub.data.open import load_data
 
 NETWORKS: dict[str, dict[str, Any]] = {"ho2020": {  # 35.7 million parameters
     "block_out_channels": [128, 256, 256, 256], "layers_per_block": 2, "norm_num_groups": 32, "attention_head_dim": None,
@@ -218,7 +218,7 @@ def wait_in_line() -> None:
     import datasets  # noqa: F401
     from diffusers import DDPMPipeline, UNet2DModel  # noqa: F401
 
-    import genhub.trainer  # noqa: F401
+    import genhub.training.loop  # noqa: F401
 
     print("ready", flush=True)
     sys.stdin.readline()

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 import genhub
-from genhub import data
+from genhub.data import batches as data
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 

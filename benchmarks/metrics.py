@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
 from genhub.evaluation import metrics
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.subject import Subject
-from genhub.registry import MODELS, load_class
-from genhub.sampling import to_uint8
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.registry import MODELS, load_class
+from genhub.sampling.pictures import to_uint8
 
 TAKEN = ("frechet_distance", "kernel_distance", "precision_recall", "density_coverage", "label_entropy", "memorised")
 

@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 import genhub
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
+from genhub.interfaces.config import DataConfig
 
 JUDGE = Path("runs/mnist-judge.safetensors")
 EPOCHS, BATCH, SURE = 4, 128, 0.8

@@ -32,8 +32,8 @@ from peers import environment_of_peers, pixels, script_in, subset
 from torch import Tensor
 
 import genhub
-from genhub.evaluation.compare import read_metrics
-from genhub.files import save_images
+from genhub.ground.metrics import read_metrics
+from genhub.sampling.files import save_images
 
 UNET = {  # genhub's own on MNIST, with channels for colours, which the script insists on
     "block_out_channels": [24, 48, 48], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 16,
@@ -170,7 +170,7 @@ def drawn_by(who: str, args: argparse.Namespace, data: Path) -> dict[str, Any]:
         run = genhub.train(who, [f"data.name={args.mnist}", f"trainer.max_steps={steps}", "trainer.sample_every=null"],
                            run_dir=str(args.runs / who))  # fmt: skip
         options = {"num_inference_steps": 50} if who in FAMILIES["diffusion"] else {}
-        seconds = read_metrics(run.parents[1] / "metrics.jsonl")[-1]["seconds"]
+        seconds = read_metrics(run.parents[1] / "metrics.jsonl")[0][-1]["seconds"]
         return {"images": to_float(genhub.sample(run, args.n, **options)), "steps": steps, "seconds": seconds}
     file = args.runs / f"{who}.pt"
     if not file.is_file():

@@ -23,8 +23,8 @@ import torch
 from measure import keep, of_ratios, rounded, timed
 
 import genhub
-from genhub.data import load_data
-from genhub.sampling import sample_images
+from genhub.data.open import load_data
+from genhub.sampling.draw import sample_images
 
 EVALUATIONS = (5, 10, 20, 50, 100, 250, 1000)
 LATE = ("ddpm",)

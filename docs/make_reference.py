@@ -23,17 +23,37 @@ from genhub import errors
 
 PAGE = Path(__file__).with_name("reference.md")
 SECTIONS = {
-    "Models": ("GenerativeModel", "Phase", "FrozenEncoder", "ModelConfig", "Batch", "Generators"),
+    "Models": ("GenerativeModel", "Model", "Phase", "FrozenEncoder", "ModelConfig", "Batch", "Generators"),
     "Capabilities": ("Autoencoder", "Denoiser", "DenoisingStep", "Likelihood"),
     "Noise schedules": ("Scheduler", "SchedulerName", "load_scheduler", "scheduler_names"),
-    "Trainers": ("Trainer", "TrainerConfig", "TrainerState", "StoppedRun", "TrainingData", "RunLog", "seed_for"),
+    "Trainers": (
+        "Trainer",
+        "TrainerConfig",
+        "Run",
+        "TrainerState",
+        "StoppedRun",
+        "TrainingData",
+        "Share",
+        "RunLog",
+        "seed_for",
+    ),
     "Recipes": ("Recipe", "read_recipe", "Section", "PositiveInt"),
     "Verbs": ("train", "load", "sample"),
     "For a model's own folder format": ("save_tensors", "load_strictly", "read_json"),
     "Noise": ("randn",),
-    "Errors": ("GenhubError", "InputError", "RecipeError", "DataError", "PluginError", "CheckpointError", "TrainingError",
-               "Interrupted", "NotFinite", "did_you_mean"),
-}  # fmt: skip
+    "Errors": (
+        "GenhubError",
+        "InputError",
+        "RecipeError",
+        "DataError",
+        "PluginError",
+        "CheckpointError",
+        "TrainingError",
+        "Interrupted",
+        "NotFinite",
+        "did_you_mean",
+    ),
+}
 HEAD = """# Reference
 
 The public names, `from genhub import ...`, made from their docstrings by `python docs/make_reference.py`. What may change
@@ -114,10 +134,16 @@ def members(cls: type) -> Iterator[str]:
             continue
         if name.startswith("_") and (name != "__init__" or dataclasses.is_dataclass(cls) or issubclass(cls, Exception)):
             continue
-        marks = [mark for mark, holds in [("abstract", getattr(value, "__isabstractmethod__", False)),
-                                          ("final", getattr(value, "__final__", False) or getattr(raw, "__final__", False)),
-                                          ("classmethod", isinstance(raw, classmethod)),
-                                          ("property", isinstance(raw, property))] if holds]  # fmt: skip
+        marks = [
+            mark
+            for mark, holds in [
+                ("abstract", getattr(value, "__isabstractmethod__", False)),
+                ("final", getattr(value, "__final__", False) or getattr(raw, "__final__", False)),
+                ("classmethod", isinstance(raw, classmethod)),
+                ("property", isinstance(raw, property)),
+            ]
+            if holds
+        ]
         shown = name if isinstance(raw, property) else signature(name, value)
         yield f"#### `{cls.__name__}.{name}`" + (f" ({', '.join(marks)})" if marks else "") + "\n"
         yield f"```python\n{shown}\n```\n"
@@ -162,11 +188,8 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 def documented(name: str) -> str:
     """The string below a name in the module that defines it."""
-    for module in ("interfaces", "noise", "config"):
-        tree = ast.parse(inspect.getsource(importlib.import_module(f"genhub.{module}")))
-        if name in (found := dict(_documented(tree.body))):
-            return found[name]
-    return ""
+    tree = ast.parse(inspect.getsource(importlib.import_module(f"genhub.{genhub._WHERE[name]}")))
+    return dict(_documented(tree.body)).get(name, "")
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export is told
-    from genhub.config import MAY_CHANGE as MAY_CHANGE
-    from genhub.config import ModelConfig as ModelConfig
-    from genhub.config import ModelPath as ModelPath
-    from genhub.config import PositiveInt as PositiveInt
-    from genhub.config import Section as Section
-    from genhub.config import TrainerConfig as TrainerConfig
+    from genhub.api import load as load
+    from genhub.api import push_to_hub as push_to_hub
+    from genhub.api import sample as sample
     from genhub.errors import CheckpointError as CheckpointError
     from genhub.errors import DataError as DataError
     from genhub.errors import GenhubError as GenhubError
@@ -29,56 +26,120 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import TrainingError as TrainingError
     from genhub.errors import did_you_mean as did_you_mean
     from genhub.evaluation.evaluate import evaluate as evaluate
-    from genhub.interfaces import Autoencoder as Autoencoder
-    from genhub.interfaces import Batch as Batch
-    from genhub.interfaces import Denoiser as Denoiser
-    from genhub.interfaces import DenoisingStep as DenoisingStep
-    from genhub.interfaces import FrozenEncoder as FrozenEncoder
-    from genhub.interfaces import GenerativeModel as GenerativeModel
-    from genhub.interfaces import Likelihood as Likelihood
-    from genhub.interfaces import Phase as Phase
-    from genhub.interfaces import Scheduler as Scheduler
-    from genhub.logs import RunLog as RunLog
-    from genhub.manifest import StoredModel as StoredModel
-    from genhub.manifest import read_json as read_json
-    from genhub.noise import Generators as Generators
-    from genhub.noise import randn as randn
-    from genhub.recipe import Recipe as Recipe
-    from genhub.recipe import read_recipe as read_recipe
-    from genhub.registry import SchedulerName as SchedulerName
-    from genhub.registry import load_scheduler as load_scheduler
-    from genhub.registry import scheduler_names as scheduler_names
-    from genhub.run import load as load
-    from genhub.run import push_to_hub as push_to_hub
-    from genhub.run import sample as sample
-    from genhub.run import train as train
-    from genhub.seeds import seed_for as seed_for
-    from genhub.training import StoppedRun as StoppedRun
-    from genhub.training import Trainer as Trainer
-    from genhub.training import TrainerState as TrainerState
-    from genhub.training import TrainingData as TrainingData
+    from genhub.ground.metrics import RunLog as RunLog
+    from genhub.ground.processes import Share as Share
+    from genhub.ground.randomness import Generators as Generators
+    from genhub.ground.randomness import randn as randn
+    from genhub.ground.randomness import seed_for as seed_for
+    from genhub.ground.weights import load_strictly as load_strictly
+    from genhub.ground.weights import save_tensors as save_tensors
+    from genhub.interfaces.capabilities import Autoencoder as Autoencoder
+    from genhub.interfaces.capabilities import Denoiser as Denoiser
+    from genhub.interfaces.capabilities import DenoisingStep as DenoisingStep
+    from genhub.interfaces.capabilities import Likelihood as Likelihood
+    from genhub.interfaces.config import MAY_CHANGE as MAY_CHANGE
+    from genhub.interfaces.config import ModelConfig as ModelConfig
+    from genhub.interfaces.config import ModelPath as ModelPath
+    from genhub.interfaces.config import PositiveInt as PositiveInt
+    from genhub.interfaces.config import Section as Section
+    from genhub.interfaces.config import TrainerConfig as TrainerConfig
+    from genhub.interfaces.model import Batch as Batch
+    from genhub.interfaces.model import FrozenEncoder as FrozenEncoder
+    from genhub.interfaces.model import Model as Model
+    from genhub.interfaces.model import Phase as Phase
+    from genhub.interfaces.registry import SchedulerName as SchedulerName
+    from genhub.interfaces.registry import load_scheduler as load_scheduler
+    from genhub.interfaces.registry import scheduler_names as scheduler_names
+    from genhub.interfaces.scheduler import Scheduler as Scheduler
+    from genhub.interfaces.trainer import Run as Run
+    from genhub.interfaces.trainer import StoppedRun as StoppedRun
+    from genhub.interfaces.trainer import Trainer as Trainer
+    from genhub.interfaces.trainer import TrainerState as TrainerState
+    from genhub.interfaces.trainer import TrainingData as TrainingData
+    from genhub.model import GenerativeModel as GenerativeModel
+    from genhub.recipe.recipe import Recipe as Recipe
+    from genhub.recipe.recipe import read_recipe as read_recipe
+    from genhub.run.train import train as train
+    from genhub.store.classes import StoredModel as StoredModel
+    from genhub.store.manifest import read_json as read_json
     from genhub.views import show as show
-    from genhub.weights import load_strictly as load_strictly
-    from genhub.weights import save_tensors as save_tensors
 
 _MODULES = {
-    "config": ("MAY_CHANGE", "ModelConfig", "ModelPath", "PositiveInt", "Section", "TrainerConfig"),
-    "errors": ("CheckpointError", "DataError", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted",
-               "NewerFormat", "NotFinite", "PluginError", "RecipeError", "TrainingError", "did_you_mean"),
+    "api": (
+        "load",
+        "push_to_hub",
+        "sample",
+    ),
+    "errors": (
+        "CheckpointError",
+        "DataError",
+        "GenhubError",
+        "HubError",
+        "HubUnavailable",
+        "InputError",
+        "Interrupted",
+        "NewerFormat",
+        "NotFinite",
+        "PluginError",
+        "RecipeError",
+        "TrainingError",
+        "did_you_mean",
+    ),
     "evaluation.evaluate": ("evaluate",),
-    "interfaces": ("Autoencoder", "Batch", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel", "Likelihood",
-                   "Phase", "Scheduler"),
-    "logs": ("RunLog",),
-    "manifest": ("StoredModel", "read_json"),
-    "noise": ("Generators", "randn"),
-    "recipe": ("Recipe", "read_recipe"),
-    "registry": ("SchedulerName", "load_scheduler", "scheduler_names"),
-    "run": ("load", "push_to_hub", "sample", "train"),
-    "seeds": ("seed_for",),
-    "training": ("StoppedRun", "Trainer", "TrainerState", "TrainingData"),
+    "ground.metrics": ("RunLog",),
+    "ground.processes": ("Share",),
+    "ground.randomness": (
+        "Generators",
+        "randn",
+        "seed_for",
+    ),
+    "ground.weights": (
+        "load_strictly",
+        "save_tensors",
+    ),
+    "interfaces.capabilities": (
+        "Autoencoder",
+        "Denoiser",
+        "DenoisingStep",
+        "Likelihood",
+    ),
+    "interfaces.config": (
+        "MAY_CHANGE",
+        "ModelConfig",
+        "ModelPath",
+        "PositiveInt",
+        "Section",
+        "TrainerConfig",
+    ),
+    "interfaces.model": (
+        "Batch",
+        "FrozenEncoder",
+        "Model",
+        "Phase",
+    ),
+    "interfaces.registry": (
+        "SchedulerName",
+        "load_scheduler",
+        "scheduler_names",
+    ),
+    "interfaces.scheduler": ("Scheduler",),
+    "interfaces.trainer": (
+        "Run",
+        "StoppedRun",
+        "Trainer",
+        "TrainerState",
+        "TrainingData",
+    ),
+    "model": ("GenerativeModel",),
+    "recipe.recipe": (
+        "Recipe",
+        "read_recipe",
+    ),
+    "run.train": ("train",),
+    "store.classes": ("StoredModel",),
+    "store.manifest": ("read_json",),
     "views": ("show",),
-    "weights": ("load_strictly", "save_tensors"),
-}  # fmt: skip
+}
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_WHERE)

@@ -20,16 +20,16 @@ and exits with `exit_code`; from Python they are ordinary exceptions. A message 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from genhub.console import NAME, VALUE, cut, escaped, one_line, shown
-
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
 
 MOST_NAMES, MOST_LISTED = 2000, 30
 """Most known names that a wrong one is compared with, and most that are listed."""
@@ -147,3 +147,42 @@ def first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     keys = ".".join(cut(str(key), VALUE) for key in fault["loc"])
     return f"{keys}: {explained(fault)}" if keys else explained(fault)
+
+
+VALUE, NAME, LINE = 60, 240, 1000
+"""Most characters of a value that a message quotes, of a name or a table's field, and of a line."""
+_QUOTED = reprlib.Repr()
+_QUOTED.maxstring = _QUOTED.maxother = VALUE
+_QUOTED.maxlist = _QUOTED.maxtuple = _QUOTED.maxset = _QUOTED.maxdict = 20
+
+
+def escaped(text: str) -> str:
+    r"""Return text with everything that is no printable character, newlines too, written as an escape.
+
+    >>> escaped("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def cut(text: str, most: int) -> str:
+    """Return text shortened to `most` characters by leaving out its middle: a message begins with where, and ends with what
+    to do.
+
+    >>> cut("abcdefghijkl", 9)
+    'abcd...kl'
+    """
+    end = (most - 3) // 3
+    return text if len(text) <= most else f"{text[: most - 3 - end]}...{text[-end:]}"
+
+
+def one_line(text: str) -> str:
+    """Return text escaped and cut to one line."""
+    return cut(escaped(cut(text, 2 * LINE)), LINE)
+
+
+def shown(value: object) -> str:
+    """Return a value as messages quote it: short, on one line, and in YAML's words."""
+    if isinstance(value, int) and value.bit_length() > 4 * VALUE:  # Python refuses to write very long ones
+        return f"a number of {value.bit_length()} bits"
+    return "null" if value is None else cut(escaped(_QUOTED.repr(value)), VALUE)

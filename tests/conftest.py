@@ -92,7 +92,7 @@ def zygote(_zygote: Zygote) -> Iterator[Zygote]:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
     """The tests' Hub, empty, without faults; alice is logged in, and no retry takes long."""
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    monkeypatch.setattr("genhub.client.DELAYS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr("genhub.hub.client.DELAYS", (0.01, 0.02, 0.03))
     HUB.repos, HUB.uploads, HUB.faults, HUB.requests = {}, {}, [], []
     yield HUB
     HUB.faults = []

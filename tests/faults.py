@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-import genhub.weights
+import genhub.ground.weights
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.copyfile"}
 _act: Callable[[], None] | None = None
@@ -55,16 +55,16 @@ def at_boundary(number: int | None, act: Callable[[], None]) -> Iterator[list[in
 
         return wrapped
 
-    fsync, write_text, save_file = os.fsync, Path.write_text, genhub.weights.save_file
+    fsync, write_text, save_file = os.fsync, Path.write_text, genhub.ground.weights.save_file
     os.fsync = lambda descriptor: (boundary(), fsync(descriptor))[1]
     Path.write_text = halved(write_text, lambda path, *_: path)
-    genhub.weights.save_file = halved(save_file, lambda _, path: path)
+    genhub.ground.weights.save_file = halved(save_file, lambda _, path: path)
     _act = boundary
     try:
         yield count
     finally:
         _act = None
-        os.fsync, Path.write_text, genhub.weights.save_file = fsync, write_text, save_file
+        os.fsync, Path.write_text, genhub.ground.weights.save_file = fsync, write_text, save_file
 
 
 def die() -> None:
@@ -104,7 +104,7 @@ def genhub_with(limits: dict[str, int], *words: str) -> None:
 
 def genhub_dying_at_latents(number: int, *words: str) -> None:
     """A verb that is killed when half of its number-th file of latents is written."""
-    save_file, calls = genhub.weights.save_file, itertools.count(1)
+    save_file, calls = genhub.ground.weights.save_file, itertools.count(1)
 
     def halved(tensors: Any, file: Path, notes: Any = None) -> None:
         save_file(tensors, file, notes)
@@ -112,7 +112,7 @@ def genhub_dying_at_latents(number: int, *words: str) -> None:
             os.truncate(file, file.stat().st_size // 2)
             die()
 
-    genhub.weights.save_file = halved
+    genhub.ground.weights.save_file = halved
     _genhub(*words)
 
 
@@ -203,9 +203,9 @@ def genhub_with_a_read_only(folder: str, *words: str) -> None:
 
 def genhub_saying_often(*words: str) -> None:
     """A verb that says how far it is each time that it could."""
-    import genhub.logs
+    import genhub.ground.console
 
-    genhub.logs.EVERY = 0.0
+    genhub.ground.console.EVERY = 0.0
     _genhub(*words)
 
 
@@ -213,13 +213,13 @@ def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str)
     """A verb whose workers never make a batch from the `batch`-th of each on; `limits` are those of the wait for it."""
     import time
 
-    import genhub.guards
-    import genhub.images
-    import genhub.workers
+    import genhub.data.decode
+    import genhub.data.workers
+    import genhub.training.guards
 
     for name, seconds in limits.items():
-        setattr(genhub.guards if name == "GRACE" else genhub.workers, name, seconds)
-    read, calls = genhub.images.Reader.read_some, itertools.count()
+        setattr(genhub.training.guards if name == "GRACE" else genhub.data.workers, name, seconds)
+    read, calls = genhub.data.decode.Reader.read_some, itertools.count()
 
     def stuck(self: Any, rows: Any) -> Any:
         if next(calls) == batch:
@@ -227,5 +227,5 @@ def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str)
             time.sleep(600)
         return read(self, rows)
 
-    genhub.images.Reader.read_some = stuck
+    genhub.data.decode.Reader.read_some = stuck
     _genhub(*words)

@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genhub.config import DataConfig
-from genhub.data import ImageData, load_data
+from genhub.data.batches import ImageData
+from genhub.data.open import load_data
 from genhub.errors import DataError
+from genhub.ground.processes import Share
+from genhub.interfaces.config import DataConfig
 
 
 def load(name: object, **keys: Any) -> ImageData:
@@ -84,9 +86,7 @@ def table(n: int = 10, **columns: Any) -> datasets.Dataset:
 def steps(data: ImageData, number: int, **keys: Any) -> list[dict[str, Tensor]]:
     """Whole batches of the first steps from start_step on, all ranks and parts put together in their order."""
     world, parts = keys.pop("world_size", 1), keys.pop("accumulation", 1)
-    ranks = [
-        islice(data.batches(rank=r, world_size=world, accumulation=parts, **keys), number * parts) for r in range(world)
-    ]
+    ranks = [islice(data.batches(Share(r, world, parts), **keys), number * parts) for r in range(world)]
     micro = [batch for group in zip(*ranks, strict=True) for batch in group]
     whole = [micro[i : i + world * parts] for i in range(0, len(micro), world * parts)]
     return [{key: torch.cat([part[key] for part in step]) for key in step[0]} for step in whole]

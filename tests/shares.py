@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import genhub
-from genhub.interfaces import GenerativeModel
+from genhub.model import GenerativeModel
 
 
 def train_all(cases: dict[str, Any], share: dict[str, int], from_rows: bool) -> None:

@@ -11,14 +11,14 @@ import pytest
 from safetensors.torch import load_file
 
 import genhub
-from genhub.allocator import page_faults
+from genhub.training.allocator import page_faults
 
 glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc's allocator alone is told")
 
 TOUCH = """
 import sys
 import torch
-from genhub.allocator import keep_freed_memory, page_faults
+from genhub.training.allocator import keep_freed_memory, page_faults
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(20):

@@ -15,12 +15,13 @@ from test_registry import install
 from test_registry import site as site
 
 from genhub import InputError, ModelConfig, Section, read_recipe
-from genhub.annotations import members
-from genhub.config import AccelerateConfig, DataConfig, EvaluateConfig, HubConfig
-from genhub.interfaces import GenerativeModel
-from genhub.options import check_arguments
-from genhub.recipe import Recipe
-from genhub.registry import MODELS, TRAINERS, load_all
+from genhub.interfaces.annotations import members
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.registry import MODELS, TRAINERS, load_all
+from genhub.model import GenerativeModel
+from genhub.recipe.recipe import Recipe
+from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
+from genhub.sampling.options import check_arguments
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "plugins"
 

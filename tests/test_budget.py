@@ -14,9 +14,10 @@ from torch import nn
 
 import genhub
 from genhub import GenerativeModel, ModelConfig, Phase
-from genhub.checkpoint import load_model
-from genhub.config import DataSpec, described
-from genhub.sampling import check_room, labels_for
+from genhub.hub.load import load_model
+from genhub.interfaces.config import DataSpec, described
+from genhub.sampling.draw import check_room
+from genhub.sampling.labels import labels_for
 
 
 class Asks(GenerativeModel):
@@ -78,7 +79,7 @@ def test_more_than_the_weights_have_is_refused_before_memory_is_taken(tmp_path: 
 
 
 def test_the_models_that_come_with_genhub_are_within_it(tmp_path: Path) -> None:
-    from genhub.registry import MODELS, load_all
+    from genhub.interfaces.registry import MODELS, load_all
 
     for name, cls in load_all(MODELS)[0].items():
         shape = {"sample_shape": (1, 8, 8), "num_classes": 3}

@@ -10,8 +10,8 @@ import torch
 from test_trainer import pair
 
 import genhub
-from genhub.checks import check_config
-from genhub.config import AccelerateConfig
+from genhub.recipe.sections import AccelerateConfig
+from genhub.training.checks import check_config
 
 
 @pytest.mark.parametrize(

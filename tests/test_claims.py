@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import cli
-from genhub.annotations import members
-from genhub.claims import changes
-from genhub.config import MAY_CHANGE, Section
-from genhub.run import prepare_run
+from genhub.interfaces.annotations import members
+from genhub.interfaces.config import MAY_CHANGE, Section
+from genhub.run.claims import changes
+from genhub.run.prepare import prepare_run
 
 BASE = {
     "model": {"name": "models:Pair"},
@@ -299,7 +299,7 @@ class Patient(genhub.Trainer):
             raise genhub.RecipeError(f"trainer.patience: at most 9, not {self.config.patience}")
 
     def fit(self, model: genhub.GenerativeModel, data: genhub.TrainingData) -> Path:
-        return self.save_checkpoint(1, model, data, genhub.TrainerState())
+        return self.run.save_checkpoint(1, model, data, genhub.TrainerState())
 
 
 def test_a_strangers_trainer_marks_its_own_keys(base: dict[str, Any]) -> None:

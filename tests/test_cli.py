@@ -100,7 +100,7 @@ def test_bytes_that_are_no_text_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_training_says_which_versions_were_never_tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genhub.doctor.installed_versions", lambda: ({}, ["rich: 3.0 is installed, >=15 was tested"]))
+    monkeypatch.setattr("genhub.cli.doctor.installed_versions", lambda: ({}, ["rich: 3.0 is installed, >=15 was tested"]))
     monkeypatch.setattr("genhub.train", lambda recipe, fresh: None, raising=False)
     result = CliRunner().invoke(cli.app, ["train", "digits-ddpm"])
     assert (result.exit_code, result.stderr) == (0, "genhub: rich: 3.0 is installed, >=15 was tested\n")
@@ -213,7 +213,7 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
 def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("genhub.run.sample_to", lambda **given: calls.append(given))
+    monkeypatch.setattr("genhub.api.sample_to", lambda **given: calls.append(given))
     text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
                   "--set", "scheduler=ddim", "--out", "a.png", "--dtype", "bfloat16", "--compile")  # fmt: skip
     assert text == "3 images: a.png\n"

@@ -20,15 +20,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import genhub
-from genhub import cli, console, errors, registry
-from genhub.card import Measured, model_card
-from genhub.config import DataSpec
-from genhub.console import LINE, VALUE, one_line, put, shown
+from genhub import cli, errors
+from genhub.errors import LINE, VALUE, one_line, shown
 from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
-from genhub.manifest import Manifest, PluginEntry, read_manifest
-from genhub.parsing import to_yaml
-from genhub.recipe import _check
-from genhub.registry import MODELS, TRAINERS, Plugin, load_all
+from genhub.ground import console
+from genhub.ground.console import put
+from genhub.ground.parsing import to_yaml
+from genhub.interfaces import registry
+from genhub.interfaces.config import DataSpec
+from genhub.interfaces.registry import MODELS, TRAINERS, Plugin, load_all
+from genhub.recipe.recipe import _check
+from genhub.store.card import Measured, model_card
+from genhub.store.manifest import Manifest, PluginEntry, read_manifest
 
 PACKAGE = Path(genhub.__file__).parent
 EVIL = (
@@ -262,8 +265,9 @@ BAD: list[Callable[[], Any]] = [lambda: "dpmsolver++", lambda: "nope", lambda: -
 
 def test_a_hint_ends_a_message() -> None:
     """For every value of every key of every Config, and of every section: what a rule says of itself gets nothing behind it."""
-    from genhub.config import AccelerateConfig, DataConfig, EvaluateConfig, HubConfig
-    from genhub.parsing import Source
+    from genhub.ground.parsing import Source
+    from genhub.interfaces.config import DataConfig
+    from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 
     configs = [AccelerateConfig, DataConfig, EvaluateConfig, HubConfig]
     configs += [cls.Config for group in (MODELS, TRAINERS) for cls in load_all(group)[0].values()]
@@ -295,7 +299,7 @@ def _keys(config: Any) -> list[tuple[str, ...]]:
 
 
 def test_a_hint_ends_an_options_message() -> None:
-    from genhub.options import read_options
+    from genhub.sampling.options import read_options
 
     cls = registry.load_class(MODELS, "ddpm")
     ddpm = cls(cls.Config(sample_shape=(1, 8, 8)))
@@ -315,7 +319,7 @@ def test_of_many_faults_the_first_are_told(tmp_path: Path, monkeypatch: pytest.M
     """And no words are looked for that nobody reads: 12,000 unknown keys took 8 seconds."""
     looked_for = []
     monkeypatch.setattr(
-        "genhub.recipe.did_you_mean", lambda name, known: looked_for.append(name) or errors.did_you_mean(name, known)
+        "genhub.recipe.recipe.did_you_mean", lambda name, known: looked_for.append(name) or errors.did_you_mean(name, known)
     )
     for section in ("", "model:\n  name: vae\n", "data:\n"):
         indent = "  " if section else ""

@@ -12,11 +12,10 @@ import pytest
 from image_files import load, noise, save, table
 
 import genhub
-from genhub import contents
-from genhub.config import DataConfig
-from genhub.data import load_data
-from genhub.disk import cache_folder
-from genhub.stream import open_data
+from genhub.data import contents
+from genhub.data.open import load_data, open_data
+from genhub.ground.disk import cache_folder
+from genhub.interfaces.config import DataConfig
 
 
 def known_as(path: Path, **keys: object) -> str:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from test_trainer import metrics, pair
 
 import genhub
-from genhub.checkpoint import newest_checkpoint
-from genhub.manifest import find_checkpoint
+from genhub.store.checkpoints import newest_checkpoint
+from genhub.store.find import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_whoever_takes_an_earlier_checkpoint_says_so(three, tmp_path, capsys):
 
 def test_case_05_a_checkpoint_of_a_newer_genhub_is_left_alone(tiny):
     folder = genhub.train(pair(tiny))
-    from genhub.manifest import Manifest, read_manifest
+    from genhub.store.manifest import Manifest, read_manifest
 
     newer = Manifest.model_validate(read_manifest(folder).model_dump() | {"format": 2, "genhub": "9.1.0"}).sealed()
     (folder / "genhub.json").write_text(newer.model_dump_json())

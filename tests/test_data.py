@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import assert_same, bytes_of, fault, load, noise, save, steps, table, ten_images
 
-from genhub.config import DataConfig
-from genhub.data import ImageData
+from genhub.data.batches import ImageData
 from genhub.errors import DataError
+from genhub.ground.processes import Share
+from genhub.interfaces.config import DataConfig
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ def test_order_is_pure_and_covers_each_epoch_once(
         rows = data.rows(seed=seed, step=step)
         torch.testing.assert_close(batch["labels"], data.labels[torch.from_numpy(rows)])  # type: ignore[index]
         ranks = [
-            data.rows(seed=seed, step=step, rank=r, world_size=world, accumulation=accumulation).reshape(accumulation, -1)
-            for r in range(world)
+            data.rows(Share(r, world, accumulation), seed=seed, step=step).reshape(accumulation, -1) for r in range(world)
         ]
         np.testing.assert_array_equal(np.concatenate(ranks, axis=1).ravel(), rows)
     total = -(-3 * number // size)
@@ -111,13 +111,13 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 def test_indivisible_batch(digits: ImageData) -> None:
     with pytest.raises(DataError, match=r"data.batch_size: 64 .* 3 processes x 2 .*: 66"):
-        digits.batches(seed=0, world_size=3, accumulation=2)
+        digits.batches(Share(0, 3, 2), seed=0)
 
 
 def test_workers_outlive_a_signal_to_the_process_group(folder: Path) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach all processes; the trainer finishes its step and saves."""
     code = (
-        "import os, signal, sys; from genhub.config import DataConfig; from genhub.data import load_data\n"
+        "import os, signal, sys; from genhub.interfaces.config import DataConfig; from genhub.data.open import load_data\n"
         "for each in (signal.SIGINT, signal.SIGTERM): signal.signal(each, lambda *_: None)\n"
         "data = load_data(DataConfig(name=sys.argv[1], in_memory=False, batch_size=2))\n"
         "batches = data.batches(seed=0)\n"
@@ -154,7 +154,7 @@ def test_digits_are_scikit_learns(digits: ImageData) -> None:
 
 def test_digits_need_neither_datasets_nor_pandas() -> None:
     code = (
-        "import sys; from genhub.config import DataConfig; from genhub.data import load_data;"
+        "import sys; from genhub.interfaces.config import DataConfig; from genhub.data.open import load_data;"
         "d = load_data(DataConfig()); next(d.batches(seed=0)); print(d.spec.fingerprint);"
         "sys.exit(', '.join({'datasets', 'pandas', 'sklearn'} & set(sys.modules)) or None)"
     )

@@ -20,10 +20,10 @@ import torch
 from image_files import fault, load, noise, save, table, ten_images
 
 import genhub
-from genhub import tables
-from genhub.config import DataConfig
-from genhub.recipe import read_recipe
-from genhub.stream import open_data
+from genhub.data import tables
+from genhub.data.open import open_data
+from genhub.interfaces.config import DataConfig
+from genhub.recipe.recipe import read_recipe
 
 
 class Endless(torch.utils.data.Dataset):

@@ -13,10 +13,10 @@ from conftest import shared_data
 from image_files import assert_same, bytes_of, fault, first_bytes, load, noise, save, steps, ten_images
 from PIL import Image
 
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
 from genhub.errors import DataError
-from genhub.forks import can_fork, forked
+from genhub.ground.forks import can_fork, forked
+from genhub.interfaces.config import DataConfig
 
 
 @pytest.fixture

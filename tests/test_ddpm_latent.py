@@ -20,9 +20,9 @@ from test_trainer import metrics, same_bits
 
 import genhub
 from genhub import Denoiser
-from genhub.data import load_data
-from genhub.ema import EMA
-from genhub.manifest import file_digest, read_manifest
+from genhub.data.open import load_data
+from genhub.store.manifest import file_digest, read_manifest
+from genhub.training.ema import EMA
 
 VAE = {"name": "vae", "network": "kl", "channels": [8, 8], "latent_dim": 3}
 
@@ -60,7 +60,7 @@ def halves(site, tmp_path) -> Path:  # noqa: F811
 
 
 def digits(n: int = 64) -> torch.Tensor:
-    return load_data(genhub.config.DataConfig()).images(range(n))
+    return load_data(genhub.interfaces.config.DataConfig()).images(range(n))
 
 
 # The checkpoint
@@ -155,7 +155,7 @@ def test_the_autoencoder_is_frozen_and_shared(vae):
     model.loss({"images": digits()})["loss"].backward()
     assert all(p.grad is None and not p.requires_grad for p in model.autoencoder.parameters())
     assert all(p.grad is not None for p in model.unet.parameters())
-    copied = EMA(model, genhub.config.EMAConfig(), {"unet"}).model
+    copied = EMA(model, genhub.recipe.sections.EMAConfig(), {"unet"}).model
     assert copied.autoencoder.model.encoder[0].conv_in.weight is model.autoencoder.model.encoder[0].conv_in.weight
     assert copied.unet.conv_in.weight is not model.unet.conv_in.weight
 
@@ -194,7 +194,7 @@ def test_a_third_partys_autoencoder_takes_part_unchanged(halves, tiny, tmp_path,
     images = model.sample(2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(images, torch.nn.functional.interpolate(images[..., ::2, ::2], scale_factor=2))  # its decoder's
     (next(site.glob("*.dist-info")) / "entry_points.txt").write_text("")
-    genhub.registry.all_plugins.cache_clear()
+    genhub.interfaces.registry.all_plugins.cache_clear()
     message = "this model needs 'halves' from halves-model 1.2: pip install halves-model"
     with pytest.raises(genhub.CheckpointError, match=message):
         genhub.load(folder)

@@ -15,9 +15,20 @@ import torch
 
 import genhub
 from genhub import GenhubError, RecipeError
-from genhub.disk import all_whole, append, locked, made_once, publish, remove, remove_leftovers, saving, whole, write_whole
 from genhub.errors import CheckpointError
-from genhub.weights import is_sealed, load_sealed, save_sealed
+from genhub.ground.disk import (
+    all_whole,
+    append,
+    locked,
+    made_once,
+    publish,
+    remove,
+    remove_leftovers,
+    saving,
+    whole,
+    write_whole,
+)
+from genhub.ground.weights import is_sealed, load_sealed, save_sealed
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
@@ -54,7 +65,7 @@ def test_what_a_killed_process_left_goes_and_a_living_ones_stays(tmp_path: Path)
     code = """
 import os, signal, sys
 from pathlib import Path
-from genhub.disk import whole
+from genhub.ground.disk import whole
 with whole(Path(sys.argv[1], "file")) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +142,7 @@ def test_nothing_in_genhub_writes_a_file_otherwise() -> None:
                     or (name in WRITES and (call.args or call.keywords))
                     or text.startswith(("shutil.copy", "shutil.move"))
                 )
-                if written and not any(word in text for word in ("temporary", "stream", "archive", "run.save(")):
+                if written and not any(word in text for word in ("temporary", "stream", "archive", "state.save(")):
                     found.add(function.name)
                     assert function.name in ELSEWHERE, f"{file}:{call.lineno}: {text}"
     assert found == ELSEWHERE.keys()

@@ -97,7 +97,8 @@ def test_scale_pages_commands_and_keys_exist(tmp_path):
     from typer.testing import CliRunner
 
     from genhub.cli import app
-    from genhub.config import AccelerateConfig, DataConfig
+    from genhub.interfaces.config import DataConfig
+    from genhub.recipe.sections import AccelerateConfig
 
     page = (ROOT / "docs" / "scale.md").read_text()
     commands = re.findall(r"genhub (train|sample) (\S+)(.*?)(?:#.*)?$", page, re.MULTILINE)
@@ -123,7 +124,7 @@ def test_contributing_example_trains(tmp_path, monkeypatch):
     import blur
 
     model = blur.Blur.from_pretrained("runs/recipe")
-    from genhub.data import load_data
+    from genhub.data.open import load_data
 
     data = load_data(genhub.read_recipe("recipe.yaml").data)
     mean = data.images(range(1797)).mean(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_registry import install, site  # noqa: F401 - a fixture
 
-from genhub import doctor
+from genhub.cli import doctor
 
 
 def test_a_sound_installation_has_no_problems() -> None:
@@ -59,7 +59,7 @@ def test_a_damaged_torch_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_here_is_imported_by_asking_for_versions() -> None:
-    assert "genhub.doctor" in sys.modules
+    assert "genhub.cli.doctor" in sys.modules
     versions, problems = doctor.installed_versions()
     assert len(versions) >= 10
     assert problems == []

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import genhub
-from genhub.dry_run import estimate, time_in_bf16
-from genhub.run import prepare
+from genhub.run.dry_run import estimate, time_in_bf16
+from genhub.run.prepare import prepare
 
 
 def test_estimate_counts_what_is_there(tiny):

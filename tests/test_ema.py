@@ -4,8 +4,8 @@ import models
 import pytest
 import torch
 
-from genhub.config import EMAConfig
-from genhub.ema import EMA
+from genhub.recipe.sections import EMAConfig
+from genhub.training.ema import EMA
 
 
 def make() -> models.Pair:

@@ -14,14 +14,14 @@ import torch
 
 import genhub
 from genhub.cli import app
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
 from genhub.evaluation.extractors import as_rgb, resized
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import read_evaluation, stored_evaluations
-from genhub.registry import EXTRACTORS, load_class
-from genhub.sampling import read_part
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.registry import EXTRACTORS, load_class
+from genhub.sampling.draw import read_part
 
 
 @pytest.fixture(scope="module", autouse=True)

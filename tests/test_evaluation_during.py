@@ -14,9 +14,9 @@ from models import Brightens
 from test_trainer import metrics, pair, same_bits
 
 import genhub
-from genhub.config import MetricName
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import stored_evaluations
+from genhub.recipe.sections import MetricName
 
 GAN = {"name": "gan", "latent_dim": 8, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}}
 EVALUATE = {"every": 3, "n": 60, "extractor": "pixels"}

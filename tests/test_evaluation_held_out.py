@@ -12,13 +12,13 @@ from test_evaluation_weights import GAN, RECIPE
 
 import genhub
 from genhub.cli import app
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.evaluation.compare import compare
 from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.report import html
 from genhub.evaluation.subject import Subject
+from genhub.interfaces.config import DataConfig
 
 VAE = RECIPE | {"model": {"name": "vae", "channels": [4]}}
 
@@ -125,7 +125,7 @@ class Blind(Contrast):
 
 def subject(extractor: object, split: str = "train") -> Subject:
     data = load_data(DataConfig(split=split))
-    model = genhub.registry.load_class("genhub.models", "gan")
+    model = genhub.interfaces.registry.load_class("genhub.models", "gan")
     made = model(model.Config(**GAN, sample_shape=(1, 8, 8), num_classes=10))
     found = Subject(
         made, data, DataError("none"), "own", 20, 0, None, {}, lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)

@@ -14,7 +14,7 @@ import genhub
 from genhub.evaluation.compare import compare
 from genhub.evaluation.protocol import evaluations_in, read_evaluation, stored_evaluations, weights_digest
 from genhub.evaluation.report import html
-from genhub.manifest import FILE, read_manifest
+from genhub.store.manifest import FILE, read_manifest
 
 GAN = {"name": "gan", "latent_dim": 4, "generator": {"channels": [4]}, "discriminator": {"channels": [4]}}
 RECIPE = {"model": GAN, "data": {"split": "train[:300]"}, "trainer": {"max_steps": 2, "sample_every": None, "trackers": []}}

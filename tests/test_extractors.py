@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 import genhub
-from genhub.config import DataConfig
-from genhub.data import load_data
-from genhub.registry import EXTRACTORS, load_class
+from genhub.data.open import load_data
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.registry import EXTRACTORS, load_class
 
 
 class Bomb:

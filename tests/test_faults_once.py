@@ -26,7 +26,8 @@ from safetensors.torch import load_file
 
 import genhub
 from genhub.cli import main
-from genhub.manifest import checkpoints, read_manifest
+from genhub.store.find import checkpoints
+from genhub.store.manifest import read_manifest
 
 VAE = {"name": "vae", "channels": [8], "latent_dim": 2}
 DATA = {"split": "train[:64]", "batch_size": 16}
@@ -114,8 +115,8 @@ class Place:
 
 @pytest.fixture
 def place(before, tmp_path, monkeypatch, capsys, hub) -> Iterator[Place]:
-    monkeypatch.setattr("genhub.sampling.PART", 3)
-    monkeypatch.setattr("genhub.files.PART", 3)
+    monkeypatch.setattr("genhub.sampling.draw.PART", 3)
+    monkeypatch.setattr("genhub.sampling.files.PART", 3)
     trains = tmp_path / "python"  # what a sweep starts: a run that is there at once
     trains.write_text(f'#!/bin/sh\nfor last; do :; done\necho trained\ntest -d "$last" || cp -r {before}/run "$last"\n')
     trains.chmod(0o755)

@@ -17,12 +17,12 @@ from test_launch import start
 from test_trainer import wait_for
 
 import genhub
-from genhub.config import DataConfig
-from genhub.data import load_data
-from genhub.files import draw_to, save_images
-from genhub.pictures import picture
-from genhub.run import sample_to
-from genhub.sampling import PART, draw_parts, read_part, sample_images
+from genhub.api import sample_to
+from genhub.data.open import load_data
+from genhub.interfaces.config import DataConfig
+from genhub.sampling.draw import PART, draw_parts, read_part, sample_images
+from genhub.sampling.files import draw_to, save_images
+from genhub.sampling.pictures import picture
 
 
 def make() -> GAN:

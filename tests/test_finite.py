@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import DenoisingStep, GenerativeModel, NotFinite, cli, randn
-from genhub.files import draw_to
-from genhub.finite import check_finite, check_weights
-from genhub.latents import training_data
-from genhub.registry import MODELS, load_class, plugin_names
-from genhub.sampling import draw_preview, sample_images, to_uint8
+from genhub.data.latents import training_data
+from genhub.ground.finite import check_finite, check_weights
+from genhub.interfaces.registry import MODELS, load_class, plugin_names
+from genhub.sampling.draw import draw_preview, sample_images
+from genhub.sampling.files import draw_to
+from genhub.sampling.pictures import to_uint8
 from genhub.views import VIEWS
 
 DIGITS = ["data.name=digits"]
@@ -186,8 +187,8 @@ class Encoded(models.Halves):
 
 
 def test_latents_that_are_not_finite_are_not_kept(tmp_path: Path, monkeypatch):
-    from genhub.config import DataConfig
-    from genhub.data import load_data
+    from genhub.data.open import load_data
+    from genhub.interfaces.config import DataConfig
 
     monkeypatch.setenv("GENHUB_CACHE", str(tmp_path))
     data = training_data(Encoded(Encoded.Config(sample_shape=(1, 8, 8))), load_data(DataConfig(cache_latents=True)))
@@ -217,12 +218,12 @@ def test_a_preview_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_path:
 
 
 def test_a_measurement_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_path: Path, capsys):
-    from genhub.config import AccelerateConfig
-    from genhub.trainer import AccelerateTrainer
+    from genhub.recipe.sections import AccelerateConfig
+    from genhub.run.run import FolderRun
 
-    trainer = AccelerateTrainer(AccelerateConfig(max_steps=1), run_dir=tmp_path)
-    trainer.evaluator = lambda step, model, accelerator=None: check_finite(torch.tensor(torch.nan), "a feature")
-    assert trainer.evaluate(3, breaks()) == {}
+    run = FolderRun(tmp_path, AccelerateConfig(max_steps=1), seed=0)
+    run.evaluator = lambda step, model, together: check_finite(torch.tensor(torch.nan), "a feature")
+    assert run.evaluate(3, breaks()) == {}
     assert "step 3 is not measured: a feature: NaN" in capsys.readouterr().err
 
 

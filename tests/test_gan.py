@@ -17,7 +17,7 @@ from judge import judge
 from test_trainer import metrics, same_bits
 
 import genhub
-from genhub.run_state import compile_networks
+from genhub.training.networks import compile_networks
 
 DOCS = Path(__file__).parents[1] / "docs" / "models"
 LOSSES = ["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from genhub import RecipeError, read_recipe
-from genhub.config import AccelerateConfig
-from genhub.hints import EPOCHS, OTHER_NAMES, key_paths
-from genhub.recipe import _BuiltIn
+from genhub.recipe.hints import EPOCHS, OTHER_NAMES, key_paths
+from genhub.recipe.recipe import _BuiltIn
+from genhub.recipe.sections import AccelerateConfig
 
 CORE = key_paths(_BuiltIn)
 

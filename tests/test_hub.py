@@ -21,8 +21,8 @@ from safetensors.torch import load, save
 
 import genhub
 from genhub import cli
-from genhub.ids import split_id
-from genhub.manifest import FileEntry, Manifest
+from genhub.ground.ids import split_id
+from genhub.store.manifest import FileEntry, Manifest
 
 Files = dict[str, bytes]
 WEIGHTS = "model.safetensors"
@@ -65,9 +65,9 @@ def model(hub: MiniHub, published: Files) -> Callable[..., Files]:
 
 
 def sealed(content: dict[str, object]) -> bytes:
-    from genhub.manifest import _checksum
+    from genhub.store.manifest import checksum_of
 
-    return json.dumps(content | {"checksum": _checksum(content)}).encode()
+    return json.dumps(content | {"checksum": checksum_of(content)}).encode()
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -231,7 +231,7 @@ def test_case_21_faults_without_end(capsys, monkeypatch, hub, model) -> None:
         f"alice/ae: looking it up: the Hub ({hub.url}) answers 503: fault, again and again; try later; nothing of it is in the cache, and there is no such folder here [1]")  # fmt: skip
     assert hub.asked("GET", "/api/models") == 4
     hub.faults.clear()
-    monkeypatch.setattr("genhub.client.DELAYS", ())  # the client itself tries a cut download five times
+    monkeypatch.setattr("genhub.hub.client.DELAYS", ())  # the client itself tries a cut download five times
     hub.fail("GET", WEIGHTS, "cut", 1000, times=99)
     assert "fetching model.safetensors: the Hub" in said(capsys, "sample", "alice/ae")
     assert WEIGHTS not in cached()

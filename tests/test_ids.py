@@ -13,10 +13,10 @@ from test_theirs import parquet, png
 
 import genhub
 from genhub import cli
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data
 from genhub.errors import without_passwords
-from genhub.ids import data_id, nearest_path, parse_id, split_id
+from genhub.ground.ids import data_id, nearest_path, parse_id, split_id
+from genhub.interfaces.config import DataConfig
 
 
 def test_what_is_an_id_and_what_a_path(tmp_path, monkeypatch) -> None:
@@ -109,7 +109,7 @@ def test_no_password_of_an_address_is_ever_said(hub, monkeypatch, capsys, tmp_pa
     monkeypatch.setattr(constants, "ENDPOINT", HUB.url.replace("://", "://user:s3cret@"))
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("://", "://user:s3cret@")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("genhub.client.DELAYS", ())
+    monkeypatch.setattr("genhub.hub.client.DELAYS", ())
     Path("r.yaml").write_text("model: {name: autoencoder}\ntrainer: {max_steps: 1, trackers: [], sample_every: null}")
     run = genhub.train("r.yaml")
     hub.add("alice/x", {"genhub.json": b"{}"})

@@ -14,13 +14,13 @@ from image_files import fault, load, noise, save, table
 from models import Labelled
 
 import genhub
-from genhub.card import model_card
-from genhub.config import DataConfig, DataSpec
-from genhub.data import load_data
-from genhub.labels import class_numbers, in_order
-from genhub.manifest import read_manifest
-from genhub.run import sample_to
-from genhub.sampling import called, classes_of
+from genhub.api import sample_to
+from genhub.data.open import load_data
+from genhub.interfaces.config import DataConfig, DataSpec
+from genhub.interfaces.labels import class_numbers, in_order
+from genhub.sampling.labels import called, classes_of
+from genhub.store.card import model_card
+from genhub.store.manifest import read_manifest
 
 SPEC = DataSpec(name="x", split="train", shape=(1, 4, 4), num_classes=4, num_images=4, fingerprint="x",
                 class_names=("1", "2", "3", "10"))  # fmt: skip

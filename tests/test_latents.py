@@ -20,10 +20,11 @@ from test_registry import site  # noqa: F401
 from test_trainer import metrics, same_bits
 
 import genhub
-from genhub.config import DataConfig
-from genhub.data import load_data
-from genhub.latents import CachedLatents, training_data
-from genhub.run import prepare
+from genhub.data.latents import CachedLatents, training_data
+from genhub.data.open import load_data
+from genhub.ground.processes import Share
+from genhub.interfaces.config import DataConfig
+from genhub.run.prepare import prepare
 from genhub.testing import check_model
 
 CACHED = "data.cache_latents=true"
@@ -109,9 +110,9 @@ def test_batches_are_those_of_the_images(halves, tmp_path, keys):  # noqa: F811
     config = DataConfig(name=str(pictures(tmp_path / "set", 45, bad=(3, 4))), flip=True, on_error="skip", batch_size=8,
                         cache_latents=True, **keys)  # fmt: skip
     cached = table(config, halves)
-    for share in ({}, {"rank": 1, "world_size": 2, "accumulation": 2}):
-        plain = load_data(config).batches(seed=5, start_step=2, **share)
-        for batch, images in islice(zip(cached.batches(seed=5, start_step=2, **share), plain, strict=False), 15):
+    for share in (Share(), Share(1, 2, 2)):
+        plain = load_data(config).batches(share, seed=5, start_step=2)
+        for batch, images in islice(zip(cached.batches(share, seed=5, start_step=2), plain, strict=False), 15):
             assert batch.keys() == {"latents", "labels"}
             assert torch.equal(batch["labels"], images["labels"])
             torch.testing.assert_close(batch["latents"], cached.encoder.encode(images["images"]), rtol=1e-6, atol=1e-5)
@@ -173,7 +174,7 @@ def test_what_a_killed_process_has_half_written_is_not_used(latent, tmp_path, ca
 def test_a_file_that_another_process_is_at_is_waited_for_last(latent, tmp_path, cache, zygote):  # noqa: F811
     words = ("train", recipe_file(tmp_path, latent), CACHED, "trainer.max_steps=1")
     found = training_data(
-        genhub.run.prepare(genhub.read_recipe(latent, [CACHED])).model, load_data(DataConfig(cache_latents=True))
+        genhub.run.prepare.prepare(genhub.read_recipe(latent, [CACHED])).model, load_data(DataConfig(cache_latents=True))
     )
     folder = found.table.files[0].parent
     shutil.rmtree(folder)

@@ -14,7 +14,7 @@ import yaml
 from test_trainer import pair, wait_for
 
 import genhub
-from genhub.launch import check_launcher, command_line
+from genhub.ground.processes import check_launcher, command_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 

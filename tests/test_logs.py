@@ -13,10 +13,10 @@ from test_evaluation_during import EVALUATE, figures
 from test_trainer import metrics, pair
 
 import genhub
-from genhub.disk import append
 from genhub.evaluation.compare import compare
 from genhub.evaluation.report import html
-from genhub.logs import RunLog, read_metrics
+from genhub.ground.disk import append
+from genhub.ground.metrics import RunLog, read_metrics
 from genhub.views import compute
 from genhub.views.subject import Subject
 

@@ -12,19 +12,9 @@ from hypothesis import strategies as st
 
 from genhub import CheckpointError
 from genhub.errors import NewerFormat
-from genhub.manifest import (
-    FILE,
-    Manifest,
-    PluginEntry,
-    checkpoints,
-    describe_files,
-    find_checkpoint,
-    newest_whole,
-    read_json,
-    read_manifest,
-    read_model,
-)
-from genhub.run_folder import describe_folder
+from genhub.store.classes import describe_folder, read_model
+from genhub.store.find import checkpoints, find_checkpoint, newest_whole
+from genhub.store.manifest import FILE, Manifest, PluginEntry, describe_files, read_json, read_manifest
 
 
 def write(folder: Path, **changes: object) -> Manifest:

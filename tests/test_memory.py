@@ -12,7 +12,8 @@ from test_reliability import write_recipe
 from test_trainer import pair, same_bits
 
 import genhub
-from genhub.memory import RECORD, splits
+from genhub.data.split import splits
+from genhub.training.memory import RECORD
 
 
 def test_splits():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from genhub import randn
-from genhub.noise import Between
+from genhub.ground.randomness import Between
 
 
 def test_noise_is_the_images_own():

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genhub.config import AccelerateConfig, LRSchedulerConfig
 from genhub.errors import RecipeError
-from genhub.optim import CLASSES, build_optimizers, lr_factor
+from genhub.recipe.sections import AccelerateConfig, LRSchedulerConfig
+from genhub.training.optim import CLASSES, build_optimizers, lr_factor
 
 
 def make(**trainer):

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import GenerativeModel, InputError, cli, scheduler_names
-from genhub.options import read_options
-from genhub.recipe import shipped_recipes
-from genhub.registry import MODELS, load_class
+from genhub.interfaces.registry import MODELS, load_class
+from genhub.recipe.shipped import shipped_recipes
+from genhub.sampling.options import read_options
 from genhub.views import compute
 from genhub.views.subject import Subject
 

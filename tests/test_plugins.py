@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from genhub.registry import MODELS, SCHEDULERS, TRAINERS, load_class, plugin_names
+from genhub.interfaces.registry import MODELS, SCHEDULERS, TRAINERS, load_class, plugin_names
 from genhub.testing import check_model, check_scheduler, check_trainer
 
 UNET = {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}

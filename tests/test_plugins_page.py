@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import genhub
-from genhub.scaffold import TEMPLATES
+from genhub.cli.scaffold import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -59,7 +59,7 @@ def sharpness(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """The mean distance from a drawn digit to the nearest real one, as a share of that from the mean image."""
     import torch
 
-    from genhub.data import load_data
+    from genhub.data.open import load_data
 
     monkeypatch.syspath_prepend(TEMPLATES / "model")
     from my_model import MyModel

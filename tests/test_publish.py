@@ -24,7 +24,7 @@ from test_hub import said
 
 import genhub
 from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
-from genhub.manifest import Manifest
+from genhub.store.manifest import Manifest
 
 TINY = {
     "model": {"name": "autoencoder", "channels": [8]},
@@ -433,7 +433,7 @@ def test_a_push_that_fails_is_a_warning(hub, tmp_path, capsys) -> None:
 
 
 def test_a_push_that_never_ends_does_not_hold_the_run(hub, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("genhub.run.LAST_PUSH", 0.6)
+    monkeypatch.setattr("genhub.run.train.LAST_PUSH", 0.6)
     hub.fail("GET", "/api/models", "stall", (0, 3), times=10**6)
     genhub.load(train(tmp_path))
     assert "genhub: alice/run: the last push is not done after 1 s; genhub push finishes it" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genhub import RecipeError, read_recipe
-from genhub.recipe import find_recipe, shipped_recipes
+from genhub.recipe.shipped import find_recipe, shipped_recipes
 
 SHIPPED = sorted(shipped_recipes().values())
 DIGITS = shipped_recipes()["digits-ddpm"]

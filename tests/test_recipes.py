@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genhub import read_recipe
-from genhub.recipe import shipped_recipes
+from genhub.recipe.shipped import shipped_recipes
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

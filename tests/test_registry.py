@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 
 import genhub
-from genhub import PluginError, registry
-from genhub.registry import MODELS, SCHEDULERS, all_plugins, find_plugin, load_all, load_class, plugin_names, plugin_of
+from genhub import PluginError
+from genhub.interfaces import registry
+from genhub.interfaces.registry import (
+    MODELS,
+    SCHEDULERS,
+    all_plugins,
+    find_plugin,
+    load_all,
+    load_class,
+    plugin_names,
+    plugin_of,
+)
 
 MODEL = """
 from genhub import GenerativeModel

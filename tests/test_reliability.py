@@ -25,9 +25,10 @@ from faults import write_recipe
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
-from genhub import checkpoint
-from genhub.checkpoint import newest_checkpoint
-from genhub.config import MAY_CHANGE, AccelerateConfig
+from genhub.interfaces.config import MAY_CHANGE
+from genhub.recipe.sections import AccelerateConfig
+from genhub.store import checkpoints
+from genhub.store.checkpoints import newest_checkpoint
 
 DOCS = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
 UNET = {"block_out_channels": [8, 16], "add_attention": False}
@@ -92,8 +93,8 @@ def saves(tiny, tmp_path, monkeypatch):
         calls.append(args)
         return save(*args)
 
-    save = checkpoint.save_checkpoint
-    monkeypatch.setattr(checkpoint, "save_checkpoint", remember)
+    save = checkpoints.save_checkpoint
+    monkeypatch.setattr("genhub.run.run.save_checkpoint", remember)
     genhub.train(pair(tiny, save_every=3, keep_last=1, keep_every=3))
     run, step, *rest = calls[-1]
     model, state, data = rest
@@ -103,7 +104,7 @@ def saves(tiny, tmp_path, monkeypatch):
 
     def again() -> None:
         save(run, step, model, state, data)
-        checkpoint.prune_checkpoints(run, keep_last=1)
+        checkpoints.prune_checkpoints(run, keep_last=1)
 
     def prepare(damaged: bool) -> None:
         """A copy that has the first checkpoint, and perhaps a damaged second one."""

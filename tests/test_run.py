@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import genhub
-from genhub import run
+from genhub.run.prepare import prepare
 
 
 def test_train_takes_a_recipe_object_with_overrides(tiny, tmp_path):
@@ -19,7 +19,7 @@ def test_train_takes_a_recipe_object_with_overrides(tiny, tmp_path):
 
 
 def test_the_seed_decides_the_first_weights(tiny):
-    weights = [run.prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.unet.conv_in.weight for seed in (0, 0, 1)]
+    weights = [prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.unet.conv_in.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

@@ -16,12 +16,14 @@ import torch
 from test_claims import BASE, content_of
 
 import genhub
-from genhub.checkpoint import newest_checkpoint, prune_checkpoints
 from genhub.errors import NewerFormat
 from genhub.evaluation.compare import compare, read_row
 from genhub.evaluation.report import write_report
-from genhub.manifest import FILE, checkpoints, find_checkpoint, read_manifest
-from genhub.run_folder import describe_folder, previews, read_newest
+from genhub.store.checkpoints import newest_checkpoint, prune_checkpoints
+from genhub.store.classes import describe_folder
+from genhub.store.find import checkpoints, find_checkpoint, read_newest
+from genhub.store.manifest import FILE, read_manifest
+from genhub.store.run_folder import previews
 
 
 @pytest.fixture
@@ -32,11 +34,11 @@ def base(tmp_path: Path) -> dict[str, Any]:
 class LongTrainer(genhub.Trainer):
     """As a run of a million steps ends."""
 
-    def fit(self, model: genhub.GenerativeModel, data: genhub.TrainingData) -> Path:
+    def fit(self, model: genhub.Model, data: genhub.TrainingData) -> Path:
         for step in (99_999, 100_000, 999_999, 1_000_000):
             torch.nn.init.constant_(model.generator[-1].bias, step)  # type: ignore[operator,union-attr,index]
-            self.save_preview(step, model)
-            folder = self.save_checkpoint(step, model, data, genhub.TrainerState())
+            self.run.save_preview(step, model)
+            folder = self.run.save_checkpoint(step, model, data, genhub.TrainerState())
         return folder
 
 
@@ -101,7 +103,7 @@ def test_a_recipe_lost_while_a_run_trains_is_in_its_next_checkpoint(base: dict[s
     first = genhub.train(base, ["trainer.max_steps=2"])
     run = Path(base["run_dir"])
     (run / "recipe.yaml").unlink()
-    from genhub.checkpoint import save_checkpoint
+    from genhub.store.checkpoints import save_checkpoint
 
     model, data = models.Pair.from_pretrained(first), read_manifest(first).data
     assert data is not None
@@ -113,10 +115,10 @@ def test_a_recipe_lost_while_a_run_trains_is_in_its_next_checkpoint(base: dict[s
 
 
 def of_a_newer_genhub(folder: Path, **changes: Any) -> None:
-    from genhub.manifest import _checksum
+    from genhub.store.manifest import checksum_of
 
     content = json.loads((folder / FILE).read_text()) | changes
-    (folder / FILE).write_text(json.dumps(content | {"checksum": _checksum(content)}))
+    (folder / FILE).write_text(json.dumps(content | {"checksum": checksum_of(content)}))
 
 
 @pytest.mark.parametrize(

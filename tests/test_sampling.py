@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import genhub
-from genhub.pictures import image_grid
-from genhub.sampling import sample_images, to_uint8
+from genhub.sampling.draw import sample_images
+from genhub.sampling.pictures import image_grid, to_uint8
 
 
 def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from genhub import InputError, read_recipe
-from genhub.scaffold import TEMPLATE_KINDS, TEMPLATES, new_plugin
+from genhub.cli.scaffold import TEMPLATE_KINDS, TEMPLATES, new_plugin
 
 
 @pytest.mark.parametrize("kind", TEMPLATE_KINDS)

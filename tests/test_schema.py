@@ -9,9 +9,9 @@ import pytest
 from pydantic import Field
 
 from genhub import ModelConfig, PluginError, PositiveInt
-from genhub.recipe import read_recipe
-from genhub.registry import KINDS, MODELS, Plugin, plugin_names
-from genhub.schema import _options, describe_plugin, example_recipe, recipe_schema
+from genhub.interfaces.registry import KINDS, MODELS, Plugin, plugin_names
+from genhub.recipe.recipe import read_recipe
+from genhub.recipe.schema import _options, describe_plugin, example_recipe, recipe_schema
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -16,11 +16,11 @@ import torch
 
 import genhub
 from genhub import cli
-from genhub.disk import check_files
 from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
-from genhub.manifest import read_manifest
-from genhub.sampling import part_file
-from genhub.weights import save_sealed
+from genhub.ground.disk import check_files
+from genhub.ground.weights import save_sealed
+from genhub.sampling.draw import part_file
+from genhub.store.manifest import read_manifest
 
 SECRET, IMAGES = "hunter2", "images-000000000000"
 RECIPE = {"model": {"name": "vae", "channels": [8], "latent_dim": 2},

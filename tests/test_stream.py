@@ -17,10 +17,10 @@ from PIL import Image
 from test_trainer import metrics, pair, same_bits
 
 import genhub
-from genhub.config import DataConfig
-from genhub.data import load_data
+from genhub.data.open import load_data, open_data
 from genhub.errors import DataError
-from genhub.stream import open_data
+from genhub.ground.processes import Share
+from genhub.interfaces.config import DataConfig
 
 
 def png(number: int) -> bytes:
@@ -54,7 +54,7 @@ def config(name: object, **keys) -> DataConfig:
 
 
 def taken(stream, steps: int, **given) -> list[list[int]]:
-    return [numbers(batch) for batch in islice(stream.batches(seed=3, **given), steps)]
+    return [numbers(batch) for batch in islice(stream.batches(given.pop("share", Share()), seed=3, **given), steps)]
 
 
 def flat(lists: list[list]) -> list:
@@ -90,7 +90,7 @@ def test_a_list_of_files_is_streamed_and_checked_before_the_first_step(tmp_path)
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_processes_share_an_epoch(tmp_path, world):
     stream = open_data(config(shards(tmp_path / "x"), batch_size=6))
-    shares = [taken(stream, 120 // 6, rank=rank, world_size=world) for rank in range(world)]
+    shares = [taken(stream, 120 // 6, share=Share(rank, world)) for rank in range(world)]
     assert sorted(flat(flat(shares))) == list(range(120))
 
 
@@ -99,16 +99,16 @@ def test_processes_share_an_epoch(tmp_path, world):
 def test_it_goes_on_anywhere_with_and_without_its_state(tmp_path, workers, world):
     """In the middle of a block, on its edge, in the next epoch; the state goes through JSON."""
     stream = open_data(config(shards(tmp_path / "x"), num_workers=workers, flip=True))
-    share = {"rank": world - 1, "world_size": world}
-    steps = taken(stream, 45, **share)
+    share = Share(world - 1, world)
+    steps = taken(stream, 45, share=share)
     for stop in (1, 8, 16, 33):
-        batches = stream.batches(seed=3, **share)
+        batches = stream.batches(share, seed=3)
         for _ in range(stop):
             next(batches)
         state = json.loads(json.dumps(stream.state(stop)))
         del batches
-        assert taken(stream, 45 - stop, start_step=stop, state=state, **share) == steps[stop:], stop
-        assert taken(stream, 3, start_step=stop, **share) == steps[stop : stop + 3], stop  # by reading up to there
+        assert taken(stream, 45 - stop, start_step=stop, state=state, share=share) == steps[stop:], stop
+        assert taken(stream, 3, start_step=stop, share=share) == steps[stop : stop + 3], stop  # by reading up to there
 
 
 def test_a_state_spares_the_reading(tmp_path):

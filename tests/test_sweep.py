@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_trainer import pair, wait_for
 
 import genhub
-from genhub.checkpoint import newest_checkpoint
 from genhub.evaluation.sweep import _Running, grid, sweep
+from genhub.store.checkpoints import newest_checkpoint
 
 WORD = st.text("ab1.-é*/ ", min_size=1, max_size=4).filter(lambda text: text.strip() == text and ".." not in text)
 VALUE = st.one_of(

@@ -11,8 +11,9 @@ from test_registry import install, site
 
 import genhub
 from genhub import RecipeError
-from genhub.data import load_data
-from genhub.scaffold import TEMPLATES
+from genhub.cli.scaffold import TEMPLATES
+from genhub.data.open import load_data
+from genhub.run.run import FolderRun
 
 __all__ = ["site"]
 
@@ -66,7 +67,7 @@ def test_plain_diffusers_opens_it_without_the_plugin(trained: Path, third_partie
 
 
 def test_without_its_plugin_a_checkpoint_says_what_it_needs(trained: Path, third_parties: Path) -> None:
-    from genhub.registry import all_plugins
+    from genhub.interfaces.registry import all_plugins
 
     for file in (third_parties / "my_scheduler-0.1.0.dist-info").iterdir():
         file.unlink()
@@ -170,9 +171,9 @@ def test_a_trainer_of_a_third_party_keeps_a_runs_folder(third_parties: Path, tmp
     assert genhub.train(game(tmp_path / "parts")) == parts
     assert (parts / "genhub.json").stat().st_mtime_ns == before
     recipe = genhub.read_recipe(game(tmp_path / "parts"), ["data.split=train[:1000]"])
-    trainer = recipe.trainer_class()(recipe.trainer, run_dir=tmp_path / "parts")
+    run = FolderRun(tmp_path / "parts", recipe.trainer, seed=0)
     with pytest.raises(RecipeError, match="the images, labels or their order have changed"):
-        trainer.stopped_run(load_data(recipe.data))
+        run.stopped_run(load_data(recipe.data))
 
 
 def test_extragradient_settles_where_gradient_steps_circle(third_parties: Path, tmp_path: Path) -> None:
@@ -209,14 +210,14 @@ def test_extragradient_settles_where_gradient_steps_circle(third_parties: Path, 
 
 
 def test_a_trainers_keys_are_its_own(third_parties: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from genhub import run
-    from genhub.dry_run import estimate
+    from genhub.run.dry_run import estimate
+    from genhub.run.prepare import prepare
 
     with pytest.raises(RecipeError, match="trainer.mixed_precision: unknown key; known: .*ema_decay"):
         genhub.read_recipe(game(tmp_path / "run", mixed_precision="bf16"))
     with pytest.raises(RecipeError, match="trainer.lr: must be greater than 0"):
         genhub.read_recipe(game(tmp_path / "run", lr=0))
-    facts = estimate(run.prepare(genhub.read_recipe(game(tmp_path / "run"))))
+    facts = estimate(prepare(genhub.read_recipe(game(tmp_path / "run"))))
     assert facts["memory"].keys() == {"weights and gradients", "activations"}
 
 

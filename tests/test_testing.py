@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import cli
-from genhub.testing import check_model, model_suite, scheduler_suite, trainer_suite
-from genhub.trainer import AccelerateTrainer
+from genhub.testing.suites import check_model, model_suite, scheduler_suite, trainer_suite
+from genhub.training.loop import AccelerateTrainer
 
 RUNS = ("checkpoint", "files", "resume", "processes")
 """The checks that start other processes."""
@@ -210,7 +210,7 @@ class StartsOver(AccelerateTrainer):
     def fit(self, model, data):
         import shutil
 
-        shutil.rmtree(self.run_dir / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.run.folder / "checkpoints", ignore_errors=True)
         done = self.config.max_steps
         self.config = self.config.model_copy(update={"max_steps": min(done, 2)})
         return super().fit(model, data)
@@ -218,16 +218,24 @@ class StartsOver(AccelerateTrainer):
 
 class Unmeasured(AccelerateTrainer):
     def fit(self, model, data):
-        self.evaluator = None
+        self.run.evaluator = None
         return super().fit(model, data)
 
 
 @pytest.mark.parametrize(
     ("cls", "check", "message"),
     [
-        (Unmeasured, "evaluate", "with evaluate.every=2, 0 of 2 checkpoints are measured: call self.evaluate(step, model)"),
+        (
+            Unmeasured,
+            "evaluate",
+            "with evaluate.every=2, 0 of 2 checkpoints are measured: call self.run.evaluate(step, model)",
+        ),
         (Lazy, "fit", "the checkpoint has the weights that training began with: save the model that was trained"),
-        (StartsOver, "resume", "going on to step 4, fit returns a checkpoint of step 2: train from the newest"),
+        (
+            StartsOver,
+            "resume",
+            "going on to step 4, fit returns a checkpoint of step 2: train from self.run.stopped_run(data)",
+        ),
     ],
 )
 def test_broken_trainers(cls, check: str, message: str) -> None:
@@ -294,7 +302,7 @@ def test_pytest_pays_nothing_without_the_option(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it():\n"
         "    heavy = {'torch', 'pydantic', 'yaml', 'numpy'} & set(sys.modules)\n"
-        "    assert not heavy\n    assert [m for m in sys.modules if m.startswith('genhub.')] == ['genhub.pytest_plugin']\n"
+        "    assert not heavy\n    assert [m for m in sys.modules if m.startswith('genhub.')] == ['genhub.testing', 'genhub.testing.pytest_plugin']\n"
     )
     done = pytest_in(tmp_path, "-p", "no:hypothesispytest")
     assert done.returncode == 0, done.stdout

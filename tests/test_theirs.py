@@ -19,14 +19,14 @@ from test_hub import Files, model, published, said  # noqa: F401  (fixtures)
 
 import genhub
 from genhub import cli
-from genhub.config import DataConfig, EvaluateConfig, HubConfig
-from genhub.data import load_data
-from genhub.parsing import Source
-from genhub.recipe import Recipe
-from genhub.registry import MODELS, TRAINERS, load_all
-from genhub.schema import _options
-from genhub.stream import open_data
-from genhub.theirs import FREE_TEXT, OWN, check_theirs
+from genhub.data.open import load_data, open_data
+from genhub.ground.parsing import Source
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.registry import MODELS, TRAINERS, load_all
+from genhub.recipe.recipe import Recipe
+from genhub.recipe.schema import _options
+from genhub.recipe.sections import EvaluateConfig, HubConfig
+from genhub.recipe.theirs import FREE_TEXT, OWN, check_theirs
 
 NO_PATHS = FREE_TEXT | {("data", "revision")}
 TEXT = {"data": DataConfig, "evaluate": EvaluateConfig, "hub": HubConfig}
@@ -79,7 +79,7 @@ def test_no_key_of_any_recipe_can_name_a_path(hub, tmp_path, monkeypatch, value)
         Image.new("L", (8, 8)).save(f"{folder}/x.png")
     file = tmp_path / "theirs" / "recipe.yaml"
     file.parent.mkdir()
-    monkeypatch.setattr("genhub.recipe.find_recipe_of", lambda source: ("eve/x", file))
+    monkeypatch.setattr("genhub.recipe.recipe.find_recipe_of", lambda source: ("eve/x", file))
     tried, read = 0, dict[str, Recipe]()
     for key, name in keys():
         file.write_text(yaml.safe_dump(stranger(key, name, value)))
@@ -99,7 +99,7 @@ def test_no_key_of_any_recipe_can_name_a_path(hub, tmp_path, monkeypatch, value)
 
 def test_what_is_refused_is_said_with_its_key(hub, tmp_path, monkeypatch) -> None:
     file = tmp_path / "recipe.yaml"
-    monkeypatch.setattr("genhub.recipe.find_recipe_of", lambda source: ("eve/x", file))
+    monkeypatch.setattr("genhub.recipe.recipe.find_recipe_of", lambda source: ("eve/x", file))
     for section, told in [
         ({"evaluate": {"extractor": "inception:/a.png"}}, "evaluate.extractor: a recipe from the Hub can name a registered extractor alone, not 'inception:/a.png'"),
         ({"data": {"name": "photos"}}, "data.name: a recipe from the Hub can name digits or a data set on the Hub, user/name, not 'photos'"),
@@ -123,7 +123,7 @@ def test_the_command_line_is_the_users_own(hub, tmp_path, monkeypatch) -> None:
     file.write_text(
         yaml.safe_dump({"model": {"name": "autoencoder"}, "data": {"name": "/x"}, "evaluate": {"extractor": "clip:/x"}})
     )
-    monkeypatch.setattr("genhub.recipe.find_recipe_of", lambda source: ("eve/x", file))
+    monkeypatch.setattr("genhub.recipe.recipe.find_recipe_of", lambda source: ("eve/x", file))
     own = ["data.name=/mine", "evaluate.extractor=dinov2:/mine", "trainer.trackers=[wandb]", "hub={repo_id: me/mine}"]
     read = genhub.read_recipe("eve/x", own, "/mine")
     assert (read.data.name, read.run_dir, read.left_out) == ("/mine", "/mine", ())

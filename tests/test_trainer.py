@@ -147,7 +147,7 @@ def test_options_of_the_loop(tiny, keys):
 def test_a_loss_scaler_and_phases_at_different_rates(tiny, tmp_path, monkeypatch, keys):
     """fp16's scaler, at work on the CPU in float32: its powers of two change no bit, whichever phases a step has, two of
     which share an optimizer."""
-    from genhub.trainer import AccelerateTrainer
+    from genhub.training.loop import AccelerateTrainer
 
     pair(tiny, max_steps=4, **keys)
     plain = genhub.train(tiny, run_dir=str(tmp_path / "plain"))
@@ -274,7 +274,7 @@ def test_a_changed_recipe_is_refused_with_the_difference(tiny):
 def test_code_that_has_changed_is_told_from_damage(tiny):
     """The checkpoint is whole, and not what the model is today."""
     folder = genhub.train(pair(tiny))
-    from genhub.manifest import Manifest, describe_files, read_manifest
+    from genhub.store.manifest import Manifest, describe_files, read_manifest
 
     (folder / "trainer" / "weights.safetensors").write_bytes((folder / "trainer" / "optimizer-0.safetensors").read_bytes())
     manifest = read_manifest(folder).model_dump() | {"files": describe_files(folder)}

@@ -11,9 +11,9 @@ from image_files import bytes_of, fault, load, save
 from PIL import Image
 
 import genhub
-from genhub.config import DataConfig
-from genhub.recipe import read_recipe
-from genhub.stream import open_data
+from genhub.data.open import open_data
+from genhub.interfaces.config import DataConfig
+from genhub.recipe.recipe import read_recipe
 
 KINDS = {
     "12 bits in 16": (np.arange(4096, dtype=np.uint16), ".png", (0, 4095)),

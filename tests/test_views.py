@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import DenoisingStep, GenerativeModel, InputError, ModelConfig, Phase, cli, randn
-from genhub.sampling import to_uint8
+from genhub.sampling.pictures import to_uint8
 from genhub.views import VIEWS, compute, drawing
 from genhub.views.drawing import Film, Row
 from genhub.views.subject import Subject

@@ -13,8 +13,8 @@ from faults import write_recipe
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
-from genhub.checkpoint import newest_checkpoint
-from genhub.workers import deaths_explained
+from genhub.data.workers import deaths_explained
+from genhub.store.checkpoints import newest_checkpoint
 
 
 @pytest.fixture

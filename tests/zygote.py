@@ -95,7 +95,7 @@ class Job:
 
 
 def serve() -> None:
-    for module in ("genhub.cli", "genhub.run", "genhub.trainer", "genhub_ddpm.ddpm", "genhub_gan", "genhub_vae", "models",
+    for module in ("genhub.cli", "genhub.api", "genhub.training.loop", "genhub_ddpm.ddpm", "genhub_gan", "genhub_vae", "models",
                    "diffusers.models.unets.unet_2d", "diffusers.schedulers.scheduling_ddim",
                    "diffusers.schedulers.scheduling_ddpm", "sklearn.datasets"):  # fmt: skip
         import_module(module)

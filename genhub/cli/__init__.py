@@ -12,9 +12,9 @@ from typing import NoReturn
 from genhub.cli import plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
-from genhub.console import put
 from genhub.errors import GenhubError, InputError
-from genhub.launch import first_to_say, launched
+from genhub.ground.console import put
+from genhub.ground.processes import first_to_say, launched
 
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
@@ -65,7 +65,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    from genhub.sampling import out_of_memory
+    from genhub.sampling.draw import out_of_memory
 
     return out_of_memory(error)
 

@@ -6,8 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from genhub.console import shown
-from genhub.errors import InputError
+from genhub.errors import InputError, shown
 
 N = TypeVar("N", int, float)
 # Plain help and errors: rich's would cost a third of what `genhub --help` takes.
@@ -44,7 +43,7 @@ def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str,
 
 def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
     """key.path=value pairs as nested dictionaries."""
-    from genhub.parsing import Source, apply_override
+    from genhub.ground.parsing import Source, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
-from genhub.console import NAME, cut, escaped, put
-from genhub.launch import first_to_say
+from genhub.errors import NAME, cut, escaped
+from genhub.ground.console import put
+from genhub.ground.processes import first_to_say
 
 
 def print_facts(facts: Any, as_json: bool) -> None:
@@ -15,7 +16,7 @@ def print_facts(facts: Any, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")  # whole, as a program reads it; JSON has escapes of its own
         return
-    from genhub.parsing import to_yaml
+    from genhub.ground.parsing import to_yaml
 
     put(*to_yaml(facts).splitlines())
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genhub import registry
 from genhub.cli.arguments import PLAIN, AsJson, read_pairs
 from genhub.cli.output import print_facts, print_table, say_wrong
-from genhub.console import put
 from genhub.errors import PluginError
+from genhub.ground.console import put
+from genhub.interfaces import registry
 
 if TYPE_CHECKING:
     from genhub.testing import Result
+
 
 app = typer.Typer(help="List, describe and check models, schedulers, trainers.", **PLAIN)
 Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
@@ -47,7 +48,7 @@ def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
 
 
 def _state(plugin: registry.Plugin) -> dict[str, str]:
-    from genhub.schema import capabilities
+    from genhub.recipe.schema import capabilities
 
     try:
         return {"state": "fine", "capabilities": ", ".join(capabilities(plugin.load()))}
@@ -58,7 +59,7 @@ def _state(plugin: registry.Plugin) -> dict[str, str]:
 @app.command("info")
 def plugins_info(name: str, as_json: AsJson = False) -> None:
     """Print what a plugin can do, its options, and a recipe."""
-    from genhub.schema import describe_plugin
+    from genhub.recipe.schema import describe_plugin
 
     described = describe_plugin(name)
     if as_json:
@@ -84,7 +85,7 @@ def plugins_new(
     kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
 ) -> None:
     """Write a plugin of your own that works at once."""
-    from genhub.scaffold import new_plugin
+    from genhub.cli.scaffold import new_plugin
 
     folder = new_plugin(name, kind)
     put(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
@@ -99,7 +100,7 @@ def plugins_check(
     as_json: AsJson = False,
 ) -> None:
     """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
-    from genhub.testing import suites_of
+    from genhub.testing.suites import suites_of
 
     values, reports, failed = read_pairs(keys or [], "key=value"), [], False
     for plugin, suite in suites_of(name, values, kind):

@@ -10,8 +10,8 @@ import typer
 import genhub
 from genhub.cli.arguments import PLAIN, AsJson, Overrides, RecipeArgument
 from genhub.cli.output import print_facts, print_table
-from genhub.console import put
 from genhub.errors import InputError, RecipeError
+from genhub.ground.console import put
 
 app = typer.Typer(help="Check, show and list recipes; print their schema.", **PLAIN)
 
@@ -48,7 +48,7 @@ def recipe_show(recipe: RecipeArgument, overrides: Overrides = None, as_json: As
 @app.command("list")
 def recipe_list(as_json: AsJson = False) -> None:
     """List the recipes that come with genhub."""
-    from genhub.recipe import shipped_recipes
+    from genhub.recipe.shipped import shipped_recipes
 
     print_table([{"name": name, "about": _first_comment(file)} for name, file in shipped_recipes().items()], as_json)
 
@@ -56,7 +56,7 @@ def recipe_list(as_json: AsJson = False) -> None:
 @app.command("schema")
 def recipe_schema() -> None:
     """Print the JSON Schema of recipes, plugins included, for editors."""
-    from genhub.schema import recipe_schema
+    from genhub.recipe.schema import recipe_schema
 
     print_facts(recipe_schema(), as_json=True)
 

@@ -21,11 +21,12 @@ from genhub.cli.arguments import (
     read_numbers,
     set_options,
 )
+from genhub.cli.launch import launch
 from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.cli.stops import stopped_with
-from genhub.console import put
 from genhub.errors import GenhubError, InputError
-from genhub.launch import launch, launched
+from genhub.ground.console import put
+from genhub.ground.processes import launched
 
 app = typer.Typer(
     help="Train, sample and share generative models: every family the same way.",
@@ -50,8 +51,8 @@ def train(
     num_processes: Processes = None,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
-    from genhub.config import check_split
-    from genhub.doctor import installed_versions
+    from genhub.cli.doctor import installed_versions
+    from genhub.data.split import check_split
 
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
     if dry_run:
@@ -67,8 +68,8 @@ def train(
 
 
 def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
-    from genhub.dry_run import estimate, time_in_bf16
-    from genhub.run import prepare_run
+    from genhub.run.dry_run import estimate, time_in_bf16
+    from genhub.run.prepare import prepare_run
 
     prepared = prepare_run(recipe, fresh).prepared
     put(*prepared.recipe.yaml().split("\n"))
@@ -105,8 +106,8 @@ def sample(
     _started_as(num_processes)
     grid = Path(out).suffix == ".png" and not Path(out).is_dir()
     with stopped_with(STARTS_OVER if grid else "what is drawn is kept, and the same command goes on"):
-        from genhub.logs import say
-        from genhub.run import sample_to
+        from genhub.api import sample_to
+        from genhub.ground.console import say
 
         sample_to(**given, **values)
     say(f"{n} images: {out}")
@@ -141,7 +142,7 @@ def evaluate(
     }  # fmt: skip
     own = set_options("evaluate", options or [], taken=given)
     with stopped_with("the images drawn so far are kept, and the same command goes on"):
-        from genhub.logs import main_process
+        from genhub.ground.processes import main_process
 
         found = genhub.evaluate(**given, **own)
     if not main_process():
@@ -236,9 +237,10 @@ def show(
 @app.command()
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model holds: plugin, config, data, step, files."""
-    from genhub.hub import describe_repository
-    from genhub.ids import split_id
-    from genhub.run_folder import describe_folder, read_newest
+    from genhub.ground.ids import split_id
+    from genhub.hub.load import describe_repository
+    from genhub.store.classes import describe_folder
+    from genhub.store.find import read_newest
 
     facts = read_newest(Path(model), describe_folder) if split_id(model) is None else describe_repository(model)
     print_facts(facts, as_json)
@@ -263,7 +265,7 @@ def push(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check versions, devices and plugins. Exit code 1 if something is wrong."""
-    from genhub.doctor import diagnose
+    from genhub.cli.doctor import diagnose
 
     facts = diagnose()
     print_facts(facts, as_json)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from genhub.disk import made_once
 from genhub.errors import GenhubError
-from genhub.logs import warn
-from genhub.weights import is_sealed, load_sealed, save_sealed
+from genhub.ground.console import warn
+from genhub.ground.disk import made_once
+from genhub.ground.weights import is_sealed, load_sealed, save_sealed
 
 Computed = tuple[Mapping[str, Tensor], Mapping[str, str]]
 """Tensors by name, and notes."""

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from genhub.config import NonNegativeInt, Section
 from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
-from genhub.hub import open_model
-from genhub.logs import read_metrics
-from genhub.manifest import FILE, read_manifest
-from genhub.parsing import Source, parse_yaml, read_text
-from genhub.run_folder import RECIPE
+from genhub.ground.metrics import read_metrics
+from genhub.ground.parsing import Source, parse_yaml, read_text
+from genhub.hub.load import open_model
+from genhub.interfaces.config import NonNegativeInt, Section
+from genhub.store.manifest import FILE, read_manifest
+from genhub.store.run_folder import RECIPE
 
 
 class Row(Section):

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from genhub.config import EvaluateConfig
-from genhub.data import ImageData
-from genhub.disk import append, saving
+from genhub.data.batches import ImageData
 from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.protocol import FOLDER, Evaluation, evaluations_in, weights_digest
 from genhub.evaluation.subject import Subject
-from genhub.interfaces import GenerativeModel
-from genhub.logs import main_process, read_metrics, say, warn
-from genhub.manifest import FILE
-from genhub.sampling import BATCH_SIZE, broadcast, sample_images
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from genhub.ground.console import say, warn
+from genhub.ground.disk import append, saving
+from genhub.ground.metrics import read_metrics
+from genhub.ground.processes import Together, main_process
+from genhub.interfaces.model import Model
+from genhub.recipe.sections import EvaluateConfig
+from genhub.sampling.draw import BATCH_SIZE, sample_images
+from genhub.store.manifest import FILE
 
 PREFIX = "evaluate/"
 """Of the figures' names in metrics.jsonl."""
@@ -34,9 +33,7 @@ class Evaluator:
     in the run's `evaluations/` and then in metrics.jsonl: a step has been measured if there is a line of it and figures of
     its checkpoint's weights."""
 
-    def __init__(
-        self, config: EvaluateConfig, model: GenerativeModel, data: ImageData, run_dir: Path, max_steps: int
-    ) -> None:
+    def __init__(self, config: EvaluateConfig, model: Model, data: ImageData, run_dir: Path, max_steps: int) -> None:
         """Find out before step 0 whether all can be measured.
 
         Raises:
@@ -57,13 +54,13 @@ class Evaluator:
         for note in about(subject, config.measured):
             say(f"         evaluate: {note}")
 
-    def __call__(self, step: int, model: GenerativeModel, accelerator: Accelerator | None = None) -> dict[str, float]:
+    def __call__(self, step: int, model: Model, together: Together | None = None) -> dict[str, float]:
         due = step > 0 and (step % self.config.every == 0 or step == self._max_steps)
-        if not due or self._is_measured(step, accelerator):
+        if not due or self._is_measured(step, together):
             return {}
         training = model.training
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            evaluation = measure(self._subject(model.eval(), accelerator), self.config.measured, step)
+            evaluation = measure(self._subject(model.eval(), together), self.config.measured, step)
         model.train(training)
         values = {f"{PREFIX}{name}": value for name, value in evaluation.values.items()}
         if main_process():
@@ -92,19 +89,19 @@ class Evaluator:
             folder = self._run_dir / "checkpoints" / f"step-{best.step:06d}"
             say(f"Best     {folder}, {metric.own} {best.values[metric.own]:.4g}")
 
-    def _subject(self, model: GenerativeModel, accelerator: Accelerator | None) -> Subject:
+    def _subject(self, model: Model, together: Together | None) -> Subject:
         config, batch_size = self.config, min(BATCH_SIZE, self._data.config.batch_size)
 
         def draw() -> Any:
-            return sample_images(model, config.n, batch_size=batch_size, accelerator=accelerator)
+            return sample_images(model, config.n, batch_size=batch_size, together=together)
 
-        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, accelerator)
+        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, together)
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run_dir / "metrics.jsonl")  # what is damaged there, the run's log says
         return {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
 
-    def _is_measured(self, step: int, accelerator: Accelerator | None) -> bool:
+    def _is_measured(self, step: int, together: Together | None) -> bool:
         """Whether a step has been measured. The main process, which has the files, decides for all."""
         found = False
         if main_process():
@@ -113,7 +110,7 @@ class Evaluator:
                 raise TrainingError(f"step {step} has no checkpoint; a trainer calls evaluate after save_checkpoint")
             stored = evaluations_in(self._run_dir / FOLDER, weights)
             found = step in self._measured_steps() and any(one.step == step for one in stored)
-        return broadcast(found) if accelerator and accelerator.num_processes > 1 else found
+        return together.broadcast(found) if together else found
 
     def _weights(self, step: int) -> str:
         """Return the digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""

@@ -16,27 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.card import package_versions
-from genhub.checkpoint import load_model
-from genhub.config import DataConfig, DataSpec
-from genhub.console import shown
-from genhub.data import ImageData, load_data
-from genhub.digests import hash_of
-from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean
+from genhub.data.batches import ImageData
+from genhub.data.open import load_data
+from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean, shown
 from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.evaluation.subject import Subject
-from genhub.finite import check_weights
-from genhub.hub import open_model
-from genhub.ids import split_id
-from genhub.interfaces import GenerativeModel
-from genhub.launch import check_launcher
-from genhub.logs import Progress, main_process, warn
-from genhub.manifest import FILE, Manifest, read_manifest
-from genhub.options import read_options
-from genhub.recipe import read_data_config
-from genhub.run_folder import RECIPE
-from genhub.sampling import Labels, broadcast, classes_of, draw_parts, processes, read_part
+from genhub.ground.console import Progress, warn
+from genhub.ground.digests import hash_of
+from genhub.ground.finite import check_weights
+from genhub.ground.ids import split_id
+from genhub.ground.processes import broadcast, check_launcher, main_process, meet
+from genhub.hub.load import load_model, open_model
+from genhub.interfaces.config import DataConfig, DataSpec
+from genhub.interfaces.model import Model
+from genhub.recipe.recipe import read_data_config
+from genhub.sampling.draw import draw_parts, read_part
+from genhub.sampling.labels import Labels, classes_of
+from genhub.sampling.options import read_options
+from genhub.store.card import package_versions
+from genhub.store.manifest import FILE, Manifest, read_manifest
+from genhub.store.run_folder import RECIPE
 
 
 def evaluate(
@@ -67,7 +67,7 @@ def evaluate(
     if n < 2:
         raise InputError(f"-n: a figure needs 2 images or more, not {n}")
     check_launcher()
-    theirs, together = str(model) if split_id(model) else None, processes(device)
+    theirs, together = str(model) if split_id(model) else None, meet(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     opened = open_model(model, partial(_open, overrides, theirs, where), checked=True)
     loaded, manifest, config = opened.model, opened.manifest, opened.config
@@ -86,7 +86,7 @@ def evaluate(
         try:
             parts = draw_parts(
                 loaded, n, folder() / images, seed=seed, labels=classes, options=checked, batch_size=batch_size,
-                accelerator=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
+                together=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
             )  # fmt: skip
         finally:
             progress.close()
@@ -106,7 +106,7 @@ def evaluate(
     if main_process() and kept:
         _keep(evaluation, folder())
     if together:
-        together.end_training()
+        together.end()
     return evaluation
 
 
@@ -120,7 +120,7 @@ class _Opened:
     """Its real images."""
     weights: str
     """See `weights_digest`."""
-    model: GenerativeModel
+    model: Model
 
 
 def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint: Path) -> _Opened:

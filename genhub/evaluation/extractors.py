@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
@@ -13,32 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genhub.client import connect
-from genhub.digests import digest_of
 from genhub.errors import InputError
-from genhub.training import TrainingData
+from genhub.ground.digests import digest_of
+from genhub.hub.client import connect
+from genhub.interfaces.trainer import TrainingData
 
 OFFLINE = "`probe` and `pixels` need no download"
 MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"
-
-
-class Extractor(Protocol):
-    """What turns images into the rows that metrics compare. A class is registered under `genhub.extractors` and built as
-    `cls(data, source, device)`; it must give the same features for the same image whatever comes with it in a batch."""
-
-    fingerprint: str
-    """Changes when the features of an image may: a hash of weights and preprocessing."""
-    source: str
-    """Where the weights come from."""
-    preprocessing: str
-    """What is done to images before, in words."""
-
-    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
-        """`data`: the real images, for extractors that learn from them. `source`: what follows NAME: in the user's
-        choice of extractor, such as a folder of weights."""
-
-    def features(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) uint8 to (n, d) float32 on the CPU."""
 
 
 class Pixels:

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data import ImageData
+from genhub.data.batches import ImageData
 from genhub.errors import DataError
 from genhub.evaluation import metrics
 from genhub.evaluation.subject import Subject
-from genhub.interfaces import Autoencoder, Likelihood
-from genhub.sampling import BATCH_SIZE, names_of, sample_images, to_uint8
-from genhub.seeds import seed_for
+from genhub.ground.randomness import seed_for
+from genhub.interfaces.capabilities import Autoencoder, Likelihood
+from genhub.sampling.draw import BATCH_SIZE, sample_images
+from genhub.sampling.labels import names_of
+from genhub.sampling.pictures import to_uint8
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
 """Held-out images that are looked at; a diffusion model's bits take its full chain for each."""

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genhub.digests import digest_of, hash_of
-from genhub.disk import cache_folder
 from genhub.errors import InputError
 from genhub.evaluation.cache import Computed, kept
-from genhub.logs import say
+from genhub.ground.console import say
+from genhub.ground.digests import digest_of, hash_of
+from genhub.ground.disk import cache_folder
 
 VERSION = 2
 """Raised when the network or its training changes: cached probes of other versions are not used."""

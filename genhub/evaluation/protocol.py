@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from filelock import FileLock
 from pydantic import Field, ValidationError
 
-from genhub.card import MEASURED
-from genhub.config import DataSpec, NonNegativeInt, PositiveInt, Section
-from genhub.disk import LOCK, cache_folder, saving, write_whole
 from genhub.errors import CheckpointError, first_fault
-from genhub.logs import warn
-from genhub.manifest import FILE, TRAINER, Manifest, Versions, Word, file_digest, read_json, read_manifest
+from genhub.ground.console import warn
+from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
+from genhub.interfaces.config import DataSpec, NonNegativeInt, PositiveInt, Section
+from genhub.store.card import MEASURED
+from genhub.store.manifest import FILE, TRAINER, Manifest, Versions, Word, file_digest, read_json, read_manifest
 
 FOLDER = "evaluations"
 """Where a run keeps its evaluations, and the images they were computed from."""

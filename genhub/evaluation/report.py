@@ -13,17 +13,17 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from genhub.console import one_line
-from genhub.disk import remove_leftovers, saving, write_whole
+from genhub.errors import one_line
 from genhub.evaluation.compare import Comparison, Row
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
-from genhub.logs import read_metrics
-from genhub.pictures import image_grid
-from genhub.run_folder import previews
-from genhub.sampling import part_file, read_part
-from genhub.weights import is_sealed
+from genhub.ground.disk import remove_leftovers, saving, write_whole
+from genhub.ground.metrics import read_metrics
+from genhub.ground.weights import is_sealed
+from genhub.sampling.draw import part_file, read_part
+from genhub.sampling.pictures import image_grid
+from genhub.store.run_folder import previews
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25

@@ -6,29 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data import ImageData
-from genhub.digests import hash_of
-from genhub.disk import cache_folder
+from genhub.data.batches import ImageData
 from genhub.errors import DataError
 from genhub.evaluation.cache import kept
-from genhub.evaluation.extractors import Extractor
 from genhub.evaluation.metrics import kth_distances, precision_recall
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import Protocol
-from genhub.finite import check_finite
-from genhub.interfaces import GenerativeModel
-from genhub.registry import EXTRACTORS, load_class
-from genhub.sampling import called, to_uint8
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from genhub.ground.digests import hash_of
+from genhub.ground.disk import cache_folder
+from genhub.ground.finite import check_finite
+from genhub.ground.processes import Together
+from genhub.interfaces.extractor import Extractor
+from genhub.interfaces.model import Model
+from genhub.interfaces.registry import EXTRACTORS, load_class
+from genhub.sampling.labels import called
+from genhub.sampling.pictures import to_uint8
 
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
@@ -42,7 +41,7 @@ MUSH = 8
 class Subject:
     """A model, the real images, and what metrics need of both, each computed when it is first asked for."""
 
-    model: GenerativeModel
+    model: Model
     reference: ImageData
     held_out: ImageData | DataError
     extractor_name: str
@@ -52,7 +51,7 @@ class Subject:
     options: Mapping[str, Any]
     draw: Callable[[], Tensor]
     """Gives the n images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
-    accelerator: Accelerator | None = None
+    together: Together | None = None
     """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
     training: Callable[[], ImageData] | None = None
@@ -174,12 +173,12 @@ class Subject:
 
     def _of_each(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """(n, d) rows of n images, each process computing those of a share."""
-        if self.accelerator is None:
+        if self.together is None:
             return function(images)
-        share = -(-len(images) // self.accelerator.num_processes)
-        first = self.accelerator.process_index * share  # the last processes repeat: cut off below
+        share = -(-len(images) // self.together.world_size)
+        first = self.together.rank * share  # the last processes repeat: cut off below
         rows = function(images[[index % len(images) for index in range(first, first + share)]])
-        gathered: Tensor = self.accelerator.gather(rows.to(self.accelerator.device))
+        gathered: Tensor = self.together.gather(rows)
         return gathered[: len(images)].cpu()
 
 

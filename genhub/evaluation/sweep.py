@@ -16,13 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from genhub.console import shown
-from genhub.digests import hash_of
-from genhub.errors import InputError, Interrupted
-from genhub.forks import cores
-from genhub.launch import command_line
-from genhub.logs import say, warn
-from genhub.recipe import read_recipe
+from genhub.errors import InputError, Interrupted, shown
+from genhub.ground.console import say, warn
+from genhub.ground.digests import hash_of
+from genhub.ground.forks import cores
+from genhub.ground.processes import command_line
+from genhub.recipe.recipe import read_recipe
 
 MOST_RUNS = 1000
 LONGEST = 200

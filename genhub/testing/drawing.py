@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genhub.config import EMAConfig
-from genhub.ema import EMA
 from genhub.errors import GenhubError
-from genhub.interfaces import GenerativeModel
+from genhub.interfaces.model import Model
+from genhub.recipe.sections import EMAConfig
 from genhub.testing.report import Broken, NotHere, told
 from genhub.testing.subject import ModelSubject, generators
+from genhub.training.ema import EMA
 
 TOLERANCE = 1e-3
 """How much of a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
@@ -125,7 +125,7 @@ def labels(subject: ModelSubject) -> None:
             raise Broken("labels 0 and 1 give the same images from the same seeds", "let the networks have the labels", at)
 
 
-def refusal(model: GenerativeModel, labels: Tensor | None) -> Exception | None:
+def refusal(model: Model, labels: Tensor | None) -> Exception | None:
     try:
         with torch.inference_mode():
             model.sample(2, labels=labels, generator=generators(range(2)))

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from genhub.checks import check_loss
-from genhub.config import AccelerateConfig
-from genhub.interfaces import GenerativeModel, Phase
-from genhub.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
+from genhub.interfaces.model import Model, Phase
+from genhub.recipe.sections import AccelerateConfig
 from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
+from genhub.training.checks import check_loss
+from genhub.training.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
 
 LEARNING_RATES = (1e-3, 1e-4)
 """A loss has to fall at one of them."""
@@ -183,7 +183,7 @@ def compile(subject: ModelSubject) -> None:
         torch.compiler.reset()
 
 
-def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> dict[str, Tensor]:
+def loss_and_gradients(model: Model, phase: Phase, subject: ModelSubject) -> dict[str, Tensor]:
     torch.manual_seed(0)
     loss = model(subject.batch, phase.name)["loss"]
     backward_of(model, loss)
@@ -191,13 +191,13 @@ def loss_and_gradients(model: GenerativeModel, phase: Phase, subject: ModelSubje
     return {"loss": loss.detach()} | found
 
 
-def backward(model: GenerativeModel, phase: Phase, subject: ModelSubject) -> set[str]:
+def backward(model: Model, phase: Phase, subject: ModelSubject) -> set[str]:
     """The parameters that a phase's gradient reaches."""
     backward_of(model, model(subject.batch, phase.name)["loss"])
     return {name for name, p in model.named_parameters() if p.grad is not None}
 
 
-def backward_of(model: GenerativeModel, loss: Tensor) -> None:
+def backward_of(model: Model, loss: Tensor) -> None:
     model.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.interfaces import Scheduler
+from genhub.interfaces.scheduler import Scheduler
 from genhub.testing.drawing import global_states
 from genhub.testing.report import Broken, NotHere, Subject
 from genhub.testing.subject import generators

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.config import AccelerateConfig, ModelConfig
-from genhub.data import ImageData, load_data
-from genhub.interfaces import GenerativeModel
-from genhub.optim import FrozenNetworks, build_optimizers
-from genhub.recipe import Recipe, read_recipe
-from genhub.registry import MODELS, plugin_of
-from genhub.seeds import seed_for
+from genhub.data.batches import ImageData
+from genhub.data.open import load_data
+from genhub.ground.randomness import seed_for
+from genhub.interfaces.config import ModelConfig
+from genhub.interfaces.model import Model
+from genhub.interfaces.registry import MODELS, plugin_of
+from genhub.model import GenerativeModel
+from genhub.recipe.recipe import Recipe, read_recipe
+from genhub.recipe.sections import AccelerateConfig
 from genhub.testing.report import Broken, Subject
+from genhub.training.optim import FrozenNetworks, build_optimizers
 
 STEPS, STOPPED_AT = 4, 2
 TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
@@ -88,7 +91,7 @@ class ModelSubject(Subject):
     def conditional(self) -> bool:
         return "labels" in self.build().conditions
 
-    def draw(self, model: GenerativeModel, n: int, seeds: Sequence[int] = (), labels: Tensor | None = None) -> Tensor:
+    def draw(self, model: Model, n: int, seeds: Sequence[int] = (), labels: Tensor | None = None) -> Tensor:
         """n images as genhub draws them: in eval mode, a generator an image, labels in turn. (n, c, h, w)."""
         if labels is None and "labels" in model.conditions:
             labels = torch.arange(n) % (model.config.num_classes or 1)

@@ -12,19 +12,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from genhub.config import ModelConfig, TrainerConfig
 from genhub.evaluation.during import PREFIX
-from genhub.interfaces import Batch, GenerativeModel, Phase
-from genhub.logs import read_metrics
-from genhub.manifest import read_manifest
-from genhub.noise import Generators, randn
-from genhub.recipe import read_recipe
-from genhub.registry import TRAINERS, plugin_of
-from genhub.run import train
+from genhub.ground.metrics import read_metrics
+from genhub.ground.randomness import Generators, randn
+from genhub.interfaces.config import ModelConfig, TrainerConfig
+from genhub.interfaces.model import Batch, Phase
+from genhub.interfaces.registry import TRAINERS, plugin_of
+from genhub.interfaces.trainer import Trainer
+from genhub.model import GenerativeModel
+from genhub.recipe.recipe import read_recipe
+from genhub.run.train import train
+from genhub.store.manifest import read_manifest
 from genhub.testing.report import Broken, Subject
 from genhub.testing.running import SAFE
 from genhub.testing.subject import STOPPED_AT, TRAINER, importable_name
-from genhub.training import Trainer
 
 Values = TrainerConfig | Mapping[str, Any] | None
 
@@ -93,7 +94,7 @@ def fit(subject: TrainerSubject) -> None:
     folder = subject.checkpoint
     at = subject.cls.fit
     if not isinstance(folder, Path) or subject.run_dir not in folder.parents:
-        raise Broken(f"fit returns {folder!r}", "return the checkpoint's folder, below self.run_dir / 'checkpoints'", at)
+        raise Broken(f"fit returns {folder!r}", "return the checkpoint's folder, what self.run.save_checkpoint returns", at)
     model = MeanImage.from_pretrained(folder)
     if not model.mean[0].any():
         raise Broken("the checkpoint has the weights that training began with", "save the model that was trained", at)
@@ -123,7 +124,7 @@ def resume(subject: TrainerSubject) -> None:
     after = subject.train(steps)
     if read_manifest(after).step != steps or torch.equal(MeanImage.from_pretrained(after).mean[0], mean):
         raise Broken(f"going on to step {steps}, fit returns a checkpoint of step {read_manifest(after).step}",
-                     "train from the newest checkpoint in self.run_dir / 'checkpoints' to max_steps",
+                     "train from self.run.stopped_run(data) to max_steps",
                      subject.cls.fit)  # fmt: skip
 
 
@@ -134,6 +135,6 @@ def evaluate(subject: TrainerSubject) -> None:
     if not {STOPPED_AT, 2 * STOPPED_AT} <= measured:
         raise Broken(
             f"with evaluate.every={STOPPED_AT}, {len(measured)} of 2 checkpoints are measured",
-            "call self.evaluate(step, model) after self.save_checkpoint(step, model, ...)",
+            "call self.run.evaluate(step, model) after self.run.save_checkpoint(step, model, ...)",
             subject.cls.fit,
         )

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from genhub.recipe import Recipe, read_recipe
-from genhub.run import prepare, train
-from genhub.run_folder import RECIPE
+from genhub.ground.weights import save_tensors
+from genhub.recipe.recipe import Recipe, read_recipe
+from genhub.run.prepare import prepare
+from genhub.run.train import train
+from genhub.store.run_folder import RECIPE
 from genhub.testing.report import told
 from genhub.testing.subject import STOPPED_AT, ModelSubject
-from genhub.weights import save_tensors
 
 Job = Callable[[Path, Recipe], None]
 

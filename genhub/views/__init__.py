@@ -14,13 +14,12 @@ from typing import Any
 
 from PIL import Image
 
-from genhub.console import shown
-from genhub.disk import remove_leftovers, write_whole
-from genhub.errors import InputError, did_you_mean
-from genhub.finite import check_weights
-from genhub.interfaces import Autoencoder, Denoiser
-from genhub.options import check_arguments
-from genhub.sampling import classes_of
+from genhub.errors import InputError, did_you_mean, shown
+from genhub.ground.disk import remove_leftovers, write_whole
+from genhub.ground.finite import check_weights
+from genhub.interfaces.capabilities import Autoencoder, Denoiser
+from genhub.sampling.labels import classes_of
+from genhub.sampling.options import check_arguments
 from genhub.views import compute
 from genhub.views.drawing import Film
 from genhub.views.subject import Source, Subject

@@ -16,15 +16,14 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from genhub.disk import check_files
 from genhub.errors import InputError
-from genhub.finite import check_finite
-from genhub.interfaces import Autoencoder, Denoiser
-from genhub.logs import Progress, read_metrics, warn
-from genhub.noise import Between, randn
-from genhub.options import read_options
-from genhub.sampling import SAMPLE_STREAM, generators
-from genhub.seeds import seed_for
+from genhub.ground.console import Progress, warn
+from genhub.ground.disk import check_files
+from genhub.ground.finite import check_finite
+from genhub.ground.metrics import read_metrics
+from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
+from genhub.interfaces.capabilities import Autoencoder, Denoiser
+from genhub.sampling.options import read_options
 from genhub.views import drawing
 from genhub.views.drawing import Film, Row
 from genhub.views.subject import Subject, in_batches

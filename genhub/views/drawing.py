@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from genhub.pictures import enlarged, picture
-from genhub.sampling import to_uint8
+from genhub.sampling.pictures import enlarged, picture, to_uint8
 
 DPI = 100
 TITLE, TEXT = 12, 9

@@ -11,24 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genhub import run
-from genhub.config import DataConfig
-from genhub.data import ImageData, load_data
+from genhub.api import load
+from genhub.data.batches import ImageData
+from genhub.data.open import load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
-from genhub.finite import check_finite
-from genhub.hub import find_model
-from genhub.ids import nearest_path, split_id
-from genhub.interfaces import GenerativeModel
-from genhub.options import read_options
-from genhub.recipe import Recipe, RecipeLike, find_recipe, read_data_config, read_recipe, shipped_recipes
-from genhub.run_folder import RECIPE, read_newest
-from genhub.sampling import BATCH_SIZE, labels_for, names_of, sample_images
-from genhub.seeds import seed_for
+from genhub.ground.finite import check_finite
+from genhub.ground.ids import nearest_path, split_id
+from genhub.ground.randomness import CHOICE_STREAM, seed_for
+from genhub.hub.load import find_model
+from genhub.interfaces.config import DataConfig
+from genhub.interfaces.model import Model
+from genhub.recipe.recipe import Recipe, RecipeLike, read_data_config, read_recipe
+from genhub.recipe.shipped import find_recipe, shipped_recipes
+from genhub.run.prepare import Prepared, prepare
+from genhub.sampling.draw import BATCH_SIZE, sample_images
+from genhub.sampling.labels import labels_for, names_of
+from genhub.sampling.options import read_options
+from genhub.store.find import read_newest
+from genhub.store.run_folder import RECIPE
 
-CHOICE_STREAM = 2**32 + 1
-"""Keeps the choice of real images apart from the seeds of drawn ones."""
-
-Source = GenerativeModel | RecipeLike
+Source = Model | RecipeLike
 
 
 class Subject:
@@ -39,7 +41,7 @@ class Subject:
         source = find_model(source) if self._id and isinstance(source, str | Path) else source
         self.overrides = overrides
         self._device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        self._model = source if isinstance(source, GenerativeModel) else None
+        self._model = source if isinstance(source, Model) else None
         self.folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
         self.recipe: Recipe | None = None
         if self._model is None and self.folder is None:
@@ -57,12 +59,12 @@ class Subject:
     # What there is to look at
 
     @cached_property
-    def model(self) -> GenerativeModel:
+    def model(self) -> Model:
         """In eval mode."""
         if self._model is not None:
             return self._model.eval()
         if self.folder is not None:
-            return run.load(self.folder, device=self._device)
+            return load(self.folder, device=self._device)
         return self._prepared.model.eval()  # untrained: on the CPU, as nothing is drawn from it
 
     @cached_property
@@ -96,9 +98,9 @@ class Subject:
         return "data" in self.__dict__
 
     @cached_property
-    def _prepared(self) -> run.Prepared:
+    def _prepared(self) -> Prepared:
         assert self.recipe is not None
-        return run.prepare(self.recipe)
+        return prepare(self.recipe)
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from genhub import (
     Batch,
     CheckpointError,
     FrozenEncoder,
-    GenerativeModel,
     InputError,
+    Model,
     RecipeError,
     load,
     load_strictly,
@@ -58,7 +58,7 @@ def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
         raise RecipeError(f"model.{message} (model.autoencoder: {config.autoencoder})") from error
 
 
-def _checked(model: GenerativeModel, config: DDPMConfig) -> GenerativeModel:
+def _checked(model: Model, config: DDPMConfig) -> Model:
     name = model.config.name or type(model).__name__
     if not isinstance(model, Autoencoder):
         raise InputError(f"'{name}' is no autoencoder (it has no encode and decode); vae is one")
@@ -109,7 +109,7 @@ class Latents(nn.Module):
 
     limit = math.inf
 
-    def __init__(self, model: GenerativeModel, described: StoredAutoencoder, trained_as: str = "") -> None:
+    def __init__(self, model: Model, described: StoredAutoencoder, trained_as: str = "") -> None:
         super().__init__()
         self.model: Any = model.eval().requires_grad_(False)
         self.described = described

@@ -1,0 +1,177 @@
+"""From a recipe to a trained model, and from a folder to pictures: what the verbs and the Python API call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from genhub.errors import CheckpointError, InputError
+from genhub.ground.console import Progress
+from genhub.ground.digests import digest_of
+from genhub.ground.processes import check_launcher, launched, main_process, meet
+from genhub.hub.load import load_model
+from genhub.interfaces.model import Model
+from genhub.model import GenerativeModel
+from genhub.recipe.shipped import shipped_recipes
+from genhub.run.publish import push_model
+from genhub.sampling.draw import sample_images
+from genhub.sampling.files import draw_to, save_images
+from genhub.sampling.labels import Labels, called, classes_of, labels_for
+from genhub.sampling.options import read_options
+
+
+def load(
+    source: str | Path, *, revision: str | None = None, device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None, token: str | None = None, local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> GenerativeModel:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
+    repository on the Hub, `user/name`. An existing path goes first.
+
+    Args:
+        revision: of a repository: branch, tag or commit; left out: main. `user/name@revision` says the same.
+        dtype: float32, bfloat16, float16 or float64, for weights and buffers; left out: float32.
+        token: left out: that of `hf auth login` or HF_TOKEN.
+        local_files_only: take what was fetched before, and ask nobody.
+        trust_remote_code: run a repository's own plugin.py, at a commit that `revision` names in full: exactly the bytes
+            whose hash is said. Without both, nothing of a repository is run.
+    Returns:
+        The model with its averaged weights, in eval mode, on `device` (the CPU if left out).
+    Raises:
+        CheckpointError: no model is there, it is damaged, or its plugin is not installed.
+        HubError: the repository is not there, not for this login, or not what it says.
+        HubUnavailable: the Hub can't be reached, and the model was not fetched before.
+    """
+    path = Path(source)
+    if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
+        raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
+    model = load_model(source, device=device, dtype=dtype, revision=revision, token=token,
+                      local_files_only=local_files_only, trust_remote_code=trust_remote_code)  # fmt: skip
+    return cast(GenerativeModel, model)
+
+
+# Sampling
+
+
+def sample(
+    model: Model | str | Path, n: int = 64, *, seed: int = 0, labels: Labels = None,
+    batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
+    compile: bool = False, trust_remote_code: bool = False, **options: Any,
+) -> Tensor:  # fmt: skip
+    """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
+    image).
+
+    Args:
+        model: a model, or what `load` takes.
+        labels: for a conditional model, repeated in turn: classes by name, such as "cat" or 7, and by number only where they
+            have no names; also a text, "cat,dog". Left out: every class.
+        device: where to load it; left out: the accelerator, if there is one.
+        dtype: the precision to load it in: see `load`.
+        compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
+        trust_remote_code: see `load`; the model is `user/name@commit`.
+        options: the model's own, such as num_inference_steps.
+    Returns:
+        (n, c, h, w) uint8; image i depends on the seed and i alone, up to the rounding of a precision or of `compile`.
+    Raises:
+        InputError: an unknown option, label or ending.
+        CheckpointError: see `load`.
+    """
+    if not isinstance(model, Model):
+        model = load(model, device=device or torch.accelerator.current_accelerator(check_available=True), dtype=dtype,
+                     trust_remote_code=trust_remote_code)  # fmt: skip
+    if compile:
+        _compile(model)
+    options, classes = read_options(model, options), classes_of(model, labels)
+    with _drawing(model, n) as on_progress:
+        images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
+                               on_progress=on_progress)  # fmt: skip
+    if out is not None:
+        wanted = labels_for(model, n, classes)
+        save_images(images, Path(out), None if wanted is None else wanted.tolist(), of=model.trained_on)
+    return images
+
+
+def sample_to(
+    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Labels = None,
+    batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
+    trust_remote_code: bool = False, **options: Any,
+) -> None:  # fmt: skip
+    """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
+    and going on where an earlier call was stopped. The arguments are those of `sample`.
+
+    Raises:
+        InputError: see `sample`; or `out` is a folder that holds something else.
+        CheckpointError: see `load`.
+    """
+    check_launcher()
+    if out.suffix == ".png" and not out.is_dir():  # a grid has all images at once
+        if launched():
+            raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
+        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device, dtype=dtype,
+               compile=compile, trust_remote_code=trust_remote_code, **options)  # fmt: skip
+        return
+    together = meet(device)
+    where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
+    model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
+    if compile:
+        _compile(model)
+    options, classes = read_options(model, options), classes_of(model, labels)
+    in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
+    names = None if in_turn is None else called(model, in_turn)
+    identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}
+    with _drawing(model, n) as on_progress:
+        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=classes, batch_size=batch_size,
+                options=options, together=together, on_progress=on_progress)  # fmt: skip
+    if together:
+        together.end()
+
+
+def _compile(model: Model) -> None:
+    for network in model.children():
+        network.compile()
+
+
+@contextmanager
+def _drawing(model: Model, n: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; and an option's value that the model refuses is the user's mistake."""
+    progress = Progress(n, unit="image", shown=main_process())
+    try:
+        yield lambda drawn: progress.advance(min(drawn, n))
+    except ValueError as error:
+        raise InputError(f"{type(model).__name__}: {error}") from error
+    finally:
+        progress.close()
+
+
+# Sharing
+
+
+def push_to_hub(
+    model: Model | str | Path, repo_id: str, *, private: bool = False, revision: str | None = None,
+    tag: str | None = None, token: str | None = None, license: str | None = None, with_code: bool = False,
+) -> str:  # fmt: skip
+    """Publish a model in one commit: its files, a card, a picture of samples, and its recipe if it has one. Run again,
+    it changes what has changed, and nothing else.
+
+    Args:
+        model: a run's folder, a checkpoint, a folder that diffusers saved, or a model.
+        repo_id: user/name; made if it is not there.
+        private: make it private.
+        revision: the branch, made if it is not there; left out: main.
+        tag: a name for the commit.
+        license: for the card: an id as the Hub has them, such as mit or cc-by-4.0.
+        with_code: publish the file with the model's own class, too; whoever loads it must say `trust_remote_code`.
+    Returns:
+        The commit.
+    Raises:
+        CheckpointError: no model is there, or it is damaged.
+        HubError: no access, or the repository moved on meanwhile.
+    """
+    return push_model(model, repo_id, private=private, revision=revision, tag=tag, token=token, license=license,
+                      with_code=with_code)  # fmt: skip

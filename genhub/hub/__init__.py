@@ -1,0 +1,3 @@
+"""Repositories on the Hub: finding, fetching, loading, publishing and pushing. Everything that asks the Hub goes through
+`client`.
+"""

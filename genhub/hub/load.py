@@ -1,0 +1,156 @@
+"""Models, recipes and facts from a folder or from a repository on the Hub."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from genhub.errors import HubError, InputError, shown
+from genhub.ground.console import warn
+from genhub.ground.ids import split_id
+from genhub.hub.repository import Repository, T, open_repository
+from genhub.interfaces.model import Model
+from genhub.store.classes import read_model
+from genhub.store.find import (
+    find_checkpoint,
+    read_newest,
+)
+from genhub.store.manifest import (
+    FILE,
+)
+from genhub.store.models import build_model, load_folder
+from genhub.store.run_folder import RECIPE
+
+
+def load_model(
+    source: str | Path, model_class: type[Model] | None = None, device: str | torch.device | None = None, *,
+    dtype: str | torch.dtype | None = None, revision: str | None = None, token: str | None = None,
+    local_files_only: bool = False, trust_remote_code: bool = False,
+) -> Model:  # fmt: skip
+    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
+    repository on the Hub. See `genhub.load`.
+
+    What describes a model is read and checked before its weights are fetched or memory is taken for them.
+    """
+    wanted = _dtype(dtype)
+    if split_id(source) is None:
+        if revision or local_files_only or trust_remote_code:
+            raise InputError(
+                f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
+            )
+        model = read_newest(Path(source), lambda folder: load_folder(folder, model_class), checked=True)
+    else:
+        repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
+        repository.fetch_texts()
+        if trust_remote_code and model_class is None:
+            model_class = _remote_class(repository, str(source), revision)
+        with repository.naming():
+            model = build_model(repository.folder, model_class, repository.weight_bytes)
+            model.load_networks(repository.fetch_weights())
+    try:
+        return model.to(device=device or "cpu", dtype=wanted).eval()
+    except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
+        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise InputError(f"dtype: float32, bfloat16, float16 or float64, not {shown(dtype)}")
+    return found
+
+
+def _remote_class(repository: Repository, source: str, revision: str | None) -> type[Model] | None:
+    """Return the class in a repository's plugin.py: code from there runs here, and nowhere else in genhub. What runs are
+    the bytes whose hash is said: they are read once, and no other file of the repository is imported, nor a compiled one.
+
+    Raises:
+        HubError: the commit is not pinned by the caller, or the file does not have the class.
+    """
+    plugin = repository.manifest().plugin if FILE in repository.files else None
+    code = repository.manifest().code if plugin else None
+    if plugin is None or code is None or ":" not in plugin.name:
+        return None  # there is nothing to run: its plugin is an installed one
+    if repository.commit not in (revision, source.partition("@")[2]):
+        raise HubError(
+            f"{repository.id}: trust_remote_code runs its plugin.py, so read that, then name the commit that you read: "
+            f"revision='{repository.commit}'"
+        )
+    content = repository.fetch_code(code)
+    warn(f"running {repository.id}/plugin.py at {repository.commit} ({code.size} bytes, SHA-256 {code.sha256[:16]})")
+    module = sys.modules[f"genhub_remote_{code.sha256[:16]}"] = ModuleType(f"genhub_remote_{code.sha256[:16]}")
+    name = plugin.name.partition(":")[2]
+    try:
+        exec(compile(content, f"<{repository.id}/plugin.py>", "exec", dont_inherit=True), vars(module))
+        found = getattr(module, name)
+        if not issubclass(found, Model):
+            raise TypeError(f"{name} is no GenerativeModel")
+    except Exception as error:  # somebody's code may raise anything
+        raise HubError(f"{repository.id}: its plugin.py can't be used: {type(error).__name__}: {error}") from error
+    model_class: type[Model] = found
+    return model_class
+
+
+def find_model(source: str | Path, *, weights: bool = True) -> Path:
+    """The folder of what a user named: a path, or a Hub id, which is fetched (without `weights`: what describes it).
+
+    Raises:
+        CheckpointError: no model is there.
+        HubError: the Hub doesn't have it, doesn't give it, or gives something else.
+    """
+    if split_id(source) is None:
+        return find_checkpoint(Path(source))
+    repository = open_repository(str(source))
+    repository.fetch_texts()
+    return repository.fetch_weights() if weights else repository.folder
+
+
+def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
+    """Return the result of `read` for the folder that `find_model` finds; for a run that trains meanwhile, see
+    `read_newest`.
+
+    Raises:
+        CheckpointError, HubError: see `find_model`.
+    """
+    if split_id(source) is None:
+        return read_newest(Path(source), read, checked=checked)
+    return read(find_model(source, weights=weights))
+
+
+def find_recipe_of(source: str) -> tuple[str, Path]:
+    """Return a repository's id and the recipe in it.
+
+    Raises:
+        HubError: there is none, or see `find_model`.
+    """
+    repository = open_repository(source)
+    repository.fetch_texts()
+    if RECIPE not in repository.wanted():
+        raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
+                       f"(model.from: {source})")  # fmt: skip
+    return repository.id, repository.folder / RECIPE
+
+
+def describe_repository(source: str) -> dict[str, Any]:
+    """Return facts about a repository's model, without fetching its weights.
+
+    Raises:
+        HubError, CheckpointError: see `find_model`.
+    """
+    repository = open_repository(source)
+    repository.fetch_texts()
+    facts: dict[str, Any] = {
+        "repository": repository.id,
+        "commit": repository.commit,
+        "weight_bytes": repository.weight_bytes,
+    }
+    if FILE in repository.files:
+        return facts | repository.manifest().model_dump(mode="json", exclude={"checksum"})
+    with repository.naming():
+        _, config = read_model(repository.folder)
+    return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}

@@ -1,0 +1,138 @@
+"""Files into a repository on the Hub, in one commit that can be tried again. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genhub.errors import CheckpointError, HubError, InputError, without_passwords
+from genhub.ground.ids import parse_id
+from genhub.hub.client import MOVED_ON, connect
+from genhub.hub.repository import RemoteFile, digest, download, listing
+from genhub.store.manifest import CODE, FILE, MAX_JSON_BYTES, read_manifest
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push came to."""
+
+    repo_id: str
+    commit: str
+    changed: bool
+    """Whether there is a new commit; without one, the repository was like that already."""
+    url: str
+
+
+def push(
+    repo_id: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False, revision: str | None = None,
+    tag: str | None = None, token: str | None = None,
+) -> Pushed:  # fmt: skip
+    """Make a branch of a repository hold these files, in one commit; what an earlier push left there too is deleted.
+
+    Run again, it goes on: what is there is not sent, and nothing is committed twice.
+
+    Args:
+        private: for a new repository; True for one that is public is an error.
+        revision: the branch, made if it is not there; left out: main.
+        tag: a name for the commit.
+    Raises:
+        HubError: no access, the repository moved on meanwhile, or the Hub doesn't take it.
+    """
+    check_id(repo_id)
+    with connect(repo_id, token, "pushing", revision) as client:
+        client.retrying(lambda: _ensure(client.api, repo_id, private, revision))
+        commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
+        if tag:
+            client.retrying(lambda: _tag(client.api, repo_id, tag, commit))
+        return Pushed(repo_id, commit, changed, without_passwords(f"{client.api.endpoint}/{repo_id}"))
+
+
+def check_id(repo_id: str) -> None:
+    """
+    Raises:
+        InputError: it can't be a repository's id.
+    """
+    if parse_id(repo_id) != (repo_id, None):
+        raise InputError(f"{repo_id}: must look like user/name to be pushed to")
+
+
+def _ensure(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
+    """Make the repository and the branch, where they are not there yet."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        if not api.model_info(repo_id, timeout=30).private and private:
+            raise HubError(
+                f"{repo_id}: is there already, and public; make it private in its settings first, or take another name"
+            )
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision and revision not in {branch.name for branch in api.list_repo_refs(repo_id).branches}:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+
+
+@dataclass
+class _Commit:
+    """One commit, that may have to be tried again: what a failed try did on the Hub is looked at first."""
+
+    api: HfApi
+    repo_id: str
+    files: Mapping[str, bytes | Path]
+    message: str
+    revision: str | None
+    base: str | None = None
+    """The branch's head at the first try."""
+
+    def __call__(self) -> tuple[str, bool]:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        head, remote = listing(self.api, self.repo_id, self.revision)
+        changed = [name for name, content in self.files.items() if not _same(content, remote.get(name))]
+        gone = self._left_over(head, remote)
+        if not changed and not gone:
+            return head, self.base not in (None, head)
+        if self.base not in (None, head):
+            raise HubError(f"{self.repo_id}: {MOVED_ON}")
+        self.base = head
+        adds = [CommitOperationAdd(name, content) for name, content in self.files.items() if name in changed]
+        deletes = [CommitOperationDelete(name) for name in gone]
+        done = self.api.create_commit(
+            self.repo_id, [*adds, *deletes], commit_message=self.message, revision=self.revision, parent_commit=head or None
+        )
+        return str(done.oid), True
+
+    def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
+        """Files that an earlier push listed in its genhub.json, and that are not part of this one."""
+        if FILE not in remote or _same(self.files[FILE], remote[FILE]) or remote[FILE].size > MAX_JSON_BYTES:
+            return []
+        try:
+            earlier = read_manifest(download(self.api, self.repo_id, FILE, head).parent)
+        except CheckpointError:  # not one of ours, or damaged: it vouches for nothing, and is replaced
+            return []
+        listed = {*earlier.files, *([CODE] if earlier.code else [])}
+        return sorted(listed & remote.keys() - self.files.keys())
+
+
+def _same(content: bytes | Path, remote: RemoteFile | None) -> bool:
+    if remote is None or not remote.oid:
+        return False
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    return size == remote.size and digest(content, remote.oid) == remote.oid
+
+
+def _tag(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
+    found = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
+    if tag not in found:
+        api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True)
+    elif found[tag] != commit:
+        raise HubError(
+            f"{repo_id}: the tag '{tag}' is at {found[tag][:12]} already, and a tag stays where it is; choose another "
+            f"(commit {commit[:12]} is pushed)"
+        )

@@ -1,0 +1,149 @@
+"""What a trainer is, what it is given, and what it keeps. A new one derives from `Trainer`; trainer.py has genhub's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from genhub.ground.metrics import RunLog
+from genhub.ground.processes import ALONE, Share
+from genhub.interfaces.config import DataConfig, DataSpec, TrainerConfig
+from genhub.interfaces.model import Model
+
+
+class TrainingData(Protocol):
+    """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
+
+    @property
+    def config(self) -> DataConfig:
+        """Section `data` of the recipe."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """Shape, classes and fingerprint of the data."""
+
+    @property
+    def columns(self) -> Collection[str]:
+        """Names of a batch's tensors."""
+
+    def batches(
+        self, share: Share = ALONE, *, seed: int, start_step: int, device: torch.device,
+        state: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+        """Endless micro-batches from `start_step` on; `share.accumulation` of them make a step on each rank. `state` spares
+        a stream of data the reading of all that comes before."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The `state` with which `batches` starts at that step on this rank, as JSON; of the latest `batches`."""
+
+    def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Any:
+        """Row numbers of a step's batch on a rank, for messages."""
+
+
+@dataclass
+class TrainerState:
+    """What a stopped run needs to go on, besides the model folder itself."""
+
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """File name to named tensors: the raw weights, the averages, each optimizer."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Counters and whatever else is JSON."""
+
+
+@dataclass(frozen=True)
+class StoppedRun:
+    """Where a run goes on."""
+
+    folder: Path
+    """The checkpoint."""
+    step: int
+    """How many steps were done."""
+    state: TrainerState
+    """What was given to `save_checkpoint`."""
+
+
+class Run(Protocol):
+    """The run that a trainer is handed: its folder, and what every verb expects to find there. All of a run's processes
+    call the methods, each with the same arguments; the first one writes, and the others wait for it."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of all the run's randomness."""
+
+    @property
+    def started(self) -> float:
+        """When the run began, before its data were read, as `time.monotonic` tells it."""
+
+    def stopped_run(self, data: TrainingData) -> StoppedRun | None:
+        """Return the run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is whole.
+            RecipeError: the images are not those that the run was trained on.
+        """
+
+    def log(self, data: TrainingData, start: int = 0) -> RunLog:
+        """Return the log of a run that goes on at a step: lines of metrics.jsonl, and what the console shows."""
+
+    def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
+        """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
+
+        Args:
+            step: how many steps are done.
+            model: the one that samples and is shared: the averaged weights, where there are any.
+            state: what `stopped_run` gives back; the model's own weights are not in it unless you put them there.
+        Returns:
+            The checkpoint's folder.
+        Raises:
+            GenhubError: it can't be written; older checkpoints are untouched.
+        """
+
+    def evaluate(self, step: int, model: Model) -> dict[str, float]:
+        """Measure a model where the recipe's `evaluate` wants it at this step. Call it after `save_checkpoint`, and, for
+        what a stop left out, when a stopped run goes on. It disturbs neither the model nor torch's randomness.
+
+        Args:
+            step: how many steps are done.
+            model: as for `save_checkpoint`.
+        Returns:
+            `evaluate/` and a figure's name to its value, for trackers; they are in metrics.jsonl already. Empty where
+            nothing is due or has been measured before, or where something is NaN or infinite, which is warned of.
+        """
+
+    def save_preview(self, step: int, model: Model) -> Path | None:
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
+
+        Returns:
+            The file; None where an image is NaN or infinite, which is warned of, and on the other processes.
+        """
+
+
+class Trainer(ABC):
+    """Trains a model. A method whose updates do not fit phases brings its own: `fit`, and a `Config` with its keys."""
+
+    Config: ClassVar[type[TrainerConfig]] = TrainerConfig
+
+    def __init__(self, config: TrainerConfig, run: Run) -> None:
+        self.config = config
+        self.run = run
+
+    def check(self, model: Model, data: TrainingData) -> None:  # noqa: B027  # most have nothing to find out
+        """Find out what would keep `fit` from its first step, before anything is written; `--dry-run` asks, too.
+
+        Raises:
+            RecipeError: the config asks for what this machine, model or data doesn't have.
+        """
+
+    @abstractmethod
+    def fit(self, model: Model, data: TrainingData) -> Path:
+        """Train until the config's last step, from the run's newest checkpoint if it has one; return the last one."""

@@ -1,0 +1,46 @@
+"""`GenerativeModel`, from which every model derives: what it is (interfaces/model.py), and how it is saved and shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self, cast, final
+
+from genhub.hub.load import load_model
+from genhub.interfaces.model import Model
+from genhub.run.publish import push_model
+from genhub.store.models import save_model
+
+
+class GenerativeModel(Model):
+    """Base of all models: networks as child modules, losses as phases, a sampler; saved, loaded and shared like each
+    other."""
+
+    @final
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a folder that `from_pretrained`, `genhub.load` and, for some models, other libraries open."""
+        save_model(self, Path(path))
+
+    @final
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Self:
+        """Load a run's folder, a checkpoint, what `save_pretrained` wrote or a Hub id as this class, registered or not.
+
+        Args:
+            options: those of `genhub.load`.
+        Raises:
+            CheckpointError: the folder is not there, is damaged or holds another model.
+        """
+        return cast(Self, load_model(path, model_class=cls, **options))
+
+    @final
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish this model with a card and a picture of samples; returns the commit. Its training is not part of it:
+        `genhub.push_to_hub(FOLDER, repo_id)` publishes a checkpoint, with its recipe.
+
+        Args:
+            repo_id: user/name.
+            options: those of `genhub.push_to_hub`.
+        Raises:
+            HubError: see there.
+        """
+        return push_model(self, repo_id, **options)

@@ -1,0 +1,163 @@
+"""Recipes described: JSON Schema for editors, and the options of plugins."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from genhub.errors import PluginError, did_you_mean, shown
+from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_all, plugin_names
+from genhub.recipe.recipe import Recipe
+
+FROM = {
+    "type": "string",
+    "description": "Start from these weights, a folder's or Hub id's; their Config fills what is left out.",
+}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of recipes; `model` and `trainer` have the keys of the plugin that `name` names.
+
+    Plugins that can't be loaded are left out: `genhub doctor` says why.
+    """
+    models = {name: cls.Config for name, cls in load_all(MODELS)[0].items()}
+    trainers = {name: cls.Config for name, cls in load_all(TRAINERS)[0].items()}
+    classes: list[type[BaseModel]] = [Recipe, *models.values(), *trainers.values()]
+    references, schema = models_json_schema([(cls, "validation") for cls in dict.fromkeys(classes)])
+    keys = {cls: reference["$ref"].rpartition("/")[2] for (cls, _), reference in references.items()}
+    definitions = schema["$defs"]
+    for config in models.values():
+        definitions[keys[config]]["properties"]["from"] = FROM
+    sections = definitions.pop(keys[Recipe])["properties"]
+    sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
+    sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
+    order = ("model", "data", "trainer", "evaluate", "hub", "seed", "run_dir")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
+            "properties": {key: sections[key] for key in order}, "required": ["model"],
+            "additionalProperties": False, "$defs": definitions}  # fmt: skip
+
+
+def _by_name(definitions: dict[str, str], default: str | None = None) -> dict[str, Any]:
+    """A section whose keys depend on its `name`; those of a module:Class are not known here."""
+    rules = [{"if": {"properties": {"name": {"const": name}}, "required": [] if name == default else ["name"]},
+              "then": {"$ref": f"#/$defs/{definition}"}} for name, definition in definitions.items()]  # fmt: skip
+    name = {"anyOf": [{"enum": list(definitions)}, {"type": "string", "pattern": ":"}]}
+    return {"type": "object", "properties": {"name": name}, "allOf": rules}
+
+
+def describe_plugin(name: str) -> list[dict[str, Any]]:
+    """The plugins of that name (a model and a scheduler may share one): where each is from, what it can do, its options,
+    and a recipe that uses it.
+
+    Raises:
+        PluginError: there is none, two distributions claim it, or it is broken.
+    """
+    facts = []
+    for kind, group in KINDS.items():
+        if name in plugin_names(group):
+            plugin = find_plugin(group, name)
+            cls = plugin.load()
+            about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
+            options = _options(cls.Config) if hasattr(cls, "Config") else _arguments(cls)
+            facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
+                          "version": plugin.version, "about": about, "capabilities": capabilities(cls),
+                          "options": options, "recipe": example_recipe(plugin, options)})  # fmt: skip
+    if not facts:
+        known = {known for group in KINDS.values() for known in plugin_names(group)}
+        raise PluginError(f"no plugin is called {shown(name)}; {did_you_mean(name, known)}")
+    return facts
+
+
+def capabilities(cls: type) -> list[str]:
+    """What views, metrics and other models may ask of a class, by the protocols of `interfaces` whose methods it has."""
+    from genhub.interfaces.capabilities import Autoencoder, Denoiser, Likelihood
+
+    found = ["labels"] if "labels" in getattr(cls, "conditions", ()) else []
+    for protocol in (Autoencoder, Denoiser, Likelihood):
+        methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
+        if all(callable(getattr(cls, name, None)) for name in methods):
+            found.append(protocol.__name__.lower())
+    return found
+
+
+def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A short recipe that uses a plugin and that `genhub recipe check` accepts; None where no installed model can use it."""
+    short = {"trainer": {"max_steps": 1000}}
+    if plugin.group == MODELS:
+        return {"model": {"name": plugin.name} | _required(options)} | short
+    for model, cls in load_all(MODELS)[0].items():
+        known = _options(cls.Config)
+        section = {"name": model} | _required(known)
+        if plugin.group == TRAINERS:
+            return {"model": section, "trainer": {"name": plugin.name} | _required(options) | short["trainer"]}
+        if plugin.group == SCHEDULERS and "sampling.scheduler" in known:
+            section["sampling"] = {"scheduler": plugin.name}
+            if "scheduler.name" in known and not plugin.value.startswith("diffusers:"):  # not a sampler alone
+                section["scheduler"] = {"name": plugin.name}
+            return {"model": section} | short
+    return None
+
+
+def _required(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The keys that a recipe can't leave out, with values that it might have."""
+    keys: dict[str, Any] = {}
+    for path, option in options.items():
+        if "example" in option:
+            *sections, key = path.split(".")
+            target = keys
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[key] = option["example"]
+    return keys
+
+
+def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every key by its path, as an override would write it."""
+    options: dict[str, dict[str, Any]] = {}
+    defaults = config.model_construct().model_dump(mode="json", warnings=False)
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            options |= _options(field.annotation, f"{prefix}{name}.")
+        else:
+            option = {
+                "type": _type_text(field.annotation),
+                "default": defaults.get(name),
+                "meaning": field.description or "",
+            }
+            if field.is_required():
+                option["example"] = field.examples[0] if field.examples else None
+            options[prefix + name] = option
+    return options
+
+
+def _arguments(cls: type) -> dict[str, dict[str, Any]]:
+    """The arguments of a class that has no Config, and what its docstring's `name (type): meaning` says of them."""
+    options: dict[str, dict[str, Any]] = {}
+    for name, argument in inspect.signature(cls).parameters.items():
+        told = re.search(rf"^ *{name} \(.*\):((?:.|\n)*?)(?=\n *\w+ \(|\n *\n|\Z)", cls.__doc__ or "", re.MULTILINE)
+        default = None if argument.default is argument.empty else argument.default
+        annotation = "" if argument.annotation is argument.empty else argument.annotation
+        options[name] = {"type": annotation if isinstance(annotation, str) else _type_text(annotation), "default": default,
+                         "meaning": " ".join(told[1].split()) if told else ""}  # fmt: skip
+    return options
+
+
+def _type_text(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_text(inner[0])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_text, inner))
+    if inner:
+        return f"{origin.__name__}[{', '.join(map(_type_text, inner))}]"
+    if annotation in (type(None), Ellipsis):
+        return "null" if annotation is type(None) else "..."
+    return str(getattr(annotation, "__name__", annotation))

@@ -1,0 +1,46 @@
+"""The recipes that come with genhub, and the file that a name or a path stands for. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genhub.errors import NAME, RecipeError, cut, did_you_mean
+from genhub.ground.ids import nearest_path
+from genhub.store.run_folder import RECIPE, recipe_file
+
+# Files and names
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with genhub, by name: beside the package in a wheel, beside its folder in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    folder = inside if inside.is_dir() else package.parent / "recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def whole_recipe(file: Path) -> Path:
+    """Return a recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
+    kept = recipe_file(file.parent) if file.name == RECIPE else file
+    if kept != file:
+        from genhub.ground.console import warn  # imports torch
+
+        warn(f"{file}: is lost; its copy in {kept.parent} is used, and training puts it back")
+    return kept
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe: a path as it is, or a shipped recipe's by its name."""
+    shipped, path = shipped_recipes(), Path(name)
+    try:
+        if name in shipped and not path.is_file():
+            return shipped[name]
+        if not (path.name == RECIPE and recipe_file(path.parent).is_file()):
+            path.lstat()
+        return path
+    except (FileNotFoundError, NotADirectoryError) as error:
+        nearest = nearest_path(path).removeprefix("; ") if path.parent != Path() else ""
+        nearest = nearest or did_you_mean(name, [*shipped, *map(str, path.parent.glob("*.y*ml"))])
+        raise RecipeError(f"{name}: no such recipe file or shipped recipe; {nearest}") from error
+    except OSError as error:
+        raise RecipeError(f"{cut(name, NAME)}: {error.strerror}") from error

@@ -1,0 +1,163 @@
+"""From a recipe to the objects that it names, and to a run that can start."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from genhub.data.batches import ImageData
+from genhub.data.latents import CachedLatents, training_data
+from genhub.data.open import open_data
+from genhub.data.stream import ImageStream
+from genhub.errors import CheckpointError, NewerFormat
+from genhub.evaluation.during import Evaluator
+from genhub.ground.console import say, warn
+from genhub.ground.processes import main_process
+from genhub.hub.load import load_model, open_model
+from genhub.interfaces.config import count_of
+from genhub.interfaces.model import Model
+from genhub.interfaces.trainer import Trainer
+from genhub.recipe.recipe import Recipe
+from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_before
+from genhub.run.run import FolderRun, check_same_data
+from genhub.store.classes import read_model
+from genhub.store.find import checkpoints, newest_whole, weight_bytes
+from genhub.store.models import check_size
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The objects a recipe names; its recipe has the shapes that the data filled in."""
+
+    recipe: Recipe
+    model: Model
+    data: ImageData | ImageStream
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run that can start."""
+
+    prepared: Prepared
+    run: FolderRun
+    trainer: Trainer
+    training: ImageData | ImageStream | CachedLatents
+    """Data for the trainer: the images, or the latents that a frozen network makes of them."""
+
+
+def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
+    """Prepare everything that a run needs, and print a few lines on it. Whatever would keep it from starting is found out
+    here, where nothing is written yet: `train` and `--dry-run` say the same.
+
+    Raises:
+        GenhubError: see `train`.
+    """
+    run_folder = Path(recipe.run_dir)
+    run = FolderRun(run_folder, recipe.trainer, recipe.seed)  # its clock starts here
+    trainer = recipe.trainer_class()(recipe.trainer, run)
+    before = None
+    if main_process():
+        check_folder(run_folder, fresh)
+        before = None if fresh else recipe_before(run_folder)
+        check_origin(recipe, before, run_folder)
+    data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
+    recipe = recipe.filled_from(data.spec)
+    check_recipe(recipe, before, run_folder)
+    model = None if fresh else _resumed(recipe, run_folder, data)
+    prepared = Prepared(recipe, model or _build(recipe), data)
+    prepared.model.trained_on = data.spec
+    training = training_data(prepared.model, data)
+    trainer.check(prepared.model, training)
+    describe(prepared)
+    if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
+        run.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
+    return Start(prepared, run, trainer, training)
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Load the data, shape the model by it, and give it the weights that `model.from` names.
+
+    Raises:
+        RecipeError: recipe and data don't fit together.
+    """
+    data = open_data(recipe.data)
+    recipe = recipe.filled_from(data.spec)
+    model = _build(recipe)
+    model.trained_on = data.spec
+    training_data(model, data)  # what it can't be is told now; nothing is computed
+    return Prepared(recipe, model, data)
+
+
+def _import_early(model_class: type[Model]) -> None:
+    """Import what building a model of this class and its optimizers will."""
+    with suppress(Exception):  # told where it is needed
+        for name in model_class.imports:
+            import_module(name)
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports torch._dynamo
+
+
+def _build(recipe: Recipe) -> Model:
+    if recipe.init_from is None:
+        return _first(recipe, None)
+    return open_model(recipe.init_from, partial(_first, recipe), checked=True)
+
+
+def _first(recipe: Recipe, source: Path | None) -> Model:
+    """Return the model that training starts with, its weights those of the folder `source`, if there is one."""
+    if source is not None:  # its own Config, that is, and not what the user makes of it
+        check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
+    torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
+    model: Model = recipe.model_class()(recipe.model)
+    if source is not None:
+        model.load_networks(source)
+    return model
+
+
+def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) -> Model | None:
+    """Return the model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole; or a newer genhub wrote the newest.
+        RecipeError: the images are not those that the run was trained on.
+    """
+    torch.manual_seed(recipe.seed)
+    for folder in checkpoints(run_folder):
+        try:
+            model = load_model(folder, recipe.model_class())
+        except NewerFormat:
+            raise
+        except CheckpointError:  # the trainer says what is wrong with it
+            continue
+        check_same_data(folder, data)
+        return model
+    newest_whole(run_folder)
+    return None
+
+
+def describe(prepared: Prepared) -> None:
+    """Say in a few lines what is about to happen."""
+    recipe, spec = prepared.recipe, prepared.data.spec
+    if recipe.left_out:
+        say(f"Recipe   of {recipe.origin}, without {', '.join(recipe.left_out)}: yours to set")
+    shape = "x".join(map(str, spec.shape))
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    parameters = sum(p.numel() for p in prepared.model.parameters())
+    say(f"Model    {recipe.model.name}, {parameters:,} parameters")
+    say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
+    if spec.value_range:
+        say("         {:g} is black and {:g} is white".format(*spec.value_range))
+    for note in prepared.data.notes:
+        warn(f"WARNING: {note}")
+    for _, text in prepared.data.skipped[:5]:
+        say(f"         left out {text}")
+    if len(prepared.data.skipped) > 5:
+        say(f"         left out {len(prepared.data.skipped)} images in all")
+    unused = [c for c in prepared.data.columns if c != "images" and c not in prepared.model.conditions]
+    if unused:
+        say(f"         the data has {', '.join(unused)}; {recipe.model.name} does not use them")
+    say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} images, in {recipe.run_dir}")

@@ -1,0 +1,94 @@
+"""Push a run's checkpoints while it trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from genhub.errors import GenhubError, without_passwords
+from genhub.ground.console import warn
+from genhub.recipe.sections import HubConfig
+from genhub.run.publish import push_checkpoint
+from genhub.store.manifest import TRAINER, read_manifest
+
+LAST_PUSH = 600.0
+"""Seconds that a run which is done waits for its last push."""
+STOPPED_PUSH = 5.0
+"""Seconds that a run which is stopped waits for a push under way."""
+
+
+# While a run trains
+
+
+class Publisher:
+    """Pushes a run's checkpoints from a thread of its own. The run never waits for it but at its end, and a push that
+    fails is a warning. Checkpoints that come while one is pushed wait, and only the newest of them is pushed."""
+
+    def __init__(self, config: HubConfig, run_dir: Path) -> None:
+        self.config = config
+        self._stage = run_dir / ".publishing"
+        self._last_step: int | None = None
+        self._waiting: Path | None = None
+        self._closed = False
+        self._turn = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="genhub-push", daemon=True)
+        shutil.rmtree(self._stage, ignore_errors=True)
+        self._thread.start()
+
+    def offer(self, folder: Path, last: bool) -> None:
+        """Take note of a new checkpoint; it may be deleted once this returns."""
+        step = read_manifest(folder).step
+        every = self.config.every
+        if not last and every is not None and step // every == (self._last_step or 0) // every:
+            return
+        self._last_step = step
+        try:
+            self._stage.mkdir(exist_ok=True)
+            staged = Path(tempfile.mkdtemp(dir=self._stage)) / folder.name
+            shutil.copytree(folder, staged, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER))
+        except OSError as error:
+            warn(f"{self.config.repo_id}: step {step} is not pushed: {error}")
+            return
+        with self._turn:
+            self._waiting = staged
+            self._turn.notify()
+
+    def close(self, seconds: float) -> None:
+        """Wait for the newest checkpoint's push, but not for ever."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            warn(f"{self.config.repo_id}: the last push is not done after {seconds:.0f} s; genhub push finishes it")
+        else:
+            shutil.rmtree(self._stage, ignore_errors=True)
+
+    def _work(self) -> None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._waiting or self._closed)
+                staged, self._waiting = self._waiting, None
+            if staged is None:
+                return
+            try:
+                config = self.config
+                push_checkpoint(
+                    staged, config.repo_id, private=config.private, revision=config.revision, license=config.license
+                )
+            except GenhubError as error:
+                warn(f"{error}; the run goes on")
+            except Exception as error:  # whatever it is, it is no reason to stop a run
+                reason = without_passwords(f"{type(error).__name__}: {error}")
+                warn(f"{self.config.repo_id}: {staged.name} is not pushed: {reason}; the run goes on")
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, that stays when the first is deleted; a copy where the disk has no such thing."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)

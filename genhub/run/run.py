@@ -1,0 +1,113 @@
+"""The run that a trainer is handed: where it goes on, and what it writes into its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from genhub.data.open import load_data
+from genhub.errors import NotFinite, RecipeError
+from genhub.evaluation.during import Evaluator
+from genhub.ground.console import warn
+from genhub.ground.metrics import RunLog
+from genhub.ground.processes import Together, meet
+from genhub.interfaces.config import STORED_CONTENT, TrainerConfig
+from genhub.interfaces.model import Model
+from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
+from genhub.recipe.recipe import read_data_config
+from genhub.sampling.draw import draw_preview
+from genhub.store.checkpoints import load_state, newest_checkpoint, prune_checkpoints, save_checkpoint
+from genhub.store.manifest import read_manifest
+from genhub.store.run_folder import RECIPE
+
+
+class FolderRun:
+    """A run in a folder: the `genhub.Run` that `genhub train` hands to a trainer. See there for what each method is."""
+
+    def __init__(self, folder: Path, config: TrainerConfig, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.started = time.monotonic()
+        self.evaluator: Evaluator | None = None
+        """What measures while it trains; None: the recipe does not want it."""
+        self.listeners: list[Callable[[Path, bool], None]] = []
+        """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
+        self._config = config
+        self._log: RunLog | None = None
+
+    @cached_property
+    def _together(self) -> Together | None:
+        return meet(self._config.device)
+
+    @property
+    def _main(self) -> bool:
+        return self._together is None or self._together.main
+
+    def _wait(self) -> None:
+        if self._together:
+            self._together.wait()
+
+    def stopped_run(self, data: TrainingData) -> StoppedRun | None:
+        folder, faults = newest_checkpoint(self.folder) if self._main else (None, [])
+        for fault in faults:
+            warn(f"{fault}; going back to an earlier checkpoint")
+        folder = self._together.broadcast(folder) if self._together else folder
+        if folder is None:
+            return None
+        check_same_data(folder, data)
+        return StoppedRun(folder, read_manifest(folder).step, load_state(folder))
+
+    def log(self, data: TrainingData, start: int = 0) -> RunLog:
+        total, batch_size = self._config.max_steps, data.config.batch_size
+        self._log = RunLog(self.folder / "metrics.jsonl", total, batch_size, start, writes=self._main)
+        return self._log
+
+    def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
+        self._wait()  # nobody runs ahead of the one that writes
+        if self._main:
+            if self._log:
+                self._log.sync()
+            folder = save_checkpoint(self.folder, step, model, state, data.spec)
+            best = self.evaluator.best(step) if self.evaluator else None
+            prune_checkpoints(self.folder, self._config.keep_last, self._config.keep_every, best.step if best else None)
+            for listener in self.listeners:
+                listener(folder, step == self._config.max_steps)
+        self._wait()
+        return self.folder / "checkpoints" / f"step-{step:06d}"
+
+    def evaluate(self, step: int, model: Model) -> dict[str, float]:
+        try:
+            return self.evaluator(step, model, self._together) if self.evaluator else {}
+        except NotFinite as error:
+            warn(f"step {step} is not measured: {error}")
+            return {}
+
+    def save_preview(self, step: int, model: Model) -> Path | None:
+        return draw_preview(model, self._config.num_samples, self.folder, step, seed=self.seed, together=self._together)
+
+
+def check_same_data(folder: Path, data: TrainingData) -> None:
+    """
+    Raises:
+        RecipeError: the images are not those that the checkpoint was trained on.
+    """
+    before = read_manifest(folder).data
+    if before is None or before.fingerprint not in (data.spec.fingerprint, _fingerprint_of_old(folder, data)):
+        stored = [spec.fingerprint.startswith(STORED_CONTENT) for spec in (before, data.spec) if spec]
+        other = " (or genhub has, which knew larger data by name and size before)"
+        raise RecipeError(
+            f"data: the images, labels or their order have changed since {folder}{other if len(set(stored)) > 1 else ''}; "
+            f"put them back, start over with --fresh, or start a new run from these weights (model.from={folder})"
+        )
+
+
+def _fingerprint_of_old(folder: Path, data: TrainingData) -> str | None:
+    """Return the images' fingerprint as it was taken when the checkpoint was made, from memory or from the stored bytes:
+    those in memory are known by their pixels, others by what is stored. None where nothing has changed about that."""
+    if data.config.streaming or not (folder / RECIPE).is_file():
+        return None
+    in_memory = read_data_config(folder / RECIPE).in_memory
+    if in_memory == data.config.in_memory:
+        return None
+    return load_data(data.config.model_copy(update={"in_memory": in_memory})).spec.fingerprint

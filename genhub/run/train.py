@@ -1,0 +1,64 @@
+"""Train a recipe, from the first step or from where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from genhub.data.workers import deaths_explained
+from genhub.ground.console import say
+from genhub.ground.processes import check_launcher, main_process
+from genhub.recipe.recipe import Recipe, RecipeLike, read_recipe
+from genhub.run.claims import claimed, write_recipe
+from genhub.run.prepare import prepare_run
+from genhub.run.publisher import LAST_PUSH, STOPPED_PUSH, Publisher
+from genhub.run.run import FolderRun
+from genhub.store.run_folder import previews
+
+
+def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
+    """Train what a recipe says, going on where a stopped run was.
+
+    Args:
+        recipe: a file, a shipped recipe's name, a mapping, or a Recipe.
+        overrides: `key.path=value`, on top of the recipe.
+        fresh: start over; the old run's folder is kept under another name.
+    Returns:
+        The last checkpoint's folder.
+    Raises:
+        GenhubError: see genhub.errors; bad input is told before step 0.
+    """
+    check_launcher()
+    start = prepare_run(read_recipe(recipe, overrides, run_dir), fresh)
+    recipe, run, run_folder = start.prepared.recipe, start.run, start.run.folder
+    with ExitStack() as stack:
+        if main_process():  # the others meet it in `fit`
+            stack.enter_context(claimed(run_folder, fresh))
+            write_recipe(recipe, run_folder)
+        stack.enter_context(_publishing(recipe, run))
+        stack.enter_context(deaths_explained())
+        folder: Path = start.trainer.fit(start.prepared.model, start.training)
+    if pictures := previews(run_folder):
+        say(f"Picture  {pictures[-1]}")
+    say(f"Model    {folder}")
+    if run.evaluator:
+        run.evaluator.conclude()
+    say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
+    return folder
+
+
+@contextmanager
+def _publishing(recipe: Recipe, run: FolderRun) -> Iterator[None]:
+    """Push the checkpoints that a run makes meanwhile, if the recipe says so."""
+    if recipe.hub is None or not main_process():
+        yield
+        return
+    publisher = Publisher(recipe.hub, run.folder)
+    run.listeners.append(publisher.offer)
+    wait = STOPPED_PUSH
+    try:
+        yield
+        wait = LAST_PUSH
+    finally:
+        publisher.close(wait)

@@ -1,0 +1,269 @@
+"""Drawing images from a model: in batches, seeded image by image, on all processes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genhub.errors import CheckpointError, InputError, NotFinite, shown
+from genhub.ground.console import warn
+from genhub.ground.disk import remove_leftovers, saving, whole
+from genhub.ground.finite import check_weights
+from genhub.ground.processes import Together
+from genhub.ground.randomness import generators
+from genhub.ground.weights import load_sealed, save_sealed
+from genhub.interfaces.capabilities import Denoiser
+from genhub.interfaces.model import Model
+from genhub.sampling.labels import labels_for
+from genhub.sampling.pictures import save_preview, to_uint8
+
+BATCH_SIZE = 256
+CPU_PIXELS = 64 * 28 * 28
+"""As many at once keep a CPU busy; more take longer, as freed memory of that size goes back to the system each time."""
+PART = 500
+"""Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
+
+
+def sample_images(
+    model: Model,
+    n: int,
+    *,
+    first: int = 0,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    together: Together | None = None,
+    on_progress: Callable[[int], None] = lambda drawn: None,
+) -> Tensor:
+    """Draw n images, each from a seed of its own, so that image i does not depend on n, batches or processes.
+
+    Args:
+        first: the number of the first image.
+        labels: for a conditional model, the wanted classes, by number; fewer than n are repeated in turn.
+        batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
+            many of them as have 50,000 pixels.
+        options: keyword arguments of the model's `sample`.
+        together: draw a share on each process and gather; without one, draw them all here.
+    Returns:
+        (n, c, h, w) uint8 on the CPU.
+    Raises:
+        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
+            images than memory has room for.
+        NotFinite: a weight, or what is drawn, is NaN or infinite; all processes raise it.
+    """
+    check_weights(model)
+    wanted = labels_for(model, n, labels, first)
+    check_room(model, n)
+    rank, ranks = (together.rank, together.world_size) if together else (0, 1)
+    share = -(-n // ranks)
+    batch_size = batch_size or drawn_at_once(model)
+    mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
+    fault = None
+    # Noise is float32; autocast takes it to the precision that a model was loaded in.
+    half = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype.itemsize < 4)
+    with torch.inference_mode(), half:
+        done, drawn = 0, [torch.zeros(0, *model.sample_shape, dtype=torch.uint8)]
+        while done < share and fault is None:
+            indices = mine[done : done + batch_size]
+            given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
+            try:
+                images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
+            except (RuntimeError, MemoryError) as error:  # an image is the same in any batch
+                if len(indices) == 1 or not out_of_memory(error):
+                    raise
+                batch_size = len(indices) // 2
+                continue
+            fault = _not_finite(model, images, seed, indices, given, options or {})
+            drawn.append(
+                to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8)
+            )
+            done += len(indices)
+            on_progress(done)
+        result = torch.cat(drawn)
+        if together and ranks > 1:  # a process that stopped here would keep the others waiting
+            result = together.gather(result)
+            if together.gather(torch.tensor([fault is not None])).any():
+                fault = fault or NotFinite(f"{type(model).__name__}: another process drew NaN or infinity")
+    if fault is not None:
+        raise fault
+    return result[:n].cpu()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own, and oneDNN no words."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # A file that is to be mapped; and oneDNN's, when it gets none.
+    refused = "Cannot allocate memory (12)", "could not create a primitive", "could not create a memory"
+    return isinstance(error, RuntimeError) and (
+        should_reduce_batch_size(error) or any(words in str(error) for words in refused)
+    )
+
+
+def check_room(model: Model, n: int) -> None:
+    """
+    Raises:
+        InputError: n images, and one of them in float32 beside what it is made of, take more memory than the machine has.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    needed = math.prod(model.sample_shape) * (n + 2 * 4)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        shape = "x".join(map(str, model.sample_shape))
+        raise InputError(
+            f"{n:,} images of {shape} take {needed / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:,.1f}; "
+            "draw fewer at a time: --batch-size, and a folder as --out"
+        )
+
+
+def _not_finite(
+    model: Model,
+    images: Tensor,
+    seed: int,
+    indices: Sequence[int],
+    labels: Tensor | None,
+    options: Mapping[str, Any],
+) -> NotFinite | None:
+    """Return an error that says how images were drawn that are not finite, and from which step of a reverse process on they
+    are not; None if they are finite."""
+    fine = images.isfinite().flatten(1).all(1)
+    if fine.all():
+        return None
+    step = ""
+    if isinstance(model, Denoiser):  # once more, a step at a time
+        told = {name: value for name, value in options.items() if not callable(value)}
+        steps = model.denoise(len(indices), labels=labels, generator=generators(seed, indices), **told)
+        bad = next((one for one in steps if not one.sample.isfinite().all()), None)
+        step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
+    given = f", with {', '.join(f'{name}={shown(value)}' for name, value in options.items())}" if options else ""
+    number = indices[fine.tolist().index(False)]
+    return NotFinite(
+        f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
+    )
+
+
+def drawn_at_once(model: Model) -> int:
+    """How many images to draw at once where nobody says."""
+    _, height, width = model.sample_shape
+    return max(1, min(BATCH_SIZE, CPU_PIXELS // (height * width))) if model.device.type == "cpu" else BATCH_SIZE
+
+
+def draw_parts(
+    model: Model,
+    n: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    together: Together | None = None,
+    on_progress: Callable[[int], None] = lambda drawn: None,
+) -> list[Path]:
+    """Draw n images into files of PART images each, for `read_part`; those that are there, undamaged, are not drawn again.
+    The last one holds perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and
+    must be the same for the same folder.
+
+    Args:
+        together: each process draws some of the parts; all return when every part is there.
+    Returns:
+        The files, in the images' order.
+    Raises:
+        InputError: see `sample_images`.
+        GenhubError: a file can't be written.
+    """
+    parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
+    files = {part: part_file(folder, part.start // PART) for part in parts}
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+
+    def there(part: range) -> bool:
+        try:
+            return len(read_part(files[part])) >= len(part)
+        except CheckpointError:  # missing or damaged
+            return False
+
+    def write(part: range, images: Tensor) -> None:
+        with saving(files[part]), whole(files[part]) as temporary:
+            save_sealed({"images": images}, temporary)
+
+    draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,
+                options=options, together=together, on_progress=on_progress)  # fmt: skip
+    return list(files.values())
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Return the file in which `draw_parts` keeps PART images, from image PART * `number` on."""
+    return folder / f"part-{number:06d}.safetensors"
+
+
+def read_part(file: Path) -> Tensor:
+    """Return the (n, c, h, w) uint8 that `draw_parts` wrote to a file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    return load_sealed(file)[0]["images"]
+
+
+def draw_blocks(
+    model: Model,
+    blocks: Sequence[range],
+    there: Callable[[range], bool],
+    write: Callable[[range, Tensor], None],
+    *,
+    seed: int,
+    labels: Sequence[int] | None,
+    batch_size: int | None,
+    options: Mapping[str, Any] | None,
+    together: Together | None,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Draw blocks of numbered images that are not `there` yet, and have each written as soon as it is drawn: little
+    memory, and little lost when stopped. A block is drawn by one process, in the same batches whichever that is, so that
+    its bits don't depend on their number. Returns on all processes when all is written."""
+    missing = [block for block in blocks if not there(block)]
+    rank, ranks = (together.rank, together.world_size) if together else (0, 1)
+    if together:
+        missing = together.broadcast(missing)  # the others may look later, when some is there
+    done = sum(map(len, blocks)) - sum(map(len, missing))
+    on_progress(done)
+    for block in missing[rank::ranks]:
+        before = done
+        images = sample_images(model, len(block), first=block.start, seed=seed, labels=labels, batch_size=batch_size,
+                               options=options, on_progress=lambda drawn: on_progress(before + drawn * ranks))  # fmt: skip  # noqa: B023
+        write(block, images)
+        done += len(block) * ranks
+    if together:
+        together.wait()
+
+
+# Previews
+
+
+def draw_preview(
+    model: Model, n: int, run_dir: Path, step: int, *, seed: int, together: Together | None = None
+) -> Path | None:
+    """Draw n images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
+    not finite, which is warned of, as the run looks after its numbers itself."""
+    main, training = together is None or together.main, model.training
+    try:
+        images = sample_images(model.eval(), n, seed=seed, together=together)
+    except NotFinite as error:
+        if main:
+            warn(f"no picture of step {step}: {error}")
+        return None
+    finally:
+        model.train(training)
+    return save_preview(run_dir, step, images) if main else None

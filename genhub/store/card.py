@@ -1,0 +1,221 @@
+"""The model card: README.md of a checkpoint and of a repository, from what the folder holds and nothing else."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from genhub.errors import CheckpointError, first_fault, one_line
+from genhub.ground.ids import data_id, split_id
+from genhub.interfaces.config import Section, count_of
+from genhub.store.manifest import FILE, Manifest, Word, read_json
+
+CARD = "README.md"
+PICTURE = "samples.png"
+MEASURED = "metrics.json"
+"""What was measured of a model, in its repository: a list of `Measured`."""
+PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
+
+
+class Measured(Section):
+    """A figure of a model, and all that it depends on."""
+
+    name: Word
+    value: float
+    protocol: dict[str, Any]
+    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare. `weights` are those that
+    it was measured on, `notes` what a reader must know."""
+
+
+def read_measured(folder: Path) -> tuple[Measured, ...]:
+    """The figures in a repository's metrics.json; none without the file.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not (folder / MEASURED).is_file():
+        return ()
+    try:
+        return TypeAdapter(tuple[Measured, ...]).validate_python(read_json(folder / MEASURED))
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / MEASURED}: damaged: {first_fault(error)}") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Python and the packages that a model depends on, as installed here."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def model_card(
+    manifest: Manifest, folder: Path, *, recipe: str | None = None, title: str | None = None, repo_id: str | None = None,
+    license: str | None = None, picture: bool = False, measured: Sequence[Measured] = (),
+) -> str:  # fmt: skip
+    """The card's text, the same for the same folder.
+
+    Args:
+        folder: where the model's files are.
+        recipe: its recipe, as YAML.
+        title: the heading; left out: the repository, or the model's name.
+        repo_id: the repository that the card is for; without one it tells how to open the folder.
+        license: an id as the Hub has them, such as mit or cc-by-4.0.
+        picture: whether samples.png lies beside it.
+        measured: the figures to show, and to tell the Hub.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    pipelines = _diffusers_classes(folder)
+    data, source = manifest.data, repo_id or "FOLDER"
+    data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
+    facts = ModelCardData(
+        library_name="genhub",
+        license=license,
+        # the Hub has no tag for models that draw what a label asks for
+        pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
+        datasets=[data_set] if data_set else None,
+        base_model=_base_model(recipe),
+        tags=["genhub", manifest.plugin.name, *(["diffusers"] if pipelines else []), "image-generation"],
+        model_name=(repo_id or title or manifest.plugin.name).split("/")[-1],
+        eval_results=_eval_results(measured, manifest) or None,
+    )
+    parts = [f"# {_words(title or repo_id or manifest.plugin.name)}", _about(manifest)]
+    if picture:
+        parts.append(f"![Images drawn by the model]({PICTURE})")
+    parts += ["## Use it", _use(manifest, source)]
+    inner = next((_code(file.parent.name) for file in sorted(folder.glob(f"*/{FILE}"))), None)
+    parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
+    parts += ["## How it was trained", _training(manifest, recipe, repo_id or "recipe.yaml")]
+    if measured:
+        rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in measured]
+        parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
+        notes = dict.fromkeys(str(note) for m in measured for note in m.protocol.get("notes", ()))
+        parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
+    if manifest.versions:
+        parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
+    return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+
+def _about(manifest: Manifest) -> str:
+    shape = manifest.config.get("sample_shape")
+    size = " of {} channels, {}x{} pixels".format(*shape) if isinstance(shape, list | tuple) and len(shape) == 3 else ""
+    labels = " It draws what a label asks for." if "labels" in manifest.conditions else ""
+    steps = f" for {manifest.step:,} steps" if manifest.step else ""
+    code = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
+    return f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} {code}"
+
+
+def _use(manifest: Manifest, source: str) -> str:
+    names = manifest.data.class_names if manifest.data else ()
+    asked = repr(list(names[:2])) if names else "[0, 1]"
+    plugin, labels = manifest.plugin, f"labels={asked}, " if "labels" in manifest.conditions else ""
+    packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework"]))
+    shell, load = f"pip install {packages}", f'genhub.load("{source}")'
+    if ":" not in plugin.name:
+        shell += f"\ngenhub sample {source} -n 64 --out samples.png"
+    elif manifest.code:
+        load = f'genhub.load("{source}", revision="COMMIT", trust_remote_code=True)  # runs plugin.py: read it first'
+    else:
+        load = f'{plugin.name.partition(":")[2]}.from_pretrained("{source}")  # its class, from its author'
+    return (
+        f"```bash\n{shell}\n```\n\n```python\nimport genhub\n\nmodel = {load}\n"
+        f'images = genhub.sample(model, 16, {labels}seed=0, out="images.png")  # (16, c, h, w) uint8\n```'
+    )
+
+
+def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
+    """(subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
+    files = [("", folder / "model_index.json")] if (folder / "model_index.json").is_file() else [
+        (file.parent.name, file) for file in sorted(folder.glob("*/config.json"))]  # fmt: skip
+    found = []
+    for name, file in files:
+        content = read_json(file)
+        if isinstance(content, dict) and ("_diffusers_version" in content or not name):
+            found.append((name, str(content.get("_class_name"))))
+    # They become part of a program that readers copy.
+    return [(name, cls) for name, cls in found if cls.isidentifier() and re.fullmatch(r"[\w.-]*", name)]
+
+
+def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest, inner: str | None) -> str:
+    where = f'"{source}"' + (f', subfolder="{subfolder}"' if subfolder else "")
+    code = f"from diffusers import {class_name}\n\nopened = {class_name}.from_pretrained({where})"
+    if subfolder:
+        about = f"Its `{subfolder}` opens with plain diffusers, too:"
+    elif inner:
+        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in {inner}:"
+    elif manifest.conditions:
+        about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({', '.join(manifest.conditions)}):"
+    else:
+        about = "Plain diffusers opens and samples it, too:"
+        code += "\nimage = opened(num_inference_steps=50).images[0]"
+    return f"{about}\n\n```python\n{code}\n```"
+
+
+def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
+    lines = []
+    if data := manifest.data:
+        classes = f", {data.num_classes} classes" if data.num_classes else ""
+        lines.append(f"On {_code(data.name)}, split {_code(data.split)}: {count_of(data)}{classes}.")
+        lines.append(f"Their fingerprint is {_code(data.fingerprint)}.")
+    if recipe is None:
+        return " ".join([*lines, "It was saved from Python, without a recipe."])
+    lines.append(f"`genhub train {again}` trains it again, from this recipe:")
+    return " ".join(lines) + "\n\n" + _block("yaml", recipe.rstrip())
+
+
+def _base_model(recipe: str | None) -> str | None:
+    """The Hub id that training started from."""
+    content = yaml.safe_load(recipe) if recipe else None
+    base = content["model"].get("from") if content else None
+    found = split_id(base) if base else None
+    return found[0] if found else None
+
+
+def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
+    """The Hub's model-index."""
+    from huggingface_hub import EvalResult
+
+    data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"
+    task = "image-generation" if manifest.conditions else "unconditional-image-generation"
+    return [
+        EvalResult(
+            task_type=task, dataset_type=named, dataset_name=named, dataset_split=one_line(data.split) if data else None,
+            metric_type=m.name, metric_name=m.name, metric_value=m.value,
+            metric_args=m.protocol,
+        )
+        for m in measured
+    ]  # fmt: skip
+
+
+def _inline(protocol: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "notes")
+
+
+# What strangers may have written, in Markdown
+
+
+def _words(text: str) -> str:
+    """Return text for one line of a card with Markdown and HTML made harmless: no picture, link, tag or end of a field."""
+    return re.sub(r"([\\<>\[\]`|*])", r"\\\1", one_line(text))
+
+
+def _code(text: str) -> str:
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def _block(language: str, text: str) -> str:
+    """Return a block of code with a fence longer than any in `text`."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

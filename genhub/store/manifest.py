@@ -1,0 +1,204 @@
+"""`genhub.json`: what a model folder holds, so that it can be checked before anything is built. No torch here.
+
+A folder is one of: a checkpoint (has genhub.json), a run (has checkpoints/), or one that another library saved and a
+plugin reads (its JSON has a `_class_name` registered under `genhub.formats`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
+
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, Field, ValidationError
+
+from genhub.errors import CheckpointError, GenhubError, NewerFormat, first_fault, shown
+from genhub.interfaces.config import DataSpec, NonNegativeInt, Section
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT = 1
+FILE = "genhub.json"
+TRAINER = "trainer"
+"""The part of a checkpoint that only resuming needs, and that is never published."""
+CODE = "plugin.py"
+"""A class's source, in a repository that was pushed with it. Not among the files: it is fetched only to be run."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MAX_JSON_BYTES = 16 * 2**20
+MAX_FILES = 1000
+
+
+def inside(name: str) -> str:
+    """
+    Raises:
+        ValueError: not a plain relative path, so that it could lead out of the folder.
+    """
+    path = PurePosixPath(name)
+    plain = name.isprintable() and not set(name) & set("\\:") and name == str(path)
+    if not plain or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{shown(name)} is no path inside the folder")
+    return name
+
+
+class FileEntry(Section):
+    size: NonNegativeInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, content: bytes | Path) -> FileEntry:
+        if isinstance(content, Path):
+            return cls(size=content.stat().st_size, sha256=file_digest(content))
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+Word = Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
+"""Name or version that cards and messages repeat."""
+
+
+class PluginEntry(Section):
+    """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
+    distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
+    version: Word
+
+
+Versions = Annotated[dict[Word, Word], Field(max_length=100)]
+"""Versions of packages, by name."""
+
+
+class Manifest(Section):
+    """The content of genhub.json."""
+
+    format: int = FORMAT
+    genhub: Word = ""
+    """Version that wrote the folder."""
+    plugin: PluginEntry
+    config: dict[str, Any]
+    """The model's Config."""
+    data: DataSpec | None = None
+    """What the model was trained on."""
+    step: NonNegativeInt = 0
+    conditions: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
+    """What its `sample` has to be given: labels, for a conditional model."""
+    versions: Versions = {}  # noqa: RUF012
+    """The packages it was trained or saved with."""
+    files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
+    """Every file beside this one, by its path in the folder."""
+    code: FileEntry | None = None
+    """Its class's source, plugin.py, if it was published with it."""
+    checksum: str = ""
+    """SHA-256 of this manifest without the checksum."""
+
+    def sealed(self) -> Manifest:
+        return self.model_copy(update={"checksum": checksum_of(self.model_dump(mode="json"))})
+
+    def text(self) -> str:
+        """genhub.json, sealed."""
+        return json.dumps(self.sealed().model_dump(mode="json"), indent=2) + "\n"
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file with its size and hash.
+
+        Raises:
+            CheckpointError: the first file that is missing or differs.
+        """
+        self.verify_files(self.files, folder)
+
+    @staticmethod
+    def verify_files(files: Mapping[str, FileEntry], folder: Path) -> None:
+        for name, entry in files.items():
+            file = folder / name
+            if not file.is_file():
+                raise CheckpointError(f"{file}: missing; the checkpoint is incomplete")
+            if file.stat().st_size != entry.size or file_digest(file) != entry.sha256:
+                raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {FILE})")
+
+
+def checksum_of(content: dict[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """An entry for every file below a folder, but for the manifest."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
+    return {file.relative_to(folder).as_posix(): FileEntry.of(file) for file in files}
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file of bounded size.
+
+    Raises:
+        CheckpointError: missing, too large, or not JSON.
+        GenhubError: it can't be read now, which says nothing of what it holds: no reason to pass it over.
+    """
+    try:
+        if not file.is_file() and file.exists():
+            raise CheckpointError(f"{file}: is no file")
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{file}: larger than {MAX_JSON_BYTES} bytes; refused")
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise (CheckpointError if missing else GenhubError)(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: damaged: {error}") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint, its own checksum verified; the other files are not looked at.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        NewerFormat: written by a newer genhub.
+    """
+    content = read_json(folder / FILE)
+    if isinstance(content, dict) and _is_newer(content):
+        needed = content["genhub"]
+        raise NewerFormat(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        unknown = all(fault["type"] == "extra_forbidden" for fault in error.errors())
+        if unknown and isinstance(content, dict) and checksum_of(content) == content.get("checksum"):  # as it was written
+            raise NewerFormat(f"{folder / FILE}: {written_by(content)}: {first_fault(error)}") from error
+        raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
+    if checksum_of(content) != manifest.checksum:
+        raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
+    return manifest
+
+
+def _is_newer(content: dict[str, Any]) -> bool:
+    """Whether a newer genhub wrote it, in a format to come: a higher number from this version is damage."""
+    higher = isinstance(content.get("format"), int) and content["format"] > FORMAT
+    return higher and newer_version(content.get("genhub"))
+
+
+def newer_version(version: object) -> bool:
+    """Whether a version is higher than this genhub's."""
+    try:
+        return Version(str(version)) > Version(genhub_version())
+    except InvalidVersion:
+        return False
+
+
+def written_by(content: Mapping[str, Any]) -> str:
+    """Return what to do about a manifest that is whole, but of a genhub that this one can't read."""
+    if newer_version(content.get("genhub")):
+        return f"needs genhub >= {content['genhub']:.50}, this is {genhub_version()}"
+    return "whole, but of another genhub than this one, as it has keys that this one doesn't know; update genhub"
+
+
+def genhub_version() -> str:
+    return version("genhub-framework")

@@ -1,0 +1,106 @@
+"""Write a model folder, and build a model from one within the memory that its files justify."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from genhub.errors import CheckpointError
+from genhub.ground.disk import saving, sync
+from genhub.interfaces.config import DataSpec, ModelConfig
+from genhub.interfaces.model import Model
+from genhub.store.budget import budget
+from genhub.store.card import package_versions
+from genhub.store.classes import StoredModel, read_model
+from genhub.store.find import weight_bytes
+from genhub.store.manifest import FILE, Manifest, describe_files, genhub_version, read_manifest
+
+UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
+"""Exceptions by which a constructor, or torch inside it, refuses a config that nothing can be built from."""
+
+
+# Models
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write a model's folder: its networks and genhub.json. Files already there are replaced, others left alone.
+
+    Raises:
+        GenhubError: the folder can't be written.
+    """
+    with saving(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path, prefix=".genhub-") as temporary:
+            folder = Path(temporary)
+            model.save_networks(folder)
+            write_manifest(model, folder)
+            names = [*read_manifest(folder).files, FILE]  # the manifest last: it vouches for the others
+            for name in names:
+                sync(folder / name)
+            for name in names:
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(path / name)
+            for place in {(path / name).parent for name in names}:
+                sync(place)
+
+
+def write_manifest(model: Model, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
+    """Describe everything in a folder by its genhub.json."""
+    manifest = describe_model(model, data, step).model_copy(update={"files": describe_files(folder)})
+    (folder / FILE).write_text(manifest.text())
+
+
+def describe_model(model: Model, data: DataSpec | None = None, step: int = 0) -> Manifest:
+    """A model's genhub.json, without its files."""
+    described = StoredModel.of(model)
+    return Manifest(
+        genhub=genhub_version(),
+        plugin=described.plugin,
+        config=described.config,
+        data=data or model.trained_on,
+        step=step,
+        conditions=model.conditions,
+        versions=package_versions(),
+    )
+
+
+def load_folder(folder: Path, model_class: type[Model] | None) -> Model:
+    if (folder / FILE).is_file():
+        read_manifest(folder).verify(folder)
+    model = build_model(folder, model_class, weight_bytes(folder))
+    model.load_networks(folder)
+    return model
+
+
+def build_model(folder: Path, model_class: type[Model] | None, most: int) -> Model:
+    model_class, config = read_model(folder, model_class)
+    counted = check_size(model_class, config, most, folder)
+    try:
+        with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
+            model: Model = model_class(config)
+        model.trained_on = read_manifest(folder).data if (folder / FILE).is_file() else None
+        return model
+    except UNBUILDABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder}: its config asks for what can't be built: {reason}") from error
+
+
+def check_size(model_class: type[Model], config: ModelConfig, most: int, folder: Path) -> bool:
+    """Check how large a model gets by building it without memory, on torch's meta device: see `budget`.
+
+    Args:
+        most: the weights' size in bytes.
+    Returns:
+        False where a constructor computes with its weights, so that it can't be built like this.
+    Raises:
+        CheckpointError: its config asks for too much.
+    """
+    try:
+        with budget(most, str(folder)), torch.device("meta"):
+            model_class(config)
+    except UNBUILDABLE:
+        return False
+    return True

@@ -1,0 +1,140 @@
+"""The checks of each kind of part, and the functions that run them all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from genhub.errors import InputError, PluginError, did_you_mean, shown
+from genhub.interfaces.config import ModelConfig, TrainerConfig
+from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
+from genhub.interfaces.trainer import Trainer
+from genhub.model import GenerativeModel
+from genhub.testing import drawing, learning, running, schedulers, trainers
+from genhub.testing.report import Check, Report, Suite
+
+MODEL_CHECKS = (
+    Check(learning.config),
+    Check(learning.phases, needs=("config",)),
+    Check(learning.losses, needs=("phases",)),
+    Check(learning.latents, needs=("losses",)),
+    Check(learning.gradients, needs=("losses",)),
+    Check(learning.training, needs=("gradients",)),
+    Check(learning.bf16, needs=("gradients",)),
+    Check(learning.compile, needs=("gradients",)),
+    Check(drawing.options, needs=("config",)),
+    Check(drawing.sample, needs=("gradients",)),
+    Check(drawing.randomness, needs=("sample",)),
+    Check(drawing.seeds, needs=("randomness",)),
+    Check(drawing.batches, needs=("seeds",)),
+    Check(drawing.labels, needs=("seeds",)),
+    Check(drawing.ema, needs=("seeds",)),
+    Check(running.checkpoint, needs=("seeds",)),
+    Check(running.files, needs=("sample",)),
+    Check(running.resume, needs=("sample",)),
+    Check(running.processes, needs=("sample",)),
+)
+SCHEDULER_CHECKS = (
+    Check(schedulers.interface),
+    Check(schedulers.timesteps, needs=("interface",)),
+    Check(schedulers.noise, needs=("timesteps",)),
+    Check(schedulers.step, needs=("noise",)),
+    Check(schedulers.distribution, needs=("step",)),
+    Check(schedulers.randomness, needs=("step",)),
+    Check(schedulers.saved, needs=("interface",)),
+)
+TRAINER_CHECKS = (
+    Check(trainers.config),
+    Check(trainers.fit, needs=("config",)),
+    Check(trainers.files, needs=("fit",)),
+    Check(trainers.resume, needs=("fit",)),
+    Check(trainers.evaluate, needs=("resume",)),
+)
+Names = Collection[str]
+
+
+def check_model(
+    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:
+    """Hold a model class to the contract of `GenerativeModel`, in a quarter of a minute for a small network.
+
+    Args:
+        config: keys of its Config that differ from the defaults: a small network makes the checks quick. Images are
+            (1, 8, 8) with 10 classes, or of `sample_shape`: (1, 3 or 4 channels, height, width).
+        only: names of the checks to run; left out: all. What they need runs first.
+        skip: names of checks to leave out.
+    Returns:
+        What was checked, with the reason of each check that does not apply.
+    Raises:
+        ContractError: an AssertionError that lists every failure: the check, what is wrong and what to do, file and
+            line, and the contract.
+        InputError: no check has that name.
+    """
+    return _checked(model_suite(cls, config, skip), only)
+
+
+def check_scheduler(
+    cls: type[Any], config: Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:  # fmt: skip
+    """Hold a noise schedule's class to the contract of `Scheduler`, in about a second.
+
+    Args:
+        config: arguments of its constructor; all else as for `check_model`.
+    """
+    return _checked(scheduler_suite(cls, config, skip), only)
+
+
+def check_trainer(
+    cls: type[Trainer], config: TrainerConfig | Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
+) -> Report:
+    """Hold a trainer's class to the contract of `Trainer`, with a small model, in a few seconds.
+
+    Args:
+        config: keys of its Config that differ from the defaults; all else as for `check_model`.
+    """
+    return _checked(trainer_suite(cls, config, skip), only)
+
+
+def _checked(suite: Suite, only: Names) -> Report:
+    with suite:
+        report = suite.report(only)
+    report.raise_failures()
+    return report
+
+
+def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> Iterator[tuple[Plugin, Suite]]:
+    """The checks of every plugin of that name (a model and a scheduler may share one), or of that kind alone.
+
+    Args:
+        name: a registered name, or module:Class, which is a model where `kind` does not say otherwise.
+    Raises:
+        PluginError: there is none, two distributions claim it, or it is broken.
+        InputError: no such kind, or a `config` for plugins of several kinds.
+    """
+    suites = {MODELS: model_suite, SCHEDULERS: scheduler_suite, TRAINERS: trainer_suite}
+    kinds = {kind: group for kind, group in KINDS.items() if group in suites}
+    if kind is not None and kind not in kinds:
+        raise InputError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
+    groups = [kinds[kind]] if kind else [MODELS] if ":" in name else [g for g in suites if name in plugin_names(g)]
+    if not groups:
+        known = {known for group in suites for known in plugin_names(group)}
+        raise PluginError(f"no plugin is called {shown(name)}; {did_you_mean(name, known)}")
+    if config and len(groups) > 1:
+        raise InputError(f"'{name}' is several plugins: say by --kind which of them the keys are for")
+    for group in groups:
+        cls = load_class(group, name, Path.cwd())
+        plugin = Plugin(group, name, name) if ":" in name else find_plugin(group, name)
+        yield plugin, suites[group](cls, config)
+
+
+def model_suite(cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, MODEL_CHECKS, running.TrainedSubject(cls, config), skip)
+
+
+def scheduler_suite(cls: type[Any], config: Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, SCHEDULER_CHECKS, schedulers.SchedulerSubject(cls, config), skip)
+
+
+def trainer_suite(cls: type[Trainer], config: TrainerConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, TRAINER_CHECKS, trainers.TrainerSubject(cls, config), skip)

@@ -1,0 +1,60 @@
+"""What is checked before a run and in its first step: a week of machine time must not end in what was wrong at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from torch import Tensor
+
+from genhub.errors import RecipeError, TrainingError, did_you_mean, shown
+from genhub.interfaces.model import Model, Phase
+from genhub.recipe.sections import AccelerateConfig
+
+
+def check_config(config: AccelerateConfig) -> None:
+    """
+    Raises:
+        RecipeError: a precision that the device doesn't have, or a tracker that is unknown or not installed.
+    """
+    cuda = config.device != "cpu" and torch.cuda.is_available()
+    if config.mixed_precision == "fp16" and not cuda:
+        raise RecipeError("trainer.mixed_precision: fp16 needs a CUDA device; use bf16 or no")
+    if config.mixed_precision == "bf16" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RecipeError(f"trainer.mixed_precision: {torch.cuda.get_device_name()} has no bf16; use fp16 or no")
+    for key, taken in [("mixed_precision", config.mixed_precision == "fp16"), ("find_batch_size", config.find_batch_size)]:
+        if config.sharding == "full" and taken:
+            raise RecipeError(f"trainer.sharding: full does not go with trainer.{key}={getattr(config, key)}; leave one out")
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for tracker in config.trackers:
+        if tracker not in LOGGER_TYPE_TO_CLASS:
+            raise RecipeError(
+                f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}"
+            )
+        if tracker not in available:
+            raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
+
+
+def check_columns(model: Model, columns: Collection[str]) -> None:
+    """
+    Raises:
+        RecipeError: the model needs a column that the data lacks.
+    """
+    for column in model.conditions:
+        if column not in columns:
+            raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
+
+
+def check_loss(model: Model, phase: Phase, losses: object) -> None:
+    """
+    Raises:
+        TrainingError: what a phase's loss has returned breaks the contract of `Phase`.
+    """
+    where = f"{type(model).__name__}, phase '{phase.name}'"
+    loss = losses.get("loss") if isinstance(losses, Mapping) else None
+    if not isinstance(losses, Mapping) or not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise TrainingError(f"{where}: must return a mapping whose 'loss' is a tensor with a gradient, not {shown(losses)}")
+    for key, value in losses.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TrainingError(f"{where}: '{key}' must be a scalar tensor; every entry is logged")

@@ -1,0 +1,108 @@
+"""Too little memory: what to say of it, and how to find a part of a batch that fits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
+from torch import nn
+
+from genhub.data.split import splits
+from genhub.errors import CheckpointError, TrainingError
+from genhub.ground.console import say
+from genhub.ground.disk import saving, write_whole
+from genhub.ground.processes import broadcast
+from genhub.sampling.draw import out_of_memory
+from genhub.store.manifest import read_json
+from genhub.training.optim import PhaseOptimizer
+
+RECORD = "find_batch_size.json"
+"""In a run's folder: how many images a process puts through the model at once, as `find_batch_size` found it."""
+
+
+@contextlib.contextmanager
+def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iterator[None]:
+    """What a device says when its memory is full, with the batch and the accumulation that would keep it.
+
+    Raises:
+        TrainingError: the memory is full.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        more = splits(batch_size, processes, accumulation + 1)
+        advice = (
+            f"trainer.gradient_accumulation_steps={more[0]} keeps the batch of {batch_size} with "
+            f"{batch_size // processes // more[0]} at once, and trainer.find_batch_size=true finds what fits"
+            if more
+            else "a smaller data.image_size or model would need less"
+        )
+        images = batch_size // processes // accumulation
+        raise TrainingError(
+            f"out of memory: data.batch_size={batch_size} puts {images} images at once through the model "
+            f"({processes} processes, gradient_accumulation_steps={accumulation}); {advice} "
+            f"({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
+
+
+def find_accumulation(
+    run_dir: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
+) -> int:
+    """The smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks once:
+    what it found is in its folder, and holds for any number of processes.
+
+    Raises:
+        TrainingError: not even one image at a time fits.
+        CheckpointError: the record in the folder is damaged.
+    """
+    known = broadcast(_recorded(run_dir / RECORD) if accelerator.is_main_process else None)
+    share = batch_size // accelerator.num_processes
+    for parts in splits(batch_size, accelerator.num_processes, first):
+        if fits(parts) if known is None else share // parts <= known:
+            break
+    else:
+        raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
+    if accelerator.is_main_process and known is None:
+        with saving(run_dir / RECORD):
+            write_whole(run_dir / RECORD, json.dumps({"images_at_once": share // parts}) + "\n")
+    say(f"Memory   {share // parts} images at once fit: gradient_accumulation_steps={parts}")
+    return parts
+
+
+def _recorded(file: Path) -> int | None:
+    """How many images at once were found to fit, if that was looked for."""
+    if not file.exists():
+        return None
+    content = read_json(file)
+    known = content.get("images_at_once") if isinstance(content, dict) else None
+    if not isinstance(known, int) or known < 1:
+        raise CheckpointError(f"{file}: damaged; delete it, and what fits is found anew")
+    return known
+
+
+def step_fits(
+    step: Callable[[], None], model: nn.Module, optimizers: Iterable[PhaseOptimizer], accelerator: Accelerator
+) -> bool:
+    """Whether a real step, its optimizers included, fits on every process; then all is as it was before."""
+    before = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+    full = False
+    try:
+        step()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        full = True
+    model.load_state_dict(before)
+    for optimizer in optimizers:
+        optimizer.clear()
+        optimizer.torch.state.clear()
+    clear_device_cache(garbage_collection=True)
+    answer = torch.tensor(float(full), device=accelerator.device)
+    return not accelerator.reduce(answer, "sum").item()  # one that is full speaks for all
