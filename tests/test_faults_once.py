@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 
 import genhub
 from genhub.cli import main
-from genhub.store.find import checkpoints
 from genhub.store.manifest import read_manifest
+from genhub.store.run_folder import RunFolder
 
 VAE = {"name": "vae", "channels": [8], "latent_dim": 2}
 DATA = {"split": "train[:64]", "batch_size": 16}
@@ -167,7 +167,7 @@ def read(file: Path) -> object:
 def held_in(folder: Path) -> dict[str, object]:
     """All that a folder holds, read, and what is on the Hub; each checkpoint is whole."""
     for run in folder.glob("*/checkpoints"):
-        for checkpoint in checkpoints(run.parent):
+        for checkpoint in RunFolder(run.parent).checkpoints():
             read_manifest(checkpoint).verify(checkpoint)
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from genhub import CheckpointError
 from genhub.errors import NewerFormat
 from genhub.store.classes import describe_folder, read_model
-from genhub.store.find import checkpoints, find_checkpoint, newest_whole
+from genhub.store.find import find_checkpoint
 from genhub.store.manifest import FILE, Manifest, PluginEntry, describe_files, read_json, read_manifest
+from genhub.store.run_folder import RunFolder
 
 
 def write(folder: Path, **changes: object) -> Manifest:
@@ -137,19 +138,19 @@ def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
         write(folder, step=int(folder.name[5:]))
     for leftover in (".step-000020.tmp", "step-x", "step-²", "other"):
         (tmp_path / "checkpoints" / leftover).mkdir()
-    assert list(checkpoints(tmp_path)) == folders[::-1]
+    assert RunFolder(tmp_path).checkpoints() == folders[::-1]
     (folders[2] / "unet" / "weights.bin").unlink()
     assert find_checkpoint(tmp_path) == folders[1]
-    newest, faults = newest_whole(tmp_path)
+    newest, faults = RunFolder(tmp_path).newest_whole()
     assert newest == folders[1]
     assert len(faults) == 1
     assert "step-1000000" in faults[0]
     write(folders[1], step=9)
-    assert newest_whole(tmp_path)[0] == folders[0]
-    assert "step-000010: holds step 9" in newest_whole(tmp_path)[1][1]
+    assert RunFolder(tmp_path).newest_whole()[0] == folders[0]
+    assert "step-000010: holds step 9" in RunFolder(tmp_path).newest_whole()[1][1]
     write(folders[1], format=2, genhub="7.1.0", step=10)
     with pytest.raises(NewerFormat, match=r"needs genhub >= 7.1.0"):  # nothing is wrong with it: going back would lose it
-        newest_whole(tmp_path)
+        RunFolder(tmp_path).newest_whole()
     for folder in folders:
         (folder / FILE).write_text("{}")
     with pytest.raises(CheckpointError, match=r"no checkpoint is whole: .*step-1000000.*step-000010.*step-000005"):
@@ -158,7 +159,7 @@ def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
 
 def test_paths_that_hold_no_model(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert newest_whole(tmp_path) == (None, [])
+    assert RunFolder(tmp_path).newest_whole() == (None, [])
     for path, message in [(tmp_path / "nowhere", "no such folder"), (tmp_path, "neither a run"),
                           (tmp_path / "file", "neither a run"), (tmp_path / ("x" * 5000), "too long")]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):

@@ -13,7 +13,6 @@ from test_trainer import pair, same_bits
 
 import genhub
 from genhub.data.split import splits
-from genhub.training.memory import RECORD
 
 
 def test_splits():
@@ -40,7 +39,7 @@ def test_find_batch_size_keeps_the_batch_and_is_remembered(tiny, tmp_path, capsy
     pair(tiny, "models:Hungry")
     found = genhub.train(tiny, ["trainer.find_batch_size=true", "trainer.max_steps=3"])
     assert "Memory   4 images at once fit: gradient_accumulation_steps=4" in capsys.readouterr().out
-    record = Path(tiny["run_dir"]) / RECORD
+    record = Path(tiny["run_dir"]) / "find_batch_size.json"
     assert json.loads(record.read_text()) == {"images_at_once": 4}
     record.write_text('{"images_at_once": 2}\n')  # as if another had been found; it counts
     found = genhub.train(tiny, ["trainer.find_batch_size=true", "trainer.max_steps=5"])
@@ -76,6 +75,6 @@ def test_a_real_lack_of_memory(zygote, tiny, tmp_path):
     assert re.fullmatch(r"genhub: out of memory: data.batch_size=64 puts 64 images at once .*steps=2 keeps .*\n", full.err)
     fits = zygote.start("faults:genhub_with", limits, "train", recipe, "trainer.find_batch_size=true", cwd=tmp_path)
     assert fits.wait() == 0, fits.err
-    found = json.loads((tmp_path / "run" / RECORD).read_text())["images_at_once"]
+    found = json.loads((tmp_path / "run" / "find_batch_size.json").read_text())["images_at_once"]
     assert found in (4, 8, 16, 32)
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["data"]["batch_size"] == 64

@@ -29,6 +29,7 @@ from genhub.interfaces.config import MAY_CHANGE
 from genhub.recipe.sections import AccelerateConfig
 from genhub.store import checkpoints
 from genhub.store.checkpoints import newest_checkpoint
+from genhub.store.run_folder import RunFolder
 
 DOCS = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
 UNET = {"block_out_channels": [8, 16], "add_attention": False}
@@ -44,7 +45,7 @@ FAMILIES = {
 
 def same_run(a: Path, b: Path) -> None:
     """Weights, averages, optimizers, counters, metrics and pictures, to the bit; times aside."""
-    newest, other = newest_checkpoint(a)[0], newest_checkpoint(b)[0]
+    newest, other = newest_checkpoint(RunFolder(a))[0], newest_checkpoint(RunFolder(b))[0]
     assert newest
     assert other
     assert newest.name == other.name
@@ -96,15 +97,16 @@ def saves(tiny, tmp_path, monkeypatch):
     save = checkpoints.save_checkpoint
     monkeypatch.setattr("genhub.run.run.save_checkpoint", remember)
     genhub.train(pair(tiny, save_every=3, keep_last=1, keep_every=3))
-    run, step, *rest = calls[-1]
+    files, step, *rest = calls[-1]
+    run = files.path
     model, state, data = rest
     model, state = copy.deepcopy(model), copy.deepcopy(state)
     original = tmp_path / "original"
     run.rename(original)
 
     def again() -> None:
-        save(run, step, model, state, data)
-        checkpoints.prune_checkpoints(run, keep_last=1)
+        save(files, step, model, state, data)
+        checkpoints.prune_checkpoints(files, keep_last=1)
 
     def prepare(damaged: bool) -> None:
         """A copy that has the first checkpoint, and perhaps a damaged second one."""
@@ -117,7 +119,7 @@ def saves(tiny, tmp_path, monkeypatch):
 
     def check() -> str:
         """What a run would go on from: one of the two, and every bit of it."""
-        newest, _ = newest_checkpoint(run)
+        newest, _ = newest_checkpoint(RunFolder(run))
         assert newest
         same_bits(newest, original / "checkpoints" / newest.name)
         assert all(re.fullmatch(r"step-\d{6}", path.name) for path in (run / "checkpoints").iterdir())
@@ -218,7 +220,7 @@ def test_case_07_two_runs_in_one_folder(zygote, tiny, tmp_path):
     assert first.poll() is None
     first.signal(signal.SIGKILL)
     first.wait()
-    steps = int(newest_checkpoint(run)[0].name[5:]) + 2
+    steps = int(newest_checkpoint(RunFolder(run))[0].name[5:]) + 2
     third = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
     assert third.wait() == 0, third.err
     assert "resuming at step" in third.out
@@ -239,7 +241,7 @@ def test_case_08_a_second_signal_stops_at_once_and_harms_nothing(zygote, tiny, t
     assert job.wait() == code
     assert "Traceback" not in job.err
     (tmp_path / "wait").unlink()
-    steps = int(newest_checkpoint(run)[0].name[5:]) + 2
+    steps = int(newest_checkpoint(RunFolder(run))[0].name[5:]) + 2
     again = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
     assert again.wait() == 0, again.err
     at_the_end = [f"trainer.max_steps={steps}", f"trainer.save_every={steps}"]  # the pair may have come far before it waited
@@ -253,7 +255,7 @@ def test_stop_after_saves_and_goes_on(zygote, tiny, tmp_path):
     run = Path(tiny["run_dir"])
     job = zygote.genhub("train", recipe, cwd=tmp_path)
     assert job.wait() == 143
-    stopped = newest_checkpoint(run)[0]
+    stopped = newest_checkpoint(RunFolder(run))[0]
     assert f"genhub: stopped at step {int(stopped.name[5:])}; the same command goes on from there\n" == job.err
     steps = int(stopped.name[5:]) + 2
     again = genhub.train(recipe, [f"trainer.max_steps={steps}", "trainer.stop_after=1d"])

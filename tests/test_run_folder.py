@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -21,9 +23,9 @@ from genhub.evaluation.compare import compare, read_row
 from genhub.evaluation.report import write_report
 from genhub.store.checkpoints import newest_checkpoint, prune_checkpoints
 from genhub.store.classes import describe_folder
-from genhub.store.find import checkpoints, find_checkpoint, read_newest
+from genhub.store.find import find_checkpoint, read_newest
 from genhub.store.manifest import FILE, read_manifest
-from genhub.store.run_folder import previews
+from genhub.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -49,17 +51,17 @@ def test_a_million_steps_are_later_than_999_999(
     run, newest = Path(base["run_dir"]), "step-1000000"
     assert genhub.train(base).name == newest
     assert f"Picture  {run}/samples/{newest}.png" in capsys.readouterr().out
-    assert [folder.name for folder in checkpoints(run)] == [newest, "step-999999", "step-100000"]
-    assert [file.stem for file in previews(run)] == ["step-099999", "step-100000", "step-999999", newest]
+    assert [folder.name for folder in RunFolder(run).checkpoints()] == [newest, "step-999999", "step-100000"]
+    assert [file.stem for file in RunFolder(run).previews()] == ["step-099999", "step-100000", "step-999999", newest]
     assert find_checkpoint(run).name == newest
-    assert newest_checkpoint(run) == (run / "checkpoints" / newest, [])
+    assert newest_checkpoint(RunFolder(run)) == (run / "checkpoints" / newest, [])
     assert compare([run]).rows[0].steps == 1_000_000
     assert models.Pair.from_pretrained(run).generator[-1].bias[0] == 1_000_000
     (run / "samples" / f"{newest}.png").write_bytes(newest_picture := b"\x89PNG\r\n\x1a\n, the newest")
     write_report(compare([run]), tmp_path / "report.html")
     assert base64.b64encode(newest_picture).decode() in (tmp_path / "report.html").read_text()
-    prune_checkpoints(run, keep_last=1)
-    assert [folder.name for folder in checkpoints(run)] == [newest]
+    prune_checkpoints(RunFolder(run), keep_last=1)
+    assert [folder.name for folder in RunFolder(run).checkpoints()] == [newest]
 
 
 # A recipe that is lost
@@ -107,7 +109,7 @@ def test_a_recipe_lost_while_a_run_trains_is_in_its_next_checkpoint(base: dict[s
 
     model, data = models.Pair.from_pretrained(first), read_manifest(first).data
     assert data is not None
-    second = save_checkpoint(run, 3, model, genhub.TrainerState(), data)
+    second = save_checkpoint(RunFolder(run), 3, model, genhub.TrainerState(), data)
     assert (second / "recipe.yaml").read_text() == (first / "recipe.yaml").read_text()
 
 
@@ -164,7 +166,7 @@ def test_readers_take_the_next_checkpoint_while_a_run_deletes_theirs(base: dict[
             shutil.copytree(first_copy, temporary)
             of_step(temporary, step)
             temporary.replace(folder)
-            prune_checkpoints(run, keep_last=3)
+            prune_checkpoints(RunFolder(run), keep_last=3)
             made.append(step)
 
     def of_step(folder: Path, step: int) -> None:
@@ -202,3 +204,25 @@ def test_a_checkpoint_named_itself_is_not_exchanged_for_another(base: dict[str, 
         read_newest(folder, read)
     with pytest.raises(genhub.CheckpointError, match="no such folder"):
         read_newest(folder, read)
+
+
+# Its names, spelled once
+
+NAMES = re.compile(r"(^|/)(checkpoints|samples|evaluations|metrics\.jsonl|\.?step-[^/]*)(/|$)")
+WHERE = Path(genhub.__file__).parent
+
+
+def spelled(module: Path) -> list[str]:
+    """Return the names of what is in a run's folder that a module's code spells; messages, of several words, may name them,
+    and so may docstrings."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    notes = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in notes]
+    return [text for text in texts if isinstance(text, str) and " " not in text and NAMES.search(text)]
+
+
+def test_no_other_module_knows_the_names_in_a_runs_folder() -> None:
+    own = WHERE / "store" / "run_folder.py"
+    assert len(spelled(own)) == 5
+    found = {str(module): spelled(module) for module in WHERE.rglob("*.py") if module != own}
+    assert not {module: names for module, names in found.items() if names}

@@ -14,7 +14,7 @@ from genhub.ground.parsing import Source, parse_yaml, read_text
 from genhub.hub.load import open_model
 from genhub.interfaces.config import NonNegativeInt, Section
 from genhub.store.manifest import FILE, read_manifest
-from genhub.store.run_folder import RECIPE
+from genhub.store.run_folder import RECIPE, RunFolder
 
 
 class Row(Section):
@@ -35,9 +35,9 @@ class Row(Section):
     """Lines on what is damaged or can't be shown."""
 
     @property
-    def run(self) -> Path | None:
+    def run(self) -> RunFolder | None:
         """The run's folder, for a checkpoint in one."""
-        return self.checkpoint.parent.parent if self.checkpoint.parent.name == "checkpoints" else None
+        return RunFolder.of(self.checkpoint)
 
 
 class Comparison(Section):
@@ -115,7 +115,7 @@ def _row(name: str, checkpoint: Path) -> Row:
         name=name, checkpoint=checkpoint, model=manifest.plugin.name if manifest else "", steps=steps,
         images=_images_seen(checkpoint, steps), evaluations=tuple(evaluations),
     )  # fmt: skip
-    lines, fault = read_metrics(row.run / "metrics.jsonl") if row.run else ([], None)
+    lines, fault = read_metrics(row.run.metrics) if row.run else ([], None)
     seconds = [line["seconds"] for line in lines if line["step"] <= steps and math.isfinite(line.get("seconds", math.nan))]
     notes += [fault] if fault else []
     return row.model_copy(update={"seconds": seconds[-1] if seconds else None, "notes": tuple(notes)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from genhub.data.batches import ImageData
 from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.figures import METRICS, about
-from genhub.evaluation.protocol import FOLDER, Evaluation, evaluations_in, weights_digest
+from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
 from genhub.evaluation.subject import Subject
 from genhub.ground.console import say, warn
 from genhub.ground.disk import append, saving
@@ -23,6 +22,7 @@ from genhub.interfaces.model import Model
 from genhub.recipe.sections import EvaluateConfig
 from genhub.sampling.draw import BATCH_SIZE, sample_images
 from genhub.store.manifest import FILE
+from genhub.store.run_folder import RunFolder
 
 PREFIX = "evaluate/"
 """Of the figures' names in metrics.jsonl."""
@@ -33,13 +33,13 @@ class Evaluator:
     in the run's `evaluations/` and then in metrics.jsonl: a step has been measured if there is a line of it and figures of
     its checkpoint's weights."""
 
-    def __init__(self, config: EvaluateConfig, model: Model, data: ImageData, run_dir: Path, max_steps: int) -> None:
+    def __init__(self, config: EvaluateConfig, model: Model, data: ImageData, run: RunFolder, max_steps: int) -> None:
         """Find out before step 0 whether all can be measured.
 
         Raises:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
-        self.config, self._data, self._run_dir, self._max_steps = config, data, run_dir, max_steps
+        self.config, self._data, self._run, self._max_steps = config, data, run, max_steps
         self._held_out = held_out_of(data.config, config.held_out, data.spec)
         subject = self._subject(model, None)
         try:
@@ -73,7 +73,7 @@ class Evaluator:
         if self.config.save_best is None:
             return None
         metric = METRICS[self.config.save_best]
-        stored = evaluations_in(self._run_dir / FOLDER, protocol=self._digest)
+        stored = evaluations_in(self._run.evaluations, protocol=self._digest)
         found = [one for one in stored if one.step <= step and metric.own in one.values]
         found = sorted((one for one in found if one.weights == self._weights(one.step)), key=lambda one: one.step)
         choose = min if metric.better == "lower" else max
@@ -82,12 +82,11 @@ class Evaluator:
     def conclude(self) -> None:
         """Say what is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
         if not self._measured_steps() and main_process():
-            warn(f"the trainer does not measure while it trains; genhub evaluate {self._run_dir} does it now")
+            warn(f"the trainer does not measure while it trains; genhub evaluate {self._run} does it now")
         best = self.best(self._max_steps)
         if best:
             metric = METRICS[self.config.save_best or ""]
-            folder = self._run_dir / "checkpoints" / f"step-{best.step:06d}"
-            say(f"Best     {folder}, {metric.own} {best.values[metric.own]:.4g}")
+            say(f"Best     {self._run.checkpoint(best.step)}, {metric.own} {best.values[metric.own]:.4g}")
 
     def _subject(self, model: Model, together: Together | None) -> Subject:
         config, batch_size = self.config, min(BATCH_SIZE, self._data.config.batch_size)
@@ -98,7 +97,7 @@ class Evaluator:
         return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, together)
 
     def _measured_steps(self) -> set[float]:
-        lines, _ = read_metrics(self._run_dir / "metrics.jsonl")  # what is damaged there, the run's log says
+        lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says
         return {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
 
     def _is_measured(self, step: int, together: Together | None) -> bool:
@@ -108,21 +107,21 @@ class Evaluator:
             weights = self._weights(step)
             if not weights:
                 raise TrainingError(f"step {step} has no checkpoint; a trainer calls evaluate after save_checkpoint")
-            stored = evaluations_in(self._run_dir / FOLDER, weights)
+            stored = evaluations_in(self._run.evaluations, weights)
             found = step in self._measured_steps() and any(one.step == step for one in stored)
         return together.broadcast(found) if together else found
 
     def _weights(self, step: int) -> str:
         """Return the digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""
-        folder = self._run_dir / "checkpoints" / f"step-{step:06d}"
+        folder = self._run.checkpoint(step)
         if (folder / FILE).is_file():
             with suppress(CheckpointError):
                 return weights_digest(folder)
         return ""
 
     def _keep(self, evaluation: Evaluation, values: dict[str, float]) -> None:
-        evaluation.write(self._run_dir / FOLDER)
-        file = self._run_dir / "metrics.jsonl"
+        evaluation.write(self._run.evaluations)
+        file = self._run.metrics
         with saving(file):
             append(file, json.dumps({"step": evaluation.step, **values}))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in evaluation.values.items())

@@ -18,9 +18,7 @@ from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
 from genhub.interfaces.config import DataSpec, NonNegativeInt, PositiveInt, Section
 from genhub.store.card import MEASURED
 from genhub.store.manifest import FILE, TRAINER, Manifest, Versions, Word, file_digest, read_json, read_manifest
-
-FOLDER = "evaluations"
-"""Where a run keeps its evaluations, and the images they were computed from."""
+from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
 
 class Protocol(Section):
@@ -92,7 +90,7 @@ class Evaluation(Section):
         Raises:
             GenhubError: it can't be kept.
         """
-        file = folder / f"step-{self.step:06d}-{self.weights[:12]}-{self.protocol.digest()}.json"
+        file = folder / f"{step_name(self.step)}-{self.weights[:12]}-{self.protocol.digest()}.json"
         with saving(file):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / LOCK):
@@ -156,22 +154,22 @@ def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
 
 def evaluations_in(folder: Path, weights: str = "", protocol: str = "*") -> list[Evaluation]:
     """Return the evaluations of all a run's checkpoints, oldest first; with `weights` or `protocol`, those of one digest."""
-    files = sorted(folder.glob(f"step-*-{weights[:12] or '*'}-{protocol}.json"), key=lambda file: file.stat().st_mtime)
+    files = sorted(folder.glob(f"{ANY_STEP}-{weights[:12] or '*'}-{protocol}.json"), key=lambda file: file.stat().st_mtime)
     found = [evaluation for evaluation in map(_read_or_warn, files) if evaluation and evaluation.weights]
     return [evaluation for evaluation in found if weights in ("", evaluation.weights)]
 
 
 def has_older_figures(checkpoint: Path) -> bool:
     """Whether a run keeps figures of an older genhub, which does not say what weights they are of."""
-    files = evaluation_folders(checkpoint, "")[0].glob("step-*.json")
-    return any(re.fullmatch(r"step-\d+-[0-9a-f]{12}\.json", file.name) for file in files)
+    files = evaluation_folders(checkpoint, "")[0].glob(f"{ANY_STEP}.json")
+    return any(re.fullmatch(rf"{STEP}\d+-[0-9a-f]{{12}}\.json", file.name) for file in files)
 
 
 def evaluation_folders(checkpoint: Path, weights: str) -> tuple[Path, ...]:
     """Return the folders that hold a checkpoint's evaluations and the images drawn for them: a run's own, and, for a run
     that can't be written to and for other models, one in the cache."""
-    own = (checkpoint.parent.parent / FOLDER,) if checkpoint.parent.name == "checkpoints" else ()
-    return *own, cache_folder() / FOLDER / weights[:16]
+    run = RunFolder.of(checkpoint)
+    return *([run.evaluations] if run else []), cache_folder() / EVALUATIONS / weights[:16]
 
 
 def weights_digest(checkpoint: Path) -> str:

@@ -23,7 +23,6 @@ from genhub.ground.metrics import read_metrics
 from genhub.ground.weights import is_sealed
 from genhub.sampling.draw import part_file, read_part
 from genhub.sampling.pictures import image_grid
-from genhub.store.run_folder import previews
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
@@ -85,7 +84,7 @@ def _picture(row: Row, evaluation: Evaluation | None) -> str:
     folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
     parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
     part = next(filter(is_sealed, parts), None)
-    pictures = previews(row.run) if row.run else []
+    pictures = row.run.previews() if row.run else []
     if evaluation and part:
         images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
         image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
@@ -135,7 +134,7 @@ def _progress(rows: Sequence[Row]) -> Iterator[str]:
 def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of those of a run's metrics."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    lines, _ = read_metrics(row.run / "metrics.jsonl") if row.run else ([], None)  # `read_row` says what is damaged
+    lines, _ = read_metrics(row.run.metrics) if row.run else ([], None)  # `read_row` says what is damaged
     for line in lines:
         for name in (name for name in filter(wanted, line) if math.isfinite(line[name])):
             curves.setdefault(name, []).append((line["step"], line[name]))

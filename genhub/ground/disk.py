@@ -29,10 +29,6 @@ LOCK, OWNER = ".lock", ".owner"
 """Names of the file that a process locks to write in a folder, and of the one that says which process: a locked file can't
 be read on every system."""
 
-RUN = ("recipe.yaml", "metrics.jsonl", "find_batch_size.json", "checkpoints", "samples", "evaluations", ".publishing",
-       LOCK, OWNER)  # fmt: skip
-"""Names of what genhub reads and writes in a run's folder; other programs may keep theirs beside it."""
-
 
 def check_files(folder: Path, *names: str) -> None:
     """Check that a folder that may be a stranger's, or these entries of it, hold regular files and folders alone: a pipe

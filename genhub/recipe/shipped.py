@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genhub.errors import NAME, RecipeError, cut, did_you_mean
 from genhub.ground.ids import nearest_path
-from genhub.store.run_folder import RECIPE, recipe_file
+from genhub.store.run_folder import RECIPE, RunFolder
 
 # Files and names
 
@@ -21,7 +21,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 def whole_recipe(file: Path) -> Path:
     """Return a recipe's file, or, where that was a run's and is lost, the copy of it that the newest checkpoint has."""
-    kept = recipe_file(file.parent) if file.name == RECIPE else file
+    kept = RunFolder(file.parent).whole_recipe() if file.name == RECIPE else file
     if kept != file:
         from genhub.ground.console import warn  # imports torch
 
@@ -35,7 +35,7 @@ def find_recipe(name: str) -> Path:
     try:
         if name in shipped and not path.is_file():
             return shipped[name]
-        if not (path.name == RECIPE and recipe_file(path.parent).is_file()):
+        if not (path.name == RECIPE and RunFolder(path.parent).whole_recipe().is_file()):
             path.lstat()
         return path
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -11,12 +11,11 @@ from typing import Any
 
 from genhub.errors import RecipeError, shown
 from genhub.ground.console import warn
-from genhub.ground.disk import RUN, check_files, check_unlocked, locked, saving, write_whole
+from genhub.ground.disk import check_unlocked, locked, saving, write_whole
 from genhub.ground.parsing import MOST_FAULTS, Source, parse_yaml, read_text
 from genhub.interfaces.config import MAY_CHANGE, Section
 from genhub.recipe.recipe import Recipe, origin_in
-from genhub.store.find import checkpoints
-from genhub.store.run_folder import RECIPE, is_run, recipe_copies
+from genhub.store.run_folder import RunFolder
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
@@ -31,9 +30,9 @@ def check_folder(folder: Path, fresh: bool) -> None:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             reason = "can't be written to" if there.is_dir() else "is a file"
             raise RecipeError(f"run_dir: {there} {reason}; choose another with --run-dir")
-        check_files(folder, *RUN)
+        RunFolder(folder).check_files()
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if there == folder else []
-        if others and not is_run(folder):
+        if others and not RunFolder(folder).is_run():
             what = f"{folder} holds other files ({others[0]}, ...) and is no run's folder"
             raise RecipeError(f"run_dir: {what}; choose another with --run-dir")
         if others and fresh and Path.cwd().is_relative_to(folder.resolve()):
@@ -54,7 +53,7 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
         try:
             check_folder(folder, fresh)
             folder.mkdir(parents=True, exist_ok=True)
-            if fresh and is_run(folder):
+            if fresh and RunFolder(folder).is_run():
                 with locked(folder):
                     number = next(i for i in range(1, 10**6) if not folder.with_name(f"{folder.name}.old-{i}").exists())
                     folder.rename(folder.with_name(f"{folder.name}.old-{number}"))
@@ -71,7 +70,7 @@ def check_recipe(recipe: Recipe, before: Before | None, folder: Path) -> None:
     Raises:
         RecipeError: a key that may not change has changed; both values, and what to do.
     """
-    if before is None or not any(checkpoints(folder)):
+    if before is None or not RunFolder(folder).checkpoints():
         return
     faults = [f"{key}: was {shown(old)}, is {shown(new)}" for key, old, new in changes(recipe, before.content)]
     if faults:
@@ -133,15 +132,15 @@ class Before:
 def recipe_before(folder: Path) -> Before | None:
     """Read the recipe of a folder's run; the copy in a checkpoint where recipe.yaml is lost or can't be read, which is said.
     None: there is none."""
-    own = folder / RECIPE
-    for file in (own, *recipe_copies(folder)):
+    run = RunFolder(folder)
+    for file in (run.recipe, *run.recipe_copies()):
         try:
             text = read_text(file)
             content = parse_yaml(text, Source(str(file)))
         except RecipeError as error:
             reason = error.args[0]
             continue
-        if file != own:
+        if file != run.recipe:
             warn(f"{reason}; the copy in {file.parent} is used in its place")
         return Before(content, origin_in(text))
     return None
@@ -149,5 +148,6 @@ def recipe_before(folder: Path) -> Before | None:
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Keep the resolved recipe with the run."""
-    with saving(folder / RECIPE):
-        write_whole(folder / RECIPE, recipe.yaml())
+    file = RunFolder(folder).recipe
+    with saving(file):
+        write_whole(file, recipe.yaml())

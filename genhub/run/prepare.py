@@ -26,8 +26,9 @@ from genhub.recipe.recipe import Recipe
 from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_before
 from genhub.run.run import FolderRun, check_same_data
 from genhub.store.classes import read_model
-from genhub.store.find import checkpoints, newest_whole, weight_bytes
+from genhub.store.find import weight_bytes
 from genhub.store.models import check_size
+from genhub.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
     data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
     recipe = recipe.filled_from(data.spec)
     check_recipe(recipe, before, run_folder)
-    model = None if fresh else _resumed(recipe, run_folder, data)
+    model = None if fresh else _resumed(recipe, run.files, data)
     prepared = Prepared(recipe, model or _build(recipe), data)
     prepared.model.trained_on = data.spec
     training = training_data(prepared.model, data)
     trainer.check(prepared.model, training)
     describe(prepared)
     if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
-        run.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run_folder, recipe.trainer.max_steps)
+        run.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run.files, recipe.trainer.max_steps)
     return Start(prepared, run, trainer, training)
 
 
@@ -118,7 +119,7 @@ def _first(recipe: Recipe, source: Path | None) -> Model:
     return model
 
 
-def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) -> Model | None:
+def _resumed(recipe: Recipe, run: RunFolder, data: ImageData | ImageStream) -> Model | None:
     """Return the model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
 
     Raises:
@@ -126,7 +127,7 @@ def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) ->
         RecipeError: the images are not those that the run was trained on.
     """
     torch.manual_seed(recipe.seed)
-    for folder in checkpoints(run_folder):
+    for folder in run.checkpoints():
         try:
             model = load_model(folder, recipe.model_class())
         except NewerFormat:
@@ -135,7 +136,7 @@ def _resumed(recipe: Recipe, run_folder: Path, data: ImageData | ImageStream) ->
             continue
         check_same_data(folder, data)
         return model
-    newest_whole(run_folder)
+    run.newest_whole()
     return None
 
 

@@ -13,6 +13,7 @@ from genhub.ground.console import warn
 from genhub.recipe.sections import HubConfig
 from genhub.run.publish import push_checkpoint
 from genhub.store.manifest import TRAINER, read_manifest
+from genhub.store.run_folder import RunFolder
 
 LAST_PUSH = 600.0
 """Seconds that a run which is done waits for its last push."""
@@ -27,9 +28,9 @@ class Publisher:
     """Pushes a run's checkpoints from a thread of its own. The run never waits for it but at its end, and a push that
     fails is a warning. Checkpoints that come while one is pushed wait, and only the newest of them is pushed."""
 
-    def __init__(self, config: HubConfig, run_dir: Path) -> None:
+    def __init__(self, config: HubConfig, run: RunFolder) -> None:
         self.config = config
-        self._stage = run_dir / ".publishing"
+        self._stage = run.stage
         self._last_step: int | None = None
         self._waiting: Path | None = None
         self._closed = False

@@ -20,7 +20,7 @@ from genhub.recipe.recipe import read_data_config
 from genhub.sampling.draw import draw_preview
 from genhub.store.checkpoints import load_state, newest_checkpoint, prune_checkpoints, save_checkpoint
 from genhub.store.manifest import read_manifest
-from genhub.store.run_folder import RECIPE
+from genhub.store.run_folder import RECIPE, RunFolder
 
 
 class FolderRun:
@@ -28,6 +28,7 @@ class FolderRun:
 
     def __init__(self, folder: Path, config: TrainerConfig, seed: int) -> None:
         self.folder, self.seed = folder, seed
+        self.files = RunFolder(folder)
         self.started = time.monotonic()
         self.evaluator: Evaluator | None = None
         """What measures while it trains; None: the recipe does not want it."""
@@ -49,7 +50,7 @@ class FolderRun:
             self._together.wait()
 
     def stopped_run(self, data: TrainingData) -> StoppedRun | None:
-        folder, faults = newest_checkpoint(self.folder) if self._main else (None, [])
+        folder, faults = newest_checkpoint(self.files) if self._main else (None, [])
         for fault in faults:
             warn(f"{fault}; going back to an earlier checkpoint")
         folder = self._together.broadcast(folder) if self._together else folder
@@ -60,7 +61,7 @@ class FolderRun:
 
     def log(self, data: TrainingData, start: int = 0) -> RunLog:
         total, batch_size = self._config.max_steps, data.config.batch_size
-        self._log = RunLog(self.folder / "metrics.jsonl", total, batch_size, start, writes=self._main)
+        self._log = RunLog(self.files.metrics, total, batch_size, start, writes=self._main)
         return self._log
 
     def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
@@ -68,13 +69,13 @@ class FolderRun:
         if self._main:
             if self._log:
                 self._log.sync()
-            folder = save_checkpoint(self.folder, step, model, state, data.spec)
+            folder = save_checkpoint(self.files, step, model, state, data.spec)
             best = self.evaluator.best(step) if self.evaluator else None
-            prune_checkpoints(self.folder, self._config.keep_last, self._config.keep_every, best.step if best else None)
+            prune_checkpoints(self.files, self._config.keep_last, self._config.keep_every, best.step if best else None)
             for listener in self.listeners:
                 listener(folder, step == self._config.max_steps)
         self._wait()
-        return self.folder / "checkpoints" / f"step-{step:06d}"
+        return self.files.checkpoint(step)
 
     def evaluate(self, step: int, model: Model) -> dict[str, float]:
         try:

@@ -14,7 +14,6 @@ from genhub.run.claims import claimed, write_recipe
 from genhub.run.prepare import prepare_run
 from genhub.run.publisher import LAST_PUSH, STOPPED_PUSH, Publisher
 from genhub.run.run import FolderRun
-from genhub.store.run_folder import previews
 
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
@@ -39,7 +38,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         stack.enter_context(_publishing(recipe, run))
         stack.enter_context(deaths_explained())
         folder: Path = start.trainer.fit(start.prepared.model, start.training)
-    if pictures := previews(run_folder):
+    if pictures := run.files.previews():
         say(f"Picture  {pictures[-1]}")
     say(f"Model    {folder}")
     if run.evaluator:
@@ -54,7 +53,7 @@ def _publishing(recipe: Recipe, run: FolderRun) -> Iterator[None]:
     if recipe.hub is None or not main_process():
         yield
         return
-    publisher = Publisher(recipe.hub, run.folder)
+    publisher = Publisher(recipe.hub, run.files)
     run.listeners.append(publisher.offer)
     wait = STOPPED_PUSH
     try:

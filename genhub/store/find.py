@@ -1,56 +1,17 @@
-"""Find checkpoints and model folders, and the newest that is whole. No torch."""
+"""Find the model folder that a user names: itself, or a run's newest whole checkpoint. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from genhub.errors import NAME, CheckpointError, NewerFormat, cut
-from genhub.ground.disk import RUN, check_files
+from genhub.errors import NAME, CheckpointError, cut
+from genhub.ground.disk import check_files
 from genhub.ground.ids import HUB, nearest_path, parse_id
 from genhub.interfaces.registry import FORMATS, plugin_names
-from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json, read_manifest
-
-
-def checkpoints(run_dir: Path) -> Iterator[Path]:
-    """A run's checkpoints, newest first; unfinished ones have other names."""
-    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
-    return iter(sorted(found, key=step_of, reverse=True))
-
-
-def step_of(checkpoint: Path) -> int:
-    """How many steps a run had done, from the name of its checkpoint."""
-    return int(checkpoint.name[5:])
-
-
-def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, if it has any, and what is wrong with each newer one.
-
-    Raises:
-        CheckpointError: there are checkpoints, and none is whole.
-        NewerFormat: a newer genhub wrote the newest: going back would lose steps that nothing is wrong with.
-    """
-    faults: list[str] = []
-    for folder in checkpoints(run_dir):
-        try:
-            check_files(folder)
-            manifest = read_manifest(folder)
-            manifest.verify(folder)
-            if manifest.step != step_of(folder):
-                raise CheckpointError(f"{folder}: holds step {manifest.step}")
-            return folder, faults
-        except NewerFormat:
-            raise
-        except (CheckpointError, OSError) as error:
-            if not folder.is_dir():  # deleted meanwhile, by a run that has made a newer one
-                return newest_whole(run_dir)
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise  # it can't be read now, which says nothing of what it holds
-            faults.append(str(error))
-    if faults:
-        raise CheckpointError(f"{run_dir}: no checkpoint is whole: {'; '.join(faults)}")
-    return None, []
+from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json
+from genhub.store.run_folder import RunFolder
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -69,8 +30,9 @@ def find_checkpoint(path: Path) -> Path:
             folder: Path | None = path
             check_files(path)
         else:
-            check_files(path, *RUN)
-            folder, faults = newest_whole(path)
+            run = RunFolder(path)
+            run.check_files()
+            folder, faults = run.newest_whole()
             if faults:
                 from genhub.ground.console import warn  # imports torch
 
@@ -78,8 +40,8 @@ def find_checkpoint(path: Path) -> Path:
                     warn(f"{fault}; taking an earlier checkpoint")
         if folder is None:
             raise no_model(path)
-        if folder.parent.name == "checkpoints":
-            check_files(folder.parent.parent, *RUN)
+        if within := RunFolder.of(folder):
+            within.check_files()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     return folder

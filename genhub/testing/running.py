@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from genhub.store.run_folder import RunFolder
 from genhub.testing.report import Broken
 from genhub.testing.subject import STOPPED_AT, ModelSubject
 
@@ -115,7 +116,7 @@ def processes(subject: TrainedSubject) -> None:
 
 
 def newest(run: Path) -> Path:
-    return max((run / "checkpoints").iterdir())
+    return RunFolder(run).checkpoints()[0]
 
 
 def last_line(text: str) -> str:

@@ -23,6 +23,7 @@ from genhub.model import GenerativeModel
 from genhub.recipe.recipe import read_recipe
 from genhub.run.train import train
 from genhub.store.manifest import read_manifest
+from genhub.store.run_folder import RunFolder
 from genhub.testing.report import Broken, Subject
 from genhub.testing.running import SAFE
 from genhub.testing.subject import STOPPED_AT, TRAINER, importable_name
@@ -130,7 +131,7 @@ def resume(subject: TrainerSubject) -> None:
 
 def evaluate(subject: TrainerSubject) -> None:
     """`fit` calls `evaluate` after each `save_checkpoint`, so that a recipe's `evaluate` and `save_best` work."""
-    lines, _ = read_metrics(subject.run_dir / "metrics.jsonl")
+    lines, _ = read_metrics(RunFolder(subject.run_dir).metrics)
     measured = {line["step"] for line in lines if any(name.startswith(PREFIX) for name in line)}
     if not {STOPPED_AT, 2 * STOPPED_AT} <= measured:
         raise Broken(

@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 from genhub.errors import TrainingError
 from genhub.ground.console import warn
 from genhub.interfaces.trainer import Run, TrainingData
-from genhub.store.find import checkpoints
+from genhub.store.run_folder import RunFolder
 from genhub.training.sharding import local
 from genhub.training.state import RunState
 
@@ -191,4 +191,4 @@ class FiniteGuard:
         return f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {rows}."
 
     def _last_good(self) -> str:
-        return f"Last good checkpoint: {next(checkpoints(self._run.folder), 'none')}."
+        return f"Last good checkpoint: {next(iter(RunFolder(self._run.folder).checkpoints()), 'none')}."

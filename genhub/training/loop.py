@@ -22,6 +22,7 @@ from genhub.ground.randomness import seed_in_turn
 from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
 from genhub.recipe.sections import AccelerateConfig, seconds_in
+from genhub.store.run_folder import RunFolder
 from genhub.training.allocator import FreedMemory
 from genhub.training.checks import check_columns, check_config, check_loss
 from genhub.training.guards import FiniteGuard, StopSignal
@@ -104,12 +105,16 @@ class AccelerateTrainer(Trainer):
                 if stopping:
                     break
         networks.unwrap(accelerator)
-        with saving(self.run.folder / "logs"):
+        with saving(self._files.logs):
             accelerator.end_training()
         if stopping and not last:
             raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves
         return folder
+
+    @property
+    def _files(self) -> RunFolder:
+        return RunFolder(self.run.folder)
 
     # Parts of the loop, in its order
 
@@ -120,7 +125,7 @@ class AccelerateTrainer(Trainer):
             cpu=config.device == "cpu" or not torch.accelerator.is_available(),  # else it starts no gloo group
             mixed_precision=config.mixed_precision,
             log_with=list(config.trackers) or None,
-            project_config=ProjectConfiguration(str(self.run.folder), logging_dir=str(self.run.folder / "logs")),
+            project_config=ProjectConfiguration(str(self.run.folder), logging_dir=str(self._files.logs)),
             # With several phases, the networks of the others are unused in each backward.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_phases)],
         )
@@ -179,7 +184,7 @@ class AccelerateTrainer(Trainer):
                 return step_fits(lambda: trial(parts), networks.model, networks.optimizers.values(), accelerator)
 
         return find_accumulation(
-            self.run.folder, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
+            self._files.found_batch_size, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
         )  # fmt: skip
 
     def _seed_draws(self, step: int, accelerator: Accelerator) -> None:
@@ -238,7 +243,7 @@ class AccelerateTrainer(Trainer):
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
         values = log.line(done, facts, losses)
-        with saving(self.run.folder / "logs"):
+        with saving(self._files.logs):
             accelerator.log(values, step=done)
 
     def _preview(self, done: int, state: RunState) -> None:
@@ -260,7 +265,7 @@ class AccelerateTrainer(Trainer):
         with state.networks.as_written():
             values = self.run.evaluate(done, state.networks.exported)
         if values:
-            with saving(self.run.folder / "logs"):
+            with saving(self._files.logs):
                 state.accelerator.log(values, step=done)
 
 

@@ -21,9 +21,6 @@ from genhub.sampling.draw import out_of_memory
 from genhub.store.manifest import read_json
 from genhub.training.optim import PhaseOptimizer
 
-RECORD = "find_batch_size.json"
-"""In a run's folder: how many images a process puts through the model at once, as `find_batch_size` found it."""
-
 
 @contextlib.contextmanager
 def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iterator[None]:
@@ -53,16 +50,18 @@ def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iter
 
 
 def find_accumulation(
-    run_dir: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
+    record: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
 ) -> int:
     """The smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks once:
     what it found is in its folder, and holds for any number of processes.
 
+    Args:
+        record: the file for what was found.
     Raises:
         TrainingError: not even one image at a time fits.
         CheckpointError: the record in the folder is damaged.
     """
-    known = broadcast(_recorded(run_dir / RECORD) if accelerator.is_main_process else None)
+    known = broadcast(_recorded(record) if accelerator.is_main_process else None)
     share = batch_size // accelerator.num_processes
     for parts in splits(batch_size, accelerator.num_processes, first):
         if fits(parts) if known is None else share // parts <= known:
@@ -70,8 +69,8 @@ def find_accumulation(
     else:
         raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
     if accelerator.is_main_process and known is None:
-        with saving(run_dir / RECORD):
-            write_whole(run_dir / RECORD, json.dumps({"images_at_once": share // parts}) + "\n")
+        with saving(record):
+            write_whole(record, json.dumps({"images_at_once": share // parts}) + "\n")
     say(f"Memory   {share // parts} images at once fit: gradient_accumulation_steps={parts}")
     return parts
 

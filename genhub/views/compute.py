@@ -24,6 +24,7 @@ from genhub.ground.metrics import read_metrics
 from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
 from genhub.sampling.options import read_options
+from genhub.store.run_folder import RunFolder
 from genhub.views import drawing
 from genhub.views.drawing import Film, Row
 from genhub.views.subject import Subject, in_batches
@@ -298,7 +299,8 @@ def metrics_file(subject: Subject) -> Path | None:
     if subject.folder is None:
         return None
     folder = subject.folder.resolve()
-    return next((file for file in (folder / "metrics.jsonl", folder.parents[1] / "metrics.jsonl") if file.is_file()), None)
+    file = (RunFolder.of(folder) or RunFolder(folder)).metrics
+    return file if file.is_file() else None
 
 
 def _logged(file: Path) -> Iterator[tuple[int, str, float]]:

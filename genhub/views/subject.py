@@ -28,7 +28,7 @@ from genhub.sampling.draw import BATCH_SIZE, sample_images
 from genhub.sampling.labels import labels_for, names_of
 from genhub.sampling.options import read_options
 from genhub.store.find import read_newest
-from genhub.store.run_folder import RECIPE
+from genhub.store.run_folder import RECIPE, RunFolder
 
 Source = Model | RecipeLike
 
@@ -54,7 +54,8 @@ class Subject:
         if self.folder is None:
             return type(source).__name__ if self.recipe is None else Path(self.recipe.run_dir).name
         folder = self.folder.resolve()
-        return f"{folder.parents[1].name}/{folder.name}" if folder.parent.name == "checkpoints" else folder.name
+        run = RunFolder.of(folder)
+        return f"{run.path.name}/{folder.name}" if run else folder.name
 
     # What there is to look at
 
