@@ -25,6 +25,7 @@ from measure import keep, of_ratios, rounded, timed
 import genhub
 from genhub.data.open import load_data
 from genhub.sampling.draw import sample_images
+from genhub.sampling.request import Drawing
 
 EVALUATIONS = (5, 10, 20, 50, 100, 250, 1000)
 LATE = ("ddpm",)
@@ -48,7 +49,7 @@ def cost(model: Any, batch: int, steps: int, rounds: int, options: dict[str, Any
                 unet(noisy, timestep, return_dict=False)
 
     def ours() -> None:
-        sample_images(model, batch, batch_size=batch, options={"num_inference_steps": steps, **options})
+        sample_images(model, Drawing(batch, batch_size=batch, options={"num_inference_steps": steps, **options}))
 
     found = [(timed(ours), timed(bare)) for _ in range(rounds + 2)][2:]
     return {"ms": 1000 * statistics.median(a for a, _ in found), "bare_ms": 1000 * statistics.median(b for _, b in found),
@@ -65,7 +66,7 @@ def savings(model: Any, batch: int, rounds: int) -> dict[str, dict[str, Any]]:
         each.unet.compile()
 
     def draw(each: Any) -> float:
-        return timed(lambda: sample_images(each, batch, batch_size=batch, options={"num_inference_steps": 5}))
+        return timed(lambda: sample_images(each, Drawing(batch, batch_size=batch, options={"num_inference_steps": 5})))
 
     models = {"bfloat16": half, "compiled": compiled, "bfloat16, compiled": both}
     first = {name: draw(each) for name, each in models.items()}  # compiles

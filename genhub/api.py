@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +12,16 @@ from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError
 from genhub.ground.console import Progress
-from genhub.ground.digests import digest_of
 from genhub.ground.processes import check_launcher, launched, main_process, meet
 from genhub.hub.load import load_model
 from genhub.interfaces.model import Model
 from genhub.model import GenerativeModel
 from genhub.recipe.shipped import shipped_recipes
 from genhub.run.publish import push_model
-from genhub.sampling.draw import sample_images
-from genhub.sampling.files import draw_to, save_images
-from genhub.sampling.labels import Labels, called, classes_of, labels_for
-from genhub.sampling.options import read_options
+from genhub.sampling.draw import check_room, sample_images
+from genhub.sampling.files import draw_to, is_grid, is_lossless, read_images, save_images
+from genhub.sampling.labels import Labels
+from genhub.sampling.request import Drawing
 
 
 def load(
@@ -65,7 +63,7 @@ def sample(
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
     """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
-    image).
+    image). Stopped while it drew to a file or folder other than a grid, the same call goes on from there.
 
     Args:
         model: a model, or what `load` takes.
@@ -79,7 +77,8 @@ def sample(
     Returns:
         (n, c, h, w) uint8; image i depends on the seed and i alone, up to the rounding of a precision or of `compile`.
     Raises:
-        InputError: an unknown option, label or ending.
+        InputError: an unknown option, label or ending; `out` is a folder that holds something else, or another process draws
+            there.
         CheckpointError: see `load`.
     """
     if not isinstance(model, Model):
@@ -87,13 +86,17 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    options, classes = read_options(model, options), classes_of(model, labels)
+    drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
+    place = None if out is None else Path(out)
     with _drawing(model, n) as on_progress:
-        images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
-                               on_progress=on_progress)  # fmt: skip
-    if out is not None:
-        wanted = labels_for(model, n, classes)
-        save_images(images, Path(out), None if wanted is None else wanted.tolist(), of=model.trained_on)
+        if place is not None and is_lossless(place, model.sample_shape[0]):
+            check_room(model, n)
+            draw_to(model, drawing, place, on_progress=on_progress)
+            return read_images(place, n)
+        images = sample_images(model, drawing, on_progress=on_progress)
+    if place is not None:
+        wanted = drawing.labels_of(model)
+        save_images(images, place, None if wanted is None else wanted.tolist(), of=model.trained_on)
     return images
 
 
@@ -102,15 +105,15 @@ def sample_to(
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
-    """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
-    and going on where an earlier call was stopped. The arguments are those of `sample`.
+    """`sample` to a file or folder for any number of images: on all processes that a launcher started, and in little memory,
+    as none is returned. The arguments are those of `sample`.
 
     Raises:
-        InputError: see `sample`; or `out` is a folder that holds something else.
+        InputError: see `sample`.
         CheckpointError: see `load`.
     """
     check_launcher()
-    if out.suffix == ".png" and not out.is_dir():  # a grid has all images at once
+    if is_grid(out):
         if launched():
             raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
         sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device, dtype=dtype,
@@ -121,13 +124,9 @@ def sample_to(
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     if compile:
         _compile(model)
-    options, classes = read_options(model, options), classes_of(model, labels)
-    in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
-    names = None if in_turn is None else called(model, in_turn)
-    identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}
+    drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
     with _drawing(model, n) as on_progress:
-        draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=classes, batch_size=batch_size,
-                options=options, together=together, on_progress=on_progress)  # fmt: skip
+        draw_to(model, drawing, out, together=together, on_progress=on_progress)
     if together:
         together.end()
 

@@ -19,6 +19,7 @@ from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.report import html
 from genhub.evaluation.subject import Subject
 from genhub.interfaces.config import DataConfig
+from genhub.sampling.request import Drawing
 
 VAE = RECIPE | {"model": {"name": "vae", "channels": [4]}}
 
@@ -127,9 +128,7 @@ def subject(extractor: object, split: str = "train") -> Subject:
     data = load_data(DataConfig(split=split))
     model = genhub.interfaces.registry.load_class("genhub.models", "gan")
     made = model(model.Config(**GAN, sample_shape=(1, 8, 8), num_classes=10))
-    found = Subject(
-        made, data, DataError("none"), "own", 20, 0, None, {}, lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
-    )
+    found = Subject(made, data, DataError("none"), "own", Drawing(20), lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
     found.extractor = extractor
     return found
 

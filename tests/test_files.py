@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from genhub.interfaces.config import DataConfig
 from genhub.sampling.draw import PART, draw_parts, read_part, sample_images
 from genhub.sampling.files import draw_to, save_images
 from genhub.sampling.pictures import picture
+from genhub.sampling.request import Drawing
 
 
 def make() -> GAN:
@@ -88,14 +90,14 @@ def stopping_at(n: int):
 @pytest.mark.parametrize("out", ["x.npz", "x.parquet", "folder"])
 def test_a_stopped_drawing_goes_on(tmp_path, out):
     model, n, drawn = make(), 2 * PART + 30, []
-    whole = sample_images(model, n, seed=5, batch_size=100)
-    given = {"identity": {"seed": 5}, "seed": 5, "batch_size": 100}
+    whole = sample_images(model, Drawing(n, seed=5, batch_size=100))
+    drawing = Drawing(n, seed=5, batch_size=100)
     with pytest.raises(Stopped):
-        draw_to(model, n, tmp_path / out, on_progress=stopping_at(PART), **given)
+        draw_to(model, drawing, tmp_path / out, on_progress=stopping_at(PART))
     assert not (tmp_path / out).is_file()
     sampling = model.sample
     model.sample = lambda n, **options: drawn.append(n) or sampling(n, **options)
-    draw_to(model, n, tmp_path / out, **given)
+    draw_to(model, drawing, tmp_path / out)
     assert sum(drawn) == n - PART  # what was there is not drawn again
     if out == "x.npz":
         found = torch.from_numpy(np.load(tmp_path / out)["images"]).permute(0, 3, 1, 2)
@@ -106,7 +108,7 @@ def test_a_stopped_drawing_goes_on(tmp_path, out):
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {out}, left
     if out == "folder":
-        draw_to(model, n + 5, tmp_path / out, **given)  # more of the same
+        draw_to(model, replace(drawing, n=n + 5), tmp_path / out)  # more of the same
         assert len(list((tmp_path / out).glob("*.png"))) == n + 5
         assert sum(drawn) <= n - PART + 100
 
@@ -124,11 +126,11 @@ def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
 
 def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
     model = make()
-    files = draw_parts(model, PART + 7, tmp_path)
+    files = draw_parts(model, Drawing(PART + 7), tmp_path)
     found = torch.cat([read_part(file) for file in files])
-    assert torch.equal(found, sample_images(model, PART + 7))
+    assert torch.equal(found, sample_images(model, Drawing(PART + 7)))
     before = files[0].stat().st_mtime_ns
-    more = draw_parts(model, 2 * PART, tmp_path)
+    more = draw_parts(model, Drawing(2 * PART), tmp_path)
     assert (more[0], more[0].stat().st_mtime_ns) == (files[0], before)
     assert [len(read_part(file)) for file in more] == [PART, PART]
 
@@ -137,9 +139,9 @@ def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
 @pytest.mark.parametrize("out", ["x.npz", "folder"])
 def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
     """A part of a file, or a PNG of a folder: of a drawing that was stopped, by a power cut, say."""
-    model, n, given = make(), 2 * PART + 30, {"identity": {"seed": 5}, "seed": 5, "batch_size": 100}
+    model, drawing = make(), Drawing(2 * PART + 30, seed=5, batch_size=100)
     with pytest.raises(Stopped):
-        draw_to(model, n, tmp_path / out, on_progress=stopping_at(PART), **given)
+        draw_to(model, drawing, tmp_path / out, on_progress=stopping_at(PART))
     file = tmp_path / ".x.npz.parts" / "part-000000.safetensors" if out == "x.npz" else tmp_path / out / "000007.png"
     whole = file.read_bytes()
     middle = len(whole) // 2
@@ -148,11 +150,11 @@ def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
         file.unlink()
         file.mkdir()
         with pytest.raises(genhub.GenhubError, match="^[^\n]*can't be saved: [^\n]*Is a directory[^\n]*$"):
-            draw_to(model, n, tmp_path / out, **given)
+            draw_to(model, drawing, tmp_path / out)
         return
     file.write_bytes({"empty": b"", "zeros": bytes(len(whole)), "cut": whole[:-1], "flipped": flipped}[damage])
-    draw_to(model, n, tmp_path / out, **given)
-    images = sample_images(model, n, seed=5, batch_size=100)
+    draw_to(model, drawing, tmp_path / out)
+    images = sample_images(model, drawing)
     if out == "x.npz":
         assert np.array_equal(np.load(tmp_path / out)["images"], images.permute(0, 2, 3, 1).numpy())
     else:
@@ -162,26 +164,26 @@ def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
 @pytest.mark.parametrize("out", ["x.npz", "x.parquet", "folder"])
 def test_two_draw_into_one_place(tmp_path, out):
     """The second is told who is at it, and harms nothing, whether it draws the same images or others."""
-    model, given = make(), {"identity": {"seed": 5}, "seed": 5, "batch_size": 4}
+    model, drawing = make(), Drawing(30, seed=5, batch_size=4)
     told = []
 
     def second(drawn: int) -> None:
         for seed in (5, 6):
             with pytest.raises(genhub.InputError) as error:
-                draw_to(model, 30, tmp_path / out, identity={"seed": seed}, seed=seed)
+                draw_to(model, Drawing(30, seed), tmp_path / out)
             told.append(str(error.value))
 
-    draw_to(model, 30, tmp_path / out, on_progress=second, **given)
+    draw_to(model, drawing, tmp_path / out, on_progress=second)
     assert len(told) > 4
     in_use = rf" is in use by process {os.getpid()} on \S+; wait until it ends, stop it, or choose another with --out"
     others = ": holds other things than these images; choose another folder"  # said first, where it is so
     assert all(re.fullmatch(f"--out {tmp_path / out}{in_use}", text) for text in told[::2]), told
     assert all(re.fullmatch(f"--out {tmp_path / out}(?:{in_use}|{others})", text) for text in told[1::2]), told
-    draw_to(model, 30, tmp_path / "alone", **given)
+    draw_to(model, drawing, tmp_path / "alone")
     if out == "folder":
         for file in (tmp_path / "alone").glob("*.png"):
             assert file.read_bytes() == (tmp_path / out / file.name).read_bytes()
-    draw_to(model, 30, tmp_path / out, **given)  # and the place is free again
+    draw_to(model, drawing, tmp_path / out)  # and the place is free again
 
 
 def test_a_full_disk_while_it_draws(zygote, tmp_path, saved):

@@ -20,6 +20,8 @@ from genhub.interfaces.registry import MODELS, load_class, plugin_names
 from genhub.sampling.draw import draw_preview, sample_images
 from genhub.sampling.files import draw_to
 from genhub.sampling.pictures import to_uint8
+from genhub.sampling.request import Drawing
+from genhub.store.run_folder import RunFolder
 from genhub.views import VIEWS
 
 DIGITS = ["data.name=digits"]
@@ -123,10 +125,10 @@ def test_the_step_and_the_option_that_did_it_are_named(tmp_path: Path):
     assert genhub.sample(model, 2).shape == (2, 1, 8, 8)
     refuse(lambda: genhub.sample(model, 3, seed=4, spread=1e15, out=tmp_path / "x.png"),
            r"Breaks: image 0 of seed 4 is NaN or infinite from step 3 \(t = 5\) on, with spread=1000000000000000.0; it is not written")  # fmt: skip
-    refuse(lambda: sample_images(model, 3, first=6, batch_size=1, options={"spread": 1e15}), "image 6 of seed 0")
+    refuse(lambda: sample_images(model, Drawing(3, first=6, batch_size=1, options={"spread": 1e15})), "image 6 of seed 0")
     for out in OUTPUTS:
         with pytest.raises(NotFinite):
-            draw_to(model, 3, tmp_path / out, identity={}, options={"spread": 1e15})
+            draw_to(model, Drawing(3, options={"spread": 1e15}), tmp_path / out)
     assert not list(tmp_path.iterdir())
 
 
@@ -213,7 +215,7 @@ def test_a_preview_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_path:
     ]
     assert not list((tmp_path / "run").rglob("*.png"))
     model = Draws(Draws.Config(sample_shape=(1, 8, 8))).train()
-    assert draw_preview(model, 2, tmp_path, 1, seed=0) is None
+    assert draw_preview(model, Drawing(2), RunFolder(tmp_path), 1) is None
     assert model.training
 
 

@@ -21,6 +21,7 @@ from genhub.ground.processes import Together, main_process
 from genhub.interfaces.model import Model
 from genhub.recipe.sections import EvaluateConfig
 from genhub.sampling.draw import BATCH_SIZE, sample_images
+from genhub.sampling.request import Drawing
 from genhub.store.manifest import FILE
 from genhub.store.run_folder import RunFolder
 
@@ -89,12 +90,13 @@ class Evaluator:
             say(f"Best     {self._run.checkpoint(best.step)}, {metric.own} {best.values[metric.own]:.4g}")
 
     def _subject(self, model: Model, together: Together | None) -> Subject:
-        config, batch_size = self.config, min(BATCH_SIZE, self._data.config.batch_size)
+        config = self.config
+        drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, self._data.config.batch_size))
 
         def draw() -> Any:
-            return sample_images(model, config.n, batch_size=batch_size, together=together)
+            return sample_images(model, drawing, together=together)
 
-        return Subject(model, self._data, self._held_out, config.extractor, config.n, 0, None, {}, draw, together)
+        return Subject(model, self._data, self._held_out, config.extractor, drawing, draw, together)
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says

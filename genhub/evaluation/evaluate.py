@@ -32,8 +32,8 @@ from genhub.interfaces.config import DataConfig, DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import read_data_config
 from genhub.sampling.draw import draw_parts, read_part
-from genhub.sampling.labels import Labels, classes_of
-from genhub.sampling.options import read_options
+from genhub.sampling.labels import Labels
+from genhub.sampling.request import Drawing
 from genhub.store.card import package_versions
 from genhub.store.manifest import FILE, Manifest, read_manifest
 from genhub.store.run_folder import RECIPE
@@ -71,9 +71,10 @@ def evaluate(
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     opened = open_model(model, partial(_open, overrides, theirs, where), checked=True)
     loaded, manifest, config = opened.model, opened.manifest, opened.config
-    checked, classes = read_options(loaded, options), classes_of(loaded, labels)
+    drawing = Drawing.of(loaded, n, options, seed=seed, labels=labels, batch_size=batch_size)
     folders = evaluation_folders(opened.checkpoint, opened.weights)
-    images = f"images-{hash_of(seed, classes, sorted(checked.items()), opened.weights)[:12]}"
+    drawn = hash_of(drawing.seed, drawing.labels, sorted(drawing.options.items()), opened.weights)
+    images = f"images-{drawn[:12]}"
 
     @cache
     def folder() -> Path:
@@ -82,12 +83,11 @@ def evaluate(
         return broadcast(found) if together else found
 
     def draw() -> Tensor:
-        progress = Progress(n, unit="image", shown=main_process())
+        progress, place = Progress(n, unit="image", shown=main_process()), folder() / images
         try:
             parts = draw_parts(
-                loaded, n, folder() / images, seed=seed, labels=classes, options=checked, batch_size=batch_size,
-                together=together, on_progress=lambda drawn: progress.advance(min(drawn, n)),
-            )  # fmt: skip
+                loaded, drawing, place, together=together, on_progress=lambda done: progress.advance(min(done, n))
+            )
         finally:
             progress.close()
         return torch.cat([read_part(part) for part in parts])[:n]
@@ -95,7 +95,7 @@ def evaluate(
     known = loaded.trained_on
     real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
     subject = Subject(
-        loaded, real, unseen, extractor, n, seed, classes, checked, draw, together,
+        loaded, real, unseen, extractor, drawing, draw, together,
         training=lambda: _trained_on(real, manifest.data if manifest else None, opened.checkpoint / RECIPE, theirs),
     )  # fmt: skip
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -62,15 +62,15 @@ class Metric:
         return self.too_few(subject) or self.lacking(subject)
 
     def too_few(self, subject: Subject) -> str | None:
-        for what, found in (("drawn", subject.n), ("real", len(subject.reference_rows))):
+        for what, found in (("drawn", subject.drawing.n), ("real", len(subject.reference_rows))):
             if found < self.rows:
                 return f"needs {self.rows} {what} images or more, not {found}"
         return None
 
     def warning(self, subject: Subject) -> str | None:
-        if subject.n >= self.least:
+        if subject.drawing.n >= self.least:
             return None
-        return f"{self.name}: {subject.n} images are few; below {self.least} it is {self.bias}"
+        return f"{self.name}: {subject.drawing.n} images are few; below {self.least} it is {self.bias}"
 
 
 def distrust(subject: Subject) -> str | None:
@@ -179,7 +179,7 @@ def _bits_per_dimension(subject: Subject) -> dict[str, float]:
         batch = {"images": data.images(rows).to(model.device)}
         if data.labels is not None:
             batch["labels"] = data.labels[torch.from_numpy(rows)].to(model.device)
-        generator = torch.Generator().manual_seed(seed_for(subject.seed, int(rows[0])))
+        generator = torch.Generator().manual_seed(seed_for(subject.drawing.seed, int(rows[0])))
         bits.append(model.bits_per_dimension(batch, generator=generator).cpu())
     subject.notes.append(f"bits_per_dimension: of {len(unseen)} images of split {data.spec.split}")
     return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
@@ -187,14 +187,14 @@ def _bits_per_dimension(subject: Subject) -> dict[str, float]:
 
 def _cost(subject: Subject) -> dict[str, float]:
     """Parameters; and, of a batch drawn for this alone, the evaluations of its networks an image, and images a second."""
-    model, n = subject.model, min(subject.n, 64)
+    model, n = subject.model, min(subject.drawing.n, 64)
     rows = 0
 
     def count(module: Any, args: Any, output: Any) -> None:
         nonlocal rows
         rows += len(next(arg for arg in args if isinstance(arg, Tensor)))
 
-    draw = partial(sample_images, model, n, seed=subject.seed, labels=subject.labels, options=subject.options)
+    draw = partial(sample_images, model, replace(subject.drawing, n=n, batch_size=None))
     networks = [child for child in model.children() if any(True for _ in child.parameters())]
     hooks = [network.register_forward_hook(count) for network in networks]
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -26,8 +26,8 @@ from genhub.ground.processes import Together
 from genhub.interfaces.extractor import Extractor
 from genhub.interfaces.model import Model
 from genhub.interfaces.registry import EXTRACTORS, load_class
-from genhub.sampling.labels import called
 from genhub.sampling.pictures import to_uint8
+from genhub.sampling.request import Drawing
 
 MOST_REFERENCES = 50_000
 """Real images that features are compared with; of larger sets, the first so many of a fixed order."""
@@ -45,12 +45,9 @@ class Subject:
     reference: ImageData
     held_out: ImageData | DataError
     extractor_name: str
-    n: int
-    seed: int
-    labels: Sequence[int] | None
-    options: Mapping[str, Any]
+    drawing: Drawing
     draw: Callable[[], Tensor]
-    """Gives the n images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
+    """Gives the drawing's images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
     together: Together | None = None
     """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
@@ -60,11 +57,12 @@ class Subject:
     @cached_property
     def protocol(self) -> Protocol:
         held_out = self.held_out.spec if isinstance(self.held_out, ImageData) else None
+        drawing, names = self.drawing, self.drawing.label_names(self.model)
         return Protocol(
             extractor=f"{self.extractor_name} ({self.extractor.source})", extractor_hash=self.extractor.fingerprint,
             preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
-            reference_images=len(self.reference_rows), held_out=held_out, n=self.n, seed=self.seed,
-            labels=None if self.labels is None else tuple(called(self.model, self.labels)), options=dict(self.options),
+            reference_images=len(self.reference_rows), held_out=held_out, n=drawing.n, seed=drawing.seed,
+            labels=None if names is None else tuple(names), options=dict(drawing.options),
             reader=self.probe.fingerprint if "probabilities" in self.__dict__ else None,
         )  # fmt: skip
 
@@ -78,8 +76,9 @@ class Subject:
     @cached_property
     def asked_for(self) -> Tensor:
         """(n,) the labels that the images were drawn for."""
-        labels = self.labels or range(self.model.config.num_classes or 0)
-        return torch.tensor([labels[i % len(labels)] for i in range(self.n)])
+        labels = self.drawing.labels_of(self.model)
+        assert labels is not None
+        return labels.cpu()
 
     # Real images
 

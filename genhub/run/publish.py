@@ -23,6 +23,7 @@ from genhub.interfaces.model import Model
 from genhub.recipe.theirs import without_own
 from genhub.sampling.draw import sample_images
 from genhub.sampling.files import save_images
+from genhub.sampling.request import Drawing
 from genhub.store.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
 from genhub.store.find import read_newest
 from genhub.store.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
@@ -147,7 +148,7 @@ def _picture(source: Model | Path) -> bytes:
     where = torch.accelerator.current_accelerator(check_available=True)
     model = source if isinstance(source, Model) else load_model(source, device=where)
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
-        save_images(sample_images(model, 16), Path(temporary) / PICTURE)
+        save_images(sample_images(model, Drawing(16)), Path(temporary) / PICTURE)
         return (Path(temporary) / PICTURE).read_bytes()
 
 

@@ -18,6 +18,7 @@ from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
 from genhub.recipe.recipe import read_data_config
 from genhub.sampling.draw import draw_preview
+from genhub.sampling.request import Drawing
 from genhub.store.checkpoints import load_state, newest_checkpoint, prune_checkpoints, save_checkpoint
 from genhub.store.manifest import read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
@@ -85,7 +86,8 @@ class FolderRun:
             return {}
 
     def save_preview(self, step: int, model: Model) -> Path | None:
-        return draw_preview(model, self._config.num_samples, self.folder, step, seed=self.seed, together=self._together)
+        drawing = Drawing(self._config.num_samples, self.seed)
+        return draw_preview(model, drawing, self.files, step, together=self._together)
 
 
 def check_same_data(folder: Path, data: TrainingData) -> None:

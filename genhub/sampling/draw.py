@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +19,9 @@ from genhub.ground.randomness import generators
 from genhub.ground.weights import load_sealed, save_sealed
 from genhub.interfaces.capabilities import Denoiser
 from genhub.interfaces.model import Model
-from genhub.sampling.labels import labels_for
 from genhub.sampling.pictures import save_preview, to_uint8
+from genhub.sampling.request import Drawing
+from genhub.store.run_folder import RunFolder
 
 BATCH_SIZE = 256
 CPU_PIXELS = 64 * 28 * 28
@@ -32,38 +32,27 @@ PART = 500
 
 def sample_images(
     model: Model,
-    n: int,
+    drawing: Drawing,
     *,
-    first: int = 0,
-    seed: int = 0,
-    labels: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    options: Mapping[str, Any] | None = None,
     together: Together | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> Tensor:
-    """Draw n images, each from a seed of its own, so that image i does not depend on n, batches or processes.
+    """Draw images, each from a seed of its own, so that image i does not depend on n, batches or processes.
 
     Args:
-        first: the number of the first image.
-        labels: for a conditional model, the wanted classes, by number; fewer than n are repeated in turn.
-        batch_size: images drawn at once, at most: halved until memory is enough. Left out: 256; on a CPU, as
-            many of them as have 50,000 pixels.
-        options: keyword arguments of the model's `sample`.
         together: draw a share on each process and gather; without one, draw them all here.
     Returns:
         (n, c, h, w) uint8 on the CPU.
     Raises:
-        InputError: labels for a model that takes none, none for one that needs them, or a label it does not have; or more
-            images than memory has room for.
+        InputError: see `Drawing.labels_of`; or more images than memory has room for.
         NotFinite: a weight, or what is drawn, is NaN or infinite; all processes raise it.
     """
     check_weights(model)
-    wanted = labels_for(model, n, labels, first)
+    n, first, wanted = drawing.n, drawing.first, drawing.labels_of(model)
     check_room(model, n)
     rank, ranks = (together.rank, together.world_size) if together else (0, 1)
     share = -(-n // ranks)
-    batch_size = batch_size or drawn_at_once(model)
+    batch_size = drawing.batch_size or drawn_at_once(model)
     mine = [first + index % n for index in range(rank * share, (rank + 1) * share)]  # the last ranks repeat: cut off below
     fault = None
     # Noise is float32; autocast takes it to the precision that a model was loaded in.
@@ -72,15 +61,16 @@ def sample_images(
         done, drawn = 0, [torch.zeros(0, *model.sample_shape, dtype=torch.uint8)]
         while done < share and fault is None:
             indices = mine[done : done + batch_size]
-            given = None if wanted is None else wanted[[index - first for index in indices]].to(model.device)
+            given = None if wanted is None else wanted[[index - first for index in indices]]
+            seeds = generators(drawing.seed, indices)
             try:
-                images = model.sample(len(indices), labels=given, generator=generators(seed, indices), **(options or {}))
+                images = model.sample(len(indices), labels=given, generator=seeds, **drawing.options)
             except (RuntimeError, MemoryError) as error:  # an image is the same in any batch
                 if len(indices) == 1 or not out_of_memory(error):
                     raise
                 batch_size = len(indices) // 2
                 continue
-            fault = _not_finite(model, images, seed, indices, given, options or {})
+            fault = _not_finite(model, drawing, images, indices, given)
             drawn.append(
                 to_uint8(images) if fault is None else torch.zeros(share - done, *model.sample_shape, dtype=torch.uint8)
             )
@@ -127,12 +117,7 @@ def check_room(model: Model, n: int) -> None:
 
 
 def _not_finite(
-    model: Model,
-    images: Tensor,
-    seed: int,
-    indices: Sequence[int],
-    labels: Tensor | None,
-    options: Mapping[str, Any],
+    model: Model, drawing: Drawing, images: Tensor, indices: Sequence[int], labels: Tensor | None
 ) -> NotFinite | None:
     """Return an error that says how images were drawn that are not finite, and from which step of a reverse process on they
     are not; None if they are finite."""
@@ -141,14 +126,15 @@ def _not_finite(
         return None
     step = ""
     if isinstance(model, Denoiser):  # once more, a step at a time
-        told = {name: value for name, value in options.items() if not callable(value)}
-        steps = model.denoise(len(indices), labels=labels, generator=generators(seed, indices), **told)
+        told = {name: value for name, value in drawing.options.items() if not callable(value)}
+        steps = model.denoise(len(indices), labels=labels, generator=generators(drawing.seed, indices), **told)
         bad = next((one for one in steps if not one.sample.isfinite().all()), None)
         step = f" from step {bad.index + 1} (t = {bad.timestep:.4g}) on" if bad else ""
-    given = f", with {', '.join(f'{name}={shown(value)}' for name, value in options.items())}" if options else ""
+    named = ", ".join(f"{name}={shown(value)}" for name, value in drawing.options.items())
+    given = f", with {named}" if named else ""
     number = indices[fine.tolist().index(False)]
     return NotFinite(
-        f"{type(model).__name__}: image {number} of seed {seed} is NaN or infinite{step}{given}; it is not written"
+        f"{type(model).__name__}: image {number} of seed {drawing.seed} is NaN or infinite{step}{given}; it is not written"
     )
 
 
@@ -160,19 +146,15 @@ def drawn_at_once(model: Model) -> int:
 
 def draw_parts(
     model: Model,
-    n: int,
+    drawing: Drawing,
     folder: Path,
     *,
-    seed: int = 0,
-    labels: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    options: Mapping[str, Any] | None = None,
     together: Together | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> list[Path]:
-    """Draw n images into files of PART images each, for `read_part`; those that are there, undamaged, are not drawn again.
-    The last one holds perhaps fewer, or more where more were drawn before. The arguments are those of `sample_images`, and
-    must be the same for the same folder.
+    """Draw images into files of PART images each, for `read_part`; those that are there, undamaged, are not drawn again.
+    The last one holds perhaps fewer, or more where more were drawn before. But for n and the batch size, a drawing must be
+    the same for the same folder.
 
     Args:
         together: each process draws some of the parts; all return when every part is there.
@@ -182,7 +164,7 @@ def draw_parts(
         InputError: see `sample_images`.
         GenhubError: a file can't be written.
     """
-    parts = [range(start, min(start + PART, n)) for start in range(0, n, PART)]
+    parts = [range(start, min(start + PART, drawing.n)) for start in range(0, drawing.n, PART)]
     files = {part: part_file(folder, part.start // PART) for part in parts}
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,8 +180,8 @@ def draw_parts(
         with saving(files[part]), whole(files[part]) as temporary:
             save_sealed({"images": images}, temporary)
 
-    draw_blocks(model, parts, there, write, seed=seed, labels=labels, batch_size=batch_size,
-                options=options, together=together, on_progress=on_progress)  # fmt: skip
+    missing = [part for part in parts if not there(part)]
+    draw_blocks(model, drawing, missing, write, together=together, on_progress=on_progress)
     return list(files.values())
 
 
@@ -219,30 +201,24 @@ def read_part(file: Path) -> Tensor:
 
 def draw_blocks(
     model: Model,
-    blocks: Sequence[range],
-    there: Callable[[range], bool],
+    drawing: Drawing,
+    missing: Sequence[range],
     write: Callable[[range, Tensor], None],
     *,
-    seed: int,
-    labels: Sequence[int] | None,
-    batch_size: int | None,
-    options: Mapping[str, Any] | None,
     together: Together | None,
     on_progress: Callable[[int], None],
 ) -> None:
-    """Draw blocks of numbered images that are not `there` yet, and have each written as soon as it is drawn: little
-    memory, and little lost when stopped. A block is drawn by one process, in the same batches whichever that is, so that
-    its bits don't depend on their number. Returns on all processes when all is written."""
-    missing = [block for block in blocks if not there(block)]
+    """Draw the blocks of numbered images that are `missing`, and have each written as soon as it is drawn: little memory,
+    and little lost when stopped. A block is drawn by one process, in the same batches whichever that is, so that its bits
+    don't depend on their number. Returns on all processes when all is written."""
     rank, ranks = (together.rank, together.world_size) if together else (0, 1)
     if together:
         missing = together.broadcast(missing)  # the others may look later, when some is there
-    done = sum(map(len, blocks)) - sum(map(len, missing))
+    done = drawing.n - sum(map(len, missing))
     on_progress(done)
     for block in missing[rank::ranks]:
         before = done
-        images = sample_images(model, len(block), first=block.start, seed=seed, labels=labels, batch_size=batch_size,
-                               options=options, on_progress=lambda drawn: on_progress(before + drawn * ranks))  # fmt: skip  # noqa: B023
+        images = sample_images(model, drawing.part(block), on_progress=lambda drawn: on_progress(before + drawn * ranks))  # noqa: B023
         write(block, images)
         done += len(block) * ranks
     if together:
@@ -253,17 +229,17 @@ def draw_blocks(
 
 
 def draw_preview(
-    model: Model, n: int, run_dir: Path, step: int, *, seed: int, together: Together | None = None
+    model: Model, drawing: Drawing, run: RunFolder, step: int, *, together: Together | None = None
 ) -> Path | None:
-    """Draw n images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
+    """Draw images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
     not finite, which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
-        images = sample_images(model.eval(), n, seed=seed, together=together)
+        images = sample_images(model.eval(), drawing, together=together)
     except NotFinite as error:
         if main:
             warn(f"no picture of step {step}: {error}")
         return None
     finally:
         model.train(training)
-    return save_preview(run_dir, step, images) if main else None
+    return save_preview(images, run.preview(step)) if main else None

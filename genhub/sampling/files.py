@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError, NotFinite
@@ -24,10 +26,11 @@ from genhub.ground.processes import Together
 from genhub.interfaces.config import DataSpec
 from genhub.interfaces.model import Model
 from genhub.sampling.draw import PART, draw_blocks, draw_parts, drawn_at_once, read_part
-from genhub.sampling.labels import labels_for
 from genhub.sampling.pictures import image_grid, picture
+from genhub.sampling.request import Drawing
 from genhub.store.manifest import read_json
 
+PNG_CHANNELS = (1, 3, 4)
 RECORD = "samples.json"
 """Beside PNGs, or the parts of a file that is being drawn: what they were drawn from."""
 
@@ -62,46 +65,70 @@ def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None, 
     return out
 
 
+def is_grid(out: Path) -> bool:
+    """Whether `out` is one picture, which takes all images at once."""
+    return out.suffix == ".png" and not out.is_dir()
+
+
 def draw_to(
-    model: Model, n: int, out: Path, *, identity: Mapping[str, Any], seed: int = 0,
-    labels: Sequence[int] | None = None, batch_size: int | None = None, options: Mapping[str, Any] | None = None,
-    together: Together | None = None, on_progress: Callable[[int], None] = lambda drawn: None,
-) -> None:  # fmt: skip
-    """Draw n images into a folder of PNGs, an npz or a parquet file, with little more than a batch of them in memory. What
-    an earlier call left unfinished is gone on with; PNGs that are there, undamaged, are not drawn again, and a larger n adds
+    model: Model,
+    drawing: Drawing,
+    out: Path,
+    *,
+    together: Together | None = None,
+    on_progress: Callable[[int], None] = lambda drawn: None,
+) -> None:
+    """Draw images into a folder of PNGs, an npz or a parquet file, with little more than a batch of them in memory. What an
+    earlier call left unfinished is gone on with; PNGs that are there, undamaged, are not drawn again, and a larger n adds
     to them.
 
-    Args:
-        identity: what the images depend on, as JSON: the model's hash, seed, labels, options.
     Raises:
         InputError: another ending, a place that can't be written, a folder of other images, or another process draws there.
         NotFinite: see `sample_images`; what was drawn before stays, for the next call.
         GenhubError: the disk is full; what was drawn is kept.
     """
-    main = together is None or together.main
+    main, n = together is None or together.main, drawing.n
     drawn_in = out.with_name(f".{out.name}.parts") if out.suffix in WRITERS else out
-    given: dict[str, Any] = {"seed": seed, "labels": labels, "batch_size": batch_size, "options": options,
-                             "together": together, "on_progress": on_progress}  # fmt: skip
     with ExitStack() as held:
         if main:
             held.enter_context(_undone_if_empty(drawn_in))
-            held.enter_context(_claimed(drawn_in, out, identity))
+            held.enter_context(_claimed(drawn_in, out, drawing.identity(model)))
         if together:
             together.wait()
         held.enter_context(saving(out))
         if drawn_in == out:
             there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit() and _is_png(file)}
-            step = batch_size or drawn_at_once(model)
+            step = drawing.batch_size or drawn_at_once(model)
             blocks = [range(start, min(start + step, n)) for start in range(0, n, step)]
-            draw_blocks(model, blocks, there.issuperset, partial(_write_pngs, out, there), **given)
+            missing = [block for block in blocks if not there.issuperset(block)]
+            write = partial(_write_pngs, out, there)
+            draw_blocks(model, drawing, missing, write, together=together, on_progress=on_progress)
             return
-        files = draw_parts(model, n, drawn_in, **given)
+        files = draw_parts(model, drawing, drawn_in, together=together, on_progress=on_progress)
         if main:
-            wanted = labels_for(model, n, labels)
+            labels = drawing.labels_of(model)
             parts = (read_part(file)[: n - at * PART] for at, file in enumerate(files))
             with whole(out) as temporary:
-                WRITERS[out.suffix](parts, n, None if wanted is None else wanted.numpy(), model.trained_on, temporary)
+                WRITERS[out.suffix](parts, n, None if labels is None else labels.cpu().numpy(), model.trained_on, temporary)
             shutil.rmtree(drawn_in)
+
+
+def read_images(out: Path, n: int) -> Tensor:
+    """Return the first n images that `draw_to` wrote, (n, c, h, w) uint8. A folder's PNGs have one, three or four channels:
+    see `is_lossless`."""
+    if out.suffix == ".npz":
+        return torch.from_numpy(np.load(out)["images"]).permute(0, 3, 1, 2)
+    if out.suffix == ".parquet":
+        from pyarrow.parquet import read_table
+
+        rows = read_table(out, columns=["image"])["image"].to_pylist()
+        return torch.stack([_pixels(BytesIO(row["bytes"])) for row in rows])
+    return torch.stack([_pixels(out / png_name(number)) for number in range(n)])
+
+
+def is_lossless(out: Path, channels: int) -> bool:
+    """Whether `read_images` gives back what was drawn: not from a grid, nor from PNGs that show some channels of more."""
+    return not is_grid(out) and (out.suffix in WRITERS or channels in PNG_CHANNELS)
 
 
 # What lies on the disk
@@ -172,9 +199,21 @@ def _record(folder: Path) -> Any:
         return None
 
 
+def png_name(number: int) -> str:
+    """Return the name of an image's file in a folder of PNGs."""
+    return f"{number:06d}.png"
+
+
+def _pixels(png: Path | BytesIO) -> Tensor:
+    """Return (c, h, w) uint8, the inverse of `picture` where a PNG has room for all channels."""
+    with Image.open(png) as image:
+        array = np.array(image)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+
+
 def _write_pngs(folder: Path, there: Collection[int], numbers: range, images: Tensor) -> None:
     missing = {number: image for number, image in zip(numbers, images, strict=True) if number not in there}
-    with all_whole([folder / f"{number:06d}.png" for number in missing]) as temporaries:
+    with all_whole([folder / png_name(number) for number in missing]) as temporaries:
         for image, temporary in zip(missing.values(), temporaries, strict=True):
             picture(image).save(temporary, format="PNG")
 
@@ -239,7 +278,7 @@ def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of:
 
 
 def _png(image: Tensor) -> bytes:
-    if len(image) not in (1, 3, 4):
+    if len(image) not in PNG_CHANNELS:
         raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {len(image)}; x.npz keeps them all")
     stream = BytesIO()
     picture(image).save(stream, format="PNG")

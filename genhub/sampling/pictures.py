@@ -39,9 +39,8 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def save_preview(run_dir: Path, step: int, images: Tensor) -> Path:
-    """Write (n, c, h, w) uint8 as a run's picture of a step, samples/step-NNNNNN.png."""
-    file = run_dir / "samples" / f"step-{step:06d}.png"
+def save_preview(images: Tensor, file: Path) -> Path:
+    """Write (n, c, h, w) uint8 as a run's picture of a step."""
     with saving(file):
         file.parent.mkdir(exist_ok=True)
         with whole(file) as temporary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -23,7 +23,8 @@ from genhub.ground.finite import check_finite
 from genhub.ground.metrics import read_metrics
 from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
-from genhub.sampling.options import read_options
+from genhub.interfaces.model import Model
+from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder
 from genhub.views import drawing
 from genhub.views.drawing import Film, Row
@@ -69,10 +70,11 @@ def reverse(
 ) -> Film:
     """The way back from noise: what the images are after a step, and the model's guess of x_0 that led there."""
     model = cast(Denoiser, subject.model)
-    checked = read_options(subject.model, options)
+    asked = subject.drawing(n, seed, labels, options)
+    wanted = asked.labels_of(subject.model)
     drawn, guessed, captions = [], [], []
     with torch.inference_mode():
-        for step in model.denoise(n, labels=subject.labels(n, labels), generator=generators(seed, range(n)), **checked):
+        for step in model.denoise(n, labels=wanted, generator=generators(seed, range(n)), **asked.options):
             for images in (step.sample, step.pred_original_sample):
                 check_finite(images, f"step {step.index + 1} (t = {step.timestep:.4g})")
             # samplers that count in sigma go far beyond [-1, 1] early on
@@ -96,10 +98,11 @@ def interpolate(
     shares = torch.linspace(0, 1, steps).tolist()
     captions = [f"{share:.2g}" for share in shares]
     if between == "seeds" or (between is None and not isinstance(subject.model, Autoencoder)):
+        asked = subject.drawing(n, seed, labels, options)
         return Film(
             f"{_plain(subject)}: between two seeds",
             "the noise goes from one to the other on a great circle (slerp)",
-            {"": _between_seeds(subject, n, shares, seed, labels, options)}, captions, there_and_back=True,
+            {"": _between_seeds(subject.model, asked, shares)}, captions, there_and_back=True,
         )  # fmt: skip
     if given := [*options, *(["labels"] if labels is not None else [])]:
         raise InputError(f"interpolate: between two images nothing is drawn, so {given[0]} has no use; add --between seeds")
@@ -116,12 +119,9 @@ def interpolate(
     )  # fmt: skip
 
 
-def _between_seeds(
-    subject: Subject, n: int, shares: list[float], seed: int, labels: Labels, options: Mapping[str, Any]
-) -> Tensor:
+def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
     """(steps, n, c, h, w) in [-1, 1]: pair i lies between the images 2i and 2i + 1 of `genhub sample`."""
-    model, wanted = subject.model, subject.labels(n, labels)
-    checked = read_options(model, options)
+    n, seed, wanted, checked = asked.n, asked.seed, asked.labels_of(model), asked.options
     still = {"eta": 0.0}  # else a sampler's own noise decides
     if "eta" in inspect.signature(model.sample).parameters and not model.unused_options({**checked, **still}):
         checked = {**still, **checked}
@@ -167,7 +167,7 @@ def classes(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels =
     """A row a label."""
     have = subject.model.config.num_classes or 0
     rows = list(range(min(have, MOST_ROWS))) if labels is None else list(labels)
-    drawn = _each(rows, lambda label: subject.sample(n, seed, [label], options))
+    drawn = _each(rows, lambda label: subject.sample(subject.drawing(n, seed, [label], options)))
     first = f"the first {MOST_ROWS} of {have:,} labels" if labels is None and have > MOST_ROWS else "a row a label"
     return drawing.table(
         f"{_plain(subject)}: what is drawn for a label", f"{first}; a column has the same noise; seed {seed}",
@@ -180,8 +180,8 @@ def guidance(
     scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
 ) -> Image.Image:  # fmt: skip
     """A row a guidance scale."""
-    drawn = _each(scales, lambda scale: subject.sample(n, seed, labels, {**options, "guidance_scale": scale}))
-    wanted = cast(Tensor, subject.labels(n, labels)).tolist()
+    each = [subject.drawing(n, seed, labels, {**options, "guidance_scale": scale}) for scale in scales]
+    drawn, wanted = _each(each, subject.sample), cast(Tensor, each[0].labels_of(subject.model)).tolist()
     rows = [Row(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
     return drawing.table(
         f"{_plain(subject)}: what guidance does",
@@ -192,7 +192,7 @@ def guidance(
 
 def neighbours(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
     """Each sample beside its nearest training image, and real images beside theirs, to compare with."""
-    samples = subject.sample(n, seed, labels, options).float() / 127.5 - 1
+    samples = subject.sample(subject.drawing(n, seed, labels, options)).float() / 127.5 - 1
     chosen = subject.choose(n, seed)
     reals = subject.data.images(chosen)
     found, distance = nearest(subject, torch.cat([samples, reals]), [-1] * n + chosen.tolist())

@@ -25,8 +25,9 @@ from genhub.recipe.recipe import Recipe, RecipeLike, read_data_config, read_reci
 from genhub.recipe.shipped import find_recipe, shipped_recipes
 from genhub.run.prepare import Prepared, prepare
 from genhub.sampling.draw import BATCH_SIZE, sample_images
-from genhub.sampling.labels import labels_for, names_of
+from genhub.sampling.labels import names_of
 from genhub.sampling.options import read_options
+from genhub.sampling.request import Drawing
 from genhub.store.find import read_newest
 from genhub.store.run_folder import RECIPE, RunFolder
 
@@ -122,14 +123,13 @@ class Subject:
         """n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
         return self.data.images(self.choose(n, seed)).to(self.model.device)
 
-    def sample(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Tensor:
-        """(n, c, h, w) uint8: what `genhub sample` draws."""
-        return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(self.model, options))
+    def drawing(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Drawing:
+        """Return what `genhub sample` would be asked for, with labels by number."""
+        return Drawing(n, seed, labels, read_options(self.model, options))
 
-    def labels(self, n: int, labels: Sequence[int] | None) -> Tensor | None:
-        """(n,) on the model's device; None for a model that takes none."""
-        found = labels_for(self.model, n, labels)
-        return None if found is None else found.to(self.model.device)
+    def sample(self, drawing: Drawing) -> Tensor:
+        """(n, c, h, w) uint8: what `genhub sample` draws."""
+        return sample_images(self.model, drawing)
 
 
 def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
