@@ -89,7 +89,7 @@ def sample(
     drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
     place = None if out is None else Path(out)
     with _drawing(model, n) as on_progress:
-        if place is not None and is_lossless(place, model.sample_shape[0]):
+        if place is not None and n > 0 and is_lossless(place, model.sample_shape[0]):
             check_room(model, n)
             draw_to(model, drawing, place, on_progress=on_progress)
             return read_images(place, n)

@@ -116,6 +116,14 @@ def genhub_dying_at_latents(number: int, *words: str) -> None:
     _genhub(*words)
 
 
+def sample_dying_at(number: int, source: str, n: int, out: str, given: dict[str, int]) -> None:
+    """`genhub.sample`, killed in its number-th batch."""
+    model, calls = genhub.load(source), itertools.count(1)
+    sampling = model.sample
+    model.sample = lambda n, **options: die() if next(calls) == number else sampling(n, **options)
+    genhub.sample(model, n, out=out, **given)
+
+
 def genhub_without_network(*words: str) -> None:
     """A verb that ends with exit code 77 when it asks for a name or a connection."""
 

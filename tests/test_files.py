@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from genhub.sampling.pictures import picture
 from genhub.sampling.request import Drawing
 
 
-def make() -> GAN:
+def make(channels: int = 1) -> GAN:
     torch.manual_seed(0)
     networks = {"channels": (4,)}
-    config = GAN.Config(name="gan", sample_shape=(1, 8, 8), latent_dim=4, generator=networks, discriminator=networks)
+    shape = (channels, 8, 8)
+    config = GAN.Config(name="gan", sample_shape=shape, latent_dim=4, generator=networks, discriminator=networks)
     return GAN(config).eval()
 
 
@@ -90,8 +92,8 @@ def stopping_at(n: int):
 @pytest.mark.parametrize("out", ["x.npz", "x.parquet", "folder"])
 def test_a_stopped_drawing_goes_on(tmp_path, out):
     model, n, drawn = make(), 2 * PART + 30, []
-    whole = sample_images(model, Drawing(n, seed=5, batch_size=100))
     drawing = Drawing(n, seed=5, batch_size=100)
+    whole = sample_images(model, drawing)
     with pytest.raises(Stopped):
         draw_to(model, drawing, tmp_path / out, on_progress=stopping_at(PART))
     assert not (tmp_path / out).is_file()
@@ -113,14 +115,63 @@ def test_a_stopped_drawing_goes_on(tmp_path, out):
         assert sum(drawn) <= n - PART + 100
 
 
+@pytest.mark.parametrize(
+    ("out", "batch_size", "there"), [("x.npz", 100, PART), ("x.parquet", 100, PART), ("folder", 20, 120)]
+)
+def test_from_python_a_killed_drawing_goes_on(zygote, tmp_path, saved, out, batch_size, there):
+    n, drawn, given = there + 30, [], {"seed": 5, "batch_size": batch_size}
+    first = zygote.start("faults:sample_dying_at", there // batch_size + 1, saved, n, out, given, cwd=tmp_path)
+    assert first.wait() == -signal.SIGKILL, first.err
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "folder").glob("*.png")}
+    assert len(written) == (there if out == "folder" else 0)
+    model = genhub.load(saved)
+    sampling = model.sample
+    model.sample = lambda n, **options: drawn.append(n) or sampling(n, **options)
+    images = genhub.sample(model, n, out=tmp_path / out, **given)
+    assert sum(drawn) == 30  # only what is missing
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+    assert torch.equal(images, sample_images(make(), Drawing(n, **given)))
+    genhub.sample(saved, n, out=tmp_path / "whole" / out, **given)
+    for file in (path for path in (tmp_path / "whole").rglob("*") if path.suffix):
+        assert file.read_bytes() == (tmp_path / file.relative_to(tmp_path / "whole")).read_bytes(), file
+    assert not list(tmp_path.glob(".x*"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_from_python_what_is_drawn_to_a_place_is_returned(tmp_path, channels):
+    model = make(channels)
+    whole = genhub.sample(model, 7, seed=5)
+    for out in ("folder", "folder", "x.npz", "x.png", *(["x.parquet"] if channels in (1, 3, 4) else [])):
+        assert torch.equal(genhub.sample(model, 7, seed=5, out=tmp_path / out), whole), out
+    assert torch.equal(genhub.sample(model, 3, seed=5, out=tmp_path / "folder"), whole[:3])
+    assert len(list((tmp_path / "folder").glob("*.png"))) == 7
+
+
+def test_from_python_a_callback_is_no_part_of_what_is_drawn(tmp_path):
+    """It can't be written down, and another one draws the same images."""
+
+    class Watched(GAN):
+        def sample(self, n, *, labels=None, generator=None, callback: Callable[[int], None] | None = None):
+            if callback is not None:
+                callback(n)
+            return super().sample(n, generator=generator)
+
+    model, seen = Watched(make().config).eval(), []
+    genhub.sample(model, 3, out=tmp_path / "folder", callback=seen.append)
+    genhub.sample(model, 5, out=tmp_path / "folder", batch_size=3, callback=lambda n: seen.append(-n))
+    assert seen == [3, -2]
+
+
 def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
     sample_to(saved, 3, tmp_path / "a")
     sample_to(saved, 3, tmp_path / "a")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_text("meow")
     for folder, options in [("a", {"seed": 1}), ("a", {"truncation": 1.0}), ("photos", {})]:
-        with pytest.raises(genhub.InputError, match=f"{folder}: holds other things than these images; choose another"):
-            sample_to(saved, 3, tmp_path / folder, **options)
+        for draw in (lambda out, options: sample_to(saved, 3, out, **options),
+                     lambda out, options: genhub.sample(saved, 3, out=out, **options)):  # fmt: skip
+            with pytest.raises(genhub.InputError, match=f"{folder}: holds other things than these images; choose another"):
+                draw(tmp_path / folder, options)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
 
 
