@@ -13,7 +13,8 @@ from torch import Tensor
 from genhub.errors import CheckpointError, InputError
 from genhub.ground.console import Progress
 from genhub.ground.processes import check_launcher, launched, main_process, meet
-from genhub.hub.load import load_model
+from genhub.hub.load import Loading, load_model
+from genhub.hub.push import Target
 from genhub.interfaces.model import Model
 from genhub.model import GenerativeModel
 from genhub.recipe.shipped import shipped_recipes
@@ -49,9 +50,8 @@ def load(
     path = Path(source)
     if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
         raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
-    model = load_model(source, device=device, dtype=dtype, revision=revision, token=token,
-                      local_files_only=local_files_only, trust_remote_code=trust_remote_code)  # fmt: skip
-    return cast(GenerativeModel, model)
+    how = Loading(device, dtype, revision, token, local_files_only, trust_remote_code)
+    return cast(GenerativeModel, load_model(source, how))
 
 
 # Sampling
@@ -172,5 +172,4 @@ def push_to_hub(
         CheckpointError: no model is there, or it is damaged.
         HubError: no access, or the repository moved on meanwhile.
     """
-    return push_model(model, repo_id, private=private, revision=revision, tag=tag, token=token, license=license,
-                      with_code=with_code)  # fmt: skip
+    return push_model(model, Target(repo_id, private, revision, tag, token, license, with_code))

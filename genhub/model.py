@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self, cast, final
 
-from genhub.hub.load import load_model
+from genhub.hub.load import Loading, load_model
+from genhub.hub.push import Target
 from genhub.interfaces.model import Model
 from genhub.run.publish import push_model
 from genhub.store.models import save_model
@@ -30,7 +31,7 @@ class GenerativeModel(Model):
         Raises:
             CheckpointError: the folder is not there, is damaged or holds another model.
         """
-        return cast(Self, load_model(path, model_class=cls, **options))
+        return cast(Self, load_model(path, Loading(**options), cls))
 
     @final
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -43,4 +44,4 @@ class GenerativeModel(Model):
         Raises:
             HubError: see there.
         """
-        return push_model(self, repo_id, **options)
+        return push_model(self, Target(repo_id, **options))

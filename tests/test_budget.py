@@ -69,13 +69,13 @@ def edited(folder: Path, **config: object) -> Path:
 @pytest.mark.parametrize("how", ["parameter", "buffer", "table", "linspace", "on the cpu", "like", "many"])
 def test_more_than_the_weights_have_is_refused_before_memory_is_taken(tmp_path: Path, how: str, reads: bool) -> None:
     Asks(Asks.Config(sample_shape=(1, 8, 8), how=how, numbers=2)).save_pretrained(tmp_path)
-    load_model(edited(tmp_path, reads=reads), Asks)
+    load_model(edited(tmp_path, reads=reads), model_class=Asks)
     if how == "like" and reads:
         return  # a copy on the CPU is counted once it is there
     with pytest.raises(
         genhub.CheckpointError, match=r"its config asks for [\d,]+ (parameters and buffers|bytes|tensors) or more"
     ):
-        load_model(edited(tmp_path, numbers=6000 if how == "many" else 2**40), Asks)
+        load_model(edited(tmp_path, numbers=6000 if how == "many" else 2**40), model_class=Asks)
 
 
 def test_the_models_that_come_with_genhub_are_within_it(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from genhub.interfaces import registry
 from genhub.interfaces.config import DataSpec
 from genhub.interfaces.registry import MODELS, TRAINERS, Plugin, load_all
 from genhub.recipe.recipe import _check
-from genhub.store.card import Measured, model_card
+from genhub.store.card import Card, Measured
 from genhub.store.manifest import Manifest, PluginEntry, read_manifest
 
 PACKAGE = Path(genhub.__file__).parent
@@ -253,7 +253,8 @@ def _card(folder: Path, text: str) -> str:
         plugin=PluginEntry(name="vae", distribution="", version=""), config={}, data=spec(text), versions={"a": "1"}
     )
     figures = [Measured(name="frechet_distance", value=1.0, protocol={"extractor": text, "n": 3})]
-    return model_card(manifest, folder, recipe=to_yaml({"model": {"name": "vae", "x": text}}), title=text, measured=figures)
+    recipe = to_yaml({"model": {"name": "vae", "x": text}})
+    return Card(manifest, folder, recipe, title=text, measured=figures).text()
 
 
 # Hints

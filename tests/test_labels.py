@@ -19,7 +19,7 @@ from genhub.data.open import load_data
 from genhub.interfaces.config import DataConfig, DataSpec
 from genhub.interfaces.labels import class_numbers, in_order
 from genhub.sampling.labels import called, classes_of
-from genhub.store.card import model_card
+from genhub.store.card import Card
 from genhub.store.manifest import read_manifest
 
 SPEC = DataSpec(name="x", split="train", shape=(1, 4, 4), num_classes=4, num_images=4, fingerprint="x",
@@ -157,4 +157,4 @@ def test_names_are_kept_with_the_model(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "drawn" / "samples.json").read_text())["labels"] == ["10", "2"]
     sample_to(tmp_path / "again", 4, tmp_path / "drawn.npz", device="cpu")
     assert np.load(tmp_path / "drawn.npz")["labels"].tolist() == [0, 1, 2, 3]
-    assert "labels=['1', '2']" in model_card(read_manifest(tmp_path / "model"), tmp_path / "model")
+    assert "labels=['1', '2']" in Card(read_manifest(tmp_path / "model"), tmp_path / "model").text()

@@ -27,7 +27,7 @@ from genhub.ground.digests import hash_of
 from genhub.ground.finite import check_weights
 from genhub.ground.ids import split_id
 from genhub.ground.processes import broadcast, check_launcher, main_process, meet
-from genhub.hub.load import load_model, open_model
+from genhub.hub.load import Loading, load_model, open_model
 from genhub.interfaces.config import DataConfig, DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import read_data_config
@@ -128,7 +128,7 @@ def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint:
     recipe = checkpoint / RECIPE
     config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
     weights = weights_digest(checkpoint)
-    model = load_model(checkpoint, device=device)  # last, as it fails if anything is gone
+    model = load_model(checkpoint, Loading(device))  # last, as it fails if anything is gone
     return _Opened(checkpoint, manifest, config, weights, model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,35 +28,45 @@ from genhub.store.models import build_model, load_folder
 from genhub.store.run_folder import RECIPE
 
 
-def load_model(
-    source: str | Path, model_class: type[Model] | None = None, device: str | torch.device | None = None, *,
-    dtype: str | torch.dtype | None = None, revision: str | None = None, token: str | None = None,
-    local_files_only: bool = False, trust_remote_code: bool = False,
-) -> Model:  # fmt: skip
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded: the options of `genhub.load`, which says what each is."""
+
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype | None = None
+    revision: str | None = None
+    token: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+
+
+def load_model(source: str | Path, how: Loading = Loading(), model_class: type[Model] | None = None) -> Model:
     """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
     repository on the Hub. See `genhub.load`.
 
     What describes a model is read and checked before its weights are fetched or memory is taken for them.
     """
-    wanted = _dtype(dtype)
+    wanted = _dtype(how.dtype)
     if split_id(source) is None:
-        if revision or local_files_only or trust_remote_code:
+        if how.revision or how.local_files_only or how.trust_remote_code:
             raise InputError(
                 f"{source}: revision, local_files_only and trust_remote_code are for models on the Hub, user/name"
             )
         model = read_newest(Path(source), lambda folder: load_folder(folder, model_class), checked=True)
     else:
-        repository = open_repository(str(source), revision=revision, token=token, local_files_only=local_files_only)
+        repository = open_repository(
+            str(source), revision=how.revision, token=how.token, local_files_only=how.local_files_only
+        )
         repository.fetch_texts()
-        if trust_remote_code and model_class is None:
-            model_class = _remote_class(repository, str(source), revision)
+        if how.trust_remote_code and model_class is None:
+            model_class = _remote_class(repository, str(source), how.revision)
         with repository.naming():
             model = build_model(repository.folder, model_class, repository.weight_bytes)
             model.load_networks(repository.fetch_weights())
     try:
-        return model.to(device=device or "cpu", dtype=wanted).eval()
+        return model.to(device=how.device or "cpu", dtype=wanted).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
-        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {shown(str(how.device))}: {str(error).splitlines()[0]}") from error
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -28,24 +28,32 @@ class Pushed:
     url: str
 
 
-def push(
-    repo_id: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False, revision: str | None = None,
-    tag: str | None = None, token: str | None = None,
-) -> Pushed:  # fmt: skip
+@dataclass(frozen=True)
+class Target:
+    """Where a model is published, and how: the options of `genhub.push_to_hub`, which says what each is."""
+
+    repo_id: str
+    private: bool = False
+    revision: str | None = None
+    tag: str | None = None
+    token: str | None = None
+    license: str | None = None
+    with_code: bool = False
+
+
+def push(target: Target, files: Mapping[str, bytes | Path], message: str) -> Pushed:
     """Make a branch of a repository hold these files, in one commit; what an earlier push left there too is deleted.
 
     Run again, it goes on: what is there is not sent, and nothing is committed twice.
 
-    Args:
-        private: for a new repository; True for one that is public is an error.
-        revision: the branch, made if it is not there; left out: main.
-        tag: a name for the commit.
     Raises:
-        HubError: no access, the repository moved on meanwhile, or the Hub doesn't take it.
+        HubError: no access, a public repository where a private one is asked for, the repository moved on meanwhile, or the
+            Hub doesn't take it.
     """
+    repo_id, revision, tag = target.repo_id, target.revision, target.tag
     check_id(repo_id)
-    with connect(repo_id, token, "pushing", revision) as client:
-        client.retrying(lambda: _ensure(client.api, repo_id, private, revision))
+    with connect(repo_id, target.token, "pushing", revision) as client:
+        client.retrying(lambda: _ensure(client.api, repo_id, target.private, revision))
         commit, changed = client.retrying(_Commit(client.api, repo_id, files, message, revision))
         if tag:
             client.retrying(lambda: _tag(client.api, repo_id, tag, commit))

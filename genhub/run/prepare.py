@@ -129,7 +129,7 @@ def _resumed(recipe: Recipe, run: RunFolder, data: ImageData | ImageStream) -> M
     torch.manual_seed(recipe.seed)
     for folder in run.checkpoints():
         try:
-            model = load_model(folder, recipe.model_class())
+            model = load_model(folder, model_class=recipe.model_class())
         except NewerFormat:
             raise
         except CheckpointError:  # the trainer says what is wrong with it

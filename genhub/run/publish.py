@@ -15,8 +15,8 @@ from genhub.evaluation.protocol import stored_evaluations, weights_digest
 from genhub.ground.console import say, warn
 from genhub.ground.ids import nearest_path
 from genhub.ground.parsing import Source, parse_yaml, read_text, to_yaml
-from genhub.hub.load import load_model
-from genhub.hub.push import Pushed, check_id, push
+from genhub.hub.load import Loading, load_model
+from genhub.hub.push import Pushed, Target, check_id, push
 from genhub.hub.repository import ALLOWED
 from genhub.interfaces.config import DataSpec
 from genhub.interfaces.model import Model
@@ -24,7 +24,7 @@ from genhub.recipe.theirs import without_own
 from genhub.sampling.draw import sample_images
 from genhub.sampling.files import save_images
 from genhub.sampling.request import Drawing
-from genhub.store.card import CARD, MEASURED, PICTURE, Measured, model_card, read_measured
+from genhub.store.card import CARD, MEASURED, PICTURE, Card, Measured, read_measured
 from genhub.store.find import read_newest
 from genhub.store.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
 from genhub.store.models import save_model
@@ -34,9 +34,7 @@ Files = dict[str, bytes | Path]
 """Path in the repository to content."""
 
 
-def publication(
-    folder: Path, repo_id: str, *, license: str | None = None, code: Path | None = None, picture: bytes | None = None
-) -> Files:
+def publication(folder: Path, target: Target, *, code: Path | None = None, picture: bytes | None = None) -> Files:
     """The files of a checkpoint that are published: what its genhub.json lists without the trainer's part, a card for
     this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
 
@@ -63,9 +61,9 @@ def publication(
     manifest = manifest.model_copy(
         update={"data": _portable_data(manifest.data), "code": FileEntry.of(code) if code is not None else None}
     )
-    files[CARD] = model_card(
-        manifest, folder, recipe=recipe, repo_id=repo_id, license=license, picture=PICTURE in files, measured=measured
-    ).encode()
+    repo_id, license = target.repo_id, target.license
+    card = Card(manifest, folder, recipe, None, repo_id, license, PICTURE in files, measured)
+    files[CARD] = card.text().encode()
     entries = {name: FileEntry.of(content) for name, content in sorted(files.items())}
     files[FILE] = manifest.model_copy(update={"files": entries}).text().encode()
     if code is not None:
@@ -99,24 +97,18 @@ def _measured_before(folder: Path) -> tuple[Measured, ...]:
     return found
 
 
-def push_checkpoint(
-    folder: Path, repo_id: str, *, private: bool = False, revision: str | None = None, tag: str | None = None,
-    token: str | None = None, license: str | None = None, code: Path | None = None, picture: bytes | None = None,
-) -> Pushed:  # fmt: skip
+def push_checkpoint(folder: Path, target: Target, *, code: Path | None = None, picture: bytes | None = None) -> Pushed:
     """Publish a checkpoint in one commit. See `publication` and `push.push`."""
     step = read_manifest(folder).step
-    files = publication(folder, repo_id, license=license, code=code, picture=picture)
+    files = publication(folder, target, code=code, picture=picture)
     message = f"Step {step}" if step else "Push by genhub"
-    return push(repo_id, files, message=message, private=private, revision=revision, tag=tag, token=token)
+    return push(target, files, message)
 
 
-def push_model(
-    model: Model | str | Path, repo_id: str, *, private: bool = False, revision: str | None = None, tag: str | None = None,
-    token: str | None = None, license: str | None = None, with_code: bool = False,
-) -> str:  # fmt: skip
+def push_model(model: Model | str | Path, target: Target) -> str:
     """Publish a model or a folder, with a picture of samples, and say where it is; returns the commit. See
     `genhub.push_to_hub`."""
-    check_id(repo_id)
+    check_id(target.repo_id)
     if not isinstance(model, Model) and not Path(model).exists():
         known = "what is pushed is a run, a checkpoint or a model folder of this machine"
         raise CheckpointError(f"{model}: no such folder; {known}{nearest_path(Path(model))}")
@@ -129,13 +121,12 @@ def push_model(
             elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
                 save_model(load_model(folder), folder := Path(temporary))
             manifest = read_manifest(folder)
-            code = own_code(manifest.plugin.name) if with_code else None
+            code = own_code(manifest.plugin.name) if target.with_code else None
             drawable = isinstance(source, Model) or ":" not in manifest.plugin.name
             picture = None
             if PICTURE not in manifest.files and drawable:
                 picture = _picture(source if isinstance(source, Model) else folder)
-            return push_checkpoint(folder, repo_id, private=private, revision=revision, tag=tag, token=token,
-                                   license=license, code=code, picture=picture)  # fmt: skip
+            return push_checkpoint(folder, target, code=code, picture=picture)
 
     pushed = publish(model) if isinstance(model, Model) else read_newest(Path(model), publish, checked=True)
     say(f"{'Pushed' if pushed.changed else 'Nothing has changed'}  {pushed.url}  commit {pushed.commit[:12]}")
@@ -146,7 +137,7 @@ def _picture(source: Model | Path) -> bytes:
     """Draw the card's picture of samples, a PNG."""
     say("Drawing the card's picture")
     where = torch.accelerator.current_accelerator(check_available=True)
-    model = source if isinstance(source, Model) else load_model(source, device=where)
+    model = source if isinstance(source, Model) else load_model(source, Loading(where))
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         save_images(sample_images(model, Drawing(16)), Path(temporary) / PICTURE)
         return (Path(temporary) / PICTURE).read_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genhub.errors import GenhubError, without_passwords
 from genhub.ground.console import warn
+from genhub.hub.push import Target
 from genhub.recipe.sections import HubConfig
 from genhub.run.publish import push_checkpoint
 from genhub.store.manifest import TRAINER, read_manifest
@@ -77,9 +78,8 @@ class Publisher:
                 return
             try:
                 config = self.config
-                push_checkpoint(
-                    staged, config.repo_id, private=config.private, revision=config.revision, license=config.license
-                )
+                target = Target(config.repo_id, config.private, config.revision, license=config.license)
+                push_checkpoint(staged, target)
             except GenhubError as error:
                 warn(f"{error}; the run goes on")
             except Exception as error:  # whatever it is, it is no reason to stop a run

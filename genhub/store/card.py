@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,9 @@ from genhub.errors import CheckpointError, first_fault, one_line
 from genhub.ground.ids import data_id, split_id
 from genhub.interfaces.config import Section, count_of
 from genhub.store.manifest import FILE, Manifest, Word, read_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 CARD = "README.md"
 PICTURE = "samples.png"
@@ -59,52 +63,65 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def model_card(
-    manifest: Manifest, folder: Path, *, recipe: str | None = None, title: str | None = None, repo_id: str | None = None,
-    license: str | None = None, picture: bool = False, measured: Sequence[Measured] = (),
-) -> str:  # fmt: skip
-    """The card's text, the same for the same folder.
+@dataclass(frozen=True)
+class Card:
+    """The model card of a folder. Its text is the same for the same folder."""
 
-    Args:
-        folder: where the model's files are.
-        recipe: its recipe, as YAML.
-        title: the heading; left out: the repository, or the model's name.
-        repo_id: the repository that the card is for; without one it tells how to open the folder.
-        license: an id as the Hub has them, such as mit or cc-by-4.0.
-        picture: whether samples.png lies beside it.
-        measured: the figures to show, and to tell the Hub.
-    """
-    from huggingface_hub import ModelCard, ModelCardData
+    manifest: Manifest
+    folder: Path
+    """Where the model's files are."""
+    recipe: str | None = None
+    """Its recipe, as YAML."""
+    title: str | None = None
+    """The heading; None: the repository, or the model's name."""
+    repo_id: str | None = None
+    """The repository that the card is for; without one it tells how to open the folder."""
+    license: str | None = None
+    """An id as the Hub has them, such as mit or cc-by-4.0."""
+    picture: bool = False
+    """Whether samples.png lies beside it."""
+    measured: Sequence[Measured] = ()
+    """The figures to show, and to tell the Hub."""
 
-    pipelines = _diffusers_classes(folder)
-    data, source = manifest.data, repo_id or "FOLDER"
-    data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
-    facts = ModelCardData(
-        library_name="genhub",
-        license=license,
-        # the Hub has no tag for models that draw what a label asks for
-        pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
-        datasets=[data_set] if data_set else None,
-        base_model=_base_model(recipe),
-        tags=["genhub", manifest.plugin.name, *(["diffusers"] if pipelines else []), "image-generation"],
-        model_name=(repo_id or title or manifest.plugin.name).split("/")[-1],
-        eval_results=_eval_results(measured, manifest) or None,
-    )
-    parts = [f"# {_words(title or repo_id or manifest.plugin.name)}", _about(manifest)]
-    if picture:
-        parts.append(f"![Images drawn by the model]({PICTURE})")
-    parts += ["## Use it", _use(manifest, source)]
-    inner = next((_code(file.parent.name) for file in sorted(folder.glob(f"*/{FILE}"))), None)
-    parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
-    parts += ["## How it was trained", _training(manifest, recipe, repo_id or "recipe.yaml")]
-    if measured:
-        rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in measured]
-        parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
-        notes = dict.fromkeys(str(note) for m in measured for note in m.protocol.get("notes", ()))
-        parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
-    if manifest.versions:
-        parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
-    return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+    def text(self) -> str:
+        from huggingface_hub import ModelCard
+
+        manifest, source = self.manifest, self.repo_id or "FOLDER"
+        parts = [f"# {_words(self.title or self.repo_id or manifest.plugin.name)}", _about(manifest)]
+        if self.picture:
+            parts.append(f"![Images drawn by the model]({PICTURE})")
+        parts += ["## Use it", _use(manifest, source)]
+        inner = next((_code(file.parent.name) for file in sorted(self.folder.glob(f"*/{FILE}"))), None)
+        pipelines = _diffusers_classes(self.folder)
+        parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
+        parts += ["## How it was trained", _training(manifest, self.recipe, self.repo_id or "recipe.yaml")]
+        if self.measured:
+            rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in self.measured]
+            parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
+            notes = dict.fromkeys(str(note) for m in self.measured for note in m.protocol.get("notes", ()))
+            parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
+        if manifest.versions:
+            parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
+        facts = self._facts(diffusers=bool(pipelines))
+        return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+    def _facts(self, diffusers: bool) -> ModelCardData:
+        """Return the card's head, which the Hub reads."""
+        from huggingface_hub import ModelCardData
+
+        manifest, data = self.manifest, self.manifest.data
+        data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
+        return ModelCardData(
+            library_name="genhub",
+            license=self.license,
+            # the Hub has no tag for models that draw what a label asks for
+            pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
+            datasets=[data_set] if data_set else None,
+            base_model=_base_model(self.recipe),
+            tags=["genhub", manifest.plugin.name, *(["diffusers"] if diffusers else []), "image-generation"],
+            model_name=(self.repo_id or self.title or manifest.plugin.name).split("/")[-1],
+            eval_results=_eval_results(self.measured, manifest) or None,
+        )
 
 
 def _about(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from genhub.ground.weights import save_tensors
 from genhub.interfaces.config import DataSpec
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import TrainerState
-from genhub.store.card import CARD, PICTURE, model_card
+from genhub.store.card import CARD, PICTURE, Card
 from genhub.store.manifest import (
     TRAINER,
     Manifest,
@@ -60,8 +60,8 @@ def _add_card(folder: Path, run: RunFolder, manifest: Manifest) -> None:
     if preview.is_file():
         shutil.copy(preview, folder / PICTURE)
     recipe = (folder / RECIPE).read_text("utf-8")
-    card = model_card(manifest, folder, recipe=recipe, title=run.path.name, picture=preview.is_file())
-    (folder / CARD).write_text(card, "utf-8")
+    card = Card(manifest, folder, recipe, title=run.path.name, picture=preview.is_file())
+    (folder / CARD).write_text(card.text(), "utf-8")
 
 
 def prune_checkpoints(run: RunFolder, keep_last: int, keep_every: int | None = None, best: int | None = None) -> None:

@@ -27,7 +27,7 @@ from genhub.interfaces.model import Model
 from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder
 from genhub.views import drawing
-from genhub.views.drawing import Film, Row
+from genhub.views.drawing import Film, Plane, Row
 from genhub.views.subject import Subject, in_batches
 
 Count = Annotated[int, Field(strict=True, ge=1, le=64)]
@@ -246,10 +246,9 @@ def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64
     grid = torch.cartesian_prod(down, across).flip(1) * (high - low - 2 * edge) + low + edge
     decoded = in_batches(model.decode, (centre + grid @ axes).float().view(-1, *latents.shape[1:]).to(device))
     names = {label: subject.label_name(label) for label in (() if labels is None else set(labels.tolist()))}
-    return drawing.plane(
-        f"{_plain(subject)}: the latent space", note, _axis_names(points.shape[1]), places.numpy(), labels, names,
-        list(decoded), [(low[i].item(), high[i].item()) for i in range(2)],
-    )  # fmt: skip
+    limits = [(low[i].item(), high[i].item()) for i in range(2)]
+    plane = Plane(_axis_names(points.shape[1]), limits, list(decoded), places.numpy(), labels, names)
+    return drawing.plane(f"{_plain(subject)}: the latent space", note, plane)
 
 
 def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:

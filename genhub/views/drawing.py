@@ -117,12 +117,27 @@ def tile(image: Tensor) -> Image.Image:
     return enlarged(shown)
 
 
-def plane(
-    title: str, note: str, axes: Sequence[str], points: Array, labels: Array | None, names: Mapping[int, str],
-    decoded: Sequence[Tensor], limits: Sequence[tuple[float, float]],
-) -> Image.Image:  # fmt: skip
-    """A part of a plane twice: the images (c, h, w) decoded at points of a square grid in it, row by row from the top left
-    corner, and (N, 2) points, coloured by label."""
+@dataclass(frozen=True)
+class Plane:
+    """A part of a plane: images in it, and points."""
+
+    axes: Sequence[str]
+    """Names of the two."""
+    limits: Sequence[tuple[float, float]]
+    """From where to where it goes on each axis."""
+    decoded: Sequence[Tensor]
+    """The images (c, h, w) at points of a square grid, row by row from the top left corner."""
+    points: Array
+    """(N, 2)."""
+    labels: Array | None
+    """(N,) those of the points."""
+    names: Mapping[int, str]
+    """What labels are called."""
+
+
+def plane(title: str, note: str, shown: Plane) -> Image.Image:
+    """A part of a plane twice: the images in it, and the points, coloured by label."""
+    axes, limits, points, labels = shown.axes, shown.limits, shown.points, shown.labels
     with _figure((1180, 620)) as (figure, at):
         _head(figure, at, title, note)
         left, right = figure.subplots(
@@ -132,10 +147,10 @@ def plane(
             plot.set(xlim=limits[0], ylim=limits[1], xlabel=axes[0], ylabel=axes[1])
             plot.set_title(name, fontsize=TEXT + 1)
             plot.tick_params(labelsize=TEXT - 1)
-        left.imshow(_mosaic(decoded), extent=(*limits[0], *limits[1]), aspect="auto", interpolation="lanczos")
+        left.imshow(_mosaic(shown.decoded), extent=(*limits[0], *limits[1]), aspect="auto", interpolation="lanczos")
         for label, colour in _colours(labels):
             chosen = points if labels is None else points[labels == label]
-            right.scatter(*chosen.T, s=9, color=colour, alpha=0.7, linewidths=0, label=names.get(label, str(label)))
+            right.scatter(*chosen.T, s=9, color=colour, alpha=0.7, linewidths=0, label=shown.names.get(label, str(label)))
         if labels is not None:
             right.legend(loc="upper left", bbox_to_anchor=(1.005, 1.01), fontsize=TEXT - 1, markerscale=2, frameon=False,
                          handletextpad=0.1, borderpad=0)  # fmt: skip
