@@ -47,7 +47,7 @@ class Subject:
     extractor_name: str
     drawing: Drawing
     draw: Callable[[], Tensor]
-    """Gives the drawing's images, (n, c, h, w) uint8; called once, when the first metric asks for them."""
+    """Function that draws them, (n, c, h, w) uint8; called once, when the first metric asks for them."""
     together: Together | None = None
     """Of the processes that do this together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ from genhub.store.run_folder import RECIPE
 
 @dataclass(frozen=True)
 class Loading:
-    """How a model is loaded: the options of `genhub.load`, which says what each is."""
+    """The options of `genhub.load`, which says what each is."""
 
     device: str | torch.device | None = None
     dtype: str | torch.dtype | None = None
@@ -41,7 +41,7 @@ class Loading:
 
 
 def load_model(source: str | Path, how: Loading = Loading(), model_class: type[Model] | None = None) -> Model:
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
+    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
     repository on the Hub. See `genhub.load`.
 
     What describes a model is read and checked before its weights are fetched or memory is taken for them.

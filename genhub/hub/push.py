@@ -30,7 +30,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a model is published, and how: the options of `genhub.push_to_hub`, which says what each is."""
+    """A repository to publish a model in, and how: the options of `genhub.push_to_hub`, which says what each is."""
 
     repo_id: str
     private: bool = False

@@ -1,3 +1,3 @@
-"""Drawing: from a model to images, to pictures and to files. `draw` draws, `options` reads what a user asks for, `files`
+"""Drawing: from a model to images, to pictures and to files. `request` is what is asked for, `draw` draws it, `files`
 writes as it is drawn.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -216,9 +217,12 @@ def draw_blocks(
         missing = together.broadcast(missing)  # the others may look later, when some is there
     done = drawing.n - sum(map(len, missing))
     on_progress(done)
+
+    def advance(before: int, drawn: int) -> None:
+        on_progress(before + drawn * ranks)
+
     for block in missing[rank::ranks]:
-        before = done
-        images = sample_images(model, drawing.part(block), on_progress=lambda drawn: on_progress(before + drawn * ranks))  # noqa: B023
+        images = sample_images(model, drawing.part(block), on_progress=partial(advance, done))
         write(block, images)
         done += len(block) * ranks
     if together:
@@ -231,8 +235,8 @@ def draw_blocks(
 def draw_preview(
     model: Model, drawing: Drawing, run: RunFolder, step: int, *, together: Together | None = None
 ) -> Path | None:
-    """Draw images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
-    not finite, which is warned of, as the run looks after its numbers itself."""
+    """Draw images in eval mode, and write them as a run's picture of a step. Return None if another process writes it, or
+    if they are not finite, which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
         images = sample_images(model.eval(), drawing, together=together)

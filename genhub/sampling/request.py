@@ -1,4 +1,4 @@
-"""What is to be drawn, as one object for everything that draws."""
+"""A request for images, as one object for everything that draws."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Card:
 
     manifest: Manifest
     folder: Path
-    """Where the model's files are."""
+    """The folder with the model's files."""
     recipe: str | None = None
     """Its recipe, as YAML."""
     title: str | None = None

@@ -75,7 +75,7 @@ def prune_checkpoints(run: RunFolder, keep_last: int, keep_every: int | None = N
 
 
 def newest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
+    """Return a run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.

@@ -1,6 +1,5 @@
-"""A run's folder: where each thing lies in it, and what is whole of that while the run may be deleting it. No torch here.
-
-No other module of genhub spells the names that are in such a folder.
+"""A run's folder: where each thing lies in it, and which checkpoint is whole while the run may be deleting them. No torch
+here. No other module of genhub spells the names that are in such a folder.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from genhub.ground.disk import LOCK, OWNER, check_files, remove_leftovers
 from genhub.store.manifest import FILE, Manifest, read_manifest
 
 RECIPE = "recipe.yaml"
-"""In a run's folder and in each of its checkpoints."""
+"""Name of the recipe, in a run's folder and in each of its checkpoints."""
 CHECKPOINTS, PREVIEWS, STEP = "checkpoints", "samples", "step-"
 EVALUATIONS = "evaluations"
-"""Figures and the images they were computed from: a run's own, and those in the cache."""
+"""Name of a folder of figures and the images they were computed from: a run's own, or those in the cache."""
 ANY_STEP = f"{STEP}*"
-"""What `step_name` gives, as a pattern."""
+"""Pattern of what `step_name` returns."""
 
 
 @dataclass(frozen=True)

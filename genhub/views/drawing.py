@@ -122,21 +122,21 @@ class Plane:
     """A part of a plane: images in it, and points."""
 
     axes: Sequence[str]
-    """Names of the two."""
+    """Names of the two axes."""
     limits: Sequence[tuple[float, float]]
     """From where to where it goes on each axis."""
     decoded: Sequence[Tensor]
     """The images (c, h, w) at points of a square grid, row by row from the top left corner."""
     points: Array
-    """(N, 2)."""
+    """(N, 2), in the units of the limits."""
     labels: Array | None
-    """(N,) those of the points."""
+    """Labels of the points, (N,)."""
     names: Mapping[int, str]
-    """What labels are called."""
+    """Names of the labels."""
 
 
 def plane(title: str, note: str, shown: Plane) -> Image.Image:
-    """A part of a plane twice: the images in it, and the points, coloured by label."""
+    """Draw a part of a plane twice: the images in it, and the points, coloured by label."""
     axes, limits, points, labels = shown.axes, shown.limits, shown.points, shown.labels
     with _figure((1180, 620)) as (figure, at):
         _head(figure, at, title, note)

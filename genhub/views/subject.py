@@ -128,7 +128,7 @@ class Subject:
         return Drawing(n, seed, labels, read_options(self.model, options))
 
     def sample(self, drawing: Drawing) -> Tensor:
-        """(n, c, h, w) uint8: what `genhub sample` draws."""
+        """Draw what `genhub sample` does, (n, c, h, w) uint8."""
         return sample_images(self.model, drawing)
 
 
