@@ -41,8 +41,8 @@ class Loading:
 
 
 def load_model(source: str | Path, how: Loading = Loading(), model_class: type[Model] | None = None) -> Model:
-    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
-    repository on the Hub. See `genhub.load`.
+    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved,
+    or a repository on the Hub. See `genhub.load`.
 
     What describes a model is read and checked before its weights are fetched or memory is taken for them.
     """

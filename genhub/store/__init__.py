@@ -1,3 +1,3 @@
-"""Model folders on the disk: genhub.json, models, checkpoints, the card, and the folder of a run. `manifest`, `run_folder` and
-`find` import no torch.
+"""Model folders on the disk: genhub.json, models, checkpoints, the card, and the folder of a run. `manifest`,
+`run_folder` and `find` import no torch.
 """
