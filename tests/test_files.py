@@ -142,7 +142,9 @@ def test_from_python_what_is_drawn_to_a_place_is_returned(tmp_path, channels):
     model = make(channels)
     whole = genhub.sample(model, 7, seed=5)
     for out in ("folder", "folder", "x.npz", "x.png", *(["x.parquet"] if channels in (1, 3, 4) else [])):
-        assert torch.equal(genhub.sample(model, 7, seed=5, out=tmp_path / out), whole), out
+        images = genhub.sample(model, 7, seed=5, out=tmp_path / out)
+        assert torch.equal(images, whole), out
+        assert images.is_contiguous(), out
     assert torch.equal(genhub.sample(model, 3, seed=5, out=tmp_path / "folder"), whole[:3])
     assert len(list((tmp_path / "folder").glob("*.png"))) == 7
 

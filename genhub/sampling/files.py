@@ -117,7 +117,8 @@ def read_images(out: Path, n: int) -> Tensor:
     """Return the first n images that `draw_to` wrote, (n, c, h, w) uint8. A folder's PNGs have one, three or four channels:
     see `is_lossless`."""
     if out.suffix == ".npz":
-        return torch.from_numpy(np.load(out)["images"]).permute(0, 3, 1, 2)
+        with np.load(out) as arrays:
+            return torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
     if out.suffix == ".parquet":
         from pyarrow.parquet import read_table
 
