@@ -46,11 +46,11 @@ FROM_HUB = {"from_hub": True}
 
 
 class NotOnTheHub(ValueError):
-    """Raised where a recipe from the Hub names a model by a path."""
+    """A recipe from the Hub names a model by a path."""
 
 
 class MayChange:
-    """Mark on a key that changes no step's result: a run that goes on may have another value for it than it was
+    """Mark of a key that changes no step's result: a run that goes on may have another value for it than it was
     started with. All others are refused (docs/reliability.md)."""
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ STORED_CONTENT = "stored-"
 
 
 class DataSpec(Section):
-    """What a data set turned out to be; models are shaped by it, checkpoints and cards carry it."""
+    """Facts about a data set: models are shaped by them, and checkpoints and cards carry them."""
 
     name: str
     split: str
@@ -111,7 +111,7 @@ class DataSpec(Section):
 
 
 def described(**values: Any) -> DataSpec:
-    """The spec of a data set.
+    """Return the spec of a data set.
 
     Raises:
         DataError: no model can be shaped by it: too many classes, too long names, too large images.
