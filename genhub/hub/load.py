@@ -1,4 +1,4 @@
-"""Models, recipes and facts from a folder or from a repository on the Hub."""
+"""Load models, recipes and facts from a folder or from a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def load_model(
     dtype: str | torch.dtype | None = None, revision: str | None = None, token: str | None = None,
     local_files_only: bool = False, trust_remote_code: bool = False,
 ) -> Model:  # fmt: skip
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved, or a
-    repository on the Hub. See `genhub.load`.
+    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that another library saved,
+    or a repository on the Hub. See `genhub.load`.
 
     What describes a model is read and checked before its weights are fetched or memory is taken for them.
     """
@@ -97,7 +97,8 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
 
 
 def find_model(source: str | Path, *, weights: bool = True) -> Path:
-    """The folder of what a user named: a path, or a Hub id, which is fetched (without `weights`: what describes it).
+    """Return the folder of a path or a Hub id, which is fetched: all of it, or without `weights` only what describes the
+    model.
 
     Raises:
         CheckpointError: no model is there.

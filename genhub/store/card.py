@@ -20,12 +20,12 @@ from genhub.store.manifest import FILE, Manifest, Word, read_json
 CARD = "README.md"
 PICTURE = "samples.png"
 MEASURED = "metrics.json"
-"""What was measured of a model, in its repository: a list of `Measured`."""
+"""File in a repository with the figures of its model, a list of `Measured`."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
 
 
 class Measured(Section):
-    """A figure of a model, and all that it depends on."""
+    """A figure of a model, with everything that it depends on."""
 
     name: Word
     value: float
@@ -35,7 +35,7 @@ class Measured(Section):
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
-    """The figures in a repository's metrics.json; none without the file.
+    """Return the figures in a repository's metrics.json; none without the file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -49,7 +49,7 @@ def read_measured(folder: Path) -> tuple[Measured, ...]:
 
 
 def package_versions() -> dict[str, str]:
-    """Python and the packages that a model depends on, as installed here."""
+    """Return the installed versions of Python and of the packages that a model depends on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -63,7 +63,7 @@ def model_card(
     manifest: Manifest, folder: Path, *, recipe: str | None = None, title: str | None = None, repo_id: str | None = None,
     license: str | None = None, picture: bool = False, measured: Sequence[Measured] = (),
 ) -> str:  # fmt: skip
-    """The card's text, the same for the same folder.
+    """Return the card's text, the same for the same folder.
 
     Args:
         folder: where the model's files are.
@@ -135,7 +135,7 @@ def _use(manifest: Manifest, source: str) -> str:
 
 
 def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
-    """(subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
+    """Return (subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
     files = [("", folder / "model_index.json")] if (folder / "model_index.json").is_file() else [
         (file.parent.name, file) for file in sorted(folder.glob("*/config.json"))]  # fmt: skip
     found = []
@@ -175,7 +175,7 @@ def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
 
 
 def _base_model(recipe: str | None) -> str | None:
-    """The Hub id that training started from."""
+    """Return the Hub id of the model that training started from."""
     content = yaml.safe_load(recipe) if recipe else None
     base = content["model"].get("from") if content else None
     found = split_id(base) if base else None
@@ -183,7 +183,7 @@ def _base_model(recipe: str | None) -> str | None:
 
 
 def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
-    """The Hub's model-index."""
+    """Return the figures for the Hub's model-index."""
     from huggingface_hub import EvalResult
 
     data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"

@@ -1,4 +1,4 @@
-"""Model folders on disk: complete or absent, safetensors and JSON, checked before they are used."""
+"""Write, prune and find the checkpoints of a run: whole or absent, safetensors and JSON, checked before they are used."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def save_checkpoint(run_dir: Path, step: int, model: Model, state: TrainerState,
 
 
 def _add_card(folder: Path, run_dir: Path, manifest: Manifest) -> None:
-    """The recipe, the preview that was drawn at this very step if one was, and the card."""
+    """Add the recipe, the preview drawn at this very step if one was, and the card."""
     shutil.copy(recipe_file(run_dir), folder / RECIPE)
     preview = run_dir / "samples" / f"step-{manifest.step:06d}.png"
     if preview.is_file():
@@ -76,7 +76,7 @@ def prune_checkpoints(run_dir: Path, keep_last: int, keep_every: int | None = No
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
+    """Return a run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
@@ -89,7 +89,7 @@ def newest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def load_state(folder: Path) -> TrainerState:
-    """The trainer's part of a checkpoint that `newest_checkpoint` found whole."""
+    """Return the trainer's part of a checkpoint that `newest_checkpoint` found whole."""
     files = (folder / TRAINER).glob("*.safetensors")
     values = read_json(folder / TRAINER / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)

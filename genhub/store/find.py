@@ -14,18 +14,18 @@ from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json, read_manife
 
 
 def checkpoints(run_dir: Path) -> Iterator[Path]:
-    """A run's checkpoints, newest first; unfinished ones have other names."""
+    """Return an iterator over a run's checkpoints, newest first; unfinished ones have other names."""
     found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
     return iter(sorted(found, key=step_of, reverse=True))
 
 
 def step_of(checkpoint: Path) -> int:
-    """How many steps a run had done, from the name of its checkpoint."""
+    """Return how many steps a run had done, from the name of its checkpoint."""
     return int(checkpoint.name[5:])
 
 
 def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """A run's newest whole checkpoint, if it has any, and what is wrong with each newer one.
+    """Return a run's newest whole checkpoint, if it has any, and what is wrong with each newer one.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
@@ -54,8 +54,8 @@ def newest_whole(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there, and in
-    its run, may be opened: see `check_files`.
+    """Return the folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there,
+    and in its run, may be opened: see `check_files`.
 
     Raises:
         CheckpointError: there is none, or it holds what is not opened.
@@ -86,7 +86,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def foreign_format(folder: Path) -> str | None:
-    """The registered class name in the JSON of a folder that another library saved."""
+    """Return the registered class name in the JSON of a folder that another library saved."""
     return next((name for name in _foreign_classes(folder) if name in plugin_names(FORMATS)), None)
 
 
@@ -97,7 +97,7 @@ def _foreign_classes(folder: Path) -> list[str]:
 
 
 def no_model(folder: Path) -> CheckpointError:
-    """Why a folder is not one that can be loaded."""
+    """Return an error that says why a folder can't be loaded."""
     if classes := _foreign_classes(folder):
         known = ", ".join(plugin_names(FORMATS))
         return CheckpointError(
@@ -107,7 +107,7 @@ def no_model(folder: Path) -> CheckpointError:
 
 
 def weight_bytes(folder: Path) -> int:
-    """How much a folder's weights take, the trainer's part left out.
+    """Return how many bytes a folder's weights take, the trainer's part left out.
 
     Raises:
         CheckpointError: there are none, but a pickle.
@@ -121,7 +121,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 def pickle_advice(file: str, source: str) -> str:
-    """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
+    """Return why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
     return (
         f"its weights are a pickle ({cut(file, NAME)}), which can run code when opened; genhub reads safetensors only. If "
         "you trust it, let diffusers convert it, and give FOLDER: "
@@ -131,7 +131,7 @@ def pickle_advice(file: str, source: str) -> str:
 
 T = TypeVar("T")
 MOST_TRIES = 100
-"""Most checkpoints that a reader tries, where a run deletes one after another."""
+"""Most checkpoints that a reader tries while a run deletes one after another."""
 
 
 def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False) -> T:
