@@ -135,12 +135,12 @@ class EvaluateConfig(Section):
 
 
 def _yes_no(value: object) -> object:
-    """YAML 1.1 reads a bare `no` as false."""
+    """Return "no" for a bare `no`, which YAML 1.1 reads as false."""
     return "no" if value is False else value
 
 
 class AccelerateConfig(TrainerConfig):
-    """How the built-in trainer, `accelerate`, trains."""
+    """Keys of the built-in trainer, `accelerate`."""
 
     stop_after: Annotated[Duration | None, MAY_CHANGE] = None
     """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
