@@ -117,9 +117,9 @@ class _Opened:
     checkpoint: Path
     manifest: Manifest | None
     config: DataConfig
-    """Its real images."""
+    """The data to compare with."""
     weights: str
-    """See `weights_digest`."""
+    """Digest of its weights, by `weights_digest`."""
     model: Model
 
 

@@ -87,7 +87,7 @@ def capabilities(cls: type) -> list[str]:
 
 
 def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return a short recipe that uses a plugin and that `genhub recipe check` accepts; None if no installed model can use it."""
+    """Return a short recipe that uses a plugin and passes `genhub recipe check`; None if no installed model can use it."""
     short = {"trainer": {"max_steps": 1000}}
     if plugin.group == MODELS:
         return {"model": {"name": plugin.name} | _required(options)} | short

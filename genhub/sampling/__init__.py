@@ -1,3 +1,3 @@
-"""Drawing: from a model to images, to pictures and to files. `draw` draws, `options` reads what a user asks for, `files`
+"""Draw images from a model, and make pictures and files of them. `draw` draws, `options` reads what a user asks for, `files`
 writes as it is drawn.
 """

@@ -1,4 +1,4 @@
-"""Drawing images from a model: in batches, seeded image by image, on all processes."""
+"""Draw images from a model: in batches, seeded image by image, on all processes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from genhub.sampling.pictures import save_preview, to_uint8
 
 BATCH_SIZE = 256
 CPU_PIXELS = 64 * 28 * 28
-"""As many at once keep a CPU busy; more take longer, as freed memory of that size goes back to the system each time."""
+"""Pixels drawn at once on a CPU, enough to keep it busy; more take longer, as their memory goes back to the system."""
 PART = 500
-"""Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
+"""Images in a file of `draw_parts`: the most that an interrupted drawing loses."""
 
 
 def sample_images(
@@ -153,7 +153,7 @@ def _not_finite(
 
 
 def drawn_at_once(model: Model) -> int:
-    """How many images to draw at once where nobody says."""
+    """Return how many images to draw at once by default."""
     _, height, width = model.sample_shape
     return max(1, min(BATCH_SIZE, CPU_PIXELS // (height * width))) if model.device.type == "cpu" else BATCH_SIZE
 
@@ -255,8 +255,8 @@ def draw_blocks(
 def draw_preview(
     model: Model, n: int, run_dir: Path, step: int, *, seed: int, together: Together | None = None
 ) -> Path | None:
-    """Draw n images in eval mode, and write them as a run's picture of a step. None: another process writes it; or they are
-    not finite, which is warned of, as the run looks after its numbers itself."""
+    """Draw n images in eval mode, and write them as a run's picture of a step. Return None if another process writes it, or
+    if they are not finite, which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
         images = sample_images(model.eval(), n, seed=seed, together=together)
