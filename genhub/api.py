@@ -1,4 +1,4 @@
-"""From a recipe to a trained model, and from a folder to pictures: what the verbs and the Python API call."""
+"""The verbs from Python: load and sample a model, and push it to the Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(
     dtype: str | torch.dtype | None = None, token: str | None = None, local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> GenerativeModel:  # fmt: skip
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
+    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
     repository on the Hub, `user/name`. An existing path goes first.
 
     Args:
@@ -102,7 +102,7 @@ def sample_to(
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
-    """`sample` to a file or folder for any number of images: on all processes that a launcher started, in little memory,
+    """Draw any number of images into a file or folder: on all processes that a launcher started, in little memory,
     and going on where an earlier call was stopped. The arguments are those of `sample`.
 
     Raises:
@@ -139,7 +139,7 @@ def _compile(model: Model) -> None:
 
 @contextmanager
 def _drawing(model: Model, n: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; and an option's value that the model refuses is the user's mistake."""
+    """Show progress, and raise an option's value that the model refuses as the user's mistake."""
     progress = Progress(n, unit="image", shown=main_process())
     try:
         yield lambda drawn: progress.advance(min(drawn, n))

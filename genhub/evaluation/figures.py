@@ -50,6 +50,8 @@ class Metric:
     """Least number of images, drawn and real, that it takes."""
     by_features: bool = False
     """Whether it is computed from the extractor's features."""
+    by_labels: bool = False
+    """Whether it is computed from the labels that the probe reads in the images."""
     figures: tuple[str, ...] = ()
     """Names of the figures, if they differ from the metric's; the first stands for the metric where one is wanted."""
 
@@ -232,8 +234,8 @@ _ALL = (
            rows=6, by_features=True, figures=("density", "coverage")),
     Metric("label_entropy", "higher", _label_entropy,
            lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
-           least=1000, bias="biased downwards"),
-    Metric("label_accuracy", "higher", _label_accuracy, _not_conditional),
+           least=1000, bias="biased downwards", by_labels=True),
+    Metric("label_accuracy", "higher", _label_accuracy, _not_conditional, by_labels=True),
     Metric("memorised", "lower", _memorised, _no_held_out),
     Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
            figures=("reconstruction_mse",)),

@@ -65,7 +65,6 @@ class Subject:
             preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
             reference_images=len(self.reference_rows), held_out=held_out, n=self.n, seed=self.seed,
             labels=None if self.labels is None else tuple(called(self.model, self.labels)), options=dict(self.options),
-            reader=self.probe.fingerprint if "probabilities" in self.__dict__ else None,
         )  # fmt: skip
 
     # Generated images

@@ -205,7 +205,12 @@ def open_repository(
                 return Repository(repo_id, commit, token, files, cache / "snapshots" / commit, ref)
             except HubUnavailable as error:
                 unavailable = error
-        commit = revision or "" if ref is None else ref.read_text().strip() if ref.is_file() else ""
+        if ref is None:  # the revision is a commit
+            commit = revision or ""
+        elif ref.is_file():
+            commit = ref.read_text().strip()
+        else:
+            commit = ""
         folder = cache / "snapshots" / commit
         if not re.fullmatch("[0-9a-f]{40}", commit) or not folder.is_dir():
             if local_files_only:

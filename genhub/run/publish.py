@@ -1,4 +1,4 @@
-"""What of a model or a checkpoint is published on the Hub, and how."""
+"""Publish a model or a checkpoint on the Hub."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from genhub.store.models import save_model
 from genhub.store.run_folder import RECIPE
 
 Files = dict[str, bytes | Path]
-"""Path in the repository to content."""
+"""Content of each file, by its path in the repository."""
 
 
 def publication(
     folder: Path, repo_id: str, *, license: str | None = None, code: Path | None = None, picture: bytes | None = None
 ) -> Files:
-    """The files of a checkpoint that are published: what its genhub.json lists without the trainer's part, a card for
+    """Return the files of a checkpoint that are published: those in its genhub.json without the trainer's part, a card for
     this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
 
     What was measured of it goes along as metrics.json, and into the card.
@@ -73,7 +73,7 @@ def publication(
 
 
 def _measured(folder: Path) -> tuple[Measured, ...]:
-    """What `genhub evaluate` found out about a checkpoint, each figure with its protocol."""
+    """Return the figures that `genhub evaluate` measured of a checkpoint, each with its protocol."""
     found: list[Measured] = []
     for evaluation in stored_evaluations(folder):
         protocol = evaluation.protocol.model_dump(mode="json", exclude_none=True)
@@ -152,7 +152,7 @@ def _picture(source: Model | Path) -> bytes:
 
 
 def own_code(name: str) -> Path:
-    """The file of a `module:Class`, beside which the command is run. Nothing is imported.
+    """Return the file of a `module:Class`, beside which the command is run. Nothing is imported.
 
     Raises:
         InputError: it is not the user's own class, or its module is not one file.
@@ -185,7 +185,7 @@ def _portable(recipe: str, folder: Path) -> str:
 
 
 def _with_names(value: Any) -> Any:
-    """A recipe's content with `_portable_name` in place of each path."""
+    """Return a recipe's content with `_portable_name` in place of each path."""
     if isinstance(value, dict):
         return {key: _with_names(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -198,7 +198,7 @@ def _portable_data(data: DataSpec | None) -> DataSpec | None:
 
 
 def _portable_name(name: str) -> str:
-    """The name alone of what a path of this machine leads to; also of an extractor's, as in dinov2:/home/me/weights, and of
+    """Return the last name alone of a path of this machine; also of an extractor's, as in dinov2:/home/me/weights, and of
     several files', as in /data/a.parquet + /data/b.parquet."""
     if " + " in name:
         return " + ".join(Path(part).name for part in name.split(" + "))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,13 @@ def draw_blocks(
         missing = together.broadcast(missing)  # the others may look later, when some is there
     done = sum(map(len, blocks)) - sum(map(len, missing))
     on_progress(done)
+
+    def advance(before: int, drawn: int) -> None:
+        on_progress(before + drawn * ranks)
+
     for block in missing[rank::ranks]:
-        before = done
         images = sample_images(model, len(block), first=block.start, seed=seed, labels=labels, batch_size=batch_size,
-                               options=options, on_progress=lambda drawn: on_progress(before + drawn * ranks))  # fmt: skip  # noqa: B023
+                               options=options, on_progress=partial(advance, done))  # fmt: skip
         write(block, images)
         done += len(block) * ranks
     if together:

@@ -1,4 +1,4 @@
-"""Too little memory: what to say of it, and how to find a part of a batch that fits."""
+"""Deal with too little memory: explain it, and find a part of a batch that fits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from genhub.store.manifest import read_json
 from genhub.training.optim import PhaseOptimizer
 
 RECORD = "find_batch_size.json"
-"""In a run's folder: how many images a process puts through the model at once, as `find_batch_size` found it."""
+"""File in a run's folder that says how many images a process puts through the model at once, by `find_batch_size`."""
 
 
 @contextlib.contextmanager
 def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iterator[None]:
-    """What a device says when its memory is full, with the batch and the accumulation that would keep it.
+    """Add, to a device's error that memory is full, the batch and the accumulation that would keep it.
 
     Raises:
         TrainingError: the memory is full.
@@ -55,8 +55,8 @@ def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iter
 def find_accumulation(
     run_dir: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
 ) -> int:
-    """The smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks once:
-    what it found is in its folder, and holds for any number of processes.
+    """Return the smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks
+    once: what it found is in its folder, and holds for any number of processes.
 
     Raises:
         TrainingError: not even one image at a time fits.
@@ -77,7 +77,7 @@ def find_accumulation(
 
 
 def _recorded(file: Path) -> int | None:
-    """How many images at once were found to fit, if that was looked for."""
+    """Return how many images at once were found to fit; None before that was looked for."""
     if not file.exists():
         return None
     content = read_json(file)

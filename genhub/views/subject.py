@@ -1,4 +1,4 @@
-"""What a view is of: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
+"""Subject of a view: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Subject:
 
     @cached_property
     def model(self) -> Model:
-        """In eval mode."""
+        """The model, in eval mode."""
         if self._model is not None:
             return self._model.eval()
         if self.folder is not None:
@@ -93,10 +93,6 @@ class Subject:
             file = None
         return read_data_config(file, self.overrides, self._id)
 
-    @property
-    def looked_at_data(self) -> bool:
-        return "data" in self.__dict__
-
     @cached_property
     def _prepared(self) -> Prepared:
         assert self.recipe is not None
@@ -113,26 +109,26 @@ class Subject:
     # Images
 
     def choose(self, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Numbers of n real images, or of all where there are fewer."""
+        """Return the numbers of n real images, or of all where there are fewer."""
         total = self.data.spec.num_images
         return np.random.Generator(np.random.PCG64(seed_for(seed, CHOICE_STREAM))).permutation(total)[:n]
 
     def images(self, n: int, seed: int) -> Tensor:
-        """n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
+        """Return n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
         return self.data.images(self.choose(n, seed)).to(self.model.device)
 
     def sample(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Tensor:
-        """(n, c, h, w) uint8: what `genhub sample` draws."""
+        """Return (n, c, h, w) uint8, the images that `genhub sample` draws."""
         return sample_images(self.model, n, seed=seed, labels=labels, options=read_options(self.model, options))
 
     def labels(self, n: int, labels: Sequence[int] | None) -> Tensor | None:
-        """(n,) on the model's device; None for a model that takes none."""
+        """Return labels (n,) on the model's device; None for a model that takes none."""
         found = labels_for(self.model, n, labels)
         return None if found is None else found.to(self.model.device)
 
 
 def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
+    """Apply a function of images or latents to a part at a time, so that any number fits; the result is on the CPU."""
     with torch.inference_mode():
         parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
         return check_finite(torch.cat([function(part).float().cpu() for part in parts]), f"what {function.__name__} gives")

@@ -21,7 +21,7 @@ SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 
 
 class NetworkConfig(Section):
-    """A residual network without normalisation; generator and discriminator are built alike."""
+    """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     """Channels at each level, the image's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7."""
@@ -29,7 +29,7 @@ class NetworkConfig(Section):
     """Residual blocks of two 3x3 convolutions."""
 
     def widths(self, sample_shape: tuple[int, int, int]) -> tuple[int, ...]:
-        """Channels at each level for images (c, h, w), the image's own size first."""
+        """Return the channels at each level for images (c, h, w), the image's own size first."""
         if self.channels is not None:
             return self.channels
         side, widths = min(sample_shape[1:]), [WIDTH]

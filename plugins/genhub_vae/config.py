@@ -29,7 +29,7 @@ class AutoencoderConfig(ModelConfig):
 
 
 class KLConfig(Section):
-    """What diffusers' `AutoencoderKL` has besides channels and latent channels; the names are its own."""
+    """Keys of diffusers' `AutoencoderKL` besides channels and latent channels, under its own names."""
 
     layers_per_block: PositiveInt = 1
     norm_num_groups: PositiveInt = 8
