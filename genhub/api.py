@@ -88,7 +88,7 @@ def sample(
     if compile:
         _compile(model)
     options, classes = read_options(model, options), classes_of(model, labels)
-    with _drawing(model, n) as on_progress:
+    with _drawing(n) as on_progress:
         images = sample_images(model, n, seed=seed, labels=classes, batch_size=batch_size, options=options,
                                on_progress=on_progress)  # fmt: skip
     if out is not None:
@@ -125,7 +125,7 @@ def sample_to(
     in_turn = classes if "labels" not in model.conditions else classes or range(model.config.num_classes or 0)
     names = None if in_turn is None else called(model, in_turn)
     identity = {"model": digest_of(model), "seed": seed, "labels": names, "options": options}
-    with _drawing(model, n) as on_progress:
+    with _drawing(n) as on_progress:
         draw_to(model, n, out, identity=json.loads(json.dumps(identity)), seed=seed, labels=classes, batch_size=batch_size,
                 options=options, together=together, on_progress=on_progress)  # fmt: skip
     if together:
@@ -138,13 +138,11 @@ def _compile(model: Model) -> None:
 
 
 @contextmanager
-def _drawing(model: Model, n: int) -> Iterator[Callable[[int], None]]:
-    """Show progress, and raise an option's value that the model refuses as the user's mistake."""
+def _drawing(n: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar while images are drawn."""
     progress = Progress(n, unit="image", shown=main_process())
     try:
         yield lambda drawn: progress.advance(min(drawn, n))
-    except ValueError as error:
-        raise InputError(f"{type(model).__name__}: {error}") from error
     finally:
         progress.close()
 

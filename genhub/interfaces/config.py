@@ -127,7 +127,7 @@ def count_of(spec: DataSpec) -> str:
 
 
 class ModelConfig(Section):
-    """What is needed to build a model; a plugin's `Config` derives from it and adds its own keys.
+    """Keys from which a model is built; a plugin's `Config` derives from it and adds its own.
 
     `sample_shape` and `num_classes` may be left out of a recipe: the data fill them. Given, they must agree with it.
     """
@@ -147,13 +147,13 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Where images come from and how they become batches."""
+    """Keys of the data: the place of images, and how they become batches."""
 
     name: str | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = "digits"
     """`digits` (scikit-learn's 1,797 8x8 digits), a folder of images, parquet or arrow files, or a Hub data set id. Several
     files in their order: a glob such as shards/*.parquet, or a list of files and globs."""
     split: str = "train"
-    """Which split; also slices such as train[:1000]. A folder or file without splits is `train`."""
+    """Name of the split, or slices such as train[:1000]. A folder or file without splits is `train`."""
     image_column: str | None = None
     """The column with the images; left out: the only one that holds images."""
     label_column: str | None = None
@@ -210,7 +210,7 @@ class DataConfig(Section):
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) that images will have, as far as the recipe alone tells."""
+        """Size (height, width) that images will have, as far as the recipe alone tells."""
         if self.image_size is None:
             return (8, 8) if self.name == "digits" else None
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

@@ -95,7 +95,7 @@ class Model(nn.Module, ABC):
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
+        """Shape (channels, height, width) of an image."""
         if self.config.sample_shape is None:
             raise ValueError("a model is built from a Config with sample_shape: (channels, height, width)")
         return self.config.sample_shape
@@ -119,6 +119,9 @@ class Model(nn.Module, ABC):
 
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
+
+        Raises:
+            InputError: an option has a value that the model can't draw with.
         """
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:

@@ -53,7 +53,7 @@ class _Core(Section):
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: Annotated[str, MAY_CHANGE] = Field(min_length=1)
-    """Where the run's folder is; left out: runs/ and the recipe's name."""
+    """The run's folder; left out: runs/ and the recipe's name."""
 
     @model_validator(mode="after")
     def _measures_what_it_saves(self) -> Self:
@@ -94,7 +94,7 @@ class Recipe(_Core):
     """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
     registered names count."""
     origin: str | None = Field(default=None, exclude=True)
-    """hf://user/name of a recipe from the Hub; None: the user's own."""
+    """Address of a recipe from the Hub, hf://user/name; None: the user's own."""
     left_out: tuple[str, ...] = Field(default=(), exclude=True)
     """Keys of a recipe from the Hub that are for whoever trains to say."""
 

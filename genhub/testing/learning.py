@@ -55,7 +55,7 @@ def losses(subject: ModelSubject) -> None:
 
 
 def latents(subject: ModelSubject) -> None:
-    """What `frozen_encoder` makes of an image is the image's alone, and no phase trains what it is made with; a loss that
+    """The output of `frozen_encoder` depends on the image alone, and no phase trains its networks; a loss that
     gets it as batch["latents"] is the loss of the images themselves."""
     model, batch = subject.trained(), subject.batch
     encoder = model.frozen_encoder()

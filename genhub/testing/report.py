@@ -60,7 +60,7 @@ class Result:
     message: str = ""
     """Text on what is wrong and what to do, or why the check was skipped."""
     where: str = ""
-    """file:line, where a failure has one."""
+    """Place of a failure, file:line, where it has one."""
     seconds: float = 0.0
 
     def __str__(self) -> str:

@@ -30,7 +30,7 @@ FRAMES = 40
 
 @dataclass(frozen=True)
 class Need:
-    """What a view needs of its subject, with a name for messages."""
+    """Requirement of a view on its subject, with a name for messages."""
 
     met: Callable[[Subject], bool]
     name: str
@@ -135,10 +135,7 @@ def show(
         raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
     if chosen.needs is not LOG:
         check_weights(subject.model)
-    try:
-        drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
-    except ValueError as error:  # an option's value that the model refuses
-        raise InputError(f"{subject.name}: {error}") from error
+    drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
     content = _encoded(drawn, moving)
     if out is not None:
         _write(content, Path(out))

@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Film:
-    """n images that change step by step, each shown in one or more ways."""
+    """Film of n images that change step by step, each shown in one or more ways."""
 
     title: str
     note: str

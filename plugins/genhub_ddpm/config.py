@@ -125,13 +125,13 @@ class ScheduleConfig(Section):
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     prediction_type: PredictionType = "v_prediction"
-    """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
+    """Output of the U-Net: the noise, the clean image, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
     """Samplers that can, clip their guess of the clean image to [-1, 1]; latents are not clipped."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
-    """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+    """Spacing of the levels that a sampler with fewer than T steps visits; trailing starts at pure noise."""
     options: Mapping[str, Any] = {}
     """Arguments of the named schedule beyond these: {tau: 0.9}; `genhub plugins info NAME` lists them."""
 

@@ -20,7 +20,11 @@ MOST_SIGNAL = 0.1
 
 
 def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor) -> Any:
-    """Return a fresh scheduler (many keep state) of that name on a schedule of signal-to-noise ratios (T,)."""
+    """Return a fresh scheduler (many keep state) of that name on a schedule of signal-to-noise ratios (T,).
+
+    Raises:
+        InputError: a scheduler that refuses this schedule, such as one that follows a flow.
+    """
     cls = load_scheduler(name)
     options: dict[str, Any] = {"timestep_spacing": config.timestep_spacing}
     if config.prediction_type == "sample":
@@ -35,7 +39,10 @@ def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor)
         options["trained_betas"] = betas(1 / (1 + 1 / (snr.double().cpu() + MAX_SIGMA**-2)))
         plain["rescale_betas_zero_snr"] = False  # or it would be taken to infinity again
     if not is_diffusers(cls):
-        return cls(**accepted(cls, {**plain, **options}))
+        try:
+            return cls(**accepted(cls, {**plain, **options}))
+        except ValueError as error:
+            raise InputError(f"scheduler: '{name}' can't sample for this model: {error}") from error
     if name == "ddim":
         from genhub_ddpm.ddim import DDIMScheduler as cls  # imports diffusers
     return cls.from_config(plain, **options)

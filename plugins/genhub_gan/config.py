@@ -45,11 +45,11 @@ class GANConfig(ModelConfig):
     generator: NetworkConfig = NetworkConfig()
     discriminator: NetworkConfig = NetworkConfig()
     loss: LossName = "non_saturating"
-    """What generator and discriminator minimise; relativistic: real against fake in pairs, as in R3GAN."""
+    """Loss of generator and discriminator; relativistic: real against fake in pairs, as in R3GAN."""
     penalty: PenaltyName | None = None
     """Keeps the discriminator smooth. Left out: gp for wasserstein, r1_r2 for relativistic, r1 for the others."""
     penalty_weight: float | None = Field(default=None, ge=0)
-    """gamma of R1 and R2 (halved in the loss), lambda of gp. Left out: 1 for R1 and R2, 10 for gp."""
+    """Weight of the penalty: gamma of R1 and R2 (halved in the loss), lambda of gp. Left out: 1 for R1 and R2, 10 for gp."""
     penalty_interval: PositiveInt = 1
     """1: part of the discriminator's loss. More: a phase of its own on every so many steps, weighted by as much."""
     n_critic: PositiveInt = 1
