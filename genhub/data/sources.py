@@ -61,7 +61,8 @@ class Source:
 
 
 def find_images(config: DataConfig) -> Source:
-    """
+    """Find the images that a recipe's `data` names, and their labels.
+
     Raises:
         DataError: they are not there, can't be read or don't fit together: which key, and what to do.
     """

@@ -118,7 +118,8 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def read_evaluation(file: Path) -> Evaluation:
-    """
+    """Return the evaluation in a file.
+
     Raises:
         CheckpointError: it is not an evaluation, or is damaged.
     """

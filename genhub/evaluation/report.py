@@ -214,7 +214,8 @@ def _svg(figure: Figure) -> str:
 
 
 def write_report(comparison: Comparison, out: Path) -> Path:
-    """
+    """Write a comparison as an HTML file, and return its path.
+
     Raises:
         GenhubError: it can't be written.
     """

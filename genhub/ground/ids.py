@@ -47,7 +47,8 @@ def data_id(name: str) -> str | None:
 
 
 def check_revision(revision: str) -> str:
-    """
+    """Return the revision, checked.
+
     Raises:
         ValueError: it can't be a branch, tag or commit.
     """

@@ -94,7 +94,7 @@ class Repository:
                 raise HubError(f"{self.id}: its files take more than {MAX_BYTES // 2**30} GiB; refused")
 
     def fetch_weights(self) -> Path:
-        """Fetch the rest, and verify everything that genhub.json vouches for; returns the folder."""
+        """Fetch the rest, and verify everything that genhub.json vouches for; return the folder."""
         with self.naming():
             for name in self.wanted():
                 self._fetch(name)

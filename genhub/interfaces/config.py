@@ -202,7 +202,7 @@ class DataConfig(Section):
 
     @property
     def title(self) -> str:
-        """The name in a line, of a list its first names."""
+        """The name for a message; of a list, its first names."""
         if isinstance(self.name, str):
             return self.name
         more = len(self.name) - 3

@@ -34,7 +34,8 @@ MAX_FILES = 1000
 
 
 def inside(name: str) -> str:
-    """
+    """Return a file's name, checked: it lies inside its folder.
+
     Raises:
         ValueError: not a plain relative path, so that it could lead out of the folder.
     """
