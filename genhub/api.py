@@ -1,4 +1,4 @@
-"""From a recipe to a trained model, and from a folder to pictures: what the verbs and the Python API call."""
+"""The verbs from Python: load and sample a model, and push it to the Hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(
     dtype: str | torch.dtype | None = None, token: str | None = None, local_files_only: bool = False,
     trust_remote_code: bool = False,
 ) -> GenerativeModel:  # fmt: skip
-    """The model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
+    """Return the model in a run's folder (its newest whole checkpoint), a checkpoint, a folder that diffusers saved, or a
     repository on the Hub, `user/name`. An existing path goes first.
 
     Args:
@@ -137,13 +137,11 @@ def _compile(model: Model) -> None:
 
 
 @contextmanager
-def _drawing(model: Model, n: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; and an option's value that the model refuses is the user's mistake."""
+def _drawing(n: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar while images are drawn."""
     progress = Progress(n, unit="image", shown=main_process())
     try:
         yield lambda drawn: progress.advance(min(drawn, n))
-    except ValueError as error:
-        raise InputError(f"{type(model).__name__}: {error}") from error
     finally:
         progress.close()
 

@@ -1,4 +1,4 @@
-"""What can go wrong, as a person should read it.
+"""Errors that genhub raises on purpose, with messages for people.
 
 GenhubError               exit code 1
 ├── InputError            exit code 2: something the user gave can't be used
@@ -109,7 +109,7 @@ def without_passwords(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an "unknown name" message: the nearest known name, or all of them.
+    """Return the tail of an "unknown name" message: the nearest known name, or all of them.
 
     >>> did_you_mean("dpm", ["ddpm", "vae"])
     "did you mean 'ddpm'?"

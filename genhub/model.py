@@ -1,4 +1,4 @@
-"""`GenerativeModel`, from which every model derives: what it is (interfaces/model.py), and how it is saved and shared."""
+"""`GenerativeModel`, from which every model derives: the interface (interfaces/model.py), with saving and sharing."""
 
 from __future__ import annotations
 

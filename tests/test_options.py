@@ -143,3 +143,37 @@ def test_a_key_that_another_run_had_is_not_the_recipes_mistake(tmp_path: Path):
         genhub.RecipeError, match="model.label_dropout: changes nothing without conditional: true; leave it out"
     ):
         genhub.read_recipe({"model": {"from": str(tmp_path / "theirs"), "label_dropout": 0.4}})
+
+
+def test_an_error_of_a_model_keeps_its_traceback_and_a_refusal_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("autoencoder", channels=[4])
+    for error in (ValueError("a bug of the model"), InputError("eta: this model can't")):
+
+        def sample(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(model, "sample", sample)
+        with pytest.raises(type(error), match=str(error)):
+            genhub.sample(model, 1)
+        with pytest.raises(type(error), match=str(error)):
+            genhub.show("interpolate", model, between="seeds", n=1, steps=2)
+
+
+def test_a_scheduler_that_refuses_a_models_schedule_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky:
+        def __init__(self) -> None:
+            raise ValueError("follows flows alone")
+
+    model = ddpm()
+    monkeypatch.setattr("genhub_ddpm.samplers.load_scheduler", lambda name: Picky)
+    with pytest.raises(InputError, match="scheduler: 'picky' can't sample for this model: follows flows alone"):
+        model.sampler("picky")
+
+
+def test_overrides_that_change_nothing_are_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ddpm(conditional=True)
+    monkeypatch.setattr(model, "sample", lambda *_, **__: pytest.fail("it draws"))
+    monkeypatch.setattr(model, "denoise", lambda *_, **__: pytest.fail("it draws"))
+    for view, options in (("reverse", {}), ("classes", {}), ("interpolate", {"between": "seeds"})):
+        with pytest.raises(InputError, match=f"data.name=digits: {view} of DDPM shows no real images"):
+            genhub.show(view, model, ["data.name=digits"], **options)

@@ -1,4 +1,4 @@
-"""Arguments that several verbs take, and what their text means."""
+"""Arguments that several verbs take, and their parsing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="O
 
 
 def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None:
-    """0,1,2 as numbers."""
+    """Return the numbers in a text such as 0,1,2."""
     try:
         return [kind(number) for number in text.split(",")] if text is not None else None
     except ValueError:
@@ -34,7 +34,7 @@ def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None
 
 
 def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
-    """What `--set` gives, which must not be what the verb has options for."""
+    """Return the values of `--set`, which must not be those that the verb has options for."""
     values = read_pairs(pairs, "--set")
     for key in values.keys() & taken.keys():
         raise InputError(f"--set {key}: has an option of its own; see genhub {verb} --help")
@@ -42,7 +42,7 @@ def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str,
 
 
 def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
-    """key.path=value pairs as nested dictionaries."""
+    """Return key.path=value pairs as nested dictionaries."""
     from genhub.ground.parsing import Source, apply_override
 
     values: dict[str, Any] = {}

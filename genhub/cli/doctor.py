@@ -1,4 +1,4 @@
-"""Is this installation sound? Versions against the tested ranges, devices, plugins that don't load."""
+"""Check this installation: versions against the tested ranges, devices, plugins that don't load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genhub.store.manifest import genhub_version
 
 
 def diagnose() -> dict[str, Any]:
-    """Facts for a bug report; `problems` lists what is wrong."""
+    """Return facts for a bug report; `problems` lists what is wrong."""
     versions, problems = installed_versions()
     problems += all_plugins()[1]
     for group in KINDS.values():
@@ -35,7 +35,8 @@ def diagnose() -> dict[str, Any]:
 
 
 def installed_versions() -> tuple[dict[str, str], list[str]]:
-    """The packages that genhub needs and their versions, and which of them are missing or outside the tested ranges."""
+    """Return the packages that genhub needs and their versions, and which of them are missing or outside the tested
+    ranges."""
     versions, problems = {}, []
     for requirement in map(Requirement, requires("genhub-framework") or []):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):

@@ -12,8 +12,8 @@ from genhub.ground.processes import command_line
 
 
 def launch(processes: int) -> int:
-    """Run this command line in so many processes on this machine, as `torchrun --standalone` does, and wait for them. A
-    signal reaches all of them.
+    """Run this command line in so many processes on this machine, as `torchrun --standalone` does, and wait for them.
+    A signal reaches all of them.
 
     Returns:
         The exit code of the process that failed first, 128 + the signal that stopped them, or 0.

@@ -1,4 +1,4 @@
-"""What verbs print: facts, tables, and what is wrong."""
+"""Print for verbs: facts, tables, and what is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genhub.ground.processes import first_to_say
 
 
 def print_facts(facts: Any, as_json: bool) -> None:
-    """As JSON or YAML."""
+    """Print facts as JSON or YAML."""
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")  # whole, as a program reads it; JSON has escapes of its own
         return

@@ -1,4 +1,4 @@
-"""Keeps stdout and stderr usable when their reader goes away: `genhub train ... | head -1` goes on training."""
+"""Keep stdout and stderr usable when their reader goes away: `genhub train ... | head -1` goes on training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images, and labels if there are any, from wherever they lie to batches in [-1, 1].
+"""Make batches in [-1, 1] of images, and of their labels if there are any.
 
 The order is a function, not a state: position p of a run (step * batch_size + place in the batch) is in epoch p // N
 and shows image permutation(seed, epoch)[p % N]. So a run can start at any step, with any number of processes and
@@ -95,7 +95,7 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """There without waiting for what the device is at: CUDA has read memory that is not pinned when the call returns."""
+    """Copy a tensor to a device: asynchronously on CUDA, which is safe for memory that is not pinned, too."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
@@ -104,7 +104,7 @@ def _normalise(images: Tensor) -> Tensor:
 
 
 def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> Batch:
-    """A batch of uint8 images (b, c, h, w), those of them mirrored that `flips` (b,) says."""
+    """Return a batch made of uint8 images (b, c, h, w), those marked in `flips` (b,) mirrored."""
     images = to_device(images, device)
     if flips is not None:
         images = torch.where(to_device(flips, device)[:, None, None, None], images.flip(-1), images)
@@ -114,14 +114,14 @@ def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: 
 
 @dataclass(eq=False)
 class ImageData:
-    """The images of a split: in endless batches whose order is known beforehand, or picked by number."""
+    """Images of a split: in endless batches whose order is known beforehand, or picked by number."""
 
     config: DataConfig
     spec: DataSpec
     labels: Tensor | None
-    """(N,) int64, if the data has labels."""
+    """Labels (N,) int64, if the data has any."""
     content: str
-    """Key in the cache of what is computed from the images: `spec.fingerprint`, and of images that are not in memory what
+    """Cache key for data derived from the images: `spec.fingerprint`, and of images that are not in memory also what
     becomes of unreadable ones."""
     skipped: Faults
     """Images left out so far (`data.on_error: skip`): row number, and name with why it can't be read."""
@@ -139,8 +139,8 @@ class ImageData:
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:  # fmt: skip
-        """Endless micro-batches from `start_step` on, `share.accumulation` of them a step on each rank. `state` is for
-        streams.
+        """Return endless micro-batches from `start_step` on, `share.accumulation` of them a step on each rank. `state` is
+        for streams.
 
         Each holds batch_size / (share.world_size * share.accumulation) images, on `device`: "images" (b, c, h, w) float32 in
         [-1, 1], contiguous, and "labels" (b,) int64.
@@ -153,41 +153,41 @@ class ImageData:
         return self._batches(order, device)
 
     def order(self, share: Share, seed: int, start_step: int) -> Order:
-        """Of each micro-batch, which images it shows, by number, and which of them mirrored."""
+        """Return, for each micro-batch, the numbers of its images and which of them to mirror."""
         part, starts = self._starts(start_step, share)
         return (self._order(seed, start, part) for start in starts)
 
     def read(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of each of `order` (b, c, h, w) in [-1, 1], and which they are, (b,): later ones in the place of those
-        that can't be read."""
+        """Yield, for each of `order`, the images (b, c, h, w) in [-1, 1] and their numbers (b,): later ones in the place of
+        those that can't be read."""
         for images, index, flips in self._decoded(order, CPU):
             yield finish(images, None, flips, CPU)["images"], index
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps for `batches` to start at a step: nothing."""
+        """Return the state from which `batches` starts at a step: nothing, as the order is a function of the step."""
         return {}
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Index:
-        """Row numbers in the split of a rank's images in a step, its micro-batches one after another."""
+        """Return the row numbers in the split of a rank's images in a step, its micro-batches one after another."""
         part, starts = self._starts(step, share)
         index = [self._order(seed, start, part)[0] for start in islice(starts, share.accumulation)]
         return np.take(self._kept, np.concatenate(index))
 
     def images(self, indices: Sequence[int] | Index | Tensor) -> Tensor:
-        """The images with these numbers, below spec.num_images: (n, c, h, w) float32 in [-1, 1], never mirrored."""
+        """Return the images with these numbers, below spec.num_images: (n, c, h, w) float32 in [-1, 1], never mirrored."""
         index = np.asarray(indices, dtype=np.int64)
         if isinstance(self._images, Reader):
             return _normalise(self._images.read_some(index)[0])
         return _normalise(self._images[torch.from_numpy(index)].cpu())
 
     def _starts(self, step: int, share: Share) -> tuple[int, Iterator[int]]:
-        """The size of a micro-batch, and the positions where this rank's begin."""
+        """Return the size of a micro-batch, and the positions where this rank's begin."""
         whole, part = self.config.batch_size, share_of(self.config.batch_size, share.world_size, share.accumulation)
         turns = ((at, m) for at in count(step) for m in range(share.accumulation))
         return part, (at * whole + (m * share.world_size + share.rank) * part for at, m in turns)
 
     def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:
-        """Which images the positions from `position` on show, and which of them mirrored."""
+        """Return the numbers of the images at `size` positions from `position` on, and which of them to mirror."""
         index, flips = list[Index](), list[NDArray[np.bool_]]()
         while size:
             epoch, first = divmod(position, self.spec.num_images)

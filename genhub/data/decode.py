@@ -1,4 +1,4 @@
-"""From files and bytes to pixels, all of one shape. What a set of images is, and where, sources.py has found out."""
+"""Decode files and bytes to pixels, all of one shape; sources.py finds them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genhub.interfaces.config import DataConfig
 
 SURVEYED, CHUNK, BLOCK = 1000, 32, 2**20
 MANY = 5000
-"""From so many small images on, processes decode them: a fork costs as much as decoding a few hundred."""
+"""Number of small images from which on processes decode them: a fork costs as much as decoding a few hundred."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Most pixels of an image: one with more is taken for a decompression bomb, of which Pillow only warns."""
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -41,7 +41,7 @@ Span = tuple[float, float] | None
 
 
 def _attempt(read: Callable[..., Any], *args: Any) -> Any:
-    """What `read` gives, or as text why it can't: decoders raise OSError, SyntaxError, struct.error and more."""
+    """Return the result of `read`, or as text why it fails: decoders raise OSError, SyntaxError, struct.error and more."""
     try:
         return read(*args)
     except DataError:
@@ -56,7 +56,7 @@ def _attempt(read: Callable[..., Any], *args: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow was built with; asked late, as all of its plugins are imported."""
+    """Return those of FORMATS that this Pillow was built with; called late, as it imports all of Pillow's plugins."""
     Image.init()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
@@ -75,14 +75,14 @@ def _open(raw: Any) -> Image.Image:
 
 
 def _as_chw(array: Pixels) -> Pixels:
-    """(h, w), or (c, h, w) or (h, w, c), whichever end is smaller, to (c, h, w)."""
+    """Return an array (h, w), (c, h, w) or (h, w, c) as (c, h, w): of its ends, the smaller one counts channels."""
     if array.ndim == 2:
         return array[None]
     return array if array.shape[0] <= array.shape[-1] else np.moveaxis(array, -1, 0)
 
 
 def _shape(raw: Any) -> tuple[int, ...]:
-    """(channels, height, width) from an image's header, 1 channel if it is grey, else 3."""
+    """Return (channels, height, width) from an image's header, 1 channel if it is grey, else 3."""
     if isinstance(raw, np.ndarray):
         return _as_chw(raw).shape
     with _open(raw) as image:
@@ -94,7 +94,7 @@ def _shape(raw: Any) -> tuple[int, ...]:
 
 
 def _decode(raw: Any, channels: int | None, size: tuple[int, int] | None, span: Span = None) -> Pixels:
-    """(c, h, w); without `channels` 1 or 3 of an image, and an array's own."""
+    """Return pixels (c, h, w); without `channels`, 1 or 3 of an image, and an array's own."""
     if not isinstance(raw, np.ndarray):
         with _open(raw) as image:
             ImageOps.exif_transpose(image, in_place=True)
@@ -165,7 +165,7 @@ def _extent(raw: Any) -> tuple[float, float]:
 
 
 class Reader(Dataset[Any]):
-    """Decodes a source's images, all to one shape; each worker has a copy."""
+    """Decoder of a source's images, all to one shape; each worker has a copy."""
 
     def __init__(self, source: Source, config: DataConfig) -> None:
         # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
@@ -185,7 +185,7 @@ class Reader(Dataset[Any]):
         self.small = prod(stored) <= 2**14
 
     def raw(self, rows: list[int]) -> Any:
-        """Paths, {"bytes", "path"} or uint8 arrays."""
+        """Return rows undecoded: paths, {"bytes", "path"} or uint8 arrays."""
         found = self.rows[rows]
         found = next(iter(found.values())) if isinstance(found, dict) else found
         if self.remote:
@@ -232,7 +232,11 @@ class Reader(Dataset[Any]):
         return [int(row) for row in np.linspace(0, self.length - 1, min(self.length, most))]
 
     def read(self, rows: Sequence[int], channels: int | None) -> list[Any]:
-        """Pixels (c, h, w), or as text why they can't be read. Raises DataError if they don't fit the first's."""
+        """Return each row's pixels (c, h, w), or as text why it can't be read.
+
+        Raises:
+            DataError: they don't fit the first's.
+        """
         span = self.config.value_range
         assert span != "auto"  # by now the data have said which
         images = [_attempt(_decode, raw, channels, self.config.size, span) for raw in self.raw(list(rows))]
@@ -248,7 +252,7 @@ class Reader(Dataset[Any]):
         return images
 
     def read_all(self, meanwhile: Callable[[], object] = lambda: None) -> tuple[Pixels, Faults]:
-        """All images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB.
+        """Return all images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB.
 
         meanwhile: run in a thread while other processes decode, if there are enough images for that.
         """
@@ -292,7 +296,7 @@ class Reader(Dataset[Any]):
         return torch.from_numpy(np.stack(images)), used, self.named(faults)
 
     def __getitem__(self, order: tuple[Index, Flips]) -> Any:
-        """A batch for the DataLoader, or the DataError: one raised in a worker would come back as a traceback."""
+        """Return a batch for the DataLoader, or the DataError: one raised in a worker would come back as a traceback."""
         try:
             return (*self.read_some(order[0]), order[1])
         except DataError as error:

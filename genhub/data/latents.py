@@ -1,4 +1,4 @@
-"""What a frozen network makes of each image, computed once and kept on the disk: `data.cache_latents: true`.
+"""Latents of images, computed once by a frozen network and kept on the disk: `data.cache_latents: true`.
 
 A folder of the cache, named by (the images' content, the network's weights and Config), has files of `SHARD` images' latents
 each, and as many more of the mirrored images where `data.flip` is on. A file is made by whoever finds it missing or damaged
@@ -41,11 +41,11 @@ from genhub.interfaces.model import FrozenEncoder, Model
 SHARD, GROUP = 1024, 32
 """Images in a file, and in a call of the encoder."""
 VERSION = 1
-"""Raised when what is in a file changes: files of other versions are not used."""
+"""Number to raise when the content of a file changes: files of other versions are not used."""
 
 
 def training_data(model: Model, data: ImageData | ImageStream) -> ImageData | ImageStream | CachedLatents:
-    """What a trainer is given: the images, or with `data.cache_latents` what the model makes of them.
+    """Return the data for a trainer: the images, or with `data.cache_latents` the latents that the model makes of them.
 
     Raises:
         RecipeError: the model makes nothing of them that could be kept.
@@ -67,7 +67,7 @@ class CachedLatents:
 
     model: Model
     encoder: FrozenEncoder
-    """The model's."""
+    """The model's frozen encoder."""
     images: ImageData
 
     @property
@@ -92,8 +92,8 @@ class CachedLatents:
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:  # fmt: skip
-        """`ImageData.batches`, of the same images in the same order. Latents that are not there are made first, on the
-        model's device: it may take long.
+        """Return batches as `ImageData.batches` does, of the same images in the same order. Missing latents are made first,
+        on the model's device: it may take long.
 
         Raises:
             NotFinite: the encoder makes NaN or infinity of an image.
@@ -111,7 +111,7 @@ class CachedLatents:
 
     @cached_property
     def table(self) -> Table:
-        """All latents, of the images and then of the mirrored ones, made where they are missing."""
+        """All latents, of the images and then of the mirrored ones; missing ones are made."""
         key = hash_of(VERSION, self.images.content, digest_of(self.encoder.networks), self.encoder.config)
         folder, shards = cache_folder() / "latents" / key, -(-self.spec.num_images // SHARD)
         names = [
@@ -147,7 +147,7 @@ class CachedLatents:
 
 @contextmanager
 def _in_float32() -> Iterator[None]:
-    """Not in TF32, which a run may choose for its own steps."""
+    """Compute in float32, not in TF32, which a run may choose for its own steps."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:
@@ -160,10 +160,10 @@ def _in_float32() -> Iterator[None]:
 
 
 class Table(Dataset[Any]):
-    """The rows of several files of latents, in memory if they are few, else mapped: what is looked at is read."""
+    """Table of the latents in several files: in memory if they are few, else mapped, so that only what is used is read."""
 
     def __init__(self, files: Sequence[Path], length: int) -> None:
-        """`length` images, and perhaps as many mirrored ones behind them."""
+        """Open the files of `length` images, and perhaps of as many mirrored ones behind them."""
         self.files, self.length = files, length
         whose = list[Tensor]()
         for file in files:
@@ -171,10 +171,10 @@ class Table(Dataset[Any]):
                 self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
                 whose.append(stored.get_tensor("rows").clone())
         self.whose = torch.cat(whose)
-        """(rows,) the images whose latents they are: others' than the rows', where those can't be read."""
+        """Numbers (rows,) of the images whose latents they are: not the rows' own where those images can't be read."""
 
     def read(self, order: Iterator[Index], config: DataConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Latents (b, ...) and whose they are (b,), for each of `order`."""
+        """Yield, for each of `order`, the latents (b, ...) and the numbers (b,) of their images."""
         size = 4 * len(self.whose) * prod(self.shape)
         if not (config.in_memory or (config.in_memory is None and size <= IN_MEMORY_BYTES)):
             yield from load_ahead(self, order, config, device)
@@ -187,7 +187,7 @@ class Table(Dataset[Any]):
             yield latents.index_select(0, to_device(index, latents.device)), self.whose.index_select(0, index)
 
     def __getitem__(self, rows: Index) -> tuple[Tensor, Tensor]:
-        """A batch for the DataLoader."""
+        """Return a batch for the DataLoader."""
         mirrored, image = np.divmod(rows, self.length)
         files = mirrored * -(-self.length // SHARD) + image // SHARD
         found = [self._mapped[file][at] for file, at in zip(files.tolist(), (image % SHARD).tolist(), strict=True)]
@@ -195,7 +195,7 @@ class Table(Dataset[Any]):
 
     @cached_property
     def _mapped(self) -> list[Tensor]:
-        """In each worker its own, opened at its first batch."""
+        """The mapped files, which each worker opens for itself at its first batch."""
         return self._open()
 
     def _open(self) -> list[Tensor]:

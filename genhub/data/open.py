@@ -91,7 +91,7 @@ def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None,
 
 
 def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData | ImageStream:
-    """Whatever a recipe's `data` names, to be trained on.
+    """Open the images or the stream that a recipe's `data` names, to be trained on.
 
     Raises:
         DataError: it is not there, can't be read or can't be streamed.

@@ -1,4 +1,4 @@
-"""Where images are, and which: a folder, tables, a Hub data set, or scikit-learn's digits; undecoded, with their labels."""
+"""Find images and labels: in a folder, in tables, in a Hub data set, or scikit-learn's digits. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genhub.interfaces.config import DataConfig
 from genhub.interfaces.labels import in_order
 
 SAVED = "saved"
-"""In the place of a format's name: a folder that `Dataset.save_to_disk` wrote."""
+"""Name, in the place of a format's, for a folder that `Dataset.save_to_disk` wrote."""
 TABLES = {".parquet", ".arrow"}
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -53,15 +53,16 @@ class Source:
     columns: tuple[str, ...] = ()
     """Names of a stream's columns: the images', and the labels' if there are any."""
     remote: bool = False
-    """Whether they are somebody else's, from the Hub: a path among the rows must be of what was fetched."""
+    """Whether they are somebody else's, from the Hub: a path among the rows must be one of the fetched files."""
     fingerprint: str = ""
     """Fingerprint of a stream, of its files; of all other images the content is read."""
     length: int = 0
-    """How many images a stream has, as far as is known; rows have a length of their own."""
+    """Number of images in a stream, as far as is known; rows have a length of their own."""
 
 
 def find_images(config: DataConfig) -> Source:
-    """
+    """Find the images that a recipe's `data` names, and their labels.
+
     Raises:
         DataError: they are not there, can't be read or don't fit together: which key, and what to do.
     """
@@ -92,13 +93,15 @@ def find_images(config: DataConfig) -> Source:
 
 def _matches(name: str) -> list[str]:
     """Return the regular files that a path or a glob names, in order, each once: links can lead in circles."""
+    if not name:
+        return []
     path = Path(name).expanduser()
-    found = [str(path)] if path.is_file() else sorted(glob(name and str(path), recursive=True))  # noqa: PTH207
+    found = [str(path)] if path.is_file() else sorted(glob(str(path), recursive=True))  # noqa: PTH207
     return list({os.path.realpath(file): file for file in reversed(found) if os.path.isfile(file)}.values())[::-1]  # noqa: PTH113
 
 
 def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The files of a list of files and globs, each with the key of what names it."""
+    """Yield the files of a list of files and globs, each with the key that names it."""
     seen: dict[str, str] = {}
     for number, name in enumerate(names):
         key, files = f"data.name.{number}", _matches(name)
@@ -114,7 +117,11 @@ def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _files(files: Mapping[str, str], config: DataConfig) -> Source:
-    """Tables of one format and the same columns and classes, told apart by the keys that name them."""
+    """Return the images of several tables, which must have one format, the same columns and the same classes.
+
+    Args:
+        files: each with the key that names it, for messages.
+    """
     from datasets import ClassLabel, Features
 
     first, *others = files
@@ -139,7 +146,7 @@ def _files(files: Mapping[str, str], config: DataConfig) -> Source:
 
 
 def _digits(config: DataConfig) -> Source:
-    """scikit-learn's digits, read from its file: importing it takes longer than all else here."""
+    """Return scikit-learn's digits, read from its file: importing it takes longer than all else here."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("data.name: digits come with scikit-learn, which is not installed: pip install scikit-learn")
@@ -198,7 +205,7 @@ def _walk(path: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, slice]]:
-    """The splits, and what of each, that `data.split` names."""
+    """Return the splits that `data.split` names, each with the slice to take."""
     if config.split in lengths:
         return [(config.split, slice(None))]
     known = f"; the splits of {config.title}: {', '.join(sorted(lengths))}"
@@ -214,7 +221,7 @@ def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, sl
 
 
 def _table(config: DataConfig, path: str, **options: Any) -> Source:
-    """What `datasets` loads; since version 4 it runs no code that comes with data."""
+    """Return the images that `datasets` loads; since version 4 it runs no code that comes with data."""
     import datasets
 
     if not sys.stderr.isatty():
@@ -284,7 +291,7 @@ def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
 
 
 def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:
-    """rows: one split as an IterableDataset, undecoded."""
+    """Return a stream of images: its rows are one split as an IterableDataset, undecoded."""
     import datasets
     from datasets import ClassLabel, Image
     from pyarrow.parquet import read_metadata
@@ -314,7 +321,7 @@ def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Sour
 
 
 def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str | None:
-    """The column to take: the one that the recipe names, or the only one found."""
+    """Return the column to take: the one that the recipe names, or the only one found."""
     if name is None and len(found) > 1:
         raise DataError(f"data.{key}: several columns would do; set it to one of: {', '.join(found)}")
     if name is not None and name not in table.column_names:
@@ -324,7 +331,7 @@ def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str
 
 
 def _image_column(table: Any, config: DataConfig) -> tuple[str, Any]:
-    """Its name and its kind: a feature of `datasets`."""
+    """Return the image column's name and its kind, a feature of `datasets`."""
     from datasets import Array2D, Array3D, Image, Value
 
     found = [key for key, kind in table.features.items() if isinstance(kind, Image | Array2D | Array3D)]
@@ -340,7 +347,7 @@ def _image_column(table: Any, config: DataConfig) -> tuple[str, Any]:
 
 
 def _image_rows(table: Any, config: DataConfig) -> Any:
-    """The image column, undecoded."""
+    """Return the image column, undecoded."""
     from datasets import Array2D, Array3D, Image
 
     name, kind = _image_column(table, config)
@@ -362,7 +369,7 @@ def _label_column(table: Any, config: DataConfig) -> str | None:
 
 
 def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return labels and class names: of a class-label column, or the values that there are of integers, text or booleans."""
+    """Return labels and class names: a class-label column's own, or the distinct integers or texts of another."""
     from datasets import ClassLabel
 
     name = _label_column(table, config)
@@ -389,5 +396,5 @@ def _image_suffixes() -> set[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or else its name."""
+    """Return the first line of an error's message, or else its name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

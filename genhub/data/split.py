@@ -1,4 +1,4 @@
-"""How a batch is split over processes and accumulation steps."""
+"""Split a batch over processes and accumulation steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genhub.recipe.sections import AccelerateConfig
 
 
 def share_of(batch_size: int, processes: int, accumulation: int = 1) -> int:
-    """How many images of a batch are in one of a process's parts.
+    """Return how many images of a batch are in one of a process's parts.
 
     >>> share_of(64, 4, 2)
     8
@@ -36,7 +36,7 @@ def check_split(data: DataConfig, trainer: TrainerConfig, processes: int) -> Non
 
 
 def splits(batch_size: int, processes: int, first: int = 1) -> list[int]:
-    """The numbers of parts, from `first` on, that each process's share of a batch can be split into.
+    """Return the numbers of parts, from `first` on, that each process's share of a batch can be split into.
 
     >>> splits(12, 2, first=2)
     [2, 3, 6]

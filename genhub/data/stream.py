@@ -1,4 +1,4 @@
-"""Images that are read as they come: `data.streaming: true`, for data that are larger than the disk or not here.
+"""Stream images: `data.streaming: true` reads them as they come, for data that are larger than the disk or not here.
 
 The order is a function, as in data.py, of (seed, number of processes, position). Each epoch `datasets` shuffles the files
 (or the row groups of few), reads ten of them in turn, and gives each process its own, or every n-th image where files can't
@@ -31,13 +31,14 @@ from genhub.ground.randomness import seed_for
 from genhub.interfaces.config import DataConfig, DataSpec
 
 SURVEYED = 100
-"""How many of the first images tell the shape of all."""
+"""Number of first images that tell the shape of all."""
 FILES = 10
-"""Read in turn; of fewer, their row groups are."""
+"""Number of files that are read in turn; of fewer, their row groups are."""
 
 Raw = list[dict[str, Any]]
 Mark = dict[str, Any]
-"""Where a block begins, as JSON: epoch, its number there, the images that this process had before, and `datasets`' state."""
+"""Position where a block begins, as JSON: epoch, its number there, the images that this process had before, and `datasets`'
+state."""
 
 
 @dataclass(eq=False)
@@ -54,7 +55,7 @@ class ImageStream:
     """Lines to print on what is odd about the images."""
     _marks: deque[Mark] = field(default_factory=deque)
     _a_step: int = 0
-    """Images of a step on this process."""
+    """Number of images of a step on this process."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ class ImageStream:
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:  # fmt: skip
-        """`ImageData.batches` of what comes. Without `state`, all images up to `start_step` are read and dropped.
+        """Return batches as `ImageData.batches` does. Without `state`, all images up to `start_step` are read and dropped.
 
         Args:
             state: what `state(start_step)` gave, on this process and with as many.
@@ -80,11 +81,11 @@ class ImageStream:
         return self._batches(order, device)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What `batches` needs to start at a step without reading up to it; of the latest `batches`, as JSON."""
+        """Return the state, as JSON, from which the latest `batches` would start at a step without reading up to it."""
         return next(mark for mark in reversed(self._marks) if mark["position"] <= step * self._a_step)
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Index:
-        """For messages: how many images a process had before each of a step's, as a stream has no row numbers."""
+        """Return how many images a process had before each of a step's, for messages: a stream has no row numbers."""
         number = share_of(self.config.batch_size, share.world_size)
         return np.arange(step * number, (step + 1) * number)
 
@@ -115,7 +116,7 @@ class ImageStream:
     def _order(
         self, seed: int, share: Share, start: int, size: int, state: Mapping[str, Any] | None, marks: deque[Mark]
     ) -> Iterator[tuple[Raw, Flips]]:
-        """Batches of undecoded images, and which of them to mirror."""
+        """Yield batches of undecoded images, and which of them to mirror."""
         waiting, mirrored = Raw(), list[bool]()
         for mark, rows in self._blocks(seed, share, state):
             if mark["position"] + len(rows) <= start:
@@ -136,13 +137,13 @@ class ImageStream:
 
 
 class RowDecoder(Dataset[Any]):
-    """Decodes batches in the workers."""
+    """Decoder of a stream's batches, in the workers."""
 
     def __init__(self, reader: Reader, image: str, label: str | None = None) -> None:
         self.reader, self.image, self.label = reader, image, label
 
     def __getitem__(self, item: tuple[Raw, Flips]) -> Any:
-        """(images, labels, which to mirror, faults), or the DataError, as `Reader` gives it."""
+        """Return (images, labels, which to mirror, faults), or the DataError, as `Reader` does."""
         raw, flips = item
         reader = copy(self.reader)
         reader.rows, reader.length, reader.first = as_rows([row[self.image] for row in raw]).rows, len(raw), 0

@@ -1,4 +1,4 @@
-"""Batches made ahead by worker processes: how they come over, and what ends the wait for them."""
+"""Have worker processes make batches ahead: hand them over, and end the wait where none comes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE, LONGEST_WAIT = 60, 1800
 """Seconds to wait for a batch before a line says so, and before the run ends."""
 SHARED = Path("/dev/shm")
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited)")
-"""What torch says of a dead worker: its process, and the signal."""
+"""Pattern of torch's message on a dead worker: its process, and the signal."""
 SHORT_OF_MEMORY = ("; if memory was short, fewer workers or a smaller data.batch_size need less. The same command goes on "
                    "from the last checkpoint")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Models side by side: what they cost to train and to sample, and their stored figures, each with its protocol."""
+"""Compare models: their cost of training and of sampling, and their stored figures, each with its protocol."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from genhub.store.run_folder import RECIPE, RunFolder
 
 
 class Row(Section):
-    """One model."""
+    """One model in a comparison."""
 
     name: str
-    """As the user gave it."""
+    """The model as the user named it."""
     checkpoint: Path
     model: str
     steps: NonNegativeInt
     images: NonNegativeInt | None = None
-    """Seen in training: steps times the batch size."""
+    """Images seen in training: steps times the batch size."""
     seconds: float | None = None
     """Seconds of training up to the last line logged, without previews and saves."""
     evaluations: tuple[Evaluation, ...] = ()
@@ -43,16 +43,16 @@ class Row(Section):
 class Comparison(Section):
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    """Which figures don't compare, and why; which models have none."""
+    """Lines on figures that don't compare, with the reason, and on models without any."""
 
     def shown(self) -> list[Evaluation | None]:
-        """Of each model, the newest of its evaluations that was made as most models have one, else its newest."""
+        """Return one evaluation a model: the newest by the protocol that most models have in common, else its newest."""
         newest_first = [evaluation for row in self.rows for evaluation in reversed(row.evaluations)]
         common = max(newest_first, key=lambda base: sum(bool(_alike(row, base)) for row in self.rows), default=None)
         return [(_alike(row, common) or row.evaluations or (None,))[-1] if common else None for row in self.rows]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Column names, and a row of text a model; a figure of another protocol than the first model's has a mark."""
+        """Return column names, and a row of text a model; a figure of another protocol than the first model's has a mark."""
         shown = self.shown()
         names = list(dict.fromkeys(name for found in shown if found for name in found.values))
         base = next((found for found in shown if found), None)
@@ -75,7 +75,7 @@ class Comparison(Section):
 
 
 def _alike(row: Row, base: Evaluation) -> tuple[Evaluation, ...]:
-    """A model's evaluations that compare with another one."""
+    """Return a model's evaluations that compare with another one."""
     return tuple(found for found in row.evaluations if not found.protocol.differences(base.protocol))
 
 

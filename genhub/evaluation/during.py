@@ -1,4 +1,4 @@
-"""Figures while a run trains: those of `genhub evaluate`, of each checkpoint that is due, on all of the run's processes."""
+"""Measure a run while it trains, as `genhub evaluate` does: each checkpoint that is due, on all of the run's processes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from genhub.store.manifest import FILE
 from genhub.store.run_folder import RunFolder
 
 PREFIX = "evaluate/"
-"""Of the figures' names in metrics.jsonl."""
+"""Prefix of the figures' names in metrics.jsonl."""
 
 
 class Evaluator:
-    """Measures a run's model where the recipe's `evaluate` says so. All processes call it; the main one keeps the figures,
+    """Measure a run's model where the recipe's `evaluate` says so. All processes call it; the main one keeps the figures,
     in the run's `evaluations/` and then in metrics.jsonl: a step has been measured if there is a line of it and figures of
     its checkpoint's weights."""
 
@@ -81,7 +81,7 @@ class Evaluator:
         return choose(found, key=lambda one: one.values[metric.own], default=None)
 
     def conclude(self) -> None:
-        """Say what is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
+        """Print which checkpoint is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
         if not self._measured_steps() and main_process():
             warn(f"the trainer does not measure while it trains; genhub evaluate {self._run} does it now")
         best = self.best(self._max_steps)

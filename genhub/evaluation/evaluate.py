@@ -117,9 +117,9 @@ class _Opened:
     checkpoint: Path
     manifest: Manifest | None
     config: DataConfig
-    """Its real images."""
+    """The data to compare with."""
     weights: str
-    """See `weights_digest`."""
+    """Digest of its weights, by `weights_digest`."""
     model: Model
 
 
@@ -169,7 +169,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
         NotFinite: a weight, an image or a feature is NaN or infinite, or every figure is.
     """
     check_weights(subject.model)
-    values, left_out = dict[str, float](), list[str]()
+    values, left_out, reader = dict[str, float](), list[str](), None
     wanted = names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]
     for metric in map(METRICS.__getitem__, wanted):
         reason = metric.missing(subject)
@@ -179,6 +179,7 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
             subject.notes.append(f"{metric.name}: {few}")
         if not reason:
             found = metric.compute(subject)
+            reader = subject.probe.fingerprint if metric.by_labels else reader
             values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
             left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
             subject.notes += [note] if (note := metric.warning(subject)) else []
@@ -188,9 +189,9 @@ def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: 
     trained_on = manifest.data if manifest else None
     if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
         subject.notes.append("the real images are not those that the model was trained on")
-    config = subject.model.config
+    config, protocol = subject.model.config, subject.protocol.model_copy(update={"reader": reader})
     return Evaluation(
-        model=config.name, step=step, config=config.model_dump(mode="json"), protocol=subject.protocol, values=values,
+        model=config.name, step=step, config=config.model_dump(mode="json"), protocol=protocol, values=values,
         notes=tuple(dict.fromkeys(subject.notes)), versions=package_versions(),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Images to features, by networks that others trained; and by none at all. Registered under `genhub.extractors`."""
+"""Extract features by networks that others trained, or take the pixels. Registered under `genhub.extractors`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISMATCH = "torch and torchvision must be of one build: install torchvision from
 
 
 class Pixels:
-    """The pixels themselves, in [0, 1]: the same everywhere, and of use for small images that are centred."""
+    """Extractor of the pixels themselves, in [0, 1]: the same everywhere, and of use for small images that are centred."""
 
     MOST = 4096
     fingerprint = source = "pixels"
@@ -41,10 +41,10 @@ class Pixels:
 
 
 class Pretrained:
-    """A vision network of transformers, from the Hub or a folder; safetensors only."""
+    """Extractor by a vision network of transformers, from the Hub or a folder; safetensors only."""
 
     network: ClassVar[str]
-    """The class in transformers."""
+    """Name of the class in transformers."""
     default: ClassVar[str]
     output: ClassVar[str]
     mean: ClassVar[tuple[float, float, float]]
@@ -161,20 +161,20 @@ class Inception:
 
 
 def _cause(error: BaseException) -> str:
-    """In a line, what an import failed of in the end."""
+    """Return, in a line, the first cause of a failed import."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """(n, c, h, w) to (n, 3, h, w): grey repeated, of more than three channels the first three."""
+    """Return images (n, c, h, w) as (n, 3, h, w): grey repeated, of more than three channels the first three."""
     channels = images.shape[1]
     return images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """(n, c, h, w) uint8 to (n, c, side, side) float in [0, 1], as Pillow's bicubic filter does it: averaging where it
-    makes smaller, rounded to 8 bits."""
+    """Return images (n, c, h, w) uint8 as (n, c, side, side) float in [0, 1], resized as by Pillow's bicubic filter:
+    averaging where it makes smaller, rounded to 8 bits."""
     other = functional.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
     return other.float() / 255

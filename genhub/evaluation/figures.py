@@ -1,4 +1,4 @@
-"""The metrics by name: which figures, to whom they apply, and what to beware of."""
+"""The metrics by name: their figures, the models they apply to, and what to beware of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from genhub.sampling.labels import names_of
 from genhub.sampling.pictures import to_uint8
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
-"""Held-out images that are looked at; a diffusion model's bits take its full chain for each."""
+"""Most held-out images that are reconstructed, and measured in bits: a diffusion model's take its full chain for each."""
 
 
 READS_WELL = 0.9
@@ -33,25 +33,27 @@ READS_WELL = 0.9
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure, or a few that are computed together."""
+    """A metric: a figure, or a few that are computed together."""
 
     name: str
     better: Literal["lower", "higher"]
     compute: Callable[[Subject], dict[str, float]]
-    """Figures by name."""
+    """Function that returns the figures by name."""
     lacking: Callable[[Subject], str | None] = lambda subject: None
-    """Why it does not apply, if it does not."""
+    """Function that returns why it does not apply; None if it does."""
     least: int = 0
-    """With fewer images it misleads."""
+    """Number of images below which it misleads."""
     bias: str = ""
-    """How it misleads then."""
+    """Words for how it misleads then."""
     by_default: bool = True
     rows: int = 1
     """Least number of images, drawn and real, that it takes."""
     by_features: bool = False
     """Whether it is computed from the extractor's features."""
+    by_labels: bool = False
+    """Whether it is computed from the labels that the probe reads in the images."""
     figures: tuple[str, ...] = ()
-    """Names of the figures, if they are not the metric's; the first stands for the metric where one is wanted."""
+    """Names of the figures, if they differ from the metric's; the first stands for the metric where one is wanted."""
 
     @property
     def own(self) -> str:
@@ -209,7 +211,7 @@ def _cost(subject: Subject) -> dict[str, float]:
 
 
 def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:
-    """(n, d) in [0, 1]."""
+    """Return the pixels of images as rows (n, d) in [0, 1]."""
     return torch.cat([to_uint8(data.images(part)).flatten(1) for part in np.array_split(list(rows), 32)]).float() / 255
 
 
@@ -232,8 +234,8 @@ _ALL = (
            rows=6, by_features=True, figures=("density", "coverage")),
     Metric("label_entropy", "higher", _label_entropy,
            lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
-           least=1000, bias="biased downwards"),
-    Metric("label_accuracy", "higher", _label_accuracy, _not_conditional),
+           least=1000, bias="biased downwards", by_labels=True),
+    Metric("label_accuracy", "higher", _label_accuracy, _not_conditional, by_labels=True),
     Metric("memorised", "lower", _memorised, _no_held_out),
     Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
            figures=("reconstruction_mse",)),
@@ -243,7 +245,7 @@ _ALL = (
     Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "images_per_second")),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ALL}
-"""What `genhub evaluate` computes; bits_per_dimension, which may take a model's full chain for each image, when named."""
+"""All metrics of `genhub evaluate`; bits_per_dimension, which may take a full chain for each image, only if named."""
 
 
 def about(subject: Subject, names: Iterable[str]) -> list[str]:

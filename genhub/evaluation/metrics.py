@@ -1,4 +1,4 @@
-"""How far generated images are from real ones, as functions of features (n, d): one row an image.
+"""Distances between generated and real images, as functions of features (n, d): one row an image.
 
 All are computed in float64, so that a figure does not depend on how many images were compared at once. Each names its
 source; the tests hold it to a reference implementation or a closed form. Rows that a figure can't be computed from are an
@@ -15,13 +15,13 @@ from torch import Tensor
 from genhub.errors import InputError
 
 BLOCK = 1024
-"""Rows whose distances are held at once."""
+"""Number of rows whose distances are held at once."""
 LARGEST = 1e50
 """Largest size of a feature: its sixth power, which the kernel distance takes, is still a float64."""
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """|m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^1/2) between Gaussian fits (Heusel et al. 2017, eq. 6).
+    """Return |m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^1/2), FID, between Gaussian fits (Heusel et al. 2017, eq. 6).
 
     Biased upwards with few images, the more so the more features there are (Chong & Forsyth 2020).
     """
@@ -39,8 +39,8 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 def kernel_distance(
     real: Tensor, generated: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Unbiased squared MMD with the kernel (x.y / d + 1)^3, KID (Binkowski et al. 2018, eq. 4): its mean over random
-    subsets, and their standard deviation."""
+    """Return the unbiased squared MMD with the kernel (x.y / d + 1)^3, KID (Binkowski et al. 2018, eq. 4): its mean over
+    random subsets, and their standard deviation."""
     _check("kernel_distance", real=(real, 2), generated=(generated, 2))
     if subsets < 1 or subset_size < 2:
         raise InputError(f"kernel_distance: needs a subset of 2 rows or more, not {subsets} of {subset_size}")
@@ -57,7 +57,7 @@ def kernel_distance(
 
 
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3, *, radii: Tensor | None = None) -> tuple[float, float]:
-    """The share of generated rows within the real rows' manifold, and of real rows within the generated ones'
+    """Return the share of generated rows within the real rows' manifold, and of real rows within the generated ones'
     (Kynkaanniemi et al. 2019, eq. 2 and 3); a manifold is the union of balls that reach each row's k-th neighbour.
     `radii` are kth_distances(real, k), where they are known: they take longest."""
     _check("precision_recall", real=(real, k + 1), generated=(generated, k + 1))
@@ -66,8 +66,9 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3, *, radii: Tens
 
 
 def density_coverage(real: Tensor, generated: Tensor, k: int = 5, *, radii: Tensor | None = None) -> tuple[float, float]:
-    """Naeem et al. 2020, eq. 4 and 5. Density: in how many of the real rows' balls a generated row lies, over k; about 1
-    for real data, not bounded by it. Coverage: the share of real rows' balls that hold a generated row. `radii` as above."""
+    """Return density and coverage (Naeem et al. 2020, eq. 4 and 5). Density: in how many of the real rows' balls a generated
+    row lies, over k; about 1 for real data, not bounded by it. Coverage: the share of real rows' balls that hold a generated
+    row. `radii` as above."""
     _check("density_coverage", real=(real, k + 1), generated=(generated, 1))
     radii = _radii("density_coverage", real, k, radii)
     inside, covered = 0, torch.zeros(len(real), dtype=torch.bool)
@@ -79,7 +80,8 @@ def density_coverage(real: Tensor, generated: Tensor, k: int = 5, *, radii: Tens
 
 
 def inception_score(probabilities: Tensor) -> float:
-    """exp(E KL(p(y|x) || p(y))) of a classifier's probabilities (n, classes), in [1, classes] (Salimans et al. 2016)."""
+    """Return exp(E KL(p(y|x) || p(y))) of a classifier's probabilities (n, classes), in [1, classes] (Salimans et al.
+    2016)."""
     _check("inception_score", probabilities=(probabilities, 1))
     p = probabilities.double()
     if bool((p < 0).any()) or not torch.allclose(p.sum(1), torch.ones(len(p), dtype=p.dtype, device=p.device), atol=1e-3):
@@ -89,19 +91,19 @@ def inception_score(probabilities: Tensor) -> float:
 
 
 def memorised(generated: Tensor, training: Tensor, held_out: Tensor) -> float:
-    """The share of generated rows that lie closer to a training row than any held-out row does: copies, or nearly so."""
+    """Return the share of generated rows that lie closer to a training row than any held-out row does: near copies."""
     _check("memorised", generated=(generated, 1), training=(training, 1), held_out=(held_out, 1))
     return float((nearest_distances(generated, training) < nearest_distances(held_out, training).min()).double().mean())
 
 
 def nearest_distances(rows: Tensor, others: Tensor) -> Tensor:
-    """(n,) Euclidean distance of each row to the nearest of `others`."""
+    """Return the Euclidean distance (n,) of each row to the nearest of `others`."""
     _check("nearest_distances", rows=(rows, 1), others=(others, 1))
     return torch.cat([block.min(1).values for block in _distances(rows, others)])
 
 
 def kth_distances(rows: Tensor, k: int) -> Tensor:
-    """(n,) distance of each row to its k-th nearest other row."""
+    """Return the distance (n,) of each row to its k-th nearest other row."""
     if k < 1:
         raise InputError(f"needs a neighbour to measure to, so k of 1 or more, not {k}")
     _check("kth_distances", rows=(rows, k + 1))
@@ -142,8 +144,8 @@ def _share_inside(rows: Tensor, centres: Tensor, radii: Tensor) -> float:
 
 
 def _distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
-    """Distances of each row to all others, in blocks (up to BLOCK, m). In float64, as matrix products lose the small ones
-    to cancellation in float32."""
+    """Yield the distances of each row to all others, in blocks (up to BLOCK, m). In float64, as matrix products lose the
+    small ones to cancellation in float32."""
     others = others.double()
     for block in torch.split(rows.double(), BLOCK):
         yield torch.cdist(block, others, compute_mode="use_mm_for_euclid_dist")

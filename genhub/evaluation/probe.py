@@ -19,7 +19,7 @@ from genhub.ground.digests import digest_of, hash_of
 from genhub.ground.disk import cache_folder
 
 VERSION = 2
-"""Raised when the network or its training changes: cached probes of other versions are not used."""
+"""Number to raise when the network or its training changes: cached probes of other versions are not used."""
 STEPS, EPOCHS, BATCH, HELD_OUT = 250, 2, 64, 10
 FEATURES = 128
 
@@ -41,18 +41,18 @@ class Network(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to (n, FEATURES)."""
+        """Return the features (n, FEATURES) of images (n, c, h, w) in [-1, 1]."""
         pooled: Tensor = functional.relu(self.trunk(images)).mean((2, 3))
         return pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes)."""
+        """Return logits (n, classes)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
 
 class Probe:
-    """A classifier of the data's labels; `accuracy` is on a tenth of the images that it was not trained on."""
+    """Classifier of the data's labels; `accuracy` is on a tenth of the images that it was not trained on."""
 
     preprocessing = "none"
     batch_size = 512
@@ -74,7 +74,7 @@ class Probe:
         weights, notes = kept(file, trained)
         self.network.load_state_dict(weights)
         self.accuracy = float(notes["accuracy"])
-        """Share of a tenth of the images, which it was not trained on, that it gets right."""
+        """Share that it gets right of a tenth of the images, which it was not trained on."""
         self.network.to(device).eval()
         task = "labels" if self.reads_labels else "rotations"
         self.source = f"trained on {Path(data.spec.name).name}'s {task}, {self.accuracy:.4f} right on held-out images"
@@ -86,7 +86,7 @@ class Probe:
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) uint8 to (n, classes)."""
+        """Return the probabilities (n, classes) of images (n, c, h, w) uint8."""
         return torch.cat([self.network(self._input(part)).softmax(1).cpu() for part in torch.split(images, self.batch_size)])
 
     def _input(self, images: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Probe:
 
 
 def train(network: Network, data: Any) -> float:
-    """Train on nine tenths of the images; returns the share of the last tenth that it gets right."""
+    """Train on nine tenths of the images; return the share of the last tenth that it gets right."""
     order = np.random.Generator(np.random.PCG64(0)).permutation(data.spec.num_images)
     held_out, training = order[: max(1, len(order) // HELD_OUT)], order[max(1, len(order) // HELD_OUT) :]
     steps = max(STEPS, EPOCHS * len(training) // BATCH)
@@ -127,7 +127,7 @@ def train(network: Network, data: Any) -> float:
 
 
 def _batch(data: Any, rows: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images in [-1, 1] and what is to be told of them: their labels, or by how many quarters they were turned."""
+    """Return images in [-1, 1] and their classes: their labels, or by how many quarters they were turned."""
     images = data.images(rows)
     if data.labels is not None:
         return images, data.labels[torch.from_numpy(rows)]
@@ -138,7 +138,7 @@ def _batch(data: Any, rows: Any, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The batch moved by up to a tenth of its sides: a digit stays a digit."""
+    """Return the batch moved by up to a tenth of its sides: a digit stays a digit."""
     most = [side // 10 for side in images.shape[2:]]
     shifts = [int(torch.randint(-m, m + 1, (), generator=generator)) if m else 0 for m in most]
     return images.roll(shifts, (2, 3))

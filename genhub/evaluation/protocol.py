@@ -1,4 +1,4 @@
-"""What a number depends on, and the file that both are stored in. No torch here."""
+"""Figures and their protocol, all that they depend on, in one file. No torch here."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step
 
 
 class Protocol(Section):
-    """All that a number depends on besides the model. Numbers compare where their protocols are equal."""
+    """Everything that a number depends on besides the model. Numbers compare where their protocols are equal."""
 
     extractor: str
-    """The network whose features are compared, and where its weights come from."""
+    """Name of the network whose features are compared, and the origin of its weights."""
     extractor_hash: str
     """SHA-256 of its weights and preprocessing."""
     preprocessing: str
-    """How images reach it: size, resize filter, range."""
+    """Preprocessing of its images: size, resize filter, range."""
     reference: DataSpec
-    """The real images."""
+    """Spec of the real images."""
     reference_images: PositiveInt
-    """How many of them were compared."""
+    """Number of them that were compared."""
     held_out: DataSpec | None = None
-    """Real images that the model was not trained on."""
+    """Spec of real images that the model was not trained on."""
     n: PositiveInt
-    """How many images were drawn."""
+    """Number of images drawn."""
     seed: NonNegativeInt
-    """Image i depends on the seed and i alone."""
+    """Seed of the images: image i depends on it and i alone."""
     labels: tuple[NonNegativeInt | str, ...] | None = None
     """Labels asked for, in turn: by name, or by number where they have none."""
     options: Mapping[str, Any] = {}
-    """What the sampler was told beyond the model's own Config."""
+    """Options of the sampler beyond the model's own Config."""
     precision: str = "float32"
     reader: str | None = None
-    """SHA-256 of the classifier that read the images' labels, if a metric had it do so."""
+    """SHA-256 of the classifier that read the images' labels, if a metric needed it."""
 
     def digest(self) -> str:
-        """Equal for equal ways of measuring."""
+        """Return a digest that is equal for equal ways of measuring."""
         text = json.dumps(self.model_dump(mode="json", exclude={"reader"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def differences(self, other: Protocol) -> list[str]:
-        """The keys in which two ways of measuring differ; the sampler's options belong to what is measured."""
+        """Return the keys in which two ways of measuring differ; the sampler's options belong to what is measured."""
         elsewhere = {"reference": {"name"}, "held_out": {"name"}}  # the same images may lie at another place
         mine, theirs = (one.model_dump(mode="json", exclude=elsewhere) for one in (self, other))
         no_matter = {"options", "reader"} if self.reader is None or other.reader is None else {"options"}
@@ -72,7 +72,7 @@ class Evaluation(Section):
     protocol: Protocol
     values: Mapping[Word, float]
     notes: tuple[str, ...] = ()
-    """What a reader must know: too few images, metrics that don't apply."""
+    """Notes that a reader must know: too few images, metrics that don't apply."""
     versions: Versions = {}  # noqa: RUF012
     images: Annotated[str, Field(pattern="^images-[0-9a-f]{12}$")] | None = None
     """The folder, beside this file, with the images that were drawn."""
@@ -116,7 +116,8 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def read_evaluation(file: Path) -> Evaluation:
-    """
+    """Return the evaluation in a file.
+
     Raises:
         CheckpointError: it is not an evaluation, or is damaged.
     """

@@ -26,10 +26,10 @@ from genhub.sampling.pictures import image_grid
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
-"""First bytes, and most bytes, of a picture that the page takes in."""
+"""First bytes of a picture that the page takes in, and the most bytes that it may have."""
 ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
           for name in metric.figures or (metric.name,)}  # fmt: skip
-"""Which way a figure is better."""
+"""Arrow of each figure, up or down, the way it is better."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -49,7 +49,7 @@ def escape(text: str) -> str:
 
 
 def html(comparison: Comparison) -> str:
-    """The page."""
+    """Return the page."""
     names, lines = comparison.table()
     rows, shown = comparison.rows, comparison.shown()
     head = "".join(f"<th>{escape(name.replace('_', ' '))}{ARROWS.get(name, '')}</th>" for name in names)
@@ -80,7 +80,7 @@ def _section(title: str, content: str, grid: bool = True) -> str:
 
 
 def _picture(row: Row, evaluation: Evaluation | None) -> str:
-    """The first images that were measured, or else the run's last preview."""
+    """Return the first images that were measured, or else the run's last preview."""
     folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
     parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
     part = next(filter(is_sealed, parts), None)
@@ -101,7 +101,7 @@ def _picture(row: Row, evaluation: Evaluation | None) -> str:
 
 
 def _losses(row: Row) -> str:
-    """The losses of a run's phases over its steps."""
+    """Return a plot of the losses of a run's phases over its steps."""
     curves = _curves(row, lambda name: name.endswith("/loss"))
     if not any(len(points) > 1 for points in curves.values()):
         return ""
@@ -115,7 +115,7 @@ def _losses(row: Row) -> str:
 
 
 def _progress(rows: Sequence[Row]) -> Iterator[str]:
-    """Each figure that was measured while the runs trained, over their steps."""
+    """Yield a plot of each figure that was measured while the runs trained, over their steps."""
     found = {
         row.name: _curves(row, lambda name: name.startswith(PREFIX) and name.removeprefix(PREFIX) in ARROWS) for row in rows
     }
@@ -132,7 +132,7 @@ def _progress(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) of those of a run's metrics."""
+    """Return the (step, value) of those metrics of a run whose names are `wanted`."""
     curves: dict[str, list[tuple[float, float]]] = {}
     lines, _ = read_metrics(row.run.metrics) if row.run else ([], None)  # `read_row` says what is damaged
     for line in lines:
@@ -142,7 +142,7 @@ def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[flo
 
 
 def _quality(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> str:
-    """The Frechet distance of models that were measured with several numbers of network evaluations."""
+    """Return a plot of the Frechet distance of models that were measured with several numbers of network evaluations."""
     found = [_by_cost(row, base) for row, base in zip(rows, shown, strict=True) if base]
     curves = [(label, points) for each in found for label, points in each.items() if len(points) > 1]
     if not curves:
@@ -164,7 +164,7 @@ def _quality(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> str:
 
 
 def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, float]]]:
-    """(network evaluations, seconds an image, Frechet distance) measured in the same way as `base`, for each sampler."""
+    """Return (network evaluations, seconds an image, Frechet distance), measured as `base` was, for each sampler."""
     found: dict[str, dict[float, tuple[float, float, float]]] = {}
     for evaluation in row.evaluations:
         values, options = evaluation.values, dict(evaluation.protocol.options)
@@ -178,7 +178,7 @@ def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, f
 
 
 def _short(name: str) -> str:
-    """A run's name without its folder: a legend has little room."""
+    """Return a run's name without its folder: a legend has little room."""
     return _label(Path(name).name)
 
 
@@ -204,7 +204,7 @@ def _text(value: Any) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Inline SVG, the same each time."""
+    """Return a figure as inline SVG, the same each time."""
     stream = io.StringIO()
     with rc_context({"svg.hashsalt": "genhub", "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -213,7 +213,8 @@ def _svg(figure: Figure) -> str:
 
 
 def write_report(comparison: Comparison, out: Path) -> Path:
-    """
+    """Write a comparison as an HTML file, and return its path.
+
     Raises:
         GenhubError: it can't be written.
     """

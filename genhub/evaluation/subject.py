@@ -1,4 +1,4 @@
-"""A model beside real images, and what metrics need of both."""
+"""A model and real images, with everything that metrics need of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from genhub.sampling.pictures import to_uint8
 from genhub.sampling.request import Drawing
 
 MOST_REFERENCES = 50_000
-"""Real images that features are compared with; of larger sets, the first so many of a fixed order."""
+"""Most real images that features are compared with; of larger sets, the first so many of a fixed order."""
 TRIED, LEAST_TRIED = 2000, 200
 """Most and least number of real images that an extractor is tried with."""
 MUSH = 8
@@ -39,7 +39,7 @@ MUSH = 8
 
 @dataclass
 class Subject:
-    """A model, the real images, and what metrics need of both, each computed when it is first asked for."""
+    """A model and real images, with everything that metrics need of them, each computed when it is first asked for."""
 
     model: Model
     reference: ImageData
@@ -49,10 +49,10 @@ class Subject:
     draw: Callable[[], Tensor]
     """Function that draws them, (n, c, h, w) uint8; called once, when the first metric asks for them."""
     together: Together | None = None
-    """Of the processes that do this together, each with a subject of its own."""
+    """The processes that measure together, each with a subject of its own."""
     notes: list[str] = field(default_factory=list)
     training: Callable[[], ImageData] | None = None
-    """Gives the images that the model was trained on, where they are others than the reference."""
+    """Function that returns the images that the model was trained on, where they are others than the reference."""
 
     @cached_property
     def protocol(self) -> Protocol:
@@ -70,7 +70,7 @@ class Subject:
 
     @cached_property
     def images(self) -> Tensor:
-        """(n, c, h, w) uint8."""
+        """The drawn images, (n, c, h, w) uint8."""
         return self.draw()
 
     @cached_property
@@ -99,7 +99,7 @@ class Subject:
 
     @cached_property
     def seen(self) -> NDArray[np.bool_]:
-        """(n,) which of the `unseen` images equal one that the model was trained on, to the pixel."""
+        """Whether each of the `unseen` images (n,) equals one that the model was trained on, to the pixel."""
         return np.isin(_pixel_hashes(self.unseen), _pixel_hashes(self.trained_on))
 
     @property
@@ -125,7 +125,7 @@ class Subject:
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
-        """Of real images, cached by all that they depend on, and of generated ones; (n, d) each."""
+        """Features (n, d) of real images, cached by all that they depend on, and of generated ones."""
 
         def compute() -> Tensor:
             rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
@@ -137,12 +137,12 @@ class Subject:
         return check_finite(self.extractor.features(images), f"features by the extractor '{self.extractor_name}'")
 
     def radii(self, k: int) -> Tensor:
-        """(n,) how far each real image's k-th neighbour among them is, by features; cached like these."""
+        """Return the distance (n,) of each real image to its k-th neighbour among them, by features; cached like these."""
         return self._kept(f"radii-{k}", lambda: kth_distances(self.features[0], k))
 
     @cached_property
     def passing(self) -> tuple[float, float] | None:
-        """Share of mush, and of real images, that the extractor takes for real: their precision beside other real images.
+        """Shares of mush, and of real images, that the extractor takes for real: their precision beside other real images.
         Mush is the mean of eight real images. None where there are too few images to tell."""
         half = min(len(self.reference_rows), TRIED) // 2
         if half < LEAST_TRIED // 2:
@@ -167,11 +167,11 @@ class Subject:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """(n, classes) what the probe reads in the generated images."""
+        """Probabilities (n, classes) of labels that the probe reads in the generated images."""
         return self._of_each(self.probe.probabilities, self.images)
 
     def _of_each(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """(n, d) rows of n images, each process computing those of a share."""
+        """Return the rows (n, d) of a function of n images, each process computing those of a share."""
         if self.together is None:
             return function(images)
         share = -(-len(images) // self.together.world_size)

@@ -25,7 +25,7 @@ from genhub.recipe.recipe import read_recipe
 
 MOST_RUNS = 1000
 LONGEST = 200
-"""Most bytes of a run's name, most file systems having room for 255: files beside the run's folder have longer ones."""
+"""Most bytes of a run's name: most file systems have room for 255, and files beside the run's folder have longer ones."""
 STOPPING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
@@ -118,7 +118,7 @@ class _Running:
 
 
 def grid(recipe: str, settings: Sequence[str], folder: str | None = None) -> list[Point]:
-    """All combinations of the settings' values, in order, the last setting changing fastest."""
+    """Return all combinations of the settings' values, in order, the last setting changing fastest."""
     keys = dict(map(_values, settings))
     if len(keys) < len(settings):
         raise InputError("--set: a key is given twice; put its values into one, with commas between them")
@@ -131,7 +131,7 @@ def grid(recipe: str, settings: Sequence[str], folder: str | None = None) -> lis
 
 
 def _values(setting: str) -> tuple[str, list[str]]:
-    """`lr=1e-4,3e-4` to its key and values; commas within brackets or quotes belong to a value."""
+    """Split `lr=1e-4,3e-4` into its key and values; commas within brackets or quotes belong to a value."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip() or not text.strip():
         raise InputError(f"--set: {shown(setting)} must look like key.path=value,value or key.path=0..4")
@@ -177,7 +177,7 @@ def _folder_name(overrides: Sequence[str]) -> str:
 
 
 def _train(recipe: str, point: Point, running: _Running) -> str | None:
-    """Train one point, its output in train.log beside its run's folder; what went wrong, if anything did."""
+    """Train one point, its output in train.log beside its run's folder; return what went wrong, if anything did."""
     point.run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = point.run_dir.with_suffix(point.run_dir.suffix + ".log")
     command = [*command_line(), "train", recipe, *point.overrides, "--run-dir", str(point.run_dir)]

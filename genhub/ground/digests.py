@@ -1,4 +1,4 @@
-"""What tells things apart by their content: data by a fingerprint, networks by their weights."""
+"""Hashes of content: fingerprints of data, digests of networks' weights."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sampled_hash(path: str | Path) -> str:
 
 
 def seen_as(path: str | Path) -> tuple[Any, ...]:
-    """Return what changes when a file is written again: its path, size, times and inode."""
+    """Return a file's path, size, times and inode, some of which change when it is written again."""
     try:
         stat = os.stat(path)  # noqa: PTH116  # a million of them: without Path, in half the time
     except OSError:
@@ -61,7 +61,7 @@ def seen_as(path: str | Path) -> tuple[Any, ...]:
 
 
 def digest_of(network: nn.Module, *more: str) -> str:
-    """SHA-256 of a network's weights, and of anything else that matters."""
+    """Return the SHA-256 of a network's weights, and of anything else that matters."""
     digest = hashlib.sha256(repr(more).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

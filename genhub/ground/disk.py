@@ -52,7 +52,7 @@ def check_files(folder: Path, *names: str) -> None:
 
 @contextlib.contextmanager
 def saving(path: Path, size: int | None = None) -> Iterator[None]:
-    """What the disk refuses is told with the path and, where it is known, the bytes that it takes.
+    """Raise what the disk refuses inside as an error with the path and, where it is known, the bytes that it takes.
 
     Raises:
         GenhubError: it can't be saved.
@@ -75,7 +75,7 @@ def whole(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def all_whole(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """`whole` for each of several files, which reach the disk together: that takes little longer than one."""
+    """Do as `whole` for several files, which reach the disk together: that takes little longer than one."""
     temporaries = [file.with_name(_temporary_name()) for file in files]
     try:
         yield temporaries
@@ -213,8 +213,8 @@ def _taken(
 def made_once(
     file: Path, make: Callable[[Path], None], wait: bool = True, there: Callable[[Path], bool] = Path.is_file
 ) -> Path:
-    """A file in the cache that `make` writes if it is not there: once, however many processes want it. They wait as long as
-    it takes, in no collective that would time out; without `wait` they leave it to the one that is at it.
+    """Return a file in the cache, which `make` writes if it is not there: once, however many processes want it. They wait as
+    long as it takes, in no collective that would time out; without `wait` they leave it to the one that is at it.
 
     Args:
         there: whether the file is there, and undamaged (`weights.is_sealed`): one that isn't is made again.

@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 def cores() -> int:
-    """How many this process may use; processes that a launcher started on one machine share them."""
+    """Return how many cores this process may use; processes that a launcher started on one machine share them."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def can_fork() -> bool:
-    """Elsewhere processes start anew, and import everything again."""
+    """Whether processes can be forked; elsewhere they start anew, and import everything again."""
     return sys.platform == "linux"
 
 
 def forked(work: Callable[[int], T], count: int, processes: int) -> Iterator[T]:
-    """work(0), ..., work(count - 1) in order, done ahead by processes that are forked at this call.
+    """Yield work(0), ..., work(count - 1) in order, done ahead by processes that are forked at this call.
 
     What a process leaves undone, as it died (of memory, say) or `work` raised something, is done here, and raised here.
     """

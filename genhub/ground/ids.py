@@ -11,7 +11,7 @@ from pathlib import Path
 from genhub.errors import shown
 
 HUB, DATASETS = "hf://", "hf://datasets/"
-"""Prefixes of a model's and a data set's id that make it the Hub's, whatever folders there are here."""
+"""Prefixes by which a model's and a data set's id is the Hub's, whatever folders there are here."""
 MOST_NAMES = 2000
 """Most names in a folder that are compared for the nearest."""
 
@@ -47,7 +47,8 @@ def data_id(name: str) -> str | None:
 
 
 def check_revision(revision: str) -> str:
-    """
+    """Return the revision, checked.
+
     Raises:
         ValueError: it can't be a branch, tag or commit.
     """

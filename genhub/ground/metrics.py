@@ -21,7 +21,7 @@ Entry = tuple[int, str, dict[str, float]]
 
 
 class RunLog:
-    """The losses since the last line, metrics.jsonl, the clock, and what the console shows.
+    """Log of a run: the losses since the last line, metrics.jsonl, the clock, and the console's progress.
 
     Losses stay on the device until a line is due: no step waits for them. Only the main process (`writes`) has files.
     """
@@ -29,13 +29,13 @@ class RunLog:
     def __init__(self, file: Path, total: int, batch_size: int, start: int, writes: bool) -> None:
         self.file = file
         self.entries: list[Entry] = []
-        """The window since the last line, as far as `fetch` has brought it over; a checkpoint keeps it."""
+        """Losses since the last line, as far as `fetch` has brought them over; a checkpoint keeps them."""
         self.seconds_before = 0.0
         """Training time of earlier parts of the run."""
         self.left_out: list[tuple[int, str]] = []
         """(step, phase) of the updates that were not applied because something in them was not finite."""
         self.waiting: list[tuple[int, str, dict[str, Tensor]]] = []
-        """What was added since the last `fetch`, still on the device."""
+        """Losses added since the last `fetch`, still on the device."""
         self._batch_size, self._start, self._writes = batch_size, start, writes
         self._begun = False
         self._clock = self._lap = time.perf_counter()
@@ -59,12 +59,12 @@ class RunLog:
         self.waiting = []
 
     def first_not_finite(self) -> tuple[int, str, str, float] | None:
-        """(step, phase, key, value) of the first fetched value that is NaN or infinite."""
+        """Return (step, phase, key, value) of the first fetched value that is NaN or infinite."""
         each = ((step, phase, key, value) for step, phase, values in self.entries for key, value in values.items())
         return next((entry for entry in each if not math.isfinite(entry[3])), None)
 
     def means(self) -> dict[str, float]:
-        """`phase/key` to its mean over the window."""
+        """Return the mean over the window of each `phase/key`."""
         lists: dict[str, list[float]] = {}
         for _, phase, values in self.entries:
             for key, value in values.items():
@@ -73,7 +73,7 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, over all parts of an interrupted run; previews and saves don't count."""
+        """Return the seconds of training, over all parts of an interrupted run; previews and saves don't count."""
         return self.seconds_before + time.perf_counter() - self._clock
 
     @contextlib.contextmanager
@@ -109,7 +109,7 @@ class RunLog:
             raise TrainingError(f"step {step + 1}, phase '{phase}': {key} is {value}; a lower learning rate may help")
 
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """A line with the means of what was added since the last one, for a trainer of one process."""
+        """Write a line with the means of what was added since the last one, for a trainer of one process."""
         self.check_finite()
         means, self.entries = self.means(), []
         return self.line(step, values, means)

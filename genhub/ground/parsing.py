@@ -1,4 +1,4 @@
-"""A recipe's text to its content: plain YAML, `key.path=value`, and where each key came from, for messages to say so."""
+"""Read a recipe's text: plain YAML and `key.path=value`, with the origin of each key for messages to name."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TAKES = "; a recipe has text, numbers, true, false, null, lists and sections"
 
 @dataclass
 class Source:
-    """Where keys came from, and the faults found in them: a message names file, line and key path."""
+    """Origins of keys, and the faults found in them: a message names file, line and key path."""
 
     name: str
     theirs: bool = False
-    """Whether it is somebody else's, from the Hub: see theirs.py."""
+    """Whether the recipe is somebody else's, from the Hub: see theirs.py."""
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """Key path to `file:line` or `command line`, in the order of reading."""
     faults: list[tuple[KeyPath | None, str, KeyPath, Message]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Source:
 
     @contextmanager
     def blaming(self, *path: str | int) -> Iterator[None]:
-        """What is raised inside is a fault of the key at `path`; `raise_faults` must follow."""
+        """Record what is raised inside as a fault of the key at `path`; `raise_faults` must follow."""
         try:
             yield
         except InputError as error:
@@ -82,7 +82,7 @@ def located(where: str, path: KeyPath, message: str) -> str:
 
 
 def read_text(file: Path) -> str:
-    """A text file of bounded size."""
+    """Return the content of a text file of bounded size."""
     try:
         theirs = file.parent not in SHELLS  # <(...) is the user's own, and its other end is at work
         if theirs and not file.is_file() and not file.is_dir() and file.exists():  # a pipe would be waited for
@@ -99,7 +99,7 @@ def read_text(file: Path) -> str:
 
 
 def parse_yaml(text: str, where: Source) -> dict[str, Any]:
-    """The mapping in a YAML text; the keys' lines go into `where`."""
+    """Return the mapping in a YAML text; the keys' lines go into `where`."""
     content = _parse(text, where)
     if content is None:
         raise RecipeError(f"{where.name}: is empty; a recipe has at least a section `model`")
@@ -128,7 +128,7 @@ def _parse(text: str, where: Source) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML alone: no aliases (they can grow without bound), no tags, no duplicate keys."""
+    """Loader of plain YAML alone: no aliases (they can grow without bound), no tags, no duplicate keys."""
 
     def __init__(self, text: str, where: Source) -> None:
         super().__init__(text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ASKED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Environment variables in which launchers say how many processes they started, as accelerate reads them."""
 FOREIGN = {"USE_DEEPSPEED": "DeepSpeed", "USE_FSDP": "FSDP", "USE_MEGATRON_LM": "Megatron-LM"}
-"""What an accelerate config may ask for besides processes."""
+"""Settings of an accelerate config, besides processes, that genhub does not take."""
 
 
 def command_line() -> list[str]:
@@ -30,7 +30,7 @@ def command_line() -> list[str]:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> int | None:
-    """How many processes a launcher started, this one among them; None if none did."""
+    """Return how many processes a launcher started, this one among them; None if none did."""
     return next((int(environment[name]) for name in ASKED if name in environment), None)
 
 

@@ -1,4 +1,4 @@
-"""Where a sampler's randomness comes from: noise of generators, one an image."""
+"""Seeds, generators and noise: a sampler's randomness, with one generator an image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 Generators = torch.Generator | list[torch.Generator] | None
-"""Where a sampler's randomness comes from: one generator for all images, or one an image, as in diffusers' pipelines."""
+"""Source of a sampler's randomness: one generator for all images, or one an image, as in diffusers' pipelines."""
 
 
 class Between(torch.Generator):
-    """What lies between the noise of two generators: `randn` draws from both, and goes `share` of the way from the first
+    """Generator between two others: `randn` draws noise from both, and goes `share` of the way from the first
     to the second. What else is drawn from it, such as a sampler's noise at each step, does not depend on `share`."""
 
     def __new__(cls, first: torch.Generator, second: torch.Generator, share: float, seed: int) -> Self:
@@ -28,7 +28,7 @@ class Between(torch.Generator):
 
 
 def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None) -> Tensor:
-    """Standard normal noise. With a list of generators, one for each of shape[0] images, an image's noise is its own
+    """Return standard normal noise. With a list of generators, one for each of shape[0] images, an image's noise is its own
     generator's alone; noise is drawn where the generator is, so that a CPU's draws the same on every device."""
     if isinstance(generator, list):
         return torch.cat([randn((1, *shape[1:]), one) for one in generator]).to(device)  # all in one copy
@@ -40,11 +40,11 @@ def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.de
 
 
 SAMPLE_STREAM = 2**32
-"""Keeps the seeds of images apart from those of training steps."""
+"""Number that keeps the seeds of images apart from those of training steps."""
 
 
 def generators(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
-    """Where the randomness of the images with these numbers comes from."""
+    """Return the generators of the images with these numbers."""
     return [torch.Generator().manual_seed(seed_for(seed, SAMPLE_STREAM, index)) for index in indices]
 
 
@@ -52,13 +52,13 @@ BLOCK = 64
 
 
 def seed_for(*numbers: int) -> int:
-    """A 63-bit seed that depends on all `numbers` (non-negative), well mixed: nearby numbers give unrelated seeds."""
+    """Return a 63-bit seed that depends on all `numbers` (non-negative), well mixed: nearby numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_in_turn(*numbers: int) -> int:
-    """`seed_for`, for a last number that counts up: worked out by the block, as one at a time takes a small step's
-    caches."""
+    """Return `seed_for(*numbers)` for a last number that counts up. 64 seeds are computed at a time: one at a time slows
+    small steps."""
     *before, number = numbers
     return _block(*before, number // BLOCK)[number % BLOCK]
 
@@ -70,4 +70,4 @@ def _block(*numbers: int) -> list[int]:
 
 
 CHOICE_STREAM = 2**32 + 1
-"""Keeps the choice of real images apart from the seeds of drawn ones."""
+"""Number that keeps the choice of real images apart from the seeds of drawn ones."""

@@ -1,4 +1,4 @@
-"""Tensors to a safetensors file, and strictly back: a network's, or with a digest of them, what can be made again."""
+"""Write tensors to safetensors files and read them strictly: a network's, or, with a digest, what can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""huggingface_hub's client: quiet, with bounded retries, and its errors in one line that says what to do. No torch here."""
+"""Client of the Hub: huggingface_hub's, quiet, with bounded retries, its errors one line with what to do. No torch here."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Client:
-    """The Hub, asked about one repository."""
+    """Client that asks the Hub about one repository."""
 
     api: HfApi
     cache: Path
-    """Where the client keeps what it fetches."""
+    """Folder where the client keeps what it fetches."""
     offline: bool
-    """HF_HUB_OFFLINE: nobody is to be asked."""
+    """Whether HF_HUB_OFFLINE forbids asking the Hub."""
     repo_id: str
     doing: str
-    """For messages: fetching x, pushing."""
+    """The work under way, for messages: fetching x, pushing."""
     revision: str | None
 
     def retrying(self, request: Callable[[], T]) -> T:
@@ -66,7 +66,7 @@ class Client:
         raise AssertionError("the last try returns or raises")
 
     def explained(self, error: Exception) -> HubError:
-        """The client's error as one line that says what to do; never the token."""
+        """Return the client's error as one line that says what to do; never the token."""
         import httpx2
         from huggingface_hub import errors
 
@@ -115,7 +115,7 @@ class Client:
 
 
 def _said(error: BaseException, api: HfApi) -> str:
-    """`: ` and what the Hub said, or the client, on one line; without the token."""
+    """Return `: ` and the message of the Hub or of the client, on one line, without the token."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -128,7 +128,7 @@ def _said(error: BaseException, api: HfApi) -> str:
 
 
 def _wait(error: Exception, delay: float | None) -> float | None:
-    """Seconds until a further try, or None: it would not help."""
+    """Return the seconds until a further try; None where none would help."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -150,7 +150,7 @@ _before = (0, False)
 
 @contextlib.contextmanager
 def connect(repo_id: str, token: str | None, doing: str, revision: str | None = None) -> Iterator[Client]:
-    """huggingface_hub's client, which says nothing by itself meanwhile, but for its bars on a terminal.
+    """Give huggingface_hub's client, which prints nothing by itself meanwhile but its bars on a terminal.
 
     Its log and its bars are switched for the whole process: the first of several threads switches them, the last back.
     """

@@ -1,4 +1,4 @@
-"""Models, recipes and facts from a folder or from a repository on the Hub."""
+"""Load models, recipes and facts from a folder or from a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
 
 
 def find_model(source: str | Path, *, weights: bool = True) -> Path:
-    """The folder of what a user named: a path, or a Hub id, which is fetched (without `weights`: what describes it).
+    """Return the folder of a path or a Hub id, which is fetched: all of it, or without `weights` only what describes the
+    model.
 
     Raises:
         CheckpointError: no model is there.

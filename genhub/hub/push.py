@@ -1,4 +1,4 @@
-"""Files into a repository on the Hub, in one commit that can be tried again. No torch here."""
+"""Push files into a repository on the Hub, in one commit that can be tried again. No torch here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push came to."""
+    """Result of a push."""
 
     repo_id: str
     commit: str
@@ -88,7 +88,7 @@ def _ensure(api: HfApi, repo_id: str, private: bool, revision: str | None) -> No
 
 @dataclass
 class _Commit:
-    """One commit, that may have to be tried again: what a failed try did on the Hub is looked at first."""
+    """A commit that may have to be tried again: what a failed try did on the Hub is looked at first."""
 
     api: HfApi
     repo_id: str
@@ -117,7 +117,7 @@ class _Commit:
         return str(done.oid), True
 
     def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
-        """Files that an earlier push listed in its genhub.json, and that are not part of this one."""
+        """Return the files that an earlier push listed in its genhub.json and that are not part of this one."""
         if FILE not in remote or _same(self.files[FILE], remote[FILE]) or remote[FILE].size > MAX_JSON_BYTES:
             return []
         try:

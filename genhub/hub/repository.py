@@ -1,4 +1,4 @@
-"""Models on the Hub: finding and fetching them. No torch here.
+"""Find and fetch models on the Hub. No torch here.
 
 The client is huggingface_hub as it is; HF_ENDPOINT names a private Hub. What is fetched stays in its cache, and is
 compared with the hashes that the Hub lists. Nothing here is pickle or code: see `ALLOWED`.
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALLOWED = (".json", ".yaml", ".safetensors", ".md", ".png")
-"""What is pushed and fetched."""
+"""Endings of the files that are pushed and fetched."""
 TEXTS = (".json", ".yaml")
-"""What is read before anything else is fetched."""
+"""Endings of the files that are read before anything else is fetched."""
 MAX_BYTES = 2**37
-"""The most that a repository's weights may take."""
+"""Most bytes that a repository's files may take."""
 
 
 # Fetching
@@ -64,9 +64,9 @@ class Repository:
     token: str | None = field(repr=False)
     files: Mapping[str, RemoteFile]
     folder: Path
-    """Where its files are, once fetched: the client's cache has a folder for each commit."""
+    """Folder of its files, once fetched: the client's cache has one for each commit."""
     ref: Path | None = None
-    """Where the client's cache remembers the commit of a branch or tag; None: nothing to remember."""
+    """File in which the client's cache remembers the commit of a branch or tag; None: nothing to remember."""
     online: bool = True
     _whole: set[str] = field(default_factory=set)
 
@@ -94,7 +94,7 @@ class Repository:
                 raise HubError(f"{self.id}: its files take more than {MAX_BYTES // 2**30} GiB; refused")
 
     def fetch_weights(self) -> Path:
-        """Fetch the rest, and verify everything that genhub.json vouches for; returns the folder."""
+        """Fetch the rest, and verify everything that genhub.json vouches for; return the folder."""
         with self.naming():
             for name in self.wanted():
                 self._fetch(name)
@@ -123,7 +123,7 @@ class Repository:
         return read_manifest(self.folder)
 
     def wanted(self) -> list[str]:
-        """The files to fetch: those that genhub.json lists, or, of another library's folder, its JSON and weights."""
+        """Return the files to fetch: those that genhub.json lists, or, of another library's folder, its JSON and weights."""
         if FILE not in self.files:
             return [name for name in self.files if re.fullmatch(r"([\w-]+/)?[\w-]+\.(json|safetensors)", name, re.ASCII)]
         listed = self.manifest().files
@@ -138,7 +138,7 @@ class Repository:
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Errors about the folder in the cache name the repository instead."""
+        """Have errors about the folder in the cache name the repository instead."""
         try:
             yield
         except CheckpointError as error:
@@ -205,7 +205,12 @@ def open_repository(
                 return Repository(repo_id, commit, token, files, cache / "snapshots" / commit, ref)
             except HubUnavailable as error:
                 unavailable = error
-        commit = revision or "" if ref is None else ref.read_text().strip() if ref.is_file() else ""
+        if ref is None:  # the revision is a commit
+            commit = revision or ""
+        elif ref.is_file():
+            commit = ref.read_text().strip()
+        else:
+            commit = ""
         folder = cache / "snapshots" / commit
         if not re.fullmatch("[0-9a-f]{40}", commit) or not folder.is_dir():
             if local_files_only:
@@ -222,7 +227,7 @@ def open_repository(
 
 
 def _cached_oid(file: Path) -> str:
-    """The cache's links point to files that are called by their hash."""
+    """Return the hash of a file in the cache, which is the name of the file that its link points to."""
     name = file.readlink().name if file.is_symlink() else ""
     return name if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name) else ""
 
@@ -235,7 +240,7 @@ def _is(file: Path, remote: RemoteFile) -> bool:
 
 
 def digest(content: Path | bytes, like: str) -> str:
-    """The hash of a file or bytes, of the kind that `like` is: git's SHA-1 (40 digits) or SHA-256."""
+    """Return the hash of a file or bytes, of the kind that `like` is: git's SHA-1 (40 digits) or SHA-256."""
     if len(like) == 40:
         data = content.read_bytes() if isinstance(content, Path) else content
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -243,7 +248,7 @@ def digest(content: Path | bytes, like: str) -> str:
 
 
 def listing(api: HfApi, repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
-    """A revision's commit and files."""
+    """Return a revision's commit and files."""
     info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=30)
     siblings = info.siblings or []
     if len(siblings) > 10 * MAX_FILES:

@@ -1,4 +1,4 @@
-"""Questions to the type annotation of a Config's key: which types are in its union, is a boolean one. No torch here."""
+"""Read the type annotation of a Config's key: the types in its union, and whether a boolean is one. No torch here."""
 
 from __future__ import annotations
 

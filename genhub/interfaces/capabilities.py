@@ -1,4 +1,4 @@
-"""What views, metrics and other models may ask of a model, whatever its class."""
+"""Capabilities that views, metrics and other models may ask of a model, whatever its class."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from genhub.interfaces.model import Batch
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Images to latents and back."""
+    """A model that turns images into latents and back."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to latents (n, ...)."""
+        """Return the latents (n, ...) of images (n, c, h, w) in [-1, 1]."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to (n, c, h, w) in [-1, 1]."""
+        """Return the images (n, c, h, w) in [-1, 1] of latents."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class DenoisingStep:
     """One step of a reverse process."""
 
     index: int
-    """0 for the first step."""
+    """Number of the step, from 0."""
     timestep: float
-    """The noise level the step started from; num_train_timesteps - 1 or so is pure noise, 0 nearly clean."""
+    """Noise level that the step started from; num_train_timesteps - 1 or so is pure noise, 0 nearly clean."""
     sample: Tensor
     """The images after the step, (n, c, h, w)."""
     pred_original_sample: Tensor
@@ -39,15 +39,15 @@ class DenoisingStep:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A forward process that adds noise, and the way back with every intermediate."""
+    """A model with a forward process that adds noise, and a way back that shows every step."""
 
     num_train_timesteps: int
 
     def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t for images x_0 (n, c, h, w) and timesteps (n,) int64 in [0, num_train_timesteps)."""
+        """Return x_t for images x_0 (n, c, h, w) and timesteps (n,) int64 in [0, num_train_timesteps)."""
 
     def signal_to_noise(self, timesteps: Tensor) -> Tensor:
-        """The ratio of signal to noise power at timesteps (n,)."""
+        """Return the ratio of signal to noise power at timesteps (n,)."""
 
     def denoise(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any
@@ -60,4 +60,4 @@ class Likelihood(Protocol):
     """A model that can say how probable an image is."""
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
-        """(n,) bits per dimension of 8-bit images, or an upper bound of it."""
+        """Return (n,) bits per dimension of 8-bit images, or an upper bound of them."""

@@ -46,11 +46,11 @@ FROM_HUB = {"from_hub": True}
 
 
 class NotOnTheHub(ValueError):
-    """Raised where a recipe from the Hub names a model by a path."""
+    """A recipe from the Hub names a model by a path."""
 
 
 class MayChange:
-    """Mark on a key that changes no step's result: a run that goes on may have another value for it than it was
+    """Mark of a key that changes no step's result: a run that goes on may have another value for it than it was
     started with. All others are refused (docs/reliability.md)."""
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ STORED_CONTENT = "stored-"
 
 
 class DataSpec(Section):
-    """What a data set turned out to be; models are shaped by it, checkpoints and cards carry it."""
+    """Facts about a data set: models are shaped by them, and checkpoints and cards carry them."""
 
     name: str
     split: str
@@ -111,7 +111,7 @@ class DataSpec(Section):
 
 
 def described(**values: Any) -> DataSpec:
-    """The spec of a data set.
+    """Return the spec of a data set.
 
     Raises:
         DataError: no model can be shaped by it: too many classes, too long names, too large images.
@@ -127,7 +127,7 @@ def count_of(spec: DataSpec) -> str:
 
 
 class ModelConfig(Section):
-    """What is needed to build a model; a plugin's `Config` derives from it and adds its own keys.
+    """Keys from which a model is built; a plugin's `Config` derives from it and adds its own.
 
     `sample_shape` and `num_classes` may be left out of a recipe: the data fill them. Given, they must agree with it.
     """
@@ -147,13 +147,13 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Where images come from and how they become batches."""
+    """Keys of the data: the place of images, and how they become batches."""
 
     name: str | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = "digits"
     """`digits` (scikit-learn's 1,797 8x8 digits), a folder of images, parquet or arrow files, or a Hub data set id. Several
     files in their order: a glob such as shards/*.parquet, or a list of files and globs."""
     split: str = "train"
-    """Which split; also slices such as train[:1000]. A folder or file without splits is `train`."""
+    """Name of the split, or slices such as train[:1000]. A folder or file without splits is `train`."""
     image_column: str | None = None
     """The column with the images; left out: the only one that holds images."""
     label_column: str | None = None
@@ -202,7 +202,7 @@ class DataConfig(Section):
 
     @property
     def title(self) -> str:
-        """The name in a line, of a list its first names."""
+        """The name for a message; of a list, its first names."""
         if isinstance(self.name, str):
             return self.name
         more = len(self.name) - 3
@@ -210,7 +210,7 @@ class DataConfig(Section):
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) that images will have, as far as the recipe alone tells."""
+        """Size (height, width) that images will have, as far as the recipe alone tells."""
         if self.image_size is None:
             return (8, 8) if self.name == "digits" else None
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

@@ -1,4 +1,4 @@
-"""What an extractor is: a frozen network that turns images into the features that figures compare."""
+"""Interface of extractors: frozen networks that turn images into the features that figures compare."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from genhub.interfaces.trainer import TrainingData
 
 
 class Extractor(Protocol):
-    """What turns images into the rows that metrics compare. A class is registered under `genhub.extractors` and built as
-    `cls(data, source, device)`; it must give the same features for the same image whatever comes with it in a batch."""
+    """Network that turns images into the rows that metrics compare. A class is registered under `genhub.extractors` and
+    built as `cls(data, source, device)`; it must give the same features for the same image whatever comes with it in a
+    batch."""
 
     fingerprint: str
-    """Changes when the features of an image may: a hash of weights and preprocessing."""
+    """Hash of weights and preprocessing: it changes when the features of an image may."""
     source: str
-    """Where the weights come from."""
+    """Origin of the weights."""
     preprocessing: str
-    """What is done to images before, in words."""
+    """Description of what is done to images before, in words."""
 
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
-        """`data`: the real images, for extractors that learn from them. `source`: what follows NAME: in the user's
+        """Take the real images `data`, for extractors that learn from them, and `source`: what follows NAME: in the user's
         choice of extractor, such as a folder of weights."""
 
     def features(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) uint8 to (n, d) float32 on the CPU."""
+        """Return features (n, d) float32 on the CPU of images (n, c, h, w) uint8."""

@@ -1,4 +1,4 @@
-"""Labels: the order of classes, and which class a label names."""
+"""The order of classes, and the class that a label names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model and a noise schedule are. A new model is one class that derives from `genhub.GenerativeModel`.
+"""Interface of models. A new model is one class that derives from `genhub.GenerativeModel`.
 
 class Mean(GenerativeModel):
     class Config(ModelConfig):
@@ -36,8 +36,8 @@ from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.config import DataSpec, ModelConfig
 
 Batch = Mapping[str, Tensor]
-"""What a loss gets. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64. For a
-model with a `frozen_encoder`, "latents" may be in the images' place."""
+"""Batch that a loss is given. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64.
+For a model with a `frozen_encoder`, "latents" may be in the images' place."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,33 @@ class Phase:
     name: str
     """Prefix of this phase's metrics in the log."""
     loss: Callable[[Batch], Mapping[str, Tensor]]
-    """A batch to scalars. "loss" is minimised; every entry is logged, so all must be scalars."""
+    """Function of a batch that returns scalars by name: "loss" is minimised, and every entry is logged."""
     trains: tuple[str, ...]
-    """Names of child modules. Phases that name the same set share an optimizer; sets must be equal or disjoint."""
+    """Names of the child modules it trains. Phases that name the same set share an optimizer; sets must be equal or
+    disjoint."""
     interval: int = 1
-    """The phase runs on every interval-th step (lazy regularisation, n_critic)."""
+    """Run the phase on every interval-th step only (lazy regularisation, n_critic)."""
     ema: bool = True
-    """Average these networks for sampling and export."""
+    """Whether to average these networks for sampling and export."""
 
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """What a model's losses make of an image before anything is trained on it, such as a frozen autoencoder's latents. With
-    `data.cache_latents` it is computed once for each image, and losses get it as batch["latents"] in the images' place."""
+    """Frozen network through which a model's losses see images, such as an autoencoder whose latents they take. With
+    `data.cache_latents` its output is computed once for each image, and losses get it as batch["latents"] in their place."""
 
     encode: Callable[[Tensor], Tensor]
-    """Images (n, c, h, w) in [-1, 1] to (n, ...), kept as float32. A function of each image alone: nothing random (of a
-    posterior, its mean), no statistics of the batch, the same in training and eval mode."""
+    """Function from images (n, c, h, w) in [-1, 1] to (n, ...), kept as float32. It depends on each image alone: nothing
+    random (of a posterior, its mean), no statistics of the batch, the same in training and eval mode."""
     networks: nn.Module
-    """What it computes with, trained by no phase. With other weights or buffers, all is computed anew."""
+    """The modules that it computes with, trained by no phase. With other weights or buffers, all is computed anew."""
     config: str = ""
-    """What else the result depends on, such as the networks' Config as JSON."""
+    """Anything else that the result depends on, such as the networks' Config as JSON."""
 
 
 class Model(nn.Module, ABC):
-    """What a model is: networks as child modules, losses as phases, and a sampler. `genhub.GenerativeModel` adds to it how
-    it is saved, loaded and shared: derive from that.
+    """Interface of models: networks as child modules, losses as phases, and a sampler. `genhub.GenerativeModel` adds to it
+    how it is saved, loaded and shared: derive from that.
 
     Whoever trains it calls `model(batch, phase.name)`, so engines that wrap a module (DDP, FSDP, autocast, compile)
     wrap this one and losses stay ordinary code over the model's own networks.
@@ -83,10 +84,10 @@ class Model(nn.Module, ABC):
     conditions: tuple[str, ...] = ()
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
     imports: ClassVar[tuple[str, ...]] = ()
-    """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
+    """Slow modules that `__init__` imports: a run imports them while its images are decoded."""
 
     trained_on: DataSpec | None = None
-    """Spec of the data it was trained on, as far as is known: its labels' names, the range of its images' values."""
+    """Spec of the data it was trained on, if known: its labels' names, the range of its images' values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class Model(nn.Module, ABC):
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
+        """Shape (channels, height, width) of an image."""
         if self.config.sample_shape is None:
             raise ValueError("a model is built from a Config with sample_shape: (channels, height, width)")
         return self.config.sample_shape
@@ -110,7 +111,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
-        """The updates of a training step, in order. Called once, after `__init__`."""
+        """Return the updates of a training step, in order. Called once, after `__init__`."""
 
     @abstractmethod
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any) -> Tensor:
@@ -118,16 +119,19 @@ class Model(nn.Module, ABC):
 
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
+
+        Raises:
+            InputError: an option has a value that the model can't draw with.
         """
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
-        """Return those of the options for `sample` that would change nothing, each with why: `genhub` refuses to draw with
+        """Return the options for `sample` that would change nothing, each with the reason: `genhub` refuses to draw with
         them. {"guidance_scale": "this model draws without labels"}, say."""
         return {}
 
     def frozen_encoder(self) -> FrozenEncoder | None:
-        """What of an image can be computed once; None: the losses need the images themselves. A model that replaces this
-        takes batch["latents"] where a batch has them, and batch["images"] else."""
+        """Return the network whose output the losses need in place of the images; None: they need the images themselves. A
+        model that replaces this takes batch["latents"] where a batch has them, and batch["images"] else."""
         return None
 
     @cached_property
@@ -136,12 +140,12 @@ class Model(nn.Module, ABC):
 
     @final  # type: ignore[misc]  # torch declares it as an attribute
     def forward(self, batch: Batch, phase: str) -> Mapping[str, Tensor]:
-        """The named phase's losses for a batch."""
+        """Return the named phase's losses for a batch."""
         return self._phases[phase].loss(batch)
 
     @final
     def check_labels(self, labels: Tensor | None) -> Tensor:
-        """What a conditional model's `sample` does first: its labels (n,), known to be good, on the model's device.
+        """Return a conditional model's labels (n,), checked, on the model's device. Its `sample` calls this first.
 
         Raises:
             ValueError: there are none, or one is not below `num_classes`.
@@ -167,7 +171,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> ModelConfig:
-        """The Config of a folder that another library saved, for classes registered under `genhub.formats`.
+        """Return the Config of a folder that another library saved, for classes registered under `genhub.formats`.
 
         Raises:
             CheckpointError: this class can't read it.

@@ -1,4 +1,5 @@
-"""Names to classes, by entry points. Listing reads metadata only; a class is imported when its name is asked for."""
+"""Find classes by name, through entry points. Listing reads metadata only; a class is imported when its name is asked
+for."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ SCHEDULERS = "genhub.schedulers"
 TRAINERS = "genhub.trainers"
 EXTRACTORS = "genhub.extractors"
 FORMATS = "genhub.formats"
-"""Names here are the `_class_name` that another library writes into a folder's JSON; the classes are models."""
+"""Group whose names are the `_class_name` that another library writes into a folder's JSON, and whose classes are models."""
 KINDS = {"model": MODELS, "scheduler": SCHEDULERS, "trainer": TRAINERS, "extractor": EXTRACTORS, "format": FORMATS}
 ATTRIBUTES = {
     MODELS: ("Config", "phases", "sample", "save_networks", "load_networks"),
@@ -28,7 +29,7 @@ ATTRIBUTES = {
     EXTRACTORS: ("features",),
     FORMATS: ("Config", "config_from_foreign"),
 }
-"""What a class of a group has at least; the interfaces say more."""
+"""Attributes that a class of each group has at least; the interfaces say more."""
 
 
 @dataclass(frozen=True, order=True)
@@ -68,7 +69,7 @@ class Plugin:
 
 @cache
 def all_plugins() -> tuple[tuple[Plugin, ...], tuple[str, ...]]:
-    """Every entry point for genhub, sorted by name (a name may occur twice), and the metadata that can't be read."""
+    """Return every entry point for genhub, sorted by name (a name may occur twice), and the metadata that can't be read."""
     found: set[Plugin] = set()
     faults, seen = [], set()
     for distribution in distributions():
@@ -94,7 +95,7 @@ def plugin_names(group: str) -> list[str]:
 
 
 def find_plugin(group: str, name: str) -> Plugin:
-    """The one plugin of that name; nothing is imported.
+    """Return the one plugin of that name; nothing is imported.
 
     Raises:
         PluginError: nobody registered it, or two distributions did.
@@ -110,7 +111,7 @@ def find_plugin(group: str, name: str) -> Plugin:
 
 
 def load_class(group: str, name: str, folder: Path | None = None) -> Any:
-    """The class registered as `name`. With `folder`, `module:Class` works too, and modules there can be imported: for
+    """Return the class registered as `name`. With `folder`, `module:Class` works too, and modules there can be imported: for
     recipes, which are the user's own, and never for checkpoints.
 
     Raises:
@@ -124,7 +125,7 @@ def load_class(group: str, name: str, folder: Path | None = None) -> Any:
 
 
 def load_all(group: str) -> tuple[dict[str, Any], list[str]]:
-    """Every class of a group that can be had, by name, and what is wrong with the others."""
+    """Return all classes of a group by name, and what is wrong with those that can't be imported."""
     classes, faults = {}, []
     for name in plugin_names(group):
         try:
@@ -135,7 +136,7 @@ def load_all(group: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def plugin_of(group: str, cls: type) -> Plugin | None:
-    """The entry point that points to a class, if one does. Nothing is imported."""
+    """Return the entry point that points to a class, if one does. Nothing is imported."""
     for plugin in plugins(group):
         module, _, attribute = plugin.value.partition(":")
         if attribute == cls.__qualname__ and cls.__module__.split(".")[0] == module.split(".")[0]:
@@ -144,12 +145,12 @@ def plugin_of(group: str, cls: type) -> Plugin | None:
 
 
 def scheduler_names() -> tuple[str, ...]:
-    """The registered noise schedules, without importing any."""
+    """Return the names of the registered noise schedules, without importing any."""
     return tuple(plugin_names(SCHEDULERS))
 
 
 def load_scheduler(name: str) -> Any:
-    """A registered noise schedule's class; it has the methods of `genhub.Scheduler`.
+    """Return a registered noise schedule's class; it has the methods of `genhub.Scheduler`.
 
     Raises:
         PluginError: unknown, claimed twice, or broken.
@@ -164,4 +165,4 @@ def _scheduler_name(name: str) -> str:
 
 
 SchedulerName = Annotated[str, AfterValidator(_scheduler_name)]
-"""In a Config, and as an option of `sample`: the name of a registered noise schedule; no class is imported to check it."""
+"""Name of a registered noise schedule, in a Config or as an option of `sample`; no class is imported to check it."""

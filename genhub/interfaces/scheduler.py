@@ -1,4 +1,4 @@
-"""What a noise schedule is."""
+"""Interface of noise schedules."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Scheduler(Protocol):
     """
 
     config: Any
-    """A mapping of the arguments that it was built with."""
+    """Mapping of the arguments that it was built with."""
     timesteps: Tensor
     """The noise levels to visit, from pure noise down, once `set_timesteps` was called."""
     init_noise_sigma: Any
     """Standard deviation of the noise that sampling starts from."""
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t of images x_0 (n, c, h, w) at levels (n,) int64."""
+        """Return x_t for images x_0 (n, c, h, w) at levels (n,) int64."""
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose `timesteps`, and forget the state of earlier drawings."""
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
-        """What the network is given for x_t, (n, c, h, w)."""
+        """Return the network's input for x_t, (n, c, h, w)."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        """From x_t (n, c, h, w) to the next of `timesteps`; an object with `prev_sample`."""
+        """Step from x_t (n, c, h, w) to the next of `timesteps`; return an object with `prev_sample`."""

@@ -1,4 +1,5 @@
-"""What a trainer is, what it is given, and what it keeps. A new one derives from `Trainer`; trainer.py has genhub's own."""
+"""Interface of trainers: `Trainer`, from which a new one derives, and the run and data it is given. training/ has genhub's
+own."""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ from genhub.interfaces.model import Model
 
 
 class TrainingData(Protocol):
-    """What a trainer needs of data: batches whose order is a pure function of (seed, step, position)."""
+    """Data as a trainer sees them: batches whose order is a pure function of (seed, step, position)."""
 
     @property
     def config(self) -> DataConfig:
-        """Section `data` of the recipe."""
+        """The recipe's section `data`."""
 
     @property
     def spec(self) -> DataSpec:
@@ -36,36 +37,36 @@ class TrainingData(Protocol):
         self, share: Share = ALONE, *, seed: int, start_step: int, device: torch.device,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
-        """Endless micro-batches from `start_step` on; `share.accumulation` of them make a step on each rank. `state` spares
-        a stream of data the reading of all that comes before."""
+        """Yield endless micro-batches from `start_step` on; `share.accumulation` of them make a step on each rank. `state`
+        spares a stream of data the reading of all that comes before."""
 
     def state(self, step: int) -> dict[str, Any]:
-        """The `state` with which `batches` starts at that step on this rank, as JSON; of the latest `batches`."""
+        """Return the `state`, as JSON, with which the latest `batches` would start at a step on this rank."""
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Any:
-        """Row numbers of a step's batch on a rank, for messages."""
+        """Return the row numbers of a step's batch on a rank, for messages."""
 
 
 @dataclass
 class TrainerState:
-    """What a stopped run needs to go on, besides the model folder itself."""
+    """State that a stopped run needs to go on, besides the model folder itself."""
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """File name to named tensors: the raw weights, the averages, each optimizer."""
+    """Named tensors by file name: the raw weights, the averages, each optimizer."""
     values: dict[str, Any] = field(default_factory=dict)
-    """Counters and whatever else is JSON."""
+    """Counters and other values, as JSON."""
 
 
 @dataclass(frozen=True)
 class StoppedRun:
-    """Where a run goes on."""
+    """Checkpoint from which a run goes on."""
 
     folder: Path
-    """The checkpoint."""
+    """The checkpoint's folder."""
     step: int
-    """How many steps were done."""
+    """Number of steps done."""
     state: TrainerState
-    """What was given to `save_checkpoint`."""
+    """The state that `save_checkpoint` was given."""
 
 
 class Run(Protocol):
@@ -82,7 +83,7 @@ class Run(Protocol):
 
     @property
     def started(self) -> float:
-        """When the run began, before its data were read, as `time.monotonic` tells it."""
+        """Time by `time.monotonic` when the run began, before its data were read."""
 
     def stopped_run(self, data: TrainingData) -> StoppedRun | None:
         """Return the run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.

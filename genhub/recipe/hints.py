@@ -39,7 +39,7 @@ OTHER_NAMES = {
 EPOCHS = ("epoch", "epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 _BY_OTHER_NAME = {other: key for key, others in OTHER_NAMES.items() for other in others.split()}
 _NEAR = 0.85
-"""Likeness from which on a key of the same section is suggested before one of another section."""
+"""Least likeness at which a key of the same section is suggested before one of another section."""
 
 
 def where_it_belongs(name: str, known: Iterable[str], elsewhere: Iterable[str]) -> str:

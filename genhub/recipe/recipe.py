@@ -1,4 +1,4 @@
-"""A recipe: YAML and key=value overrides to a frozen `Recipe`. Nothing here imports torch until a plugin does."""
+"""Read a recipe: from YAML and key=value overrides to a frozen `Recipe`. Nothing here imports torch until a plugin does."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from genhub.store.classes import read_model
 
 S = TypeVar("S", bound=Section)
 ORIGIN = "# From "
-"""Begins the first line of a recipe.yaml whose recipe is from the Hub; hf://user/name follows."""
+"""Start of the first line of a recipe.yaml whose recipe is from the Hub; hf://user/name follows."""
 MOST_READINGS = 4
 """Most members of a union that a message lists where none takes the value."""
 
 
 class _Core(Section):
-    """What can be checked without the model's plugin; another trainer's section comes here as its own Config."""
+    """Sections that can be checked without the model's plugin; another trainer's section comes here as its own Config."""
 
     data: DataConfig = DataConfig()
     trainer: SerializeAsAny[TrainerConfig]
@@ -53,7 +53,7 @@ class _Core(Section):
     seed: NonNegativeInt = 0
     """All randomness of training derives from it."""
     run_dir: Annotated[str, MAY_CHANGE] = Field(min_length=1)
-    """Where the run's folder is; left out: runs/ and the recipe's name."""
+    """The run's folder; left out: runs/ and the recipe's name."""
 
     @model_validator(mode="after")
     def _measures_what_it_saves(self) -> Self:
@@ -94,7 +94,7 @@ class Recipe(_Core):
     """The recipe file's folder, where `module:Class` names are looked up; None: a recipe from the Hub, for which only
     registered names count."""
     origin: str | None = Field(default=None, exclude=True)
-    """hf://user/name of a recipe from the Hub; None: the user's own."""
+    """Address of a recipe from the Hub, hf://user/name; None: the user's own."""
     left_out: tuple[str, ...] = Field(default=(), exclude=True)
     """Keys of a recipe from the Hub that are for whoever trains to say."""
 
@@ -105,8 +105,8 @@ class Recipe(_Core):
         return load_class(TRAINERS, self.trainer.name, self.folder)
 
     def filled_from(self, spec: DataSpec) -> Recipe:
-        """This recipe with the model's shape and classes as the data have them, checked again, and the range of values that
-        `data.value_range: auto` found: other images that the model is compared with are read by it.
+        """Return this recipe with the model's shape and classes as the data have them, checked again, and the range of
+        values that `data.value_range: auto` found: other images that the model is compared with are read by it.
 
         Raises:
             RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
@@ -121,7 +121,7 @@ class Recipe(_Core):
         return self.model_copy(update={"data": data, "model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
-        """The recipe as plain dictionaries, as it would be written in YAML."""
+        """Return the recipe as plain dictionaries, as it would be written in YAML."""
         content = self.model_dump(mode="json")
         model = content.pop("model")
         if self.init_from is not None:
@@ -136,7 +136,7 @@ RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
 
 def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str | None = None) -> Recipe:
-    """A recipe from a file, a shipped recipe's name, a mapping or a Recipe, with `key.path=value` overrides on top.
+    """Return a recipe from a file, a shipped recipe's name, a mapping or a Recipe, with `key.path=value` overrides on top.
 
     The core's own sections are checked first, without importing torch; then the model's, by importing its plugin.
 
@@ -177,8 +177,8 @@ def origin_in(text: str) -> str | None:
 
 
 def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: str | None = None) -> DataConfig:
-    """The data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has does
-    not matter. Without a file, what the overrides say.
+    """Return the data that a run's recipe.yaml names, with `data.key=value` overrides on top; what model and trainer it has
+    does not matter. Without a file, what the overrides say.
 
     Args:
         theirs: the repository that the file is from, if it is not the user's own.
@@ -239,7 +239,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
 
 
 def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
-    """The model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
+    """Return the model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
     cls, name, given = None, model.get("name", ""), model
     if init_from is None or ":" in name:
         with where.blaming("model", "name"):
@@ -332,7 +332,7 @@ def _unknown(key: str, known: Iterable[str], everywhere: Iterable[str]) -> str:
 
 
 def _existing(values: Any, loc: KeyPath) -> KeyPath:
-    """`loc` without the names of union members that pydantic puts in, so that it is a path of keys."""
+    """Return `loc` as a path of keys: without the names of union members that pydantic puts in."""
     path: list[str | int] = []
     for part in loc:
         keys = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
@@ -343,7 +343,7 @@ def _existing(values: Any, loc: KeyPath) -> KeyPath:
 
 
 def _fields(annotation: Any, loc: KeyPath) -> set[str]:
-    """Names of the fields at `loc` in the sections of an annotation such as `EMAConfig | None`."""
+    """Return the names of the fields at `loc` in the sections of an annotation such as `EMAConfig | None`."""
     if not (isinstance(annotation, type) and issubclass(annotation, Section)):
         return {name for inner in get_args(annotation) for name in _fields(inner, loc)}
     fields = annotation.model_fields

@@ -1,4 +1,4 @@
-"""Recipes described: JSON Schema for editors, and the options of plugins."""
+"""Describe recipes: by JSON Schema for editors, and by the options of plugins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FROM = {
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of recipes; `model` and `trainer` have the keys of the plugin that `name` names.
+    """Return the JSON Schema (draft 2020-12) of recipes; `model` and `trainer` have the keys of the plugin they name.
 
     Plugins that can't be loaded are left out: `genhub doctor` says why.
     """
@@ -44,7 +44,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _by_name(definitions: dict[str, str], default: str | None = None) -> dict[str, Any]:
-    """A section whose keys depend on its `name`; those of a module:Class are not known here."""
+    """Return the schema of a section whose keys depend on its `name`; those of a module:Class are not known here."""
     rules = [{"if": {"properties": {"name": {"const": name}}, "required": [] if name == default else ["name"]},
               "then": {"$ref": f"#/$defs/{definition}"}} for name, definition in definitions.items()]  # fmt: skip
     name = {"anyOf": [{"enum": list(definitions)}, {"type": "string", "pattern": ":"}]}
@@ -52,7 +52,7 @@ def _by_name(definitions: dict[str, str], default: str | None = None) -> dict[st
 
 
 def describe_plugin(name: str) -> list[dict[str, Any]]:
-    """The plugins of that name (a model and a scheduler may share one): where each is from, what it can do, its options,
+    """Describe the plugins of that name (a model and a scheduler may share one): their origin, capabilities and options,
     and a recipe that uses it.
 
     Raises:
@@ -75,7 +75,7 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
 
 
 def capabilities(cls: type) -> list[str]:
-    """What views, metrics and other models may ask of a class, by the protocols of `interfaces` whose methods it has."""
+    """Return the names of a class's capabilities: the protocols of `interfaces` whose methods it has."""
     from genhub.interfaces.capabilities import Autoencoder, Denoiser, Likelihood
 
     found = ["labels"] if "labels" in getattr(cls, "conditions", ()) else []
@@ -87,7 +87,7 @@ def capabilities(cls: type) -> list[str]:
 
 
 def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A short recipe that uses a plugin and that `genhub recipe check` accepts; None where no installed model can use it."""
+    """Return a short recipe that uses a plugin and passes `genhub recipe check`; None if no installed model can use it."""
     short = {"trainer": {"max_steps": 1000}}
     if plugin.group == MODELS:
         return {"model": {"name": plugin.name} | _required(options)} | short
@@ -105,7 +105,7 @@ def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _required(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The keys that a recipe can't leave out, with values that it might have."""
+    """Return the keys that a recipe can't leave out, with example values."""
     keys: dict[str, Any] = {}
     for path, option in options.items():
         if "example" in option:
@@ -118,7 +118,7 @@ def _required(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Every key by its path, as an override would write it."""
+    """Return every key with its type, default and meaning, by its path as an override would write it."""
     options: dict[str, dict[str, Any]] = {}
     defaults = config.model_construct().model_dump(mode="json", warnings=False)
     for name, field in config.model_fields.items():
@@ -137,7 +137,7 @@ def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, A
 
 
 def _arguments(cls: type) -> dict[str, dict[str, Any]]:
-    """The arguments of a class that has no Config, and what its docstring's `name (type): meaning` says of them."""
+    """Return the arguments of a class without Config, their meaning from its docstring's `name (type): meaning`."""
     options: dict[str, dict[str, Any]] = {}
     for name, argument in inspect.signature(cls).parameters.items():
         told = re.search(rf"^ *{name} \(.*\):((?:.|\n)*?)(?=\n *\w+ \(|\n *\n|\Z)", cls.__doc__ or "", re.MULTILINE)

@@ -88,7 +88,7 @@ class HubConfig(Section):
     """Push checkpoints to the Hub while training, in the background; see docs/hub.md."""
 
     repo_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
-    """user/name; made if it is not there."""
+    """Repository, user/name; made if it is not there."""
     every: PositiveInt | None = None
     """Push the first checkpoint after every so many steps, and the last; left out: each checkpoint."""
     private: bool = False
@@ -114,7 +114,7 @@ class EvaluateConfig(Section):
     n: Annotated[int, Field(strict=True, ge=2, lt=2**63)] = 2000
     """How many images to draw, on all processes together; the same seeds each time."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("frechet_distance",)
-    """What to measure, as `genhub evaluate --metrics` names it."""
+    """Metrics to compute, as `genhub evaluate --metrics` names them."""
     extractor: str = "probe"
     """A registered extractor of features, or NAME:SOURCE, such as dinov2:FOLDER."""
     held_out: str = "test"
@@ -135,12 +135,12 @@ class EvaluateConfig(Section):
 
 
 def _yes_no(value: object) -> object:
-    """YAML 1.1 reads a bare `no` as false."""
+    """Return "no" for a bare `no`, which YAML 1.1 reads as false."""
     return "no" if value is False else value
 
 
 class AccelerateConfig(TrainerConfig):
-    """How the built-in trainer, `accelerate`, trains."""
+    """Keys of the built-in trainer, `accelerate`."""
 
     stop_after: Annotated[Duration | None, MAY_CHANGE] = None
     """Save and stop after this time (3h50m, 90m, 1d12h), counted from the command's start; started again, it goes on."""
@@ -166,10 +166,10 @@ class AccelerateConfig(TrainerConfig):
     sharding: Annotated[Literal["no", "full"], BeforeValidator(_yes_no), MAY_CHANGE] = "no"
     """full: each process keeps a piece of weights, gradients, optimizer state and averages (FSDP2); see docs/scale.md."""
     compile: bool = False
-    """torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the model has
-    one phase, as CUDA graphs: a network is one launch in place of hundreds."""
+    """Whether to torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the
+    model has one phase, as CUDA graphs: a network is one launch in place of hundreds."""
     keep_memory: Annotated[bool | None, MAY_CHANGE] = None
     """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
     out: where the page faults of the first steps show that it pays."""
     trackers: Annotated[tuple[str, ...], MAY_CHANGE] = ("tensorboard",)
-    """Where metrics go besides metrics.jsonl: any tracker accelerate knows and that is installed."""
+    """Trackers of metrics besides metrics.jsonl: any that accelerate knows and that is installed."""

@@ -1,4 +1,4 @@
-"""The recipes that come with genhub, and the file that a name or a path stands for. No torch."""
+"""Find the recipes that come with genhub, and the file that a name or a path stands for. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genhub.store.run_folder import RECIPE, RunFolder
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with genhub, by name: beside the package in a wheel, beside its folder in a checkout."""
+    """Return the recipes that come with genhub, by name: beside the package in a wheel, beside its folder in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "recipes"
     folder = inside if inside.is_dir() else package.parent / "recipes"

@@ -1,4 +1,4 @@
-"""Checks, before anything is written, that a recipe may train in a folder; then claims the folder."""
+"""Check, before anything is written, that a recipe may train in a folder; then claim the folder."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Before:
 
     content: dict[str, Any]
     origin: str | None
-    """See `Recipe.origin`."""
+    """The repository that the recipe is from: see `Recipe.origin`."""
 
 
 def recipe_before(folder: Path) -> Before | None:

@@ -1,4 +1,4 @@
-"""What `genhub train --dry-run` finds out without training: parameters, memory, and what bf16 would be worth."""
+"""Estimate what a run takes, for `genhub train --dry-run`: parameters, memory, and what bf16 would be worth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genhub.run.prepare import Prepared
 
 
 def estimate(prepared: Prepared) -> dict[str, Any]:
-    """What a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
+    """Return what a run will take: parameters, and bytes of memory at its batch size, from one forward pass on the CPU."""
     config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
     built_in = config if isinstance(config, AccelerateConfig) else None  # of another trainer only the model's part is known
     accumulation = built_in.gradient_accumulation_steps if built_in else 1
@@ -41,8 +41,9 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
 
 
 def time_in_bf16(prepared: Prepared) -> tuple[float, float] | None:
-    """Seconds of a step's forward and backward on this CPU as the recipe has it, and with `mixed_precision: bf16`: the
-    fastest of three, in turn. None where the recipe has chosen, or the CPU can't multiply in bf16, or won't be used.
+    """Return the seconds of a step's forward and backward on this CPU as the recipe has it, and with `mixed_precision:
+    bf16`: the fastest of three, in turn. None where the recipe has chosen, or the CPU can't multiply in bf16, or won't be
+    used.
 
     Nothing chooses it by itself: it changes what is computed, and a run's result must not hang on a stopwatch.
     """

@@ -1,4 +1,4 @@
-"""From a recipe to the objects that it names, and to a run that can start."""
+"""Prepare a run: from a recipe to the objects that it names, and to a run that can start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from genhub.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Prepared:
-    """The objects a recipe names; its recipe has the shapes that the data filled in."""
+    """Objects that a recipe names, and the recipe with the shapes that the data filled in."""
 
     recipe: Recipe
     model: Model
@@ -95,7 +95,7 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def _import_early(model_class: type[Model]) -> None:
-    """Import what building a model of this class and its optimizers will."""
+    """Import the modules that building a model of this class and its optimizers will import."""
     with suppress(Exception):  # told where it is needed
         for name in model_class.imports:
             import_module(name)

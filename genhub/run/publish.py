@@ -1,4 +1,4 @@
-"""What of a model or a checkpoint is published on the Hub, and how."""
+"""Publish a model or a checkpoint on the Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from genhub.store.models import save_model
 from genhub.store.run_folder import RECIPE
 
 Files = dict[str, bytes | Path]
-"""Path in the repository to content."""
+"""Content of each file, by its path in the repository."""
 
 
 def publication(folder: Path, target: Target, *, code: Path | None = None, picture: bytes | None = None) -> Files:
@@ -72,7 +72,7 @@ def publication(folder: Path, target: Target, *, code: Path | None = None, pictu
 
 
 def _measured(folder: Path) -> tuple[Measured, ...]:
-    """What `genhub evaluate` found out about a checkpoint, each figure with its protocol."""
+    """Return the figures that `genhub evaluate` measured of a checkpoint, each with its protocol."""
     found: list[Measured] = []
     for evaluation in stored_evaluations(folder):
         protocol = evaluation.protocol.model_dump(mode="json", exclude_none=True)
@@ -144,7 +144,7 @@ def _picture(source: Model | Path) -> bytes:
 
 
 def own_code(name: str) -> Path:
-    """The file of a `module:Class`, beside which the command is run. Nothing is imported.
+    """Return the file of a `module:Class`, beside which the command is run. Nothing is imported.
 
     Raises:
         InputError: it is not the user's own class, or its module is not one file.
@@ -177,7 +177,7 @@ def _portable(recipe: str, folder: Path) -> str:
 
 
 def _with_names(value: Any) -> Any:
-    """A recipe's content with `_portable_name` in place of each path."""
+    """Return a recipe's content with `_portable_name` in place of each path."""
     if isinstance(value, dict):
         return {key: _with_names(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -190,7 +190,7 @@ def _portable_data(data: DataSpec | None) -> DataSpec | None:
 
 
 def _portable_name(name: str) -> str:
-    """The name alone of what a path of this machine leads to; also of an extractor's, as in dinov2:/home/me/weights, and of
+    """Return the last name alone of a path of this machine; also of an extractor's, as in dinov2:/home/me/weights, and of
     several files', as in /data/a.parquet + /data/b.parquet."""
     if " + " in name:
         return " + ".join(Path(part).name for part in name.split(" + "))

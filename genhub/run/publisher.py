@@ -26,7 +26,7 @@ STOPPED_PUSH = 5.0
 
 
 class Publisher:
-    """Pushes a run's checkpoints from a thread of its own. The run never waits for it but at its end, and a push that
+    """Thread that pushes a run's checkpoints. The run never waits for it but at its end, and a push that
     fails is a warning. Checkpoints that come while one is pushed wait, and only the newest of them is pushed."""
 
     def __init__(self, config: HubConfig, run: RunFolder) -> None:
@@ -88,7 +88,7 @@ class Publisher:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file, that stays when the first is deleted; a copy where the disk has no such thing."""
+    """Give a file a second name, which stays when the first is deleted; make a copy where the disk has no such thing."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

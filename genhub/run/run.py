@@ -1,4 +1,4 @@
-"""The run that a trainer is handed: where it goes on, and what it writes into its folder."""
+"""The run that a trainer is handed: it finds the checkpoint to go on from, and writes into the run's folder."""
 
 from __future__ import annotations
 

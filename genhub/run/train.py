@@ -17,7 +17,7 @@ from genhub.run.run import FolderRun
 
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
-    """Train what a recipe says, going on where a stopped run was.
+    """Train a recipe, from the first step or from where a run of it was stopped.
 
     Args:
         recipe: a file, a shipped recipe's name, a mapping, or a Recipe.

@@ -1,4 +1,4 @@
-"""Drawing images from a model: in batches, seeded image by image, on all processes."""
+"""Draw images from a model: in batches, seeded image by image, on all processes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from genhub.store.run_folder import RunFolder
 
 BATCH_SIZE = 256
 CPU_PIXELS = 64 * 28 * 28
-"""As many at once keep a CPU busy; more take longer, as freed memory of that size goes back to the system each time."""
+"""Pixels drawn at once on a CPU, enough to keep it busy; more take longer, as their memory goes back to the system."""
 PART = 500
-"""Images in a file of `draw_parts`: what an interrupted drawing loses at most."""
+"""Images in a file of `draw_parts`: the most that an interrupted drawing loses."""
 
 
 def sample_images(
@@ -140,7 +140,7 @@ def _not_finite(
 
 
 def drawn_at_once(model: Model) -> int:
-    """How many images to draw at once where nobody says."""
+    """Return how many images to draw at once by default."""
     _, height, width = model.sample_shape
     return max(1, min(BATCH_SIZE, CPU_PIXELS // (height * width))) if model.device.type == "cpu" else BATCH_SIZE
 

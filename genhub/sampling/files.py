@@ -1,4 +1,4 @@
-"""Drawn images to files: PNGs, one npz, one parquet, one grid; from memory, or as they are drawn."""
+"""Write images to files: PNGs, one npz, one parquet, one grid; from memory, or as they are drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from genhub.store.manifest import read_json
 
 PNG_CHANNELS = (1, 3, 4)
 RECORD = "samples.json"
-"""Beside PNGs, or the parts of a file that is being drawn: what they were drawn from."""
+"""File beside PNGs, or beside the parts of a file that is being drawn, that says what they were drawn from."""
 
 
 def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None, *, of: DataSpec | None = None) -> Path:
@@ -233,11 +233,11 @@ def _is_png(file: Path) -> bool:
 
 
 Blocks = Iterable[Tensor]
-"""(b, c, h, w) uint8, one after another."""
+"""Blocks of images, (b, c, h, w) uint8, one after another."""
 
 
 def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
-    """What `np.savez_compressed` writes, without having all of it in memory."""
+    """Write a file as `np.savez_compressed` does, without having all of it in memory."""
     blocks = iter(blocks)
     first = next(blocks)
     _, channels, height, width = first.shape
@@ -258,7 +258,7 @@ def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: Dat
 
 
 def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
-    """A data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
+    """Write a data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 

@@ -1,4 +1,4 @@
-"""Which classes a user asks a model for."""
+"""Read the classes that a user asks a model for."""
 
 from __future__ import annotations
 

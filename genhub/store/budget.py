@@ -1,4 +1,4 @@
-"""Limit on the memory that building a model takes: a config may be a stranger's, and ask for far too much."""
+"""Limit the memory that building a model takes: a config may be a stranger's, and ask for far too much."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 CARD = "README.md"
 PICTURE = "samples.png"
 MEASURED = "metrics.json"
-"""What was measured of a model, in its repository: a list of `Measured`."""
+"""File in a repository with the figures of its model, a list of `Measured`."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
 
 
 class Measured(Section):
-    """A figure of a model, and all that it depends on."""
+    """A figure of a model, with everything that it depends on."""
 
     name: Word
     value: float
@@ -39,7 +39,7 @@ class Measured(Section):
 
 
 def read_measured(folder: Path) -> tuple[Measured, ...]:
-    """The figures in a repository's metrics.json; none without the file.
+    """Return the figures in a repository's metrics.json; none without the file.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -53,7 +53,7 @@ def read_measured(folder: Path) -> tuple[Measured, ...]:
 
 
 def package_versions() -> dict[str, str]:
-    """Python and the packages that a model depends on, as installed here."""
+    """Return the installed versions of Python and of the packages that a model depends on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -152,7 +152,7 @@ def _use(manifest: Manifest, source: str) -> str:
 
 
 def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
-    """(subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
+    """Return (subfolder, class) of what plain diffusers opens: the pipeline, or networks of their own."""
     files = [("", folder / "model_index.json")] if (folder / "model_index.json").is_file() else [
         (file.parent.name, file) for file in sorted(folder.glob("*/config.json"))]  # fmt: skip
     found = []
@@ -192,7 +192,7 @@ def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
 
 
 def _base_model(recipe: str | None) -> str | None:
-    """The Hub id that training started from."""
+    """Return the Hub id of the model that training started from."""
     content = yaml.safe_load(recipe) if recipe else None
     base = content["model"].get("from") if content else None
     found = split_id(base) if base else None
@@ -200,7 +200,7 @@ def _base_model(recipe: str | None) -> str | None:
 
 
 def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
-    """The Hub's model-index."""
+    """Return the figures for the Hub's model-index."""
     from huggingface_hub import EvalResult
 
     data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"

@@ -1,4 +1,4 @@
-"""Model folders on disk: complete or absent, safetensors and JSON, checked before they are used."""
+"""Write, prune and find the checkpoints of a run: whole or absent, safetensors and JSON, checked before they are used."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def newest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
 
 
 def load_state(folder: Path) -> TrainerState:
-    """The trainer's part of a checkpoint that `newest_checkpoint` found whole."""
+    """Return the trainer's part of a checkpoint that `newest_checkpoint` found whole."""
     files = (folder / TRAINER).glob("*.safetensors")
     values = read_json(folder / TRAINER / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)

@@ -1,4 +1,4 @@
-"""The class and the Config of what is in a model folder. No torch."""
+"""Find the class and the Config of the model in a folder. No torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class StoredModel(Section):
-    """A model described: enough to build it again, its weights apart. For models that have another one inside."""
+    """Description of a model: enough to build it again, without its weights. For models that have another one inside."""
 
     plugin: PluginEntry
     config: dict[str, Any]
@@ -38,7 +38,7 @@ class StoredModel(Section):
 
     @classmethod
     def of(cls, model: Model, **values: Any) -> Self:
-        """The description of a model; `values` are the keys of a class derived from this one."""
+        """Return the description of a model; `values` are the keys of a class derived from this one."""
         plugin, own = plugin_of(MODELS, type(model)), type(model)
         entry = PluginEntry(
             name=plugin.name if plugin else f"{own.__module__}:{own.__qualname__}",
@@ -48,7 +48,7 @@ class StoredModel(Section):
         return cls(plugin=entry, config=model.config.model_dump(mode="json"), **values)
 
     def build(self) -> Model:
-        """The model, its weights new. Only registered names count.
+        """Return the model, its weights new. Only registered names count.
 
         Raises:
             CheckpointError: its plugin is not installed, or its Config is not valid.
@@ -59,7 +59,7 @@ class StoredModel(Section):
 
 
 def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], ModelConfig]:
-    """The class and Config of a checkpoint or of a folder that another library saved.
+    """Return the class and Config of a checkpoint or of a folder that another library saved.
 
     Args:
         cls: the caller's own class. Without it only registered names count: a checkpoint imports nothing else.
@@ -103,7 +103,7 @@ def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None
 
 
 def read_config(cls: type[Any], config: dict[str, Any], where: str) -> ModelConfig:
-    """A stored Config, as `cls` types it.
+    """Return a stored Config, as `cls` types it.
 
     Raises:
         CheckpointError: it is not valid for this class.

@@ -15,8 +15,8 @@ from genhub.store.run_folder import RunFolder
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there, and in
-    its run, may be opened: see `check_files`.
+    """Return the folder to load for a path that a user gave: itself, or a run's newest whole checkpoint. What lies there,
+    and in its run, may be opened: see `check_files`.
 
     Raises:
         CheckpointError: there is none, or it holds what is not opened.
@@ -48,7 +48,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def foreign_format(folder: Path) -> str | None:
-    """The registered class name in the JSON of a folder that another library saved."""
+    """Return the registered class name in the JSON of a folder that another library saved."""
     return next((name for name in _foreign_classes(folder) if name in plugin_names(FORMATS)), None)
 
 
@@ -59,7 +59,7 @@ def _foreign_classes(folder: Path) -> list[str]:
 
 
 def no_model(folder: Path) -> CheckpointError:
-    """Why a folder is not one that can be loaded."""
+    """Return an error that says why a folder can't be loaded."""
     if classes := _foreign_classes(folder):
         known = ", ".join(plugin_names(FORMATS))
         return CheckpointError(
@@ -69,7 +69,7 @@ def no_model(folder: Path) -> CheckpointError:
 
 
 def weight_bytes(folder: Path) -> int:
-    """How much a folder's weights take, the trainer's part left out.
+    """Return how many bytes a folder's weights take, the trainer's part left out.
 
     Raises:
         CheckpointError: there are none, but a pickle.
@@ -83,7 +83,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 def pickle_advice(file: str, source: str) -> str:
-    """Why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
+    """Return why a pickle of weights is not opened, and how to get safetensors of it where `source` is trusted."""
     return (
         f"its weights are a pickle ({cut(file, NAME)}), which can run code when opened; genhub reads safetensors only. If "
         "you trust it, let diffusers convert it, and give FOLDER: "
@@ -93,7 +93,7 @@ def pickle_advice(file: str, source: str) -> str:
 
 T = TypeVar("T")
 MOST_TRIES = 100
-"""Most checkpoints that a reader tries, where a run deletes one after another."""
+"""Most checkpoints that a reader tries while a run deletes one after another."""
 
 
 def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False) -> T:

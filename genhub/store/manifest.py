@@ -1,4 +1,4 @@
-"""`genhub.json`: what a model folder holds, so that it can be checked before anything is built. No torch here.
+"""`genhub.json`, which lists a model folder's content, so that it can be checked before anything is built. No torch here.
 
 A folder is one of: a checkpoint (has genhub.json), a run (has checkpoints/), or one that another library saved and a
 plugin reads (its JSON has a `_class_name` registered under `genhub.formats`).
@@ -34,7 +34,8 @@ MAX_FILES = 1000
 
 
 def inside(name: str) -> str:
-    """
+    """Return a file's name, checked: it lies inside its folder.
+
     Raises:
         ValueError: not a plain relative path, so that it could lead out of the folder.
     """
@@ -61,7 +62,8 @@ Word = Annotated[str, Field(pattern=r"^[\w.+!-]{0,100}$")]
 
 
 class PluginEntry(Section):
-    """Who can build the model. What a message repeats of it is bounded: a stranger may have written it."""
+    """Plugin that can build the model. Its fields are bounded, as messages repeat them and a stranger may have written
+    them."""
 
     name: Annotated[str, Field(pattern=r"^[\w.:<>-]{1,200}$")]
     distribution: Annotated[str, Field(pattern=r"^[\w.-]{0,100}$")]
@@ -82,16 +84,16 @@ class Manifest(Section):
     config: dict[str, Any]
     """The model's Config."""
     data: DataSpec | None = None
-    """What the model was trained on."""
+    """Spec of the data that the model was trained on."""
     step: NonNegativeInt = 0
     conditions: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
-    """What its `sample` has to be given: labels, for a conditional model."""
+    """Conditions that its `sample` has to be given: labels, for a conditional model."""
     versions: Versions = {}  # noqa: RUF012
-    """The packages it was trained or saved with."""
+    """Versions of the packages that it was trained or saved with."""
     files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
-    """Every file beside this one, by its path in the folder."""
+    """Size and hash of every other file, by its path in the folder."""
     code: FileEntry | None = None
-    """Its class's source, plugin.py, if it was published with it."""
+    """The source of its class, plugin.py, if that was published with it."""
     checksum: str = ""
     """SHA-256 of this manifest without the checksum."""
 
@@ -99,7 +101,7 @@ class Manifest(Section):
         return self.model_copy(update={"checksum": checksum_of(self.model_dump(mode="json"))})
 
     def text(self) -> str:
-        """genhub.json, sealed."""
+        """Return the text of genhub.json, with its checksum."""
         return json.dumps(self.sealed().model_dump(mode="json"), indent=2) + "\n"
 
     def verify(self, folder: Path) -> None:
@@ -131,13 +133,13 @@ def file_digest(file: Path) -> str:
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """An entry for every file below a folder, but for the manifest."""
+    """Return an entry for every file below a folder, but for the manifest."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
     return {file.relative_to(folder).as_posix(): FileEntry.of(file) for file in files}
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file of bounded size.
+    """Return the content of a JSON file of bounded size.
 
     Raises:
         CheckpointError: missing, too large, or not JSON.
@@ -157,7 +159,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint, its own checksum verified; the other files are not looked at.
+    """Return the manifest of a checkpoint, its own checksum verified; the other files are not looked at.
 
     Raises:
         CheckpointError: missing or damaged.

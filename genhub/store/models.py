@@ -54,7 +54,7 @@ def write_manifest(model: Model, folder: Path, data: DataSpec | None = None, ste
 
 
 def describe_model(model: Model, data: DataSpec | None = None, step: int = 0) -> Manifest:
-    """A model's genhub.json, without its files."""
+    """Return a model's genhub.json, without its files."""
     described = StoredModel.of(model)
     return Manifest(
         genhub=genhub_version(),

@@ -1,4 +1,4 @@
-"""The conformance kit: does a class keep the contract that the rest of genhub relies on?
+"""The conformance kit: check that a class keeps the contract that the rest of genhub relies on.
 
     from genhub.testing import check_model
     from my_model import MyModel

@@ -18,7 +18,7 @@ from genhub.testing.subject import ModelSubject, generators
 from genhub.training.ema import EMA
 
 TOLERANCE = 1e-3
-"""How much of a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
+"""Most that a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
 differently at every size, and a sampler of many steps carries that on."""
 
 

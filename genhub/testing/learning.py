@@ -15,7 +15,7 @@ from genhub.training.checks import check_loss
 from genhub.training.optim import FrozenNetworks, build_optimizers, check_phases, trained_parameters
 
 LEARNING_RATES = (1e-3, 1e-4)
-"""A loss has to fall at one of them."""
+"""Learning rates at one of which a loss has to fall."""
 TRIES = 30
 COMPILE_ADVICE = "call network.forward() where it can't be compiled (for a second derivative, say), or simplify it"
 
@@ -55,7 +55,7 @@ def losses(subject: ModelSubject) -> None:
 
 
 def latents(subject: ModelSubject) -> None:
-    """What `frozen_encoder` makes of an image is the image's alone, and no phase trains what it is made with; a loss that
+    """The output of `frozen_encoder` depends on the image alone, and no phase trains its networks; a loss that
     gets it as batch["latents"] is the loss of the images themselves."""
     model, batch = subject.trained(), subject.batch
     encoder = model.frozen_encoder()
@@ -116,7 +116,7 @@ def training(subject: ModelSubject) -> None:
 
 
 def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
-    """A phase's losses over TRIES steps. The other networks, buffers and random numbers stay as they are, so that the
+    """Return a phase's losses over TRIES steps. The other networks, buffers and random numbers stay as they are, so that the
     loss is one function of what the phase trains, and going down means the same for every family: a GAN's discriminator
     and generator each against the other as it was."""
     model, batch = subject.trained(), subject.batch
@@ -192,7 +192,7 @@ def loss_and_gradients(model: Model, phase: Phase, subject: ModelSubject) -> dic
 
 
 def backward(model: Model, phase: Phase, subject: ModelSubject) -> set[str]:
-    """The parameters that a phase's gradient reaches."""
+    """Return the names of the parameters that a phase's gradient reaches."""
     backward_of(model, model(subject.batch, phase.name)["loss"])
     return {name for name, p in model.named_parameters() if p.grad is not None}
 

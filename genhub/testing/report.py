@@ -17,7 +17,7 @@ from genhub.errors import GenhubError, InputError, did_you_mean
 
 
 class Broken(Exception):
-    """A check's finding: what is wrong and what to do, in a sentence each, and the code it is about."""
+    """Finding of a check: what is wrong and what to do, in a sentence each, and the code it is about."""
 
     def __init__(self, what: str, do: str = "", at: Any = None) -> None:
         super().__init__(f"{what}: {do}" if do else what)
@@ -25,7 +25,7 @@ class Broken(Exception):
 
 
 class NotHere(Exception):
-    """Why a check says nothing about this class, or can't run on this machine."""
+    """Reason why a check says nothing about this class, or can't run on this machine."""
 
 
 class ContractError(AssertionError):
@@ -34,11 +34,12 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True)
 class Check:
-    """A function that is given what a suite examines, and raises `Broken`. Its docstring begins with the contract."""
+    """A check: a function that is given what a suite examines, and raises `Broken`. Its docstring begins with the
+    contract."""
 
     run: Callable[[Any], None]
     needs: tuple[str, ...] = ()
-    """Checks without which this one means nothing."""
+    """Names of the checks without which this one means nothing."""
 
     @property
     def name(self) -> str:
@@ -51,15 +52,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check."""
+    """Result of one check."""
 
     name: str
     contract: str
     outcome: Literal["passed", "failed", "skipped"]
     message: str = ""
-    """What is wrong and what to do, or why the check was skipped."""
+    """Text on what is wrong and what to do, or why the check was skipped."""
     where: str = ""
-    """file:line, where a failure has one."""
+    """Place of a failure, file:line, where it has one."""
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -80,7 +81,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """'18 checks, 1 failed, 2 skipped, in 9.3 s'"""
+        """Return '18 checks, 1 failed, 2 skipped, in 9.3 s', say."""
         skipped = sum(result.outcome == "skipped" for result in self.results)
         parts = [f"{len(self.results)} checks", f"{len(self.failures)} failed", f"{skipped} skipped"]
         return f"{', '.join(parts)}, in {sum(result.seconds for result in self.results):.1f} s"
@@ -133,7 +134,7 @@ class Suite:
         return set(names)
 
     def report(self, only: Collection[str] = (), shown: Callable[[Result], None] = lambda result: None) -> Report:
-        """Run all checks, or those named by `only`; `shown` is given each result at once.
+        """Run all checks, or those named by `only`, and return the report; `shown` is given each result at once.
 
         Raises:
             InputError: no check has that name.
@@ -174,12 +175,12 @@ class Suite:
 
 
 def told(error: BaseException) -> str:
-    """An exception in one line, as the end of a traceback has it."""
+    """Return an exception in one line, as the end of a traceback has it."""
     return " ".join(traceback.format_exception_only(error)[-1].split())
 
 
 def place_of(code: Any) -> str:
-    """file:line of a function or class."""
+    """Return file:line of a function or class."""
     try:
         code = inspect.unwrap(getattr(code, "__func__", code))
         return f"{inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]}"
@@ -188,7 +189,7 @@ def place_of(code: Any) -> str:
 
 
 def place_in(error: BaseException, code: type) -> str:
-    """file:line of the innermost frame of a traceback in the folder of a class, if it has one."""
+    """Return file:line of the innermost frame of a traceback in the folder of a class, if it has one."""
     try:
         folder = Path(inspect.getfile(code)).resolve().parent
     except (OSError, TypeError):

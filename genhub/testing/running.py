@@ -1,4 +1,4 @@
-"""Checks through the real trainer, in real processes: what a checkpoint holds, and what a run comes back to."""
+"""Checks through the real trainer, in real processes: of what a checkpoint holds, and of runs that are resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainedSubject(ModelSubject):
 
     @cached_property
     def runs(self) -> dict[str, str]:
-        """What `genhub.testing.worker` did in `folder`, and how each of its jobs failed, or ""."""
+        """Message of each failed job of `genhub.testing.worker` in `folder`, "" where none failed."""
         self.original.eval().save_pretrained(self.folder / "saved")
         (self.folder / "recipe.json").write_text(json.dumps(self.recipe.dump()))
         threads = str(torch.get_num_threads())  # the same number everywhere: sums round as they are split

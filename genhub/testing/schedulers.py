@@ -18,7 +18,7 @@ from genhub.testing.subject import generators
 STEPS = 20
 SHAPE = (2, 1, 4, 4)
 NEAR = 0.1
-"""How near the mean pixel of [-1, 1] a perfect network has to bring noise to the image."""
+"""Most mean distance of a pixel in [-1, 1] at which a perfect network has to bring noise to the image."""
 SPREAD = 0.25
 """Standard deviation of the images in `distribution`: so small that none is clipped."""
 
@@ -39,8 +39,9 @@ class SchedulerSubject(Subject):
         return scheduler
 
     def sample(self, guess: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """Noise to images by a perfect network that knows the one image there is; `guess` makes of (image, noise, signal
-        scale, noise scale) what it predicts. As a DDPM samples: a generator an image, where `step` takes one."""
+        """Return images made of noise by a perfect network that knows the one image there is; `guess` makes of (image,
+        noise, signal scale, noise scale) what it predicts. As a DDPM samples: a generator an image, where `step` takes
+        one."""
         scheduler, images, noise = self.ready(), the_images(), the_noise()
         sample: Tensor = noise * scheduler.init_noise_sigma
         options = {"generator": generators(range(len(sample)))}
@@ -62,7 +63,7 @@ def the_noise() -> Tensor:
 
 
 def scales(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
-    """What `add_noise` takes of the image and of the noise at a timestep."""
+    """Return the shares of the image and of the noise that `add_noise` takes at a timestep."""
     one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
     timesteps = timestep.reshape(1)
     return scheduler.add_noise(one, zero, timesteps), scheduler.add_noise(zero, one, timesteps)

@@ -1,4 +1,4 @@
-"""What the checks of one model share: its config, data, and a copy that has been trained a little. All on the CPU."""
+"""Subject of a model's checks, which share its config, data, and a copy trained a little. All on the CPU."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ModelSubject(Subject):
 
     @cached_property
     def recipe(self) -> Recipe:
-        """A recipe of a few steps, with the model's config as the data filled it."""
+        """Recipe of a few steps, with the model's config as the data filled it."""
         shape = self.values.get("sample_shape")
         data = {"name": "digits", "batch_size": 16} | image_keys(shape)
         content = {"model": self.values | {"name": name_of(self.cls)}, "data": data, "trainer": TRAINER,
@@ -53,29 +53,29 @@ class ModelSubject(Subject):
 
     @property
     def batch(self) -> dict[str, Tensor]:
-        """32 digits, always the same."""
+        """Batch of 32 digits, always the same."""
         return next(self.data.batches(seed=0))
 
     def build(self) -> GenerativeModel:
-        """A fresh model, always with the same weights, in training mode."""
+        """Return a fresh model, always with the same weights, in training mode."""
         torch.manual_seed(0)
         return self.cls(self.recipe.model)
 
     @cached_property
     def original(self) -> GenerativeModel:
-        """A model that ten steps have moved from wherever it starts; not to be changed."""
+        """Model that ten steps have moved from where it starts; not to be changed."""
         model = self.build()
         model._apply(torch.clone)  # type: ignore[no-untyped-call]  # as a move to a GPU would: buffers are plain tensors now
         return self.train(model, 10)
 
     def trained(self) -> GenerativeModel:
-        """A fresh model with the original's weights and buffers, in training mode."""
+        """Return a fresh model with the original's weights and buffers, in training mode."""
         model = self.build()
         model.load_state_dict(self.original.state_dict())
         return model
 
     def train(self, model: GenerativeModel, steps: int) -> GenerativeModel:
-        """Ordinary steps, as the trainer takes them, without its surroundings."""
+        """Train by ordinary steps, as the trainer takes them, without its surroundings."""
         phases = list(model.phases())
         frozen, optimizers = FrozenNetworks(model, phases), build_optimizers(model, phases, AccelerateConfig())
         for step, batch in enumerate(islice(self.data.batches(seed=0), steps)):
@@ -92,7 +92,7 @@ class ModelSubject(Subject):
         return "labels" in self.build().conditions
 
     def draw(self, model: Model, n: int, seeds: Sequence[int] = (), labels: Tensor | None = None) -> Tensor:
-        """n images as genhub draws them: in eval mode, a generator an image, labels in turn. (n, c, h, w)."""
+        """Return n images as genhub draws them: in eval mode, a generator an image, labels in turn. (n, c, h, w)."""
         if labels is None and "labels" in model.conditions:
             labels = torch.arange(n) % (model.config.num_classes or 1)
         with torch.inference_mode():
@@ -104,20 +104,20 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def name_of(cls: type[GenerativeModel]) -> str:
-    """What a recipe calls a model's class."""
+    """Return the name that a recipe gives a model's class."""
     plugin = plugin_of(MODELS, cls)
     return plugin.name if plugin else importable_name(cls)
 
 
 def importable_name(cls: type) -> str:
-    """module:Class, for a class that other processes can import."""
+    """Return module:Class, for a class that other processes can import."""
     if "<locals>" in cls.__qualname__ or cls.__module__ == "__main__":
         raise Broken(f"{cls.__qualname__} can't be imported by other processes", "define it at the top of a module", at=cls)
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def image_keys(shape: Any) -> dict[str, Any]:
-    """A recipe's keys that give digits a shape (channels, height, width)."""
+    """Return a recipe's keys that give digits a shape (channels, height, width)."""
     if shape is None:
         return {}
     channels, height, width = shape

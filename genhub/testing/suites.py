@@ -104,7 +104,7 @@ def _checked(suite: Suite, only: Names) -> Report:
 
 
 def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> Iterator[tuple[Plugin, Suite]]:
-    """The checks of every plugin of that name (a model and a scheduler may share one), or of that kind alone.
+    """Yield the checks of every plugin of that name (a model and a scheduler may share one), or of that kind alone.
 
     Args:
         name: a registered name, or module:Class, which is a model where `kind` does not say otherwise.

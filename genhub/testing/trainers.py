@@ -32,7 +32,7 @@ Values = TrainerConfig | Mapping[str, Any] | None
 
 
 class MeanImage(GenerativeModel):
-    """The smallest model there is to train: it learns the mean image."""
+    """Smallest model there is to train: it learns the mean image."""
 
     Config = ModelConfig
 
@@ -79,7 +79,7 @@ class TrainerSubject(Subject):
 
     @cached_property
     def checkpoint(self) -> Path:
-        """A run's first checkpoint, in the middle."""
+        """The run's first checkpoint, in the middle."""
         return self.train(STOPPED_AT)
 
 

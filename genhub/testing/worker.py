@@ -1,4 +1,4 @@
-"""The other processes of `genhub.testing.running`: `python -m genhub.testing.worker FOLDER`.
+"""Run jobs in the other processes of `genhub.testing.running`: `python -m genhub.testing.worker FOLDER`.
 
 FOLDER has recipe.json and saved/. Each job runs in a process of its own, forked where the system can, so that a class
 and its libraries are imported once.
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
 
 
 def in_processes(job: Job, folder: Path, recipe: Recipe, number: int, threads: int) -> str:
-    """Run a job on so many processes; how the one that failed first did, or ""."""
+    """Run a job on so many processes; return the message of the first that failed, or ""."""
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     started = [context.Process(target=attempt, args=(job, folder, recipe, rank, number, threads)) for rank in range(number)]
     for process in started:

@@ -1,5 +1,5 @@
-"""Memory that is freed in one step and asked for in the next: glibc gives large pieces back to the system, which hands them
-out again a page fault at a time, zeroed. On a network with large activations that is up to a third of a step."""
+"""Keep the memory that is freed in one step and asked for in the next: glibc gives large pieces back to the system, which
+hands them out again a page fault at a time, zeroed. On a network with large activations that is up to a third of a step."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if sys.platform != "win32":
     import resource
 
 FIRST, STEPS = 3, 8
-"""Steps that pass before page faults are counted, as the first ones fill caches and optimizers; and that are counted."""
+"""Steps before page faults are counted, as the first ones fill caches and optimizers; and steps that are counted."""
 SECONDS_A_FAULT = 2e-6
 SHARE = 0.01
-"""Of a step's time that faults must take before anything is changed."""
+"""Share of a step's time that faults must take before anything is changed."""
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 
 
 class FreedMemory:
-    """Has the allocator keep what is freed for the next step, where the steps show that it pays (`trainer.keep_memory`).
+    """Have the allocator keep what is freed for the next step, where the steps show that it pays (`trainer.keep_memory`).
 
     Results don't depend on it. Only glibc is told; another allocator, or another system, is left as it is.
     """
 
     def __init__(self, keep: bool | None) -> None:
-        """keep: from now on, never, or (None) if page faults slow the first steps."""
+        """Keep it from now on, never, or (None) if page faults slow the first steps."""
         self._steps = 0 if keep is None and sys.platform == "linux" else FIRST + STEPS
         self._faults, self._started = 0, 0.0
         if keep:
             keep_freed_memory()
 
     def after_step(self) -> None:
-        """Every step calls it."""
+        """Count page faults; to be called after every step."""
         if self._steps >= FIRST + STEPS:
             return
         self._steps += 1
@@ -47,12 +47,12 @@ class FreedMemory:
 
 
 def page_faults() -> int:
-    """Pages that the system has given this process so far."""
+    """Return how many pages the system has given this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc's malloc neither map large pieces one by one nor give freed ones back; whether it does."""
+    """Have glibc's malloc neither map large pieces one by one nor give freed ones back; return whether it does."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "gnu_get_libc_version"):
         return False

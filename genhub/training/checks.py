@@ -1,4 +1,4 @@
-"""What is checked before a run and in its first step: a week of machine time must not end in what was wrong at the start."""
+"""Check a run before it starts and in its first step: a week of machine time must not end in what was wrong at the start."""
 
 from __future__ import annotations
 

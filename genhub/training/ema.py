@@ -1,4 +1,4 @@
-"""Averaged weights as an ordinary copied model (as NVlabs/edm2 keeps them), buffers included."""
+"""Average weights into an ordinary copy of the model (as NVlabs/edm2 keeps them), buffers included."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from genhub.training.sharding import full, like, local
 
 
 class EMA:
-    """An exponential moving average of some of a model's networks; the copy samples and is what gets exported.
+    """Exponential moving average of some of a model's networks; the averaged copy samples and is exported.
 
     Construct it before an engine wraps the model, so that the copy is a plain one.
     """
 
     def __init__(self, model: Model, config: EMAConfig, networks: Collection[str], whole: Model | None = None) -> None:
-        """`whole` is a copy of a model that is sharded: the averages are then, too, and gathered into it."""
+        """Copy the model; of a sharded one `whole` is a copy: the averages are then sharded, too, and gathered into it."""
         self.config = config
         untrained = {id(p): p for p in model.parameters() if not p.requires_grad}  # never change: shared, not copied
         self.model = (whole or copy.deepcopy(model, untrained)).eval().requires_grad_(False)
@@ -44,8 +44,8 @@ class EMA:
 
     @torch.no_grad()
     def current(self) -> Model:
-        """The averaged model, with today's buffers and networks that are not averaged. Of a sharded one all processes must
-        ask for it."""
+        """Return the averaged model, with today's buffers and networks that are not averaged. Of a sharded one all processes
+        must ask for it."""
         live, averages = self._live.state_dict(), self.model.state_dict()
         for name in self._copied:
             averages[name].copy_(full(live[name]))

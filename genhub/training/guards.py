@@ -1,4 +1,4 @@
-"""What stops a run while it trains: signals, the deadline, and numbers that are not finite."""
+"""Stop a run while it trains: for signals, for the deadline, and for numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Came(BaseException):
 
 
 class StopSignal:
-    """Remembers SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened. A deadline
+    """Memory of SIGINT or SIGTERM until the step is done; the second one acts at once, as if nobody listened. A deadline
     counts as the SIGTERM that would have come a little later. Both end `waiting_for`: what it waits for may never come.
 
     Several processes agree on the step to stop after: each tells the others its signal with every step, and hears theirs
@@ -40,7 +40,7 @@ class StopSignal:
     """
 
     def __init__(self, accelerator: Accelerator, deadline: float | None) -> None:
-        """`deadline` is a time of `time.monotonic`."""
+        """Take the deadline as a time of `time.monotonic`."""
         self.number = 0
         self._deadline = math.inf if deadline is None else deadline
         self._group = distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
@@ -77,7 +77,7 @@ class StopSignal:
             raise _Came
 
     def _end_waits(self) -> None:
-        """Start a thread that ends a wait that lasts past the deadline, as a signal would."""
+        """End a wait that lasts past the deadline, as a signal would; runs in a thread of its own."""
         self._over.wait(self._deadline - time.monotonic())
         while not self._over.wait(GRACE):
             if self._waiting:
@@ -85,7 +85,7 @@ class StopSignal:
                 return
 
     def waiting_for(self, get: Callable[[], T]) -> T | None:
-        """Return what `get` returns; or None, if a signal comes first. Of several processes none stops here, as they have
+        """Return the result of `get`; None if a signal comes first. Of several processes none stops here, as they have
         to agree on a step: their launcher ends those that don't come."""
         try:
             self._waiting = self._group is None
@@ -113,7 +113,7 @@ class StopSignal:
 
 
 class FiniteGuard:
-    """Watches losses, gradients and weights for NaN and infinity.
+    """Guard against NaN and infinity in losses, gradients and weights.
 
     It looks when a log line or a checkpoint is due, and stops the run: no step waits for the device. With
     `trainer.skip_bad_steps` it looks at every update before it is applied, and leaves out those that are not finite. An
@@ -127,7 +127,7 @@ class FiniteGuard:
         self._buffers: dict[str, Tensor] = {}
 
     def before_update(self) -> None:
-        """Remember what a loss may change in passing, such as batch normalisation's statistics."""
+        """Remember buffers that a loss may change in passing, such as batch normalisation's statistics."""
         if self._allowed:
             self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
@@ -172,7 +172,7 @@ class FiniteGuard:
             )
 
     def check_weights(self, done: int) -> None:
-        """What is about to be saved as good.
+        """Check the weights before they are saved as good.
 
         Raises:
             TrainingError: a weight is not finite after step `done`.

@@ -1,5 +1,6 @@
-"""The loop: every model, one way. `AccelerateTrainer.fit` reads top to bottom; accelerate brings devices, processes,
-precision and trackers, and genhub keeps order, randomness and state to itself, so that a stopped run goes on exactly."""
+"""The training loop, the same for every model. `AccelerateTrainer.fit` reads top to bottom; accelerate brings devices,
+processes, precision and trackers, and genhub keeps order, randomness and state to itself, so that a stopped run goes on
+exactly."""
 
 from __future__ import annotations
 
@@ -33,13 +34,13 @@ from genhub.training.state import RunState
 
 
 class AccelerateTrainer(Trainer):
-    """Trains by phases, on one device or many. Its keys are `AccelerateConfig`."""
+    """The built-in trainer: trains by phases, on one device or many. Its keys are `AccelerateConfig`."""
 
     Config = AccelerateConfig
     config: AccelerateConfig
 
     def check(self, model: Model, data: TrainingData) -> None:
-        """See `Trainer.check`."""
+        """Check phases, config, split, columns and optimizers: see `Trainer.check`."""
         phases = list(model.phases())
         check_phases(model, phases)
         check_config(self.config)
@@ -56,6 +57,7 @@ class AccelerateTrainer(Trainer):
             TrainingError: a loss breaks the contract or is not finite, or memory is full.
             Interrupted: a signal or the deadline came; the run has saved.
         """
+        # where to start: at the newest checkpoint, or at step 0
         config, phases = self.config, list(model.phases())
         accelerator = self._accelerator(several_phases=len(phases) > 1)
         stopped = self.run.stopped_run(data)
@@ -64,6 +66,8 @@ class AccelerateTrainer(Trainer):
             self.run.evaluate(start, model.to(accelerator.device))  # which a stop may have left out
             say(f"Already trained to step {start} (a larger trainer.max_steps goes on, --fresh starts over)")
             return stopped.folder
+
+        # networks with optimizers and averages on the device, the state of a stopped run, batches from its step on
         networks = prepare_networks(model, phases, config, accelerator)
         state, batches = self._start(networks, data, stopped, accelerator)
         log, accumulation, freed = state.log, state.share.accumulation, FreedMemory(config.keep_memory)
@@ -74,6 +78,7 @@ class AccelerateTrainer(Trainer):
         with contextlib.closing(log), explained, StopSignal(accelerator, deadline) as stop:
             saved = start
             for step in range(start, config.max_steps):
+                # the step's batch, in parts for gradient accumulation; a signal ends the wait for it
                 self._seed_draws(step, accelerator)
                 micro_batches = stop.waiting_for(lambda: [next(batches) for _ in range(accumulation)])
                 if micro_batches is None:
@@ -81,20 +86,27 @@ class AccelerateTrainer(Trainer):
                     if step > saved:
                         self._save(step, state, data, guard)
                     break
+
+                # forward, backward and optimizer of each phase, then the averages
                 factor = lr_factor(config.lr_scheduler, step, config.max_steps)
                 self._update(step, micro_batches, factor, state, guard)
                 if networks.ema:
                     networks.ema.update(step)
 
+                # is this the last step, or has a signal or the deadline come
                 done = step + 1
                 last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
                 freed.after_step()
+
+                # losses: check and log them
                 logging = done % config.log_every == 0 or last
                 if logging or step == start:
                     guard.check_logged()
                 if logging:
                     self._log(done, factor, state, data)
+
+                # preview, checkpoint and evaluation, where they are due; their time is not counted as training
                 with log.clock_stopped():
                     if config.sample_every and (done % config.sample_every == 0 or last):
                         self._preview(done, state)
@@ -104,6 +116,8 @@ class AccelerateTrainer(Trainer):
                             self._evaluate(done, state)
                 if stopping:
                     break
+
+        # the end: let go of processes and trackers
         networks.unwrap(accelerator)
         with saving(self._files.logs):
             accelerator.end_training()
@@ -137,7 +151,7 @@ class AccelerateTrainer(Trainer):
     def _start(
         self, networks: Networks, data: TrainingData, stopped: StoppedRun | None, accelerator: Accelerator
     ) -> tuple[RunState, Iterator[Batch]]:
-        """Go back to where a stopped run was; returns the batches from there.
+        """Go back to where a stopped run was; return the state and the batches from there.
 
         Raises:
             CheckpointError: the checkpoint is whole, but not what this model or this genhub writes.
@@ -163,7 +177,8 @@ class AccelerateTrainer(Trainer):
         return state, batches
 
     def _accumulation(self, networks: Networks, data: TrainingData, accelerator: Accelerator) -> int:
-        """Into how many parts each process's share of a batch is split; with `find_batch_size`, as many as memory needs."""
+        """Return how many parts each process's share of a batch is split into; with `find_batch_size`, as many as memory
+        needs."""
         config = self.config
         if not config.find_batch_size:
             return config.gradient_accumulation_steps
@@ -188,15 +203,15 @@ class AccelerateTrainer(Trainer):
         )  # fmt: skip
 
     def _seed_draws(self, step: int, accelerator: Accelerator) -> None:
-        """A step has its own randomness. `torch.manual_seed`, but for the devices in use alone: for each of the others that
-        torch knows, that formats a stack trace every time, which took a tenth of a small VAE's step."""
+        """Seed a step's own randomness. Like `torch.manual_seed`, but for the devices in use alone: for each of the others
+        that torch knows, that formats a stack trace every time, which took a tenth of a small VAE's step."""
         seed = seed_in_turn(self.run.seed, accelerator.process_index, step)
         torch.default_generator.manual_seed(seed)
         if accelerator.device.type != "cpu":
             torch.get_device_module(accelerator.device).manual_seed(seed)
 
     def _update(self, step: int, micro_batches: Sequence[Batch], factor: float, state: RunState, guard: FiniteGuard) -> None:
-        """A step's updates: each phase's, in order, its learning rate times `factor`."""
+        """Make a step's updates: each phase's, in order, its learning rate times `factor`."""
         networks, accelerator, scaler = state.networks, state.accelerator, state.accelerator.scaler
         if networks.graphs:  # what they gave in the last step may be overwritten
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

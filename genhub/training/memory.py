@@ -1,4 +1,4 @@
-"""Too little memory: what to say of it, and how to find a part of a batch that fits."""
+"""Deal with too little memory: explain it, and find a part of a batch that fits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from genhub.training.optim import PhaseOptimizer
 
 @contextlib.contextmanager
 def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iterator[None]:
-    """What a device says when its memory is full, with the batch and the accumulation that would keep it.
+    """Add, to a device's error that memory is full, the batch and the accumulation that would keep it.
 
     Raises:
         TrainingError: the memory is full.
@@ -52,8 +52,8 @@ def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iter
 def find_accumulation(
     record: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
 ) -> int:
-    """The smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks once:
-    what it found is in its folder, and holds for any number of processes.
+    """Return the smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks
+    once: what it found is in its folder, and holds for any number of processes.
 
     Args:
         record: the file for what was found.
@@ -76,7 +76,7 @@ def find_accumulation(
 
 
 def _recorded(file: Path) -> int | None:
-    """How many images at once were found to fit, if that was looked for."""
+    """Return how many images at once were found to fit; None before that was looked for."""
     if not file.exists():
         return None
     content = read_json(file)

@@ -1,4 +1,4 @@
-"""The networks of a run, as they are trained: moved, wrapped, averaged, sharded, compiled."""
+"""Prepare the networks of a run for training: moved, wrapped, averaged, sharded, compiled."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from genhub.training.sharding import autocast, gather, shard
 
 @dataclass
 class Networks:
-    """A model as a run trains it."""
+    """A model as a run trains it, with its optimizers and averages."""
 
     model: Model
     phases: Sequence[Phase]
     frozen: FrozenNetworks
     optimizers: Mapping[frozenset[str], PhaseOptimizer]
-    """By the networks that they move."""
+    """Optimizers by the networks that they train."""
     ema: EMA | None
     whole: Model | None
-    """Of a sharded model, the copy that is drawn from and saved."""
+    """Whole copy of a sharded model, which is drawn from and saved."""
     live: Callable[[Batch, str], Mapping[str, Tensor]]
-    """What all losses go through: the model, wrapped for the run's processes and precision."""
+    """The model wrapped for the run's processes and precision, through which all losses go."""
     compiled: bool
     graphs: bool
     """Whether compiled networks are replayed as CUDA graphs: one launch in place of hundreds."""
@@ -43,7 +43,7 @@ class Networks:
         return gather(self.model, self.whole) if self.whole else self.model
 
     def as_written(self) -> AbstractContextManager[object]:
-        """Compiled networks as they were, for what comes in other sizes than training's batches: drawing, trials."""
+        """Return a context with compiled networks as they were, for other sizes than training's batches: drawing, trials."""
         return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def unwrap(self, accelerator: Accelerator) -> None:

@@ -1,4 +1,4 @@
-"""What a model's phases train: the rest frozen, an optimizer, and the learning rate as a pure function of the step."""
+"""Train a phase's networks alone: the rest frozen, an optimizer, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = {name.lower(): cls for name, cls in vars(torch.optim).items() if isins
 
 
 class PhaseOptimizer:
-    """The optimizer of one set of networks: clips, steps and clears, at a learning rate given each time."""
+    """Optimizer of one set of networks: clips, steps and clears, at a learning rate given each time."""
 
     def __init__(self, parameters: list[nn.Parameter], config: OptimizerConfig, max_grad_norm: float | None) -> None:
         self.parameters = parameters
@@ -27,14 +27,14 @@ class PhaseOptimizer:
         self.torch = _torch_optimizer(parameters, config)
 
     def step(self, lr_factor: float) -> torch.Tensor | None:
-        """A whole update: clip, apply and clear; returns the gradient's norm before clipping."""
+        """Make a whole update: clip, apply and clear; return the gradient's norm before clipping."""
         norm = self.clip()
         self.apply(lr_factor)
         self.clear()
         return norm
 
     def clip(self, scaler: torch.amp.GradScaler | None = None) -> torch.Tensor | None:
-        """Clip the gradient, if it is to be; returns its norm before that, or None where a scaler looks after it."""
+        """Clip the gradient, if it is to be; return its norm before that, or None where a scaler looks after it."""
         if scaler is not None and self.max_grad_norm is not None:
             scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
         elif scaler is not None:
@@ -58,7 +58,8 @@ class PhaseOptimizer:
 
 
 def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """`nn.utils.get_total_norm`, without its sorting by device and type, a third of its time: these are all alike."""
+    """Return the norm of all gradients, like `nn.utils.get_total_norm`, but for one device and dtype: in two thirds of its
+    time."""
     if not gradients:  # a phase whose loss doesn't reach what it trains
         return torch.tensor(0.0)
     norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -66,13 +67,13 @@ def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
 
 
 def trained_parameters(model: Model, networks: tuple[str, ...]) -> list[nn.Parameter]:
-    """The parameters that a phase training `networks` updates: what the model itself froze stays frozen."""
+    """Return the parameters that a phase training `networks` updates: what the model itself froze stays frozen."""
     children = dict(model.named_children())
     return [p for name in networks for p in children[name].parameters() if p.requires_grad]
 
 
 class FrozenNetworks:
-    """Switches `requires_grad`, so that a phase's backward computes gradients for the networks it trains alone."""
+    """Switch of `requires_grad`: a phase's backward computes gradients for the networks it trains alone."""
 
     def __init__(self, model: Model, phases: Sequence[Phase]) -> None:
         self._parameters = {phase.trains: trained_parameters(model, phase.trains) for phase in phases}
@@ -125,7 +126,7 @@ def check_phases(model: Model, phases: Sequence[Phase]) -> None:
 def build_optimizers(
     model: Model, phases: Sequence[Phase], config: AccelerateConfig
 ) -> dict[frozenset[str], PhaseOptimizer]:
-    """One optimizer for each distinct set of networks, in the order of the phases.
+    """Return one optimizer for each distinct set of networks, in the order of the phases.
 
     Raises:
         RecipeError: an override names no network that is trained, two that share an optimizer disagree, or torch's
@@ -144,9 +145,9 @@ def build_optimizers(
 
 
 def _config_of(networks: tuple[str, ...], config: AccelerateConfig) -> OptimizerConfig:
-    """The common settings with what the networks override; networks trained together must not disagree."""
+    """Return the common settings with what the networks override; networks trained together must not disagree."""
     overrides = {network: config.optimizers[network] for network in networks if network in config.optimizers}
-    if len({_given(override).__repr__() for override in overrides.values()}) > 1:
+    if len(set(overrides.values())) > 1:
         names = " and ".join(overrides)
         raise RecipeError(f"trainer.optimizers: {names} are trained together, by one optimizer: give them the same keys")
     merged = _given(config.optimizer)
@@ -173,7 +174,7 @@ def _torch_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) ->
 
 
 def lr_factor(config: LRSchedulerConfig, step: int, max_steps: int) -> float:
-    """What the learning rate is multiplied with in step number `step`, in [0, 1]."""
+    """Return the factor, in [0, 1], of the learning rate in step number `step`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.name == "constant":
@@ -184,7 +185,7 @@ def lr_factor(config: LRSchedulerConfig, step: int, max_steps: int) -> float:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as named tensors; settings come from the recipe and are not stored."""
+    """Return an optimizer's state as named tensors; settings come from the recipe and are not stored."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{key}": torch.as_tensor(value)
@@ -195,7 +196,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Load an optimizer's state from the named tensors of `optimizer_tensors`."""
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")

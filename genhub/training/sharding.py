@@ -1,5 +1,5 @@
-"""Weights, gradients, optimizer state and averages in pieces, one a process: torch's FSDP2, for networks that are too large
-for one device. What is drawn from and saved is whole: a copy on the CPU, which the pieces are gathered into when it is due.
+"""Split weights, gradients, optimizer state and averages into pieces, one a process: torch's FSDP2, for networks too large
+for one device. A whole copy on the CPU is drawn from and saved: the pieces are gathered into it when it is due.
 
 FSDP2 and its DTensor are imported late, as that takes as long as importing torch.
 """
@@ -19,7 +19,7 @@ from genhub.interfaces.model import Model
 
 
 def shard(model: Model, networks: Collection[str], accelerator: Accelerator) -> Model:
-    """Leave this process its piece of each weight of some networks; returns a whole copy of the model, on the CPU.
+    """Leave this process its piece of each weight of some networks; return a whole copy of the model, on the CPU.
 
     Raises:
         RecipeError: a weight is a single number, which FSDP2 can't split.
@@ -40,19 +40,19 @@ def shard(model: Model, networks: Collection[str], accelerator: Accelerator) -> 
 
 
 def full(tensor: Tensor) -> Tensor:
-    """A whole tensor, of whose pieces each process has one; all must ask for it."""
+    """Return a whole tensor, of whose pieces each process has one; all must ask for it."""
     whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's piece."""
+    """Return this process's piece of a tensor."""
     piece: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return piece
 
 
 def like(tensor: Tensor, other: Any) -> Tensor:
-    """A whole tensor, in pieces if `other` is."""
+    """Return a whole tensor, in pieces if `other` is."""
     if not hasattr(other, "placements"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -70,7 +70,8 @@ def gather(model: Model, whole: Model) -> Model:
 
 
 def autocast(model: Model, accelerator: Accelerator) -> Callable[..., Any]:
-    """The model's losses in the run's precision, as `Accelerator.prepare_model` makes them of one that is not sharded."""
+    """Return the model's losses in the run's precision, as `Accelerator.prepare_model` does for a model that is not
+    sharded."""
 
     def losses(batch: Any, phase: str) -> Any:
         with accelerator.autocast():

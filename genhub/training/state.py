@@ -1,4 +1,4 @@
-"""What a run trains, and all of it that changes: to a checkpoint and back."""
+"""State of a run, everything that changes while it trains: to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genhub.training.sharding import full, like
 
 @dataclass
 class RunState:
-    """All that changes in a run, to and from a checkpoint."""
+    """Everything that changes in a run, to and from a checkpoint."""
 
     networks: Networks
     log: RunLog
@@ -34,13 +34,14 @@ class RunState:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What bit-equality depends on besides the recipe."""
+        """Facts besides the recipe that bit-equality depends on."""
         return {"threads": torch.get_num_threads(), "processes": self.accelerator.num_processes,
                 "device": self.accelerator.device.type, "torch": str(torch.__version__),
                 "gradient_accumulation_steps": self.share.accumulation}  # fmt: skip
 
     def save(self, windows: Sequence[list[Entry]], states: Sequence[Mapping[str, Any]]) -> TrainerState:
-        """`windows` are the processes' losses since the last log line, `states` where they are in the data."""
+        """Return the state to store; `windows` are the processes' losses since the last log line, `states` their places in
+        the data."""
         tensors = {"weights": self._changing(self.networks.model)}
         if self.networks.ema:
             tensors["averages"] = self._changing(self.networks.ema.current())
@@ -53,13 +54,14 @@ class RunState:
         return TrainerState(tensors, values)
 
     def _changing(self, model: Model) -> dict[str, Tensor]:
-        """The trained networks and all buffers. Weights that no phase trains are in the model's own folder already."""
+        """Return the trained networks' weights and all buffers. Weights that no phase trains are in the model's own folder
+        already."""
         trained = frozenset().union(*self.networks.optimizers)
         names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         return {k: full(v) for k, v in model.state_dict().items() if k not in names or k.split(".")[0] in trained}
 
     def _restore(self, model: Model, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `_changing`."""
+        """Load the weights and buffers that `_changing` returned."""
         missing = self._changing(model).keys() - tensors.keys()
         if missing:
             raise LookupError(f"Missing: {', '.join(sorted(missing)[:5])}")

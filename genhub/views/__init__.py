@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from genhub.views.drawing import Film
 from genhub.views.subject import Source, Subject
 
 FRAMES = 40
-"""Of an animation, where `steps` says nothing."""
+"""Number of steps of an animation by default."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a view asks of its subject, and how to call that."""
+    """Requirement of a view on its subject, with a name for messages."""
 
     met: Callable[[Subject], bool]
     name: str
@@ -52,14 +52,28 @@ GUIDANCE = Need(_takes_guidance, "a condition `labels` and an option guidance_sc
 LOG = Need(lambda subject: compute.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
 
 
+def _always(subject: Subject, own: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _never(subject: Subject, own: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _between_images(subject: Subject, own: Mapping[str, Any]) -> bool:
+    return compute.between_images(subject, own.get("between"))
+
+
 @dataclass(frozen=True)
 class View:
     draw: Callable[..., Image.Image | Film]
     needs: Need
     moves: bool = False
-    """Can be an animation."""
+    """Whether it can be an animation."""
     untrained: bool = False
-    """A recipe will do."""
+    """Whether a recipe will do in place of a trained model."""
+    real: Callable[[Subject, Mapping[str, Any]], bool] = _always
+    """Whether it shows real images, by the subject and the view's own options."""
 
     @property
     def options(self) -> list[str]:
@@ -68,19 +82,19 @@ class View:
 
     @property
     def samples(self) -> bool:
-        """It takes the options of the model's `sample`, too."""
+        """Whether it takes the options of the model's `sample`, too."""
         return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.draw).parameters.values())
 
 
 VIEWS = {
     "forward": View(compute.forward, DENOISER, moves=True, untrained=True),
-    "reverse": View(compute.reverse, DENOISER, moves=True),
+    "reverse": View(compute.reverse, DENOISER, moves=True, real=_never),
     "reconstruct": View(compute.reconstruct, AUTOENCODER),
-    "interpolate": View(compute.interpolate, ANY, moves=True),
+    "interpolate": View(compute.interpolate, ANY, moves=True, real=_between_images),
     "latent": View(compute.latent, AUTOENCODER),
-    "classes": View(compute.classes, LABELS),
-    "guidance": View(compute.guidance, GUIDANCE),
-    "losses": View(compute.losses, LOG),
+    "classes": View(compute.classes, LABELS, real=_never),
+    "guidance": View(compute.guidance, GUIDANCE, real=_never),
+    "losses": View(compute.losses, LOG, real=_never),
     "neighbours": View(compute.neighbours, ANY),
 }
 
@@ -117,14 +131,11 @@ def show(
         own["labels"] = classes_of(subject.model, asked)
     if moving:
         own.setdefault("steps", FRAMES)
+    if overrides and not chosen.real(subject, own):
+        raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
     if chosen.needs is not LOG:
         check_weights(subject.model)
-    try:
-        drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
-    except ValueError as error:  # an option's value that the model refuses
-        raise InputError(f"{subject.name}: {error}") from error
-    if overrides and not subject.looked_at_data:
-        raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
+    drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
     content = _encoded(drawn, moving)
     if out is not None:
         _write(content, Path(out))
@@ -142,7 +153,7 @@ def _moving(view: str, out: Path | None) -> bool:
 
 
 def _own_options(view: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that are the view's own, checked; the others must be for the model's `sample`."""
+    """Return the options that are the view's own, checked; the others must be for the model's `sample`."""
     chosen, anyones = VIEWS[view], {name for other in VIEWS.values() for name in other.options}
     own = {name: value for name, value in options.items() if name in anyones or not chosen.samples}
     return check_arguments(chosen.draw, own, chosen.options, option="--", owner=f"the view {view}")

@@ -1,4 +1,4 @@
-"""What each view shows. A function a view: its keywords are the view's options, `**options` are those of the model's
+"""Compute what each view shows. A function a view: its keywords are the view's options, `**options` are those of the model's
 `sample`, and what it returns is a picture, or a film that can also be shown as a strip."""
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Count = Annotated[int, Field(strict=True, ge=1, le=64)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Labels = Sequence[int] | None
-"""Numbers of classes."""
+"""Labels, as numbers of classes."""
 
 MOST_ROWS = 20
-"""Of labels, where a model has more and none are asked for."""
+"""Most rows of labels, where a model has more and none are asked for."""
 POINTS = 2000
-"""Real images whose latents are drawn."""
+"""Number of real images whose latents are shown."""
 CHUNK = 4096
-"""Training images compared at once."""
+"""Number of training images compared at once."""
 
 
 # Films
 
 
 def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0) -> Film:
-    """Real images that turn into noise: x_0, then `steps` noise levels up to the last."""
+    """Show real images that turn into noise: x_0, then `steps` noise levels up to the last."""
     model = cast(Denoiser, subject.model)
     images = subject.images(n, seed)
     noise = randn(tuple(images.shape), generators(seed, range(len(images))), images.device)
@@ -68,7 +68,7 @@ def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0
 def reverse(
     subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, labels: Labels = None, **options: Any
 ) -> Film:
-    """The way back from noise: what the images are after a step, and the model's guess of x_0 that led there."""
+    """Show the way back from noise: the images after each step, and the model's guess of x_0 that led there."""
     model = cast(Denoiser, subject.model)
     asked = subject.drawing(n, seed, labels, options)
     wanted = asked.labels_of(subject.model)
@@ -94,7 +94,7 @@ def interpolate(
     subject: Subject, *, n: Count = 4, steps: Steps = 8, seed: Seed = 0, labels: Labels = None,
     between: Literal["images", "seeds"] | None = None, **options: Any,
 ) -> Film:  # fmt: skip
-    """From one image to another: between the latents of two real ones, or the noise of two drawn ones."""
+    """Show the way from one image to another: between the latents of two real ones, or the noise of two drawn ones."""
     shares = torch.linspace(0, 1, steps).tolist()
     captions = [f"{share:.2g}" for share in shares]
     if between == "seeds" or (between is None and not isinstance(subject.model, Autoencoder)):
@@ -146,7 +146,7 @@ def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
 
 
 def reconstruct(subject: Subject, *, n: Count = 10, seed: Seed = 0) -> Image.Image:
-    """Real images over what becomes of them on the way through the latent space, and the error."""
+    """Show real images over their reconstructions from the latent space, and the error."""
     model = cast(Autoencoder, subject.model)
     images = subject.images(n, seed)
     copies = in_batches(model.decode, in_batches(model.encode, images).to(images.device))
@@ -164,7 +164,7 @@ def reconstruct(subject: Subject, *, n: Count = 10, seed: Seed = 0) -> Image.Ima
 
 
 def classes(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
-    """A row a label."""
+    """Show samples, a row a label."""
     have = subject.model.config.num_classes or 0
     rows = list(range(min(have, MOST_ROWS))) if labels is None else list(labels)
     drawn = _each(rows, lambda label: subject.sample(subject.drawing(n, seed, [label], options)))
@@ -207,7 +207,7 @@ def neighbours(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Label
 
 
 def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
-    """Of all real images, the number of the one nearest to each query, other than its own number; and the distances."""
+    """Return the number of the real image nearest to each query, other than its own number; and the distances."""
     total = subject.data.spec.num_images
     best, found = torch.full((len(queries),), math.inf), torch.zeros(len(queries), dtype=torch.int64)
     progress = Progress(total, unit="image")
@@ -230,7 +230,7 @@ def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int
 
 
 def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
-    """A plane of the latent space: n x n decoded points, and where real images are in it."""
+    """Show a plane of the latent space: n x n decoded points, and the places of real images in it."""
     model, device = cast(Autoencoder, subject.model), subject.model.device
     chosen = subject.choose(POINTS, seed)
     labels = None if subject.data.labels is None else subject.data.labels[chosen].numpy()
@@ -252,7 +252,7 @@ def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64
 
 
 def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:
-    """A point (d,) and two directions (2, d) of the plane to show, and what to say of it."""
+    """Return a point (d,) and two directions (2, d) of the plane to show, and a note on it."""
     size = points.shape[1]
     if size <= 2:
         return (
@@ -275,7 +275,7 @@ def _axis_names(size: int) -> tuple[str, str]:
 
 
 def losses(subject: Subject) -> Image.Image:
-    """What a run's metrics.jsonl says about each phase."""
+    """Plot the losses of each phase in a run's metrics.jsonl."""
     file = metrics_file(subject)
     assert file is not None
     check_files(file.parent, file.name)
@@ -294,7 +294,7 @@ def losses(subject: Subject) -> Image.Image:
 
 
 def metrics_file(subject: Subject) -> Path | None:
-    """A run's log, for its folder or a checkpoint in it."""
+    """Return a run's log, for its folder or a checkpoint in it."""
     if subject.folder is None:
         return None
     folder = subject.folder.resolve()
@@ -319,17 +319,17 @@ def _plain(subject: Subject) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that matplotlib would else read as mathematics."""
+    """Return text with `$` escaped: matplotlib would read mathematics."""
     return text.replace("$", r"\$")
 
 
 def _short(number: float) -> str:
-    """Two digits: 1200, 0.52, 2.4e-9."""
+    """Return a number with two digits: 1200, 0.52, 2.4e-9."""
     return f"{float(f'{number:.2g}'):g}".replace("e-0", "e-")
 
 
 def _each(values: Sequence[Any], draw: Any) -> list[Tensor]:
-    """A row of images for each value, with progress."""
+    """Return a row of images for each value, showing progress."""
     rows, progress = [], Progress(len(values), unit="row")
     for value in values:
         rows.append(draw(value))

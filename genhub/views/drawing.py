@@ -1,4 +1,4 @@
-"""Pictures of rows of images, of points in a plane, and of curves: matplotlib writes and plots, Pillow places images.
+"""Draw pictures of rows of images, points in a plane, and curves: matplotlib writes and plots, Pillow places images.
 
 Everything is drawn at 100 dots an inch with matplotlib's own defaults, whatever the user's settings and backend are, so
 that the same values give the same bytes.
@@ -29,7 +29,7 @@ TITLE, TEXT = 12, 9
 MARGIN, GAP, LINE = 12, 2, 16
 """Pixels around a picture, between images, and for a line of text."""
 MAX_TILE = 128
-"""Larger images are made smaller, so that a row of them fits a screen."""
+"""Largest side of an image in a row: larger ones are made smaller, so that a row fits a screen."""
 GREY = "#555555"
 
 Array = NDArray[Any]
@@ -40,33 +40,33 @@ Place = Callable[[float, float], tuple[float, float]]
 class Row:
     label: str
     images: Tensor
-    """(m, c, h, w), in [-1, 1] or uint8."""
+    """Images (m, c, h, w), in [-1, 1] or uint8."""
     captions: Sequence[str] = ()
-    """Under the images, one each."""
+    """Captions under the images, one each."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """n images that change step by step, each shown in one or more ways."""
+    """Film of n images that change step by step, each shown in one or more ways."""
 
     title: str
     note: str
     panels: Mapping[str, Tensor]
-    """Label to images (steps, n, c, h, w) in [-1, 1]."""
+    """Images (steps, n, c, h, w) in [-1, 1], by label."""
     captions: Sequence[str]
-    """One a step; a second line is for the strip alone."""
+    """Captions, one a step; a second line is for the strip alone."""
     there_and_back: bool = False
-    """As an animation, run backwards at the end."""
+    """Whether an animation runs backwards at the end."""
 
     def strip(self) -> Image.Image:
-        """A column a step; a row an image and panel."""
+        """Return a picture with a column a step, and a row an image and panel."""
         n = next(iter(self.panels.values())).shape[1]
         rows = [Row(label, images[:, i]) for i in range(n) for label, images in self.panels.items()]
         rows[-1] = replace(rows[-1], captions=self.captions)
         return table(self.title, self.note, rows, group=len(self.panels))
 
     def frames(self) -> tuple[list[Image.Image], list[int]]:
-        """A frame a step, with a row a panel and a column an image; and how many milliseconds each is shown."""
+        """Return a frame a step, with a row a panel and a column an image; and how many milliseconds each is shown."""
         captions = [caption.replace("\n", "   ") for caption in self.captions]
         width = max(end for caption in captions for end in _ends(self.title, caption)) + MARGIN  # the same for all
         frames = []
@@ -80,7 +80,7 @@ class Film:
 
 
 def table(title: str, note: str, rows: Sequence[Row], group: int = 1, width: int = 0) -> Image.Image:
-    """Rows of images with their labels and captions, at least `width` pixels wide; every `group` rows belong together."""
+    """Draw rows of images with labels and captions, at least `width` pixels wide; every `group` rows belong together."""
     tiles = [[tile(image) for image in row.images] for row in rows]
     side, height = tiles[0][0].size
     widest = max(_width(caption) for caption in ("", *(caption for row in rows for caption in row.captions)))
@@ -108,7 +108,7 @@ def table(title: str, note: str, rows: Sequence[Row], group: int = 1, width: int
 
 
 def tile(image: Tensor) -> Image.Image:
-    """(c, h, w), in [-1, 1] or uint8, as it appears in a row."""
+    """Return an image (c, h, w), in [-1, 1] or uint8, as it appears in a row."""
     shown = picture(to_uint8(image) if image.is_floating_point() else image)
     if shown.mode == "RGBA":
         shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
@@ -158,7 +158,7 @@ def plane(title: str, note: str, shown: Plane) -> Image.Image:
 
 
 def curves(title: str, note: str, rows: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Image.Image:
-    """A plot a curve (steps, values), a row of plots each for `rows`."""
+    """Draw a plot of each curve (steps, values), a row of plots for each of `rows`."""
     columns = max(len(row) for row in rows.values())
     size = max(280 * columns + 40, max(_ends(title, note)) + MARGIN), 60 + 220 * len(rows)
     with _figure(size) as (figure, at):
@@ -182,7 +182,7 @@ def curves(title: str, note: str, rows: Mapping[str, Mapping[str, tuple[Array, A
 
 @contextmanager
 def _figure(size: tuple[int, int]) -> Iterator[Any]:
-    """A figure of (width, height) pixels, and where a pixel counted from the top left corner is in it."""
+    """Give a figure of (width, height) pixels, and a function that places pixels counted from its top left corner."""
     width, height = size
     with style.context("default"):
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -195,7 +195,7 @@ def _head(figure: Figure, at: Place, title: str, note: str) -> None:
 
 
 def _ends(title: str, note: str) -> tuple[int, int]:
-    """Where title and note end, in pixels from the left."""
+    """Return the ends of title and note, in pixels from the left."""
     return MARGIN + _width(title, TITLE), MARGIN + _width(note)
 
 
@@ -206,20 +206,20 @@ def _rendered(figure: Figure) -> Image.Image:
 
 
 def _width(text: str, size: int = TEXT) -> int:
-    """Pixels that the longest line of a text takes."""
+    """Return the width in pixels of the longest line of a text."""
     lines = [line for line in text.split("\n") if line.strip()]
     return max((round(TextPath((0, 0), line, size=size * DPI / 72).get_extents().width) for line in lines), default=0)
 
 
 def _mosaic(images: Sequence[Tensor]) -> Array:
-    """Images (c, h, w) as one array, a square of them, each with a thin edge."""
+    """Return images (c, h, w) as one array, a square of them, each with a thin edge."""
     side = round(len(images) ** 0.5)
     shown = [np.asarray(ImageOps.expand(tile(image).convert("RGB"), 1, GREY)) for image in images]
     return np.concatenate([np.concatenate(shown[row * side : (row + 1) * side], 1) for row in range(side)], 0)
 
 
 def _colours(labels: Array | None) -> Iterator[tuple[int, Any]]:
-    """The labels there are, each with a colour of its own."""
+    """Return the labels there are, each with a colour of its own."""
     from matplotlib import colormaps
 
     if labels is None:

@@ -1,4 +1,4 @@
-"""What a view is of: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
+"""Subject of a view: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Subject:
 
     @cached_property
     def model(self) -> Model:
-        """In eval mode."""
+        """The model, in eval mode."""
         if self._model is not None:
             return self._model.eval()
         if self.folder is not None:
@@ -95,10 +95,6 @@ class Subject:
             file = None
         return read_data_config(file, self.overrides, self._id)
 
-    @property
-    def looked_at_data(self) -> bool:
-        return "data" in self.__dict__
-
     @cached_property
     def _prepared(self) -> Prepared:
         assert self.recipe is not None
@@ -115,12 +111,12 @@ class Subject:
     # Images
 
     def choose(self, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Numbers of n real images, or of all where there are fewer."""
+        """Return the numbers of n real images, or of all where there are fewer."""
         total = self.data.spec.num_images
         return np.random.Generator(np.random.PCG64(seed_for(seed, CHOICE_STREAM))).permutation(total)[:n]
 
     def images(self, n: int, seed: int) -> Tensor:
-        """n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
+        """Return n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
         return self.data.images(self.choose(n, seed)).to(self.model.device)
 
     def drawing(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Drawing:
@@ -133,7 +129,7 @@ class Subject:
 
 
 def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """A function of images or latents, applied to a part at a time so that any number fits; the result is on the CPU."""
+    """Apply a function of images or latents to a part at a time, so that any number fits; the result is on the CPU."""
     with torch.inference_mode():
         parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
         return check_finite(torch.cat([function(part).float().cpu() for part in parts]), f"what {function.__name__} gives")

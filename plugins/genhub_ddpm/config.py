@@ -28,7 +28,7 @@ UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUp
 
 
 class UNetConfig(Section):
-    """Names and meanings are diffusers'; what is left out is fit for a small network."""
+    """Keys of the U-Net, under diffusers' names; their defaults suit a small network."""
 
     block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
     """Channels at each level; each level but the last halves height and width."""
@@ -114,7 +114,7 @@ Scale = Annotated[float, Field(ge=0)]
 
 
 class ScheduleConfig(Section):
-    """The forward process; the names are those of diffusers' schedulers."""
+    """Keys of the forward process, under the names of diffusers' schedulers."""
 
     name: SchedulerName = "ddpm"
     """Saved with the checkpoint; `genhub plugins` lists the schedulers."""
@@ -125,13 +125,13 @@ class ScheduleConfig(Section):
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     prediction_type: PredictionType = "v_prediction"
-    """What the U-Net predicts: the noise, the clean image, or v (Salimans & Ho 2022)."""
+    """Output of the U-Net: the noise, the clean image, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
     """Samplers that can, clip their guess of the clean image to [-1, 1]; latents are not clipped."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
-    """Which of the T levels a sampler with fewer steps visits; trailing starts at pure noise."""
+    """Spacing of the levels that a sampler with fewer than T steps visits; trailing starts at pure noise."""
     options: Mapping[str, Any] = {}
     """Arguments of the named schedule beyond these: {tau: 0.9}; `genhub plugins info NAME` lists them."""
 
@@ -156,7 +156,7 @@ class ScheduleConfig(Section):
         return self
 
     def build(self, **changes: Any) -> Any:
-        """The schedule itself, with other values for some keys.
+        """Return the schedule, with other values for some keys.
 
         Raises:
             RecipeError: it can't be built so, or is none that a DDPM can use.
@@ -186,7 +186,7 @@ NO_ETA = "the sampler '{}' has no such share of noise to set; ddim has"
 
 
 class SamplingConfig(Section):
-    """What `sample` does when not told otherwise."""
+    """Defaults of the options of `sample`."""
 
     scheduler: SchedulerName = "ddim"
     num_inference_steps: int = Field(default=50, strict=True, ge=1, le=100_000)
@@ -197,7 +197,7 @@ class SamplingConfig(Section):
 
 
 class StoredAutoencoder(StoredModel):
-    """An autoencoder whose weights are in the checkpoint. genhub writes it; a recipe names a folder."""
+    """Autoencoder whose weights are in the checkpoint. genhub writes it; a recipe names a folder."""
 
     latent_shape: tuple[PositiveInt, ...]
     """(c, h, w), or (d,) for a vector, which is treated as (d, 1, 1)."""
@@ -229,14 +229,14 @@ class DDPMConfig(ModelConfig):
 
     @property
     def unet_shape(self) -> tuple[int, int, int] | None:
-        """(c, h, w) of what the U-Net works on; not known before the data and the autoencoder are."""
+        """Shape (c, h, w) that the U-Net works on; None before the data and the autoencoder are known."""
         if isinstance(self.autoencoder, StoredAutoencoder):
             channels, height, width = (*self.autoencoder.latent_shape, 1, 1)[:3]
             return channels, height, width
         return self.sample_shape if self.autoencoder is None else None
 
     def mistakes(self) -> dict[str, str]:
-        """Return the keys that change nothing, and the numbers of steps that can't be taken, each with why."""
+        """Return the keys that change nothing, and the numbers of steps that can't be taken, each with the reason."""
         sampling, schedule = self.sampling, self.scheduler
         needs = {  # what a key that is not left at its default is for
             "sampling.guidance_scale": (self.conditional, "conditional: true"),
@@ -265,7 +265,7 @@ class DDPMConfig(ModelConfig):
 
 
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a function's signature names."""
+    """Return the options that a function's signature names."""
     return {key: value for key, value in options.items() if key in _parameters(function)}
 
 

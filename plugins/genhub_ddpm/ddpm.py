@@ -71,11 +71,11 @@ class DDPM(GenerativeModel):
         return [Phase("denoise", self.loss, trains=("unet",))]
 
     def frozen_encoder(self) -> FrozenEncoder | None:
-        """The autoencoder, where there is one."""
+        """Return the autoencoder, where there is one."""
         return self.autoencoder.frozen_encoder()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the prediction at a random noise level per image, eq. 14."""
+        """Return the mean squared error of the prediction at a random noise level per image, eq. 14."""
         x_0 = self.autoencoder.of_batch(batch)
         timesteps = torch.randint(self.num_train_timesteps, x_0.shape[:1], device=x_0.device)
         noise = torch.randn_like(x_0)
@@ -96,17 +96,17 @@ class DDPM(GenerativeModel):
         return losses
 
     def diffuse(self, x_0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t from x_0 in one go, eq. 4. x_0, noise: (n, c, h, w); timesteps: (n,) int64."""
+        """Return x_t from x_0 in one go, eq. 4. x_0, noise: (n, c, h, w); timesteps: (n,) int64."""
         signal_scale, noise_scale = self._scales(timesteps)
         return signal_scale * x_0 + noise_scale * noise
 
     def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """`diffuse` for images and noise (n, c, h, w), seen as images: latents are encoded before, and decoded behind."""
+        """Return `diffuse` of images and noise (n, c, h, w) as images: encoded to latents before, and decoded after."""
         space = self.autoencoder
         return space.decode(self.diffuse(space.encode(images), space.reshape_noise(noise), timesteps))
 
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the U-Net should predict: (n, c, h, w)."""
+        """Return what the U-Net should predict, (n, c, h, w)."""
         match self.config.scheduler.prediction_type:
             case "epsilon":
                 return noise
@@ -115,9 +115,9 @@ class DDPM(GenerativeModel):
         return self.diffuse(noise, -images, timesteps)  # v = sqrt(a) noise - sqrt(1 - a) x_0
 
     def predict(self, noisy: Tensor, timesteps: Tensor, labels: Tensor | None = None, guidance_scale: float = 1.0) -> Tensor:
-        """The U-Net's output for x_t (n, c, h, w), with labels (n,): (n, c, h, w), or (n, 2c, h, w) with a learned variance,
-        as the share of log beta_t against eq. 7's in [-1, 1], behind. A guidance scale other than 1 moves it away from
-        the prediction without labels, or towards it (Ho & Salimans 2022, eq. 6), in one call of twice the batch."""
+        """Return the U-Net's output for x_t (n, c, h, w), with labels (n,): (n, c, h, w), or (n, 2c, h, w) with a learned
+        variance, as the share of log beta_t against eq. 7's in [-1, 1], behind. A guidance scale other than 1 moves it away
+        from the prediction without labels, or towards it (Ho & Salimans 2022, eq. 6), in one call of twice the batch."""
         if labels is None or guidance_scale == 1:
             prediction: Tensor = self.unet(noisy, timesteps, labels, return_dict=False)[0]
             return prediction
@@ -128,7 +128,7 @@ class DDPM(GenerativeModel):
         return guided
 
     def min_snr_weight(self, timesteps: Tensor) -> Tensor:
-        """(n,) weights that make every prediction type's loss min(SNR, gamma) times the error in x_0."""
+        """Return weights (n,) that make every prediction type's loss min(SNR, gamma) times the error in x_0."""
         snr = self.snr[timesteps]
         in_x0 = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
         return snr.clamp(max=self.config.min_snr_gamma) / in_x0[self.config.scheduler.prediction_type]
@@ -160,7 +160,8 @@ class DDPM(GenerativeModel):
         return self.autoencoder.decode(step.sample).clamp(-1, 1)
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
-        """Return guidance where there are no labels, and ancestral noise where the sampler has none."""
+        """Return guidance where there are no labels, and ancestral noise where the sampler has none, each with the
+        reason."""
         unused = {}
         if options.get("guidance_scale") is not None and not self.config.conditional:
             unused["guidance_scale"] = "this model draws without labels; it is for one trained with model.conditional: true"
@@ -174,7 +175,7 @@ class DDPM(GenerativeModel):
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
-        """The reverse process a step at a time, arguments as in `sample`; latents are decoded, x_t as well as x_0."""
+        """Yield the reverse process a step at a time, arguments as in `sample`; latents are decoded, x_t as well as x_0."""
         for step in self._denoise(n, labels, generator, scheduler, num_inference_steps, eta, guidance_scale):
             yield self._decoded(step)
 
@@ -187,6 +188,7 @@ class DDPM(GenerativeModel):
         self, n: int, labels: Tensor | None, generator: Generators, scheduler: SchedulerName | None,
         num_inference_steps: int | None, eta: float | None, guidance_scale: float | None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
+        # What is the same at every step: the sampler and its levels, the label, the options of its `step`.
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps
         if self.config.conditional:
@@ -201,27 +203,32 @@ class DDPM(GenerativeModel):
         sample = randn((n, *self.unet_shape), generator, self.device) * sampler.init_noise_sigma
         for index, (timestep, number) in enumerate(levels):
             with torch.inference_mode():
+                # 1. predict noise, x_0 or v, with guidance
                 model_input = sampler.scale_model_input(sample, timestep)
                 output = self.predict(model_input, timestep, labels, scale)
                 prediction = output[:, : sample.shape[1]]
+                # 2. the x_0 that follows from it, clipped
                 original = self.original(model_input, prediction, number)
+                # 3. what the sampler takes: v in place of x_0, a learned variance behind the prediction
                 if self.config.scheduler.prediction_type == "sample":
                     signal, noise = self._scales(number)
                     prediction = (signal * model_input - prediction) / noise
                 if takes_variance:
                     prediction = torch.cat([prediction, output[:, sample.shape[1] :]], dim=1)
+                # 4. x at the next level
                 sample = sampler.step(prediction, timestep, sample, **options).prev_sample
             yield DenoisingStep(index, number, sample, original)
 
     def _scales(self, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(a_t) and sqrt(1 - a_t) at levels (n,), or at a sampler's timestep, which may lie between two levels."""
+        """Return sqrt(a_t) and sqrt(1 - a_t) at levels (n,), or at a sampler's timestep, which may lie between two
+        levels."""
         if isinstance(timestep, Tensor):
             return self.signal_scale[timestep].view(-1, 1, 1, 1), self.noise_scale[timestep].view(-1, 1, 1, 1)
         level = min(max(round(timestep), 0), self.num_train_timesteps - 1)
         return self.signal_scale[level], self.noise_scale[level]
 
     def original(self, noisy: Tensor, prediction: Tensor, timestep: float | Tensor) -> Tensor:
-        """The x_0 that a prediction (n, c, h, w) for x_t implies; images are clipped to [-1, 1]."""
+        """Return the x_0 that a prediction (n, c, h, w) for x_t implies; images are clipped to [-1, 1]."""
         signal, noise = self._scales(timestep)
         match self.config.scheduler.prediction_type:
             case "epsilon":
@@ -231,14 +238,15 @@ class DDPM(GenerativeModel):
         return prediction.clamp(-self.autoencoder.limit, self.autoencoder.limit)
 
     def sampler(self, name: str | None = None) -> Any:
-        """A fresh scheduler (many keep state) on this model's noise schedule."""
+        """Return a fresh scheduler (many keep state) on this model's noise schedule."""
         name = name or self.config.sampling.scheduler
         if name not in self._samplers:
             self._samplers[name] = build_sampler(name, self.config.scheduler, self.scheduler, self.snr)
         return copy.copy(self._samplers[name])  # what changes in a drawing, `set_timesteps` makes anew
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
-        """(n,) an upper bound of the bits that each pixel and channel needs, eq. 5; num_train_timesteps evaluations.
+        """Return an upper bound (n,) of the bits that a pixel and channel needs, eq. 5; it takes num_train_timesteps
+        evaluations.
 
         batch: "images" (n, c, h, w) of 8-bit values in [-1, 1], and "labels" for a conditional model.
         """
@@ -260,5 +268,5 @@ class DDPM(GenerativeModel):
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> DDPMConfig:
-        """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
+        """Return the Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder that diffusers saved."""
         return config_of(path)

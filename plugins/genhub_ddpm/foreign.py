@@ -1,4 +1,4 @@
-"""DDPMs that plain diffusers saved: their Configs, and yesterday's names of their weights."""
+"""Read DDPMs that plain diffusers saved: their Configs, and yesterday's names of their weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genhub_ddpm.config import DDPMConfig, ScheduleConfig, UNetConfig
 
 
 def config_of(path: Path) -> DDPMConfig:
-    """The Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder.
+    """Return the Config of a `DDPMPipeline`, `DDIMPipeline` or `UNet2DModel` folder.
 
     Raises:
         CheckpointError: a network or noise schedule that a DDPM can't use.
@@ -34,7 +34,7 @@ def config_of(path: Path) -> DDPMConfig:
 
 
 def _unet_of(saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
-    """The options and (c, h, w) in a `config.json` of UNet2DModel.
+    """Return the options and (c, h, w) in a `config.json` of UNet2DModel.
 
     Raises:
         CheckpointError: a network that a plain DDPM can't use.
@@ -52,7 +52,7 @@ def _unet_of(saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
 
 
 def todays_name(key: str) -> str:
-    """A weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
+    """Return a weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
     for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
         key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
     return key

@@ -1,4 +1,4 @@
-"""What the U-Net works on: the images, or an autoencoder's latents (Rombach et al. 2022, arXiv:2112.10752).
+"""The space that the U-Net works in: images, or an autoencoder's latents (Rombach et al. 2022, arXiv:2112.10752).
 
 Both are seen the same way, so that neither the loss nor a sampler asks which of them it has. Latents differ in what they
 have no need of: a fixed range to clip to.
@@ -30,11 +30,11 @@ from genhub_ddpm.config import DDPMConfig, StoredAutoencoder
 from genhub_ddpm.likelihood import discretized_gaussian
 
 WINDOW = 100
-"""Over how many training batches the latents' mean and scale are measured."""
+"""Number of training batches over which the latents' mean and scale are measured."""
 
 
 def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
-    """The autoencoder that a Config names or describes, and the Config with its description in place of its name.
+    """Return the autoencoder that a Config names or describes, and the Config with its description in place of its name.
 
     Raises:
         InputError: it is not there, can't encode and decode, is for other images, or the U-Net can't have its latents.
@@ -69,16 +69,16 @@ def _checked(model: Model, config: DDPMConfig) -> Model:
 
 
 class Pixels(nn.Module):
-    """The identity, in an autoencoder's place."""
+    """Space of the images themselves: the identity, in an autoencoder's place."""
 
     limit = 1.0
-    """What a clean image's values don't exceed."""
+    """Largest absolute value in a clean image."""
 
     def of_batch(self, batch: Batch) -> Tensor:
         return batch["images"]
 
     def frozen_encoder(self) -> None:
-        """Nothing is computed of an image."""
+        """Return None, as nothing is computed of an image."""
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -90,18 +90,18 @@ class Pixels(nn.Module):
         return noise
 
     def log_prob(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Log-probability in nats of 8-bit images under N(mean, std^2), eq. 13 of Ho et al.: (n, c, h, w)."""
+        """Return the log-probability in nats of 8-bit images under N(mean, std^2), eq. 13 of Ho et al.: (n, c, h, w)."""
         return discretized_gaussian(images, mean, std)
 
     def save(self, path: Path) -> None:
-        """Nothing to write."""
+        """Write nothing."""
 
     def load(self, path: Path) -> None:
-        """Nothing to read."""
+        """Read nothing."""
 
 
 class Latents(nn.Module):
-    """A trained autoencoder, frozen, and the scale of its latents.
+    """Space of the latents of a trained autoencoder, frozen, with their scale.
 
     The U-Net gets latents moved to mean 0 in each channel and divided by one standard deviation (the paper's appendix G),
     measured over the first `WINDOW` training batches; a vector of d numbers is d channels of 1x1.
@@ -120,7 +120,7 @@ class Latents(nn.Module):
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
 
     def train(self, mode: bool = True) -> Latents:
-        """The autoencoder stays in eval mode, whatever the model around it does."""
+        """Keep the autoencoder in eval mode, whatever the model around it does."""
         super().train(mode)
         self.model.eval()
         return self
@@ -131,36 +131,37 @@ class Latents(nn.Module):
         return self.variance.mean().clamp(min=1e-12).sqrt()
 
     def of_batch(self, batch: Batch) -> Tensor:
-        """A training batch's scaled latents, computed now or kept from before."""
+        """Return a training batch's scaled latents, computed now or kept from before."""
         return self.scaled(batch["latents"]) if "latents" in batch else self.encode(batch["images"])
 
     def frozen_encoder(self) -> FrozenEncoder:
         return FrozenEncoder(self.unscaled, self.model, self.described.model_dump_json())
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to scaled latents (n, c', h', w')."""
+        """Return the scaled latents (n, c', h', w') of images (n, c, h, w) in [-1, 1]."""
         return self.scaled(self.unscaled(images))
 
     @torch.no_grad()
     def unscaled(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to the latents as the autoencoder has them, of a vae the posterior's mean."""
+        """Return the latents of images (n, c, h, w) in [-1, 1] as the autoencoder has them, of a vae the posterior's
+        mean."""
         latents: Tensor = self.model.encode(images).float().view(len(images), len(self.mean), *self._sides)
         return latents
 
     @torch.no_grad()
     def scaled(self, latents: Tensor) -> Tensor:
-        """Latents as the autoencoder has them to what the U-Net gets. In training, the first batches are measured, too."""
+        """Return the autoencoder's latents as the U-Net gets them. In training, the first batches are measured, too."""
         if self.training:
             self.measure(latents)
         return (latents - self.mean) / self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents to images (n, c, h, w) in [-1, 1]."""
+        """Return the images (n, c, h, w) in [-1, 1] of scaled latents."""
         images: Tensor = self.model.decode((latents * self.scale + self.mean).view(-1, *self.latent_shape))
         return images
 
     def reshape_noise(self, noise: Tensor) -> Tensor:
-        """Noise of the latents' shape from an image's, (n, c, h, w): the first of its numbers."""
+        """Return noise of the latents' shape made from an image's, (n, c, h, w): the first of its numbers."""
         flat, shape = noise.flatten(1), (len(self.mean), *self._sides)
         return flat[:, torch.arange(math.prod(shape), device=noise.device) % flat.shape[1]].view(-1, *shape)
 
@@ -176,11 +177,11 @@ class Latents(nn.Module):
         self.batches.add_(1)
 
     def log_prob(self, latents: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Log-density in nats under N(mean, std^2): latents have no 8-bit values. (n, c', h', w')."""
+        """Return the log-density in nats under N(mean, std^2), (n, c', h', w'): latents have no 8-bit values."""
         return -0.5 * (((latents - mean) / std).square() + math.log(2 * math.pi)) - std.log()
 
     def save(self, path: Path) -> None:
-        """The autoencoder as a model folder of its own, autoencoder/, and its latents' moments beside it."""
+        """Write the autoencoder as a model folder of its own, autoencoder/, and its latents' moments beside it."""
         self.model.save_pretrained(path / "autoencoder")
         save_tensors(self._moments().state_dict(), path / "latents.safetensors")
 
@@ -203,7 +204,7 @@ class Latents(nn.Module):
         return self.latent_shape[1:] or (1, 1)
 
     def _moments(self) -> nn.Module:
-        """The buffers alone, under the names they have here."""
+        """Return a module of the buffers alone, under the names they have here."""
         moments = nn.Module()
         for name in ("mean", "variance", "batches"):  # plain tensors, once they were moved to another device
             setattr(moments, name, nn.Buffer(getattr(self, name)))

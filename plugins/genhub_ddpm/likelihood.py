@@ -1,4 +1,4 @@
-"""The variational bound of a DDPM (Ho et al. 2020, eq. 5 and 13): how many bits the model needs for an image, at most."""
+"""Variational bound of a DDPM (Ho et al. 2020, eq. 5 and 13): the most bits that the model needs for an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """The terms of eq. 5 in nats: (T + 1, n), each summed over an image's pixels.
+    """Return the terms of eq. 5 in nats: (T + 1, n), each summed over an image's pixels.
 
     Levels are counted from 0, as in the code. Row t < T is `bound_term` at level t, with noise drawn once a level; row T
     is KL(q(x_T | x_0) || N(0, I)). One network evaluation a level.
@@ -33,7 +33,7 @@ def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -
 
 
 def bound_term(model: DDPM, images: Tensor, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
-    """(n,) nats an image: KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)), or -log p(x_0 | x_1), eq. 13, where t is 0.
+    """Return the nats (n,) of each image: KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)), or -log p(x_0 | x_1), eq. 13, at t = 0.
 
     images, noisy: x_0 and x_t (n, c, h, w); output: the U-Net's, for x_t; timesteps: (n,).
     """
@@ -50,8 +50,9 @@ def bound_term(model: DDPM, images: Tensor, noisy: Tensor, output: Tensor, times
 
 
 def posterior_table(a: Tensor) -> Tensor:
-    """(4, T) of q(x_t-1 | x_t, x_0), eq. 6-7, from the cumulative alphas (T,): what its mean takes of x_0 and of x_t, the
-    log of its variance, and the log of beta_t. At level 0, where eq. 7 is 0, both have level 1's, as the authors do."""
+    """Return a table (4, T) of q(x_t-1 | x_t, x_0), eq. 6-7, from the cumulative alphas (T,): its mean's shares of x_0 and
+    x_t, the log of its variance, and the log of beta_t. At level 0, where eq. 7 is 0, both have level 1's, as the authors
+    do."""
     previous = torch.cat([torch.ones_like(a[:1]), a[:-1]])
     beta = 1 - a / previous
     small = (1 - previous) / (1 - a) * beta
@@ -62,14 +63,14 @@ def posterior_table(a: Tensor) -> Tensor:
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, a number a dimension."""
+    """Return KL(N(mean, variance) || N(other_mean, other_variance)) in nats, a number a dimension."""
     ratio = log_variance - other_log_variance
     return 0.5 * (ratio.exp() - 1 - ratio + (mean - other_mean) ** 2 / other_log_variance.exp())
 
 
 def discretized_gaussian(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Log-probability in nats of 8-bit images in [-1, 1] under N(mean, std^2), eq. 13: the mass between a value's two
-    neighbours' midpoints, the outermost values taking all that is beyond them."""
+    """Return the log-probability in nats of 8-bit images in [-1, 1] under N(mean, std^2), eq. 13: the mass between a value's
+    two neighbours' midpoints, the outermost values taking all that is beyond them."""
     centred, half_bin = images - mean, 1 / 255
     above, below = _log_cdf((centred + half_bin) / std), _log_cdf((centred - half_bin) / std)
     inside = above + torch.log1p(-torch.exp((below - above).clamp(max=-1e-6)))
@@ -86,7 +87,7 @@ def _log_cdf(x: Tensor) -> Tensor:
 
 
 def bits_per_dimension(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """(n,) the whole bound, in bits a pixel and channel.
+    """Return the whole bound (n,), in bits a pixel and channel.
 
     Raises:
         InputError: the model's bound is of latents.

@@ -14,13 +14,17 @@ from genhub import InputError, load_scheduler
 from genhub_ddpm.config import ScheduleConfig, accepted
 
 MAX_SIGMA = 157.0
-"""The last noise level of the paper's linear schedule, where nothing is left of the image."""
+"""Last noise level of the paper's linear schedule, where nothing is left of the image."""
 MOST_SIGNAL = 0.1
 """Most of an image's power that may be left at the first level visited: drawing starts there from noise alone."""
 
 
 def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor) -> Any:
-    """A fresh scheduler (many keep state) of that name on a schedule of signal-to-noise ratios (T,)."""
+    """Return a fresh scheduler (many keep state) of that name on a schedule of signal-to-noise ratios (T,).
+
+    Raises:
+        InputError: a scheduler that refuses this schedule, such as one that follows a flow.
+    """
     cls = load_scheduler(name)
     options: dict[str, Any] = {"timestep_spacing": config.timestep_spacing}
     if config.prediction_type == "sample":
@@ -35,14 +39,17 @@ def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor)
         options["trained_betas"] = betas(1 / (1 + 1 / (snr.double().cpu() + MAX_SIGMA**-2)))
         plain["rescale_betas_zero_snr"] = False  # or it would be taken to infinity again
     if not is_diffusers(cls):
-        return cls(**accepted(cls, {**plain, **options}))
+        try:
+            return cls(**accepted(cls, {**plain, **options}))
+        except ValueError as error:
+            raise InputError(f"scheduler: '{name}' can't sample for this model: {error}") from error
     if name == "ddim":
         from genhub_ddpm.ddim import DDIMScheduler as cls  # imports diffusers
     return cls.from_config(plain, **options)
 
 
 def plain_schedule(config: ScheduleConfig, schedule: Any) -> Any:
-    """The noise schedule as a class of diffusers' own; another's, as a DDPMScheduler with the same noise levels."""
+    """Return the noise schedule as a class of diffusers' own; another's, as a DDPMScheduler with the same noise levels."""
     if is_diffusers(type(schedule)):
         return schedule
     cls = load_scheduler("ddpm")
@@ -51,12 +58,12 @@ def plain_schedule(config: ScheduleConfig, schedule: Any) -> Any:
 
 
 def is_diffusers(cls: type) -> bool:
-    """Whether whoever has diffusers has this class; a folder must not name any other."""
+    """Whether a class is diffusers' own: a folder must not name any other."""
     return cls.__module__.split(".")[0] == "diffusers"
 
 
 def betas(signal: Tensor) -> list[float]:
-    """beta_t of alphas_cumprod (T,), eq. 4 backwards."""
+    """Return beta_t of alphas_cumprod (T,), eq. 4 backwards."""
     found: list[float] = (1 - signal / torch.cat([torch.ones(1), signal[:-1]])).tolist()
     return found
 

@@ -9,7 +9,7 @@ from genhub_gan.networks import Discriminator, Generator
 
 
 class ConditionalGAN(AdversarialModel):
-    """A GAN that draws what a label asks for: fakes are made for the labels of the batch, and judged by them."""
+    """A GAN that draws what a label asks for: fakes are made and judged by the labels of the batch."""
 
     Config = ConditionalGANConfig
     config: ConditionalGANConfig

@@ -21,7 +21,7 @@ SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 
 
 class NetworkConfig(Section):
-    """A residual network without normalisation; generator and discriminator are built alike."""
+    """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     """Channels at each level, the image's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7."""
@@ -29,7 +29,7 @@ class NetworkConfig(Section):
     """Residual blocks of two 3x3 convolutions."""
 
     def widths(self, sample_shape: tuple[int, int, int]) -> tuple[int, ...]:
-        """Channels at each level for images (c, h, w), the image's own size first."""
+        """Return the channels at each level for images (c, h, w), the image's own size first."""
         if self.channels is not None:
             return self.channels
         side, widths = min(sample_shape[1:]), [WIDTH]
@@ -45,11 +45,11 @@ class GANConfig(ModelConfig):
     generator: NetworkConfig = NetworkConfig()
     discriminator: NetworkConfig = NetworkConfig()
     loss: LossName = "non_saturating"
-    """What generator and discriminator minimise; relativistic: real against fake in pairs, as in R3GAN."""
+    """Loss of generator and discriminator; relativistic: real against fake in pairs, as in R3GAN."""
     penalty: PenaltyName | None = None
     """Keeps the discriminator smooth. Left out: gp for wasserstein, r1_r2 for relativistic, r1 for the others."""
     penalty_weight: float | None = Field(default=None, ge=0)
-    """gamma of R1 and R2 (halved in the loss), lambda of gp. Left out: 1 for R1 and R2, 10 for gp."""
+    """Weight of the penalty: gamma of R1 and R2 (halved in the loss), lambda of gp. Left out: 1 for R1 and R2, 10 for gp."""
     penalty_interval: PositiveInt = 1
     """1: part of the discriminator's loss. More: a phase of its own on every so many steps, weighted by as much."""
     n_critic: PositiveInt = 1

@@ -26,7 +26,7 @@ class AdversarialModel(GenerativeModel):
 
     @abstractmethod
     def build(self) -> tuple[Generator, Discriminator]:
-        """The two networks, for `self.config`."""
+        """Return the two networks, for `self.config`."""
 
     # Training (algorithm 1)
 
@@ -47,7 +47,7 @@ class AdversarialModel(GenerativeModel):
         return self.config.penalty_interval > 1 and self.config.used_penalty != "none"
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Tell x_r from x_f = G(z): the discriminator's side of the game, with its penalty unless that is lazy.
+        """Return the discriminator's loss, for telling x_r from x_f = G(z), with its penalty unless that is lazy.
 
         "real" and "fake" are mean logits C(x_r) and C(x_f); "told_apart" is the share of pairs with C(x_r) > C(x_f): 0.5
         where the discriminator can't tell, 1 where it always can.
@@ -63,7 +63,7 @@ class AdversarialModel(GenerativeModel):
         return losses
 
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Be taken for real: the generator's side of the game.
+        """Return the generator's loss, for being taken for real.
 
         "spread" is the standard deviation of generated pixels over that of real ones, at best about 1; a generator that
         draws the same image whatever the noise has 0.
@@ -76,13 +76,13 @@ class AdversarialModel(GenerativeModel):
         return {"loss": generator_loss(self.config.loss, real, fake), "fake": fake.mean(), "spread": spread}
 
     def penalty(self, batch: Batch) -> dict[str, Tensor]:
-        """The lazy penalty: every `penalty_interval` steps, and that many times as heavy."""
+        """Return the lazy penalty: every `penalty_interval` steps, and that many times as heavy."""
         images, labels = batch["images"], self.labels_of(batch)
         penalty = self.penalties(images, self.fakes(images, labels), labels)
         return penalty | {"loss": self.config.penalty_interval * penalty["loss"]}
 
     def penalties(self, images: Tensor, fakes: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        """The weighted penalty as "loss", and its parts, in float32 whatever the precision around it."""
+        """Return the weighted penalty as "loss", and its parts, in float32 whatever the precision around it."""
 
         def critic(points: Tensor) -> Tensor:
             logits: Tensor = self.discriminator.forward(points, labels)  # as it is: compiled, it has no second derivative
@@ -102,7 +102,7 @@ class AdversarialModel(GenerativeModel):
             return {"loss": weight / 2 * r1, "r1": r1}
 
     def fakes(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """As many generated images as there are real ones, (n, c, h, w), with the same labels."""
+        """Return as many generated images (n, c, h, w) as there are real ones, with the same labels."""
         noise = torch.randn(len(images), self.config.latent_dim, device=images.device)
         fakes: Tensor = self.generator(noise, labels)
         return fakes
@@ -130,7 +130,7 @@ class AdversarialModel(GenerativeModel):
 
 
 def truncated(noise: Tensor, threshold: float) -> Tensor:
-    """N(0, 1) noise of any shape, each number moved to where it is as far along in the normal cut off at +-threshold."""
+    """Return N(0, 1) noise with each number moved to the same quantile of the normal cut off at +-threshold."""
     noise = noise.double()
     bound = torch.special.ndtr(torch.tensor(threshold, dtype=torch.float64, device=noise.device))
     share = torch.lerp(1 - bound, bound, torch.special.ndtr(noise))

@@ -1,4 +1,4 @@
-"""The losses of the adversarial game as functions of logits, and the penalties that keep the discriminator smooth.
+"""Losses of the adversarial game as functions of logits, and the penalties that keep the discriminator smooth.
 
 Notation: C(x) the discriminator's logit, D(x) = sigmoid(C(x)) the probability that x is real, x_r real images, x_f = G(z)
 fake ones. All losses are minimised; softplus(-a) = -log sigmoid(a).
@@ -15,11 +15,11 @@ from torch.nn.functional import relu, softplus
 from genhub_gan.config import LossName
 
 Critic = Callable[[Tensor], Tensor]
-"""Images (n, c, h, w) to logits (n,)."""
+"""Function of images (n, c, h, w) that returns logits (n,)."""
 
 
 def discriminator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss, a scalar, for logits C(x_r) and C(x_f), each (n,)."""
+    """Return the discriminator's loss, a scalar, for logits C(x_r) and C(x_f), each (n,)."""
     match name:
         case "minimax" | "non_saturating":  # Goodfellow et al. 2014, eq. 1: -(E log D(x_r) + E log(1 - D(x_f)))
             return softplus(-real).mean() + softplus(fake).mean()
@@ -32,7 +32,7 @@ def discriminator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
-    """The generator's loss, a scalar, for logits C(x_f), and C(x_r) where the loss is relativistic; each (n,)."""
+    """Return the generator's loss, a scalar, for logits C(x_f), and C(x_r) where the loss is relativistic; each (n,)."""
     match name:
         case "minimax":  # Goodfellow et al. 2014, eq. 1: E log(1 - D(x_f)), whose gradient vanishes where D is sure
             return -softplus(fake).mean()
@@ -45,7 +45,8 @@ def generator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def squared_gradient(critic: Critic, images: Tensor) -> Tensor:
-    """|dC/dx|^2 at images (n, c, h, w): (n,), summed over channels and pixels; differentiable in the critic's weights."""
+    """Return |dC/dx|^2 (n,) at images (n, c, h, w), summed over channels and pixels; differentiable in the critic's
+    weights."""
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
@@ -53,12 +54,13 @@ def squared_gradient(critic: Critic, images: Tensor) -> Tensor:
 
 
 def zero_centred(critic: Critic, images: Tensor) -> Tensor:
-    """E |dC/dx|^2: R1 at real images, R2 at fake ones (Mescheder et al. 2018, eq. 9 and 10, without gamma / 2)."""
+    """Return E |dC/dx|^2: R1 at real images, R2 at fake ones (Mescheder et al. 2018, eq. 9 and 10, without gamma / 2)."""
     return squared_gradient(critic, images).mean()
 
 
 def one_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """E (|dC/dx| - 1)^2 at random points between real and fake images (Gulrajani et al. 2017, eq. 3, without lambda)."""
+    """Return E (|dC/dx| - 1)^2 at random points between real and fake images (Gulrajani et al. 2017, eq. 3, without
+    lambda)."""
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     norm = squared_gradient(critic, torch.lerp(fake, real, share)).add(1e-12).sqrt()  # the root of 0 has no gradient
     return (norm - 1).square().mean()

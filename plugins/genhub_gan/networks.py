@@ -19,7 +19,8 @@ SLOPE = 0.2
 
 
 def level_sizes(height: int, width: int, levels: int) -> list[tuple[int, int]]:
-    """(h, w) at each level, the image's own first, halved and rounded up: [(7, 5), (4, 3), (2, 2)] for three of 7x5."""
+    """Return (h, w) at each level, the image's own first, halved and rounded up: [(7, 5), (4, 3), (2, 2)] for three of
+    7x5."""
     sizes = [(height, width)]
     for _ in range(levels - 1):
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -27,7 +28,7 @@ def level_sizes(height: int, width: int, levels: int) -> list[tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """x + conv(act(conv(act(x)))), the second convolution zero at first."""
+    """Residual block: x + conv(act(conv(act(x)))), the second convolution zero at first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class Enlarge(nn.Module):
 
 
 class Generator(nn.Module):
-    """G(z): noise, and a label where there are any, to an image.
+    """G(z): network from noise, and a label where there are any, to an image.
 
     The noise is mapped to the coarsest level; each level's blocks are followed by an enlargement to the next one's size.
     The image is a convolution's output as it is, as in R3GAN: a tanh would have no gradient left where a mostly black
@@ -73,7 +74,7 @@ class Generator(nn.Module):
         self, sample_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int], blocks_per_level: int,
         num_classes: int = 0, conditioning: Conditioning = "projection",
     ) -> None:  # fmt: skip
-        """channels: at each level, the image's own first. num_classes: 0 for a generator without labels."""
+        """Build it: channels at each level, the image's own first; num_classes is 0 for a generator without labels."""
         super().__init__()
         self.sizes = level_sizes(*sample_shape[1:], len(channels))[::-1]
         coarsest = channels[-1]
@@ -89,7 +90,7 @@ class Generator(nn.Module):
         self.to_image = nn.Conv2d(channels[0], sample_shape[0], 3, padding=1)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """noise (n, latent_dim), labels (n,) to images (n, c, h, w), near [-1, 1] once trained."""
+        """Return images (n, c, h, w), near [-1, 1] once trained, for noise (n, latent_dim) and labels (n,)."""
         if self.embedding is not None:
             noise = torch.cat([noise, self.embedding(labels).to(noise.dtype)], 1)
         x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
@@ -102,7 +103,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """C(x): an image, and its label where there are any, to the logit that it is real. D(x) = sigmoid(C(x)).
+    """C(x): network from an image, and its label where there are any, to the logit that it is real. D(x) = sigmoid(C(x)).
 
     With projection, C(x, y) = psi(phi(x)) + v_y . phi(x) (Miyato & Koyama 2018), phi the features, v_y learned.
     """
@@ -111,7 +112,7 @@ class Discriminator(nn.Module):
         self, sample_shape: tuple[int, int, int], channels: Sequence[int], blocks_per_level: int,
         num_classes: int = 0, conditioning: Conditioning = "projection",
     ) -> None:  # fmt: skip
-        """channels: at each level, the image's own first. num_classes: 0 for a discriminator without labels."""
+        """Build it: channels at each level, the image's own first; num_classes is 0 for a discriminator without labels."""
         super().__init__()
         projection = num_classes > 0 and conditioning == "projection"
         self.planes = OneHot(num_classes) if num_classes and not projection else None
@@ -126,7 +127,7 @@ class Discriminator(nn.Module):
             nn.init.normal_(self.class_vectors.weight, std=features**-0.5)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """images (n, c, h, w), labels (n,) to logits (n,)."""
+        """Return logits (n,) for images (n, c, h, w) and labels (n,)."""
         if self.planes is not None:
             planes = self.planes(labels).to(images.dtype)[:, :, None, None]
             images = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], 1)
@@ -143,7 +144,7 @@ class Discriminator(nn.Module):
 
 
 class OneHot(nn.Module):
-    """Labels (n,) to (n, num_classes) of zeros and a one."""
+    """Network from labels (n,) to (n, num_classes) of zeros and a one."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from genhub_vae.networks import Decoder, Encoder
 
 
 class Autoencoder(GenerativeModel):
-    """It learns to copy images through a narrow place, and has no prior: nothing makes its latents follow a known
+    """A model that learns to copy images through a narrow place, and has no prior: nothing makes its latents follow a known
     distribution, so it does not know where to draw one from.
 
     `sample` makes do with a Gaussian fitted to the training latents. Where that Gaussian has mass and the latents have
@@ -36,7 +36,7 @@ class Autoencoder(GenerativeModel):
         return [Phase("reconstruct", self.loss, trains=("encoder", "decoder"))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """|x - decoder(encoder(x))|^2, summed over an image, averaged over the batch."""
+        """Return |x - decoder(encoder(x))|^2, summed over an image, averaged over the batch."""
         images = batch["images"]
         latents = self.encoder(images)
         error = (self.decoder(latents).float() - images).square()
@@ -72,11 +72,11 @@ class Autoencoder(GenerativeModel):
     # The capability `Autoencoder`
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to z, (n, latent_dim)."""
+        """Return z (n, latent_dim) of images (n, c, h, w) in [-1, 1]."""
         latents: Tensor = self.encoder(images)
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """z, (n, latent_dim), to (n, c, h, w) in [-1, 1]."""
+        """Return the images (n, c, h, w) in [-1, 1] of z (n, latent_dim)."""
         images: Tensor = self.decoder(latents)
         return images.clamp(-1, 1)

@@ -29,7 +29,7 @@ class AutoencoderConfig(ModelConfig):
 
 
 class KLConfig(Section):
-    """What diffusers' `AutoencoderKL` has besides channels and latent channels; the names are its own."""
+    """Keys of diffusers' `AutoencoderKL` besides channels and latent channels, under its own names."""
 
     layers_per_block: PositiveInt = 1
     norm_num_groups: PositiveInt = 8
@@ -69,8 +69,8 @@ class VAEConfig(ModelConfig):
     kl: KLConfig = KLConfig()
     """More keys for network: kl."""
     likelihood: Literal["gaussian", "bernoulli", "discretized_logistic"] = "gaussian"
-    """p(x|z). gaussian: one learned variance; bernoulli: for images that are nearly black and white; discretized_logistic:
-    probabilities of 8-bit values, with one learned scale (Salimans et al. 2017)."""
+    """Likelihood p(x|z). gaussian: one learned variance; bernoulli: for images that are nearly black and white;
+    discretized_logistic: probabilities of 8-bit values, with one learned scale (Salimans et al. 2017)."""
     beta: NonNegative = 1.0
     """Weight of the KL term: 1 is the bound itself, more is a beta-VAE (Higgins et al. 2017)."""
     kl_warmup_steps: Steps = 0

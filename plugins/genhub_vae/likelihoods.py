@@ -1,4 +1,4 @@
-"""p(x|z): what the decoder's output says about the pixels. An output is (n, c, h, w), and means, for each likelihood,
+"""Likelihoods p(x|z) of pixels, given the decoder's output. An output is (n, c, h, w), and means, for each likelihood,
 something else; images x are (n, c, h, w) in [-1, 1], of which 8-bit ones have the 256 values 2 k / 255 - 1."""
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from torch.nn import functional
 HALF_BIN = 1 / 255
 """Half the distance of two neighbouring 8-bit values."""
 GAIN = 10.0
-"""A learned log-scale is kept divided by this: Adam moves a number by the learning rate a step, and a scale must follow
-the error as fast as the networks bring it down."""
+"""Number by which a learned log-scale is kept divided: Adam moves a number by the learning rate a step, and a scale must
+follow the error as fast as the networks bring it down."""
 
 
 class PixelLikelihood(nn.Module, ABC):
-    """Pixels are independent given z."""
+    """Likelihood of pixels that are independent given z."""
 
     @abstractmethod
     def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        """log p(x|z) in nats, what training maximises: (n,)."""
+        """Return log p(x|z) (n,) in nats, which training maximises."""
 
     def log_prob_8bit(self, images: Tensor, output: Tensor) -> Tensor:
-        """Log-probability in nats of 8-bit images: (n,)."""
+        """Return the log-probability (n,) in nats of 8-bit images."""
         return self.log_prob(images, output)
 
     @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
-        """The mean image, in [-1, 1]."""
+        """Return the mean image, in [-1, 1]."""
 
     @abstractmethod
     def draw(self, output: Tensor, noise: Tensor) -> Tensor:
-        """x ~ p(x|z) from standard normal noise of its shape."""
+        """Draw x ~ p(x|z) from standard normal noise of its shape."""
 
 
 class Gaussian(PixelLikelihood):
@@ -74,7 +74,7 @@ class Gaussian(PixelLikelihood):
 
 
 class Bernoulli(PixelLikelihood):
-    """A pixel is white with probability sigmoid(output), else black.
+    """Likelihood of black and white pixels: white with probability sigmoid(output), else black.
 
     A grey image stands for the black and white ones it becomes when each pixel is white with its grey's probability: the
     value is the expected log-probability of those ("dynamic binarisation"), not one of 8-bit values.
@@ -127,7 +127,7 @@ LIKELIHOODS: dict[str, type[PixelLikelihood]] = {
 
 
 def _open_edges(images: Tensor, below: Tensor, inside: Tensor, above: Tensor) -> Tensor:
-    """Black gets all mass below its bin's upper end, white all above its lower end; summed over pixels, (n,)."""
+    """Return the log-mass (n,) of images: black gets all mass below its bin's upper end, white all above its lower end."""
     return torch.where(images < -0.999, below, torch.where(images > 0.999, above, inside)).flatten(1).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""The networks of both autoencoders, for images of any (c, h, w)."""
+"""Networks of both autoencoders, for images of any (c, h, w)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genhub import load_strictly
 
 
 def sizes(sample_shape: tuple[int, int, int], times: int) -> list[tuple[int, int]]:
-    """(height, width) of the image and after each halving; odd sides round up."""
+    """Return (height, width) of the image and after each halving; odd sides round up."""
     found = [sample_shape[1:]]
     for _ in range(times):
         height, width = found[-1]
@@ -24,7 +24,7 @@ def sizes(sample_shape: tuple[int, int, int], times: int) -> list[tuple[int, int
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2, then a linear layer: (n, c, h, w) to (n, outputs)."""
+    """Network of convolutions of stride 2, then a linear layer: from (n, c, h, w) to (n, outputs)."""
 
     def __init__(self, sample_shape: tuple[int, int, int], channels: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back: (n, latent_dim) to (n, c, h, w). Enlarging and convolving leaves no checkerboard, and fits any size."""
+    """Network back from (n, latent_dim) to (n, c, h, w). Enlarging and convolving leaves no checkerboard, and fits any
+    size."""
 
     def __init__(self, sample_shape: tuple[int, int, int], channels: Sequence[int], latent_dim: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Decoder(nn.Module):
 
 
 def kl_networks(sample_shape: tuple[int, int, int], options: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Encoder, (n, c, h, w) to (n, 2 latent_channels, h', w'), and decoder of a new `AutoencoderKL`."""
+    """Return the encoder, (n, c, h, w) to (n, 2 latent_channels, h', w'), and the decoder of a new `AutoencoderKL`."""
     kl = _autoencoder_kl(sample_shape, options)
     return nn.Sequential(kl.encoder, kl.quant_conv), nn.Sequential(kl.post_quant_conv, kl.decoder)
 

@@ -15,11 +15,11 @@ from genhub_vae.likelihoods import LIKELIHOODS
 from genhub_vae.networks import Decoder, Encoder, kl_networks, load_kl, save_kl
 
 ACTIVE = 0.01
-"""A latent dimension is active if its posterior mean varies more than this over the data (Burda et al. 2016)."""
+"""Variance of the posterior mean over the data above which a latent dimension is active (Burda et al. 2016)."""
 
 
 class VAE(GenerativeModel):
-    """An encoder that says where an image's latent may be, a decoder that says what image a latent may be.
+    """A model of an encoder, from an image to a distribution of latents, and a decoder, from a latent to one of images.
 
     Notation: x the images, z the latents, prior p(z) = N(0, I), posterior q(z|x) = N(mean, exp(log_variance)) from the
     encoder, likelihood p(x|z) from the decoder. Latents are (n, latent_dim), or (n, latent_dim, h, w) for network: kl.
@@ -46,8 +46,8 @@ class VAE(GenerativeModel):
         return [Phase("elbo", self.loss, trains=("encoder", "decoder", "likelihood"))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """-E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an image's dimensions,
-        averaged over the batch.
+        """Return -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an image's
+        dimensions, averaged over the batch.
 
         Logged apart: `reconstruction`, `kl` (whatever beta and free_bits make of it), and `active_units`, the number of
         latent dimensions that say anything about the image: when it falls to 0, the posterior has collapsed.
@@ -72,12 +72,12 @@ class VAE(GenerativeModel):
         return losses
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), float32 in any precision of training."""
+        """Return mean and log-variance of q(z|x), float32 in any precision of training."""
         mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)  # diffusers' bounds
 
     def beta(self) -> Tensor | float:
-        """The KL term's weight now."""
+        """Weight of the KL term at this step."""
         if not self.config.kl_warmup_steps:
             return self.config.beta
         return self.config.beta * (self.batches.float() / self.config.kl_warmup_steps).clamp(max=1)
@@ -110,11 +110,11 @@ class VAE(GenerativeModel):
     # The capability `Autoencoder`
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to the posterior's mean, (n, *latent_shape)."""
+        """Return the posterior's mean (n, *latent_shape) for images (n, c, h, w) in [-1, 1]."""
         return self.posterior(images)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(n, *latent_shape) to the mean of p(x|z), (n, c, h, w) in [-1, 1]."""
+        """Return the mean of p(x|z), images (n, c, h, w) in [-1, 1], for latents (n, *latent_shape)."""
         return self.likelihood.mean(self.decoder(latents).float())
 
     # The capability `Likelihood`
@@ -122,8 +122,8 @@ class VAE(GenerativeModel):
     def bits_per_dimension(
         self, batch: Batch, *, generator: Generators = None, importance_samples: PositiveInt = 1
     ) -> Tensor:
-        """(n,) bits a pixel and channel, at least as many as -log2 p(x): the negative ELBO, or the tighter bound of Burda
-        et al. 2016 for more importance samples.
+        """Return the bits (n,) a pixel and channel, at least as many as -log2 p(x): the negative ELBO, or the tighter bound
+        of Burda et al. 2016 for more importance samples.
 
         For 8-bit images, which a Gaussian gives their bins' mass. With a Bernoulli likelihood they are the bits of the
         binarised image instead: a grey image has many more, so don't compare them with other models' figures.
@@ -135,8 +135,8 @@ class VAE(GenerativeModel):
     def log_likelihood(
         self, images: Tensor, generator: Generators = None, importance_samples: int = 1, in_8bit: bool = False
     ) -> Tensor:
-        """(n,) nats, a lower bound of log p(x) in expectation: log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~ q(z|x),
-        Burda et al. 2016, eq. 8. One sample makes it the ELBO. `in_8bit`: of bins' masses, not densities."""
+        """Return nats (n,), a lower bound of log p(x) in expectation: log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~
+        q(z|x), Burda et al. 2016, eq. 8. One sample makes it the ELBO. `in_8bit`: of bins' masses, not densities."""
         mean, log_variance = self.posterior(images)
         log_prob = self.likelihood.log_prob_8bit if in_8bit else self.likelihood.log_prob
         log_weights = []
@@ -164,17 +164,17 @@ class VAE(GenerativeModel):
 
     @property
     def _kl_options(self) -> dict[str, Any]:
-        """The arguments of diffusers' `AutoencoderKL`."""
+        """Return the arguments of diffusers' `AutoencoderKL`."""
         config = self.config
         return {"block_out_channels": config.channels, "latent_channels": config.latent_dim} | config.kl.model_dump()
 
     def _rest(self) -> nn.Module:
-        """What the model has besides the networks, under the names it has here."""
+        """Return a module of what the model has besides the networks, under the names it has here."""
         rest = nn.Module()
         rest.likelihood, rest.batches = self.likelihood, nn.Buffer(self.batches)  # moved, it is a plain tensor
         return rest
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) in nats, a number a dimension (appendix B)."""
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) in nats, a number a dimension (appendix B)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)

@@ -22,7 +22,7 @@ class MyModel(GenerativeModel):
         # A recipe's keys under `model`, checked by pydantic. `sample_shape` and `num_classes` are there already, and come
         # from the data. A docstring under a key is what `genhub plugins info` and editors show.
         latent_dim: PositiveInt = 8
-        """How many numbers of noise make an image."""
+        """Number of numbers of noise that make an image."""
         hidden: PositiveInt = 256
         """Width of the network's layers."""
 
@@ -43,7 +43,8 @@ class MyModel(GenerativeModel):
         return [Phase("fit", self.loss, trains=("generator",))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of images x and samples y, over the pairs of a batch.
+        """Return the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of images x and samples y, over the pairs of a
+        batch.
 
         It is zero only where both have one distribution (Székely & Rizzo 2013); its first term alone would be least for
         one grey mean image, and the last keeps samples apart. batch["images"]: (b, c, h, w) in [-1, 1].
@@ -72,5 +73,5 @@ class MyModel(GenerativeModel):
 
 
 def mean_of_pairs(points: Tensor) -> Tensor:
-    """The mean distance between two different ones of (b, d) points."""
+    """Return the mean distance between two different ones of (b, d) points."""
     return torch.cdist(points, points).sum() / (len(points) * max(1, len(points) - 1))

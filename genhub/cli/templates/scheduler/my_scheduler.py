@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class MyScheduler:
-    """a_t falls from 1 to 0 along a sigmoid, so that most levels have neither very much nor very little noise.
+    """Noise schedule whose a_t falls from 1 to 0 along a sigmoid: most levels have neither very much nor very little noise.
 
     Args:
         num_train_timesteps (int): T, the number of noise levels.
@@ -51,7 +51,7 @@ class MyScheduler:
         self.set_timesteps(num_train_timesteps)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t of images x_0 (n, c, h, w) at levels (n,)."""
+        """Return x_t for images x_0 (n, c, h, w) at levels (n,)."""
         a = self.alphas_cumprod.to(original_samples.device)[timesteps].view(-1, 1, 1, 1)
         return a.sqrt() * original_samples + (1 - a).sqrt() * noise
 
@@ -62,11 +62,11 @@ class MyScheduler:
         self._next = dict(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True))  # the last is -1: no noise left
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
-        """What the network is given for x_t; some schedules scale it."""
+        """Return the network's input for x_t; some schedules scale it."""
         return sample
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> SimpleNamespace:
-        """From x_t to the next lower level, without new noise (DDIM, Song et al. 2021, eq. 12 with sigma 0)."""
+        """Step from x_t to the next lower level, without new noise (DDIM, Song et al. 2021, eq. 12 with sigma 0)."""
         level = int(timestep)
         a, lower = self.alphas_cumprod[level].item(), self._next[level]
         a_lower = self.alphas_cumprod[lower].item() if lower >= 0 else 1.0

@@ -23,21 +23,21 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class MyTrainer(Trainer):
-    """Trains any model by extragradient steps with Adam, in one process."""
+    """Trainer of any model by extragradient steps with Adam, in one process."""
 
     class Config(TrainerConfig):
         # A recipe's keys under `trainer`; max_steps, log_every, sample_every, save_every and others are there already.
         lr: Annotated[float, Field(gt=0)] = 1e-3
         """Learning rate of both halves of a step."""
         betas: tuple[Fraction, Fraction] = (0.0, 0.99)
-        """Adam's."""
+        """Adam's decay rates of its two averages."""
         ema_decay: Fraction = 0.995
-        """Of the averaged weights: they sample, and they are what is exported."""
+        """Decay of the averaged weights, which sample and are exported."""
 
     config: Config
 
     def fit(self, model: Model, data: TrainingData) -> Path:
-        """Train to `max_steps`, from the newest checkpoint if there is one; returns the last one."""
+        """Train to `max_steps`, from the newest checkpoint if there is one; return the last one."""
         config = self.config
         accelerator = torch.accelerator.current_accelerator(check_available=True) if config.device == "auto" else None
         device = accelerator or torch.device("cpu")
@@ -97,7 +97,7 @@ class MyTrainer(Trainer):
 
 
 def gradients(model: Model, phases: Sequence[Phase], batch: Batch) -> dict[str, Mapping[str, Tensor]]:
-    """Each parameter's gradient from the phases that train it; returns the losses. Adam leaves the others alone."""
+    """Compute each parameter's gradient from the phases that train it; return the losses. Adam leaves the others alone."""
     losses = {}
     model.zero_grad()
     for phase in phases:
@@ -115,12 +115,12 @@ def follow(average: Model, model: Model, decay: float) -> None:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's state as named tensors, which a checkpoint can hold."""
+    """Return Adam's state as named tensors, which a checkpoint can hold."""
     return {f"{i}.{key}": value for i, state in optimizer.state_dict()["state"].items() for key, value in state.items()}
 
 
 def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `moments`."""
+    """Load Adam's state from the named tensors of `moments`."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".")
