@@ -88,7 +88,7 @@ def sample(
         _compile(model)
     drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
     place = None if out is None else Path(out)
-    with _drawing(model, n) as on_progress:
+    with _drawing(n) as on_progress:
         if place is not None and n > 0 and is_lossless(place, model.sample_shape[0]):
             check_room(model, n)
             draw_to(model, drawing, place, on_progress=on_progress)
@@ -105,7 +105,7 @@ def sample_to(
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
 ) -> None:  # fmt: skip
-    """`sample` to a file or folder for any number of images: on all processes that a launcher started, and in little memory,
+    """Draw any number of images into a file or folder: on all processes that a launcher started, and in little memory,
     as none is returned. The arguments are those of `sample`.
 
     Raises:
@@ -125,7 +125,7 @@ def sample_to(
     if compile:
         _compile(model)
     drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
-    with _drawing(model, n) as on_progress:
+    with _drawing(n) as on_progress:
         draw_to(model, drawing, out, together=together, on_progress=on_progress)
     if together:
         together.end()

@@ -188,7 +188,7 @@ def _bits_per_dimension(subject: Subject) -> dict[str, float]:
 
 
 def _cost(subject: Subject) -> dict[str, float]:
-    """Parameters; and, of a batch drawn for this alone, the evaluations of its networks an image, and images a second."""
+    """Count parameters; draw a batch to count network evaluations an image, and images a second."""
     model, n = subject.model, min(subject.drawing.n, 64)
     rows = 0
 

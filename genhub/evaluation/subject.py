@@ -63,7 +63,6 @@ class Subject:
             preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
             reference_images=len(self.reference_rows), held_out=held_out, n=drawing.n, seed=drawing.seed,
             labels=None if names is None else tuple(names), options=dict(drawing.options),
-            reader=self.probe.fingerprint if "probabilities" in self.__dict__ else None,
         )  # fmt: skip
 
     # Generated images
@@ -75,7 +74,7 @@ class Subject:
 
     @cached_property
     def asked_for(self) -> Tensor:
-        """(n,) the labels that the images were drawn for."""
+        """Labels (n,) that the images were drawn for."""
         labels = self.drawing.labels_of(self.model)
         assert labels is not None
         return labels.cpu()

@@ -35,7 +35,7 @@ Files = dict[str, bytes | Path]
 
 
 def publication(folder: Path, target: Target, *, code: Path | None = None, picture: bytes | None = None) -> Files:
-    """The files of a checkpoint that are published: what its genhub.json lists without the trainer's part, a card for
+    """Return the files of a checkpoint that are published: those in its genhub.json without the trainer's part, a card for
     this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
 
     What was measured of it goes along as metrics.json, and into the card.

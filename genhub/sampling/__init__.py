@@ -1,3 +1,3 @@
-"""Drawing: from a model to images, to pictures and to files. `request` is what is asked for, `draw` draws it, `files`
+"""Draw images from a model, and make pictures and files of them. `request` is what is asked for, `draw` draws it, `files`
 writes as it is drawn.
 """

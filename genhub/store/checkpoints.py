@@ -54,7 +54,7 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
 
 
 def _add_card(folder: Path, run: RunFolder, manifest: Manifest) -> None:
-    """The recipe, the preview that was drawn at this very step if one was, and the card."""
+    """Add the recipe, the preview drawn at this very step if one was, and the card."""
     shutil.copy(run.whole_recipe(), folder / RECIPE)
     preview = run.preview(manifest.step)
     if preview.is_file():

@@ -97,7 +97,7 @@ def interpolate(
     """Show the way from one image to another: between the latents of two real ones, or the noise of two drawn ones."""
     shares = torch.linspace(0, 1, steps).tolist()
     captions = [f"{share:.2g}" for share in shares]
-    if between == "seeds" or (between is None and not isinstance(subject.model, Autoencoder)):
+    if not between_images(subject, between):
         asked = subject.drawing(n, seed, labels, options)
         return Film(
             f"{_plain(subject)}: between two seeds",
@@ -119,8 +119,13 @@ def interpolate(
     )  # fmt: skip
 
 
+def between_images(subject: Subject, between: str | None) -> bool:
+    """Whether `interpolate` goes between real images: where it is told to, and by default for a model with latents."""
+    return between == "images" or (between is None and isinstance(subject.model, Autoencoder))
+
+
 def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
-    """(steps, n, c, h, w) in [-1, 1]: pair i lies between the images 2i and 2i + 1 of `genhub sample`."""
+    """Return images (steps, n, c, h, w) in [-1, 1], the i-th between the images 2i and 2i + 1 of `genhub sample`."""
     n, seed, wanted, checked = asked.n, asked.seed, asked.labels_of(model), asked.options
     still = {"eta": 0.0}  # else a sampler's own noise decides
     if "eta" in inspect.signature(model.sample).parameters and not model.unused_options({**checked, **still}):
@@ -179,7 +184,7 @@ def guidance(
     subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
     scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
 ) -> Image.Image:  # fmt: skip
-    """A row a guidance scale."""
+    """Show samples, a row a guidance scale."""
     each = [subject.drawing(n, seed, labels, {**options, "guidance_scale": scale}) for scale in scales]
     drawn, wanted = _each(each, subject.sample), cast(Tensor, each[0].labels_of(subject.model)).tolist()
     rows = [Row(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
@@ -191,7 +196,7 @@ def guidance(
 
 
 def neighbours(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
-    """Each sample beside its nearest training image, and real images beside theirs, to compare with."""
+    """Show each sample beside its nearest training image, and real images beside theirs, to compare with."""
     samples = subject.sample(subject.drawing(n, seed, labels, options)).float() / 127.5 - 1
     chosen = subject.choose(n, seed)
     reals = subject.data.images(chosen)
