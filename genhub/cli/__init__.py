@@ -1,5 +1,5 @@
-"""The command line: `verbs`, and the groups `recipes` and `plugins`; here they become one program, and errors its exit
-codes. Nothing imports torch before a verb needs it."""
+"""The command line: `verbs` and the groups `recipes` and `plugins` become one program here, and errors its exit codes.
+Only `__main__` is above, and calls `main`; nothing here imports torch before a verb needs it."""
 
 from __future__ import annotations
 

@@ -1,3 +1,2 @@
-"""From images wherever they lie to batches in an order that is known beforehand. `open` opens what a recipe names;
-`sources` finds, `decode` decodes, `batches` and `stream` order.
-"""
+"""From images wherever they lie to batches in an order known beforehand. The door is `open`: `open_data`, `load_data`.
+Rooms above also use `batches`, `stream`, `latents`, `split`, `workers`; the other modules are inside."""

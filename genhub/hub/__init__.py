@@ -1,3 +1,2 @@
-"""Repositories on the Hub: finding, fetching, loading, publishing and pushing. Everything that asks the Hub goes through
-`client`.
-"""
+"""Repositories on the Hub: `client` asks it, `repository` finds and fetches, `load` makes a model of that, `push` sends.
+Rooms above may use every name without a `_`; nothing asks the Hub but through `client.connect`."""

@@ -1,3 +1,2 @@
-"""Interfaces that genhub and strangers keep to: models, phases, capabilities, noise schedules, trainers, extractors, their
-Configs, the registry. Read this room first. Its public classes are names of `genhub`.
-"""
+"""READ FIRST. Interfaces that genhub and strangers keep to: models, schedules, trainers, extractors, Configs, the registry.
+Rooms above may use every name without a `_`; a plugin uses those that are names of `genhub`."""

@@ -1,3 +1,2 @@
-"""Draw images from a model, and make pictures and files of them. `request` is what is asked for, `draw` draws it, `files`
-writes as it is drawn.
-"""
+"""Draw images from a model: a `request` says which, `draw` draws, `options` and `labels` read wishes, `files` writes.
+Rooms above may use every name without a `_`; they draw through `draw` alone, so that image i depends on (seed, i)."""

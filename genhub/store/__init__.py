@@ -1,3 +1,2 @@
-"""Model folders on the disk: genhub.json, models, checkpoints, the card, and the folder of a run. `manifest`,
-`run_folder` and `find` import no torch.
-"""
+"""Model folders on the disk: `manifest` (genhub.json), `find`, `classes`, `models`, `checkpoints`, `run_folder`, the `card`.
+Rooms above may use all of these but `budget`; `manifest`, `find`, `classes` and `run_folder` import no torch."""

@@ -1,4 +1,5 @@
-"""The conformance kit: check that a class keeps the contract that the rest of genhub relies on.
+"""The conformance kit: check that a class keeps the contract that the rest of genhub relies on. Names of `__all__` are
+public; the command line also uses `suites`, and the rest is inside.
 
     from genhub.testing import check_model
     from my_model import MyModel

@@ -1,7 +1,5 @@
-"""Pictures that show how a model works: `genhub show`. A view asks for a capability, never for a class.
-
-`compute` says what each view shows, `drawing` draws it, and `subject` is what it is a view of.
-"""
+"""Pictures that show how a model works: `compute` says what each view shows, `drawing` draws it, `subject` is what it is of.
+Rooms above call `show` alone; a view asks for a capability, never for a class."""
 
 from __future__ import annotations
 
