@@ -1,7 +1,9 @@
-"""README and CONTRIBUTING are run, not only read."""
+"""README, CONTRIBUTING and docs/ are run, not only read."""
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import genhub
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]}
+NO_MODULES = {"json", "py"} | {"models", "schedulers", "trainers", "formats", "extractors"}  # files, and entry-point groups
 
 
 def block(text: str, language: str, containing: str) -> str:
@@ -130,3 +134,91 @@ def test_contributing_example_trains(tmp_path, monkeypatch):
     mean = data.images(range(1797)).mean(0)
     assert (model.mean[0] - mean).abs().mean() < 0.15
     assert genhub.sample(model, 3, spread=0.0).shape == (3, 1, 8, 8)
+
+
+def test_every_tracked_text_ends_with_one_newline():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    texts = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if (ROOT / name).is_file()}
+    texts = {name: text for name, text in texts.items() if text and b"\0" not in text}
+    assert len(texts) > 200
+    assert [name for name, text in texts.items() if not text.endswith(b"\n") or text.endswith(b"\n\n")] == []
+
+
+def test_every_file_that_a_page_names_is_there():
+    """`genhub/run/train.py` or, as in architecture.md, `run/train.py: train`, a file below genhub/ and what it defines."""
+    named = [
+        (page.name, file) for page, text in PAGES.items() for file in re.findall(r"(?<![\w/])genhub/[\w/]+\.py\b", text)
+    ]
+    assert len(named) > 5
+    assert [it for it in named if not (ROOT / it[1]).is_file()] == []
+    trips = re.findall(r"`([\w/]+\.py): ([\w.]+)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(trips) > 40
+    assert [it for it in trips if not defines(ROOT / "genhub" / it[0], it[1].split("."))] == []
+
+
+def defines(file: Path, names: list[str]) -> bool:
+    """Whether a file has the function, the class, or the class's function of these names."""
+    body = ast.parse(file.read_text()).body if file.is_file() else []
+    for name in names:
+        found = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
+        if not found:
+            return False
+        body = found[0].body
+    return True
+
+
+def test_every_name_of_genhub_that_a_page_names_is_there():
+    names = {
+        (page.name, name) for page, text in PAGES.items() for name in re.findall(r"(?<![\w./@])genhub\.[a-z_][\w.]*\w", text)
+    }
+    names = {(page, name) for page, name in names if name.split(".")[1] not in NO_MODULES}
+    assert len({name for _, name in names}) > 10
+
+    def missing(name: str) -> bool:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            return True
+        return False
+
+    assert sorted((page, name) for page, name in names if missing(name)) == []
+
+
+def test_every_link_between_pages_leads_somewhere():
+    for page, text in PAGES.items():
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor and file.suffix == ".md":
+                assert anchor in anchors(file.read_text()), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """Names by which a page's headings are linked to."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_house_is_drawn_as_import_linter_holds_it():
+    import tomllib
+
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    tree = re.findall(r"^  (\S+(?: \| \S+)?)  ", block(CONTRIBUTING, "text", "errors.py"), re.MULTILINE)
+    assert [line.replace(".py", "") for line in tree] == contract["layers"]
+    drawing = block((ROOT / "docs" / "architecture.md").read_text(), "mermaid", "flowchart")
+    drawn = re.findall(r'\["(\w+)', drawing)
+    assert [room for room in drawn if room != "plugins"] == [
+        room for layer in contract["layers"] for room in layer.split(" | ")
+    ]
+
+
+def test_licence_and_citation_are_those_of_the_distribution():
+    import tomllib
+
+    import yaml
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (ROOT / "LICENSE").read_text().strip().startswith("Apache License\n")
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert citation["version"] == project["version"]
