@@ -43,16 +43,20 @@ def test_readme_python_runs(tmp_path):
 def test_readme_verbs_and_options_exist(capsys):
     from genhub.cli import app
 
-    for line in block(README, "bash", "genhub info").splitlines():
-        command = line.split("#")[0].split()
-        for word in command[1:]:
-            if word.startswith("-"):
-                with pytest.raises(SystemExit):
-                    app([command[1], "--help"])
-                assert word in capsys.readouterr().out, line
-        assert command[1] in {
-            "train", "sample", "show", "evaluate", "compare", "push", "info", "recipe", "plugins", "doctor",
-        }  # fmt: skip
+    commands = re.findall(r"^genhub .*", README.partition("## What do you want to do?")[2], re.MULTILINE)
+    assert len(commands) > 30
+    verbs = {"train", "sample", "show", "evaluate", "compare", "sweep", "push", "info", "recipe", "plugins", "doctor"}
+    assert {command.split()[1] for command in commands} == verbs
+    helps = {}
+    for verb in verbs:
+        with pytest.raises(SystemExit):
+            app([verb, "--help"])
+        helps[verb] = capsys.readouterr().out
+    for command in commands:
+        _, verb, *words = command.split("#")[0].split()
+        assert [word for word in words if word.startswith("-") and word not in helps[verb]] == [], command
+        if verb == "train" and words[0] in {path.stem for path in (ROOT / "recipes").glob("*.yaml")}:
+            genhub.read_recipe(words[0], [word for word in words[1:] if "=" in word])
 
 
 def test_readme_names_every_sampler_and_picture():
