@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_readme_verbs_and_options_exist(capsys):
             app([verb, "--help"])
         helps[verb] = capsys.readouterr().out
     for command in commands:
-        _, verb, *words = command.split("#")[0].split()
+        _, verb, *words = shlex.split(command, comments=True)
         assert [word for word in words if word.startswith("-") and word not in helps[verb]] == [], command
         if verb == "train" and words[0] in {path.stem for path in (ROOT / "recipes").glob("*.yaml")}:
             genhub.read_recipe(words[0], [word for word in words[1:] if "=" in word])
@@ -113,7 +114,7 @@ def test_scale_pages_commands_and_keys_exist(tmp_path):
     assert len(commands) >= 6
     for verb, name, words in commands:
         if verb == "train" and name != "RECIPE":
-            genhub.read_recipe(name, [word for word in words.split() if "=" in word and not word.startswith("-")])
+            genhub.read_recipe(name, [word for word in shlex.split(words) if "=" in word and not word.startswith("-")])
         options = CliRunner().invoke(app, [verb, "--help"]).output
         assert all(word in options for word in words.split() if word.startswith("--"))
     keys = set(re.findall(r"`(?:trainer|data)\.(\w+)", page)) | set(re.findall(r"^\| `(\w+)", page, re.MULTILINE))
