@@ -31,7 +31,6 @@ import torch
 from torch import Tensor, nn
 
 from genhub.errors import CheckpointError
-from genhub.ground.randomness import Generators
 from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.config import DataSpec, ModelConfig
 
@@ -82,8 +81,6 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     conditions: tuple[str, ...] = ()
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
-    imports: ClassVar[tuple[str, ...]] = ()
-    """Modules that `__init__` imports and that take long: a run imports them while its images are decoded."""
 
     trained_on: DataSpec | None = None
     """Spec of the data it was trained on, as far as is known: its labels' names, the range of its images' values."""
@@ -113,12 +110,15 @@ class Model(nn.Module, ABC):
         """The updates of a training step, in order. Called once, after `__init__`."""
 
     @abstractmethod
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any) -> Tensor:
-        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device.
+    def sample(self, n: int, *args: Any, **options: Any) -> Tensor:
+        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device. A model declares it as
+
+            def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, OPTIONS) -> Tensor
 
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
         """
+        # With `*args` and `**options` of any type, mypy lets a model have any options, and still checks n and the result.
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         """Return those of the options for `sample` that would change nothing, each with why: `genhub` refuses to draw with
