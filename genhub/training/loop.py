@@ -22,12 +22,11 @@ from genhub.ground.randomness import seed_in_turn
 from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
 from genhub.recipe.sections import AccelerateConfig, seconds_in
-from genhub.training.allocator import FreedMemory
 from genhub.training.checks import check_columns, check_config, check_loss
 from genhub.training.guards import FiniteGuard, StopSignal
 from genhub.training.memory import find_accumulation, memory_explained, step_fits
 from genhub.training.networks import Networks, prepare_networks
-from genhub.training.optim import build_optimizers, check_phases, lr_factor
+from genhub.training.optim import build_optimizers, check_phases, learning_rates, lr_factor
 from genhub.training.state import RunState
 
 
@@ -65,7 +64,7 @@ class AccelerateTrainer(Trainer):
             return stopped.folder
         networks = prepare_networks(model, phases, config, accelerator)
         state, batches = self._start(networks, data, stopped, accelerator)
-        log, accumulation, freed = state.log, state.share.accumulation, FreedMemory(config.keep_memory)
+        log, accumulation = state.log, state.share.accumulation
         guard = FiniteGuard(config.skip_bad_steps, self.run, state, data)
         deadline = self.run.started + seconds_in(config.stop_after) if config.stop_after else None
         explained = memory_explained(data.config.batch_size, accelerator.num_processes, accumulation)
@@ -88,7 +87,6 @@ class AccelerateTrainer(Trainer):
                 done = step + 1
                 last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
-                freed.after_step()
                 logging = done % config.log_every == 0 or last
                 if logging or step == start:
                     guard.check_logged()
@@ -232,7 +230,7 @@ class AccelerateTrainer(Trainer):
         losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
-        facts: dict[str, float] = {"lr": self.config.optimizer.lr * factor}
+        facts = learning_rates(state.networks.optimizers, factor)
         if data.spec.num_images:
             facts = {"epoch": round(done * data.config.batch_size / data.spec.num_images, 4)} | facts
         if self.config.skip_bad_steps:

@@ -183,6 +183,14 @@ def lr_factor(config: LRSchedulerConfig, step: int, max_steps: int) -> float:
     return 1.0 - (1.0 - config.final_ratio) * fallen
 
 
+def learning_rates(optimizers: Mapping[frozenset[str], PhaseOptimizer], factor: float) -> dict[str, float]:
+    """Learning rates of a step for the log: one `lr` where all optimizers have the same, else `lr/NETWORKS` for each."""
+    rates = {"+".join(sorted(networks)): optimizer.lr * factor for networks, optimizer in optimizers.items()}
+    if len(set(rates.values())) == 1:
+        return {"lr": next(iter(rates.values()))}
+    return {f"lr/{networks}": rate for networks, rate in rates.items()}
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as named tensors; settings come from the recipe and are not stored."""
     state = optimizer.state_dict()["state"]
