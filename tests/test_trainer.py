@@ -122,7 +122,9 @@ def test_the_log_has_each_optimizers_learning_rate(tiny):
     assert [line["lr/critic"] for line in lines] == pytest.approx([2e-3, 4e-3, 4e-3, 2e-3])
     assert [line["lr/generator"] for line in lines] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
     assert not any("lr" in line for line in lines)
-    pair(tiny, optimizers={"critic": {"lr": 2e-3}, "generator": {"lr": 2e-3}}, lr_scheduler=schedule, max_steps=4, log_every=1)
+    pair(
+        tiny, optimizers={"critic": {"lr": 2e-3}, "generator": {"lr": 2e-3}}, lr_scheduler=schedule, max_steps=4, log_every=1
+    )
     genhub.train(tiny, fresh=True)
     lines = metrics(Path(tiny["run_dir"]))
     assert [line["lr"] for line in lines] == pytest.approx([1e-3, 2e-3, 2e-3, 1e-3])

@@ -154,8 +154,8 @@ class AccelerateConfig(TrainerConfig):
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()
     optimizers: Mapping[str, OptimizerOverride] = {}
-    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}. Where learning rates do, the log has lr/discriminator and
-    lr/generator in place of lr."""
+    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}. Where learning rates differ, the log has one for each
+    optimizer, such as lr/discriminator, in place of lr."""
     lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""

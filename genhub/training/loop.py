@@ -69,7 +69,7 @@ class AccelerateTrainer(Trainer):
         deadline = self.run.started + seconds_in(config.stop_after) if config.stop_after else None
         explained = memory_explained(data.config.batch_size, accelerator.num_processes, accumulation)
 
-        with contextlib.closing(log), explained, StopSignal(accelerator, deadline) as stop:
+        with contextlib.closing(log), networks.guards(), explained, StopSignal(accelerator, deadline) as stop:
             saved = start
             for step in range(start, config.max_steps):
                 self._seed_draws(step, accelerator)
@@ -113,7 +113,7 @@ class AccelerateTrainer(Trainer):
 
     def _accelerator(self, several_phases: bool) -> Accelerator:
         config = self.config
-        AcceleratorState._reset_state()  # a process may train twice, at different precisions
+        AcceleratorState._reset_state()  # else a process can't train twice, at different precisions; there is no public way
         accelerator = Accelerator(
             cpu=config.device == "cpu" or not torch.accelerator.is_available(),  # else it starts no gloo group
             mixed_precision=config.mixed_precision,
