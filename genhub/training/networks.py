@@ -54,9 +54,8 @@ class Networks:
         import torch._dynamo  # slow to import, and not needed otherwise
 
         # The key is torch's own: `torch.compile` has no argument for it.
-        patched: AbstractContextManager[object] = torch._dynamo.config.patch(
-            skip_tensor_guards_with_matching_dict_tags=False
-        )
+        key = "skip_tensor_guards_with_matching_dict_tags"
+        patched: AbstractContextManager[object] = torch._dynamo.config.patch({key: False})
         return patched
 
     def unwrap(self, accelerator: Accelerator) -> None:
