@@ -22,8 +22,6 @@ from pathlib import Path
 from measure import from_fresh_process, keep, of_ratios, peak_mib, rounded
 
 OPTIONS = {  # with, without
-    "keep_memory": ("trainer.keep_memory=true", "trainer.keep_memory=false"),
-    "keep_memory chosen": ("trainer.keep_memory=null", "trainer.keep_memory=false"),
     "bf16": ("trainer.mixed_precision=bf16", "trainer.mixed_precision=no"),
     "cache_latents": ("data.cache_latents=true", "data.cache_latents=false"),
 }

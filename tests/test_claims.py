@@ -226,9 +226,7 @@ def test_every_other_key_is_refused_with_both_values(base: dict[str, Any], model
     ]
     assert {"seed", "data.name", "data.split", "data.flip", "trainer.optimizer.lr", "trainer.mixed_precision", "trainer.compile",
             "trainer.lr_scheduler.warmup_steps", "trainer.optimizers", "trainer.ema.decay"} <= set(refused)  # fmt: skip
-    assert {"run_dir", "hub.every", "evaluate.n", "data.in_memory", "trainer.keep_memory", "trainer.max_steps"} <= set(
-        allowed
-    )
+    assert {"run_dir", "hub.every", "evaluate.n", "data.in_memory", "trainer.max_steps"} <= set(allowed)
 
 
 def test_a_key_that_an_older_genhub_did_not_have_is_no_change(base: dict[str, Any]) -> None:
@@ -247,10 +245,16 @@ def test_a_key_that_an_older_genhub_did_not_have_is_no_change(base: dict[str, An
     assert changes(read, {"model": {"name": "ddpm"}}) != []
 
 
+def test_a_key_that_no_recipe_has_any_more_is_no_change(base: dict[str, Any]) -> None:
+    before: dict[str, Any] = genhub.read_recipe(base).dump()
+    before["trainer"]["keep_memory"] = True
+    assert changes(genhub.read_recipe(base), before) == []
+
+
 SAFE = ["evaluate={every: 2, n: 8, metrics: [cost], extractor: pixels}", "data.num_workers=0", "data.in_memory=false",
         "trainer.stop_after=9h", "trainer.skip_bad_steps=3", "trainer.log_every=2", "trainer.sample_every=3",
         "trainer.num_samples=2", "trainer.save_every=1", "trainer.keep_last=1", "trainer.keep_every=2",
-        "trainer.trackers=[tensorboard]", "trainer.device=cpu", "trainer.keep_memory=true"]  # fmt: skip
+        "trainer.trackers=[tensorboard]", "trainer.device=cpu"]  # fmt: skip
 OTHER_BITS = ["trainer.max_steps=6", "trainer.gradient_accumulation_steps=2", "trainer.find_batch_size=true",
               "trainer.sharding=full"]  # fmt: skip
 """Keys that may change, though what comes out is not the same to the bit, or not always."""

@@ -1,12 +1,11 @@
-"""The facts of a dry run: parameters, memory and the worth of bf16."""
+"""The facts of a dry run: parameters and memory."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 import genhub
-from genhub.run.dry_run import estimate, time_in_bf16
+from genhub.run.dry_run import estimate
 from genhub.run.prepare import prepare
 
 
@@ -30,13 +29,3 @@ def test_activations_grow_with_the_batch(tiny):
     assert 3 < large / small < 4.5
     halves = genhub.read_recipe(tiny, ["data.batch_size=64", "trainer.gradient_accumulation_steps=4"])
     assert estimate(prepare(halves))["memory"]["activations"] == pytest.approx(small, rel=0.1)
-
-
-def test_a_dry_run_times_bf16_where_the_cpu_has_it(tiny):
-    has = any(value for name, value in torch.cpu.get_capabilities().items() if "bf16" in name)
-    prepared = prepare(genhub.read_recipe(tiny, ["trainer.device=cpu"]))
-    times = time_in_bf16(prepared)
-    assert (times is not None) == has
-    assert times is None or min(times) > 0
-    chosen = prepare(genhub.read_recipe(tiny, ["trainer.device=cpu", "trainer.mixed_precision=bf16"]))
-    assert time_in_bf16(chosen) is None

@@ -82,6 +82,10 @@ def test_a_mapping_is_a_recipe_and_stays_as_it_was() -> None:
 
 FAULTS: dict[str, tuple[str | bytes, str]] = {
     "unknown section": (DDPM + "trainr: {}\n", "r.yaml:2: trainr: unknown key; did you mean 'trainer'?"),
+    "key that is gone": (
+        DDPM + "trainer:\n  keep_memory: true\n",
+        "r.yaml:3: trainer.keep_memory: unknown key; no run depends on it any more; take it out",
+    ),
     "unknown key": (DDPM + "trainer:\n  max_step: 3\n", "r.yaml:3: trainer.max_step: unknown key; did you mean 'max_steps'?"),
     "nested": (
         DDPM + "trainer: {optimizers: {unet: {lrr: 1}}}\n",

@@ -114,6 +114,23 @@ def test_optimizers_differ_by_network(tiny):
     assert any(key.endswith("momentum_buffer") for key in load_file(folder / "trainer/optimizer-1.safetensors"))
 
 
+def test_the_log_has_each_optimizers_learning_rate(tiny):
+    schedule = {"name": "linear", "warmup_steps": 2, "final_ratio": 0.0}
+    pair(tiny, optimizers={"critic": {"lr": 4e-3}}, optimizer={"lr": 1e-3}, lr_scheduler=schedule, max_steps=4, log_every=1)
+    genhub.train(tiny)
+    lines = metrics(Path(tiny["run_dir"]))
+    assert [line["lr/critic"] for line in lines] == pytest.approx([2e-3, 4e-3, 4e-3, 2e-3])
+    assert [line["lr/generator"] for line in lines] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    assert not any("lr" in line for line in lines)
+    pair(
+        tiny, optimizers={"critic": {"lr": 2e-3}, "generator": {"lr": 2e-3}}, lr_scheduler=schedule, max_steps=4, log_every=1
+    )
+    genhub.train(tiny, fresh=True)
+    lines = metrics(Path(tiny["run_dir"]))
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 2e-3, 2e-3, 1e-3])
+    assert not any(key.startswith("lr/") for line in lines for key in line)
+
+
 def test_train_on_from_a_checkpoint(tiny, tmp_path):
     first = genhub.train(tiny)
     tiny["model"] = {"from": str(first)}

@@ -68,7 +68,7 @@ def train(
 
 
 def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
-    from genhub.run.dry_run import estimate, time_in_bf16
+    from genhub.run.dry_run import estimate
     from genhub.run.prepare import prepare_run
 
     prepared = prepare_run(recipe, fresh).prepared
@@ -76,11 +76,6 @@ def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
-    times = time_in_bf16(prepared)
-    if times:
-        gain = f"{times[1] / times[0]:.2f} times the step's time ({1000 * times[0]:.0f} ms without it), and other numbers"
-        advice = "worth a try" if times[1] < 0.85 * times[0] else "not worth it"
-        put(f"Speed    trainer.mixed_precision=bf16: {gain}: {advice}")
 
 
 @app.command()

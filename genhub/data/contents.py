@@ -23,7 +23,7 @@ from genhub.ground.digests import file_hash, hash_of, seen_as
 from genhub.ground.disk import cache_folder, made_once
 from genhub.ground.processes import main_process
 
-VERSION = 1
+VERSION = 2
 """Number to raise when the way of hashing changes, so that no old hash is used."""
 BLOCK = 256
 MANY = 10_000
@@ -34,7 +34,8 @@ def content_of(reader: Reader) -> str:
     """Return a hash of the stored bytes of all images, in their order."""
     if not (files := _held_in(reader)):
         return _read(reader)
-    key = hash_of(VERSION, [seen_as(file) for file in files], getattr(reader.rows, "_fingerprint", None))
+    config = reader.config  # which says which rows of the files they are
+    key = hash_of(VERSION, [seen_as(file) for file in files], config.split, config.image_column, reader.length)
     file = cache_folder() / "contents" / f"{key}.txt"
     with suppress(GenhubError):  # a cache that can't be written is none
         return _known(made_once(file, partial(_write, reader), there=lambda file: bool(_known(file))))

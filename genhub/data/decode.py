@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
 from math import isfinite, prod
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -251,11 +250,8 @@ class Reader(Dataset[Any]):
                 raise DataError(f"{' but '.join(shapes)} (channels x height x width); set data.{key}")
         return images
 
-    def read_all(self, meanwhile: Callable[[], object] = lambda: None) -> tuple[Pixels, Faults]:
-        """Return all images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB.
-
-        meanwhile: run in a thread while other processes decode, if there are enough images for that.
-        """
+    def read_all(self) -> tuple[Pixels, Faults]:
+        """Return all images (n, c, h, w), and those that can't be read. Colour found among grey makes all of them RGB."""
         images, faults = np.empty((self.length, *self.shape), np.uint8), Faults()
         chunks = -(-self.length // CHUNK)
 
@@ -266,9 +262,6 @@ class Reader(Dataset[Any]):
         with ExitStack() as stack:
             if self.small and self.length >= MANY and can_fork():  # with small images threads wait for each other
                 done = forked(chunk, chunks, cores())
-                thread = Thread(target=meanwhile)
-                thread.start()  # after the fork: a child must not find a lock held
-                stack.callback(thread.join)
             else:
                 pool = self._threads()
                 stack.callback(pool.shutdown, cancel_futures=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from math import prod
 
@@ -27,13 +26,10 @@ from genhub.ground.digests import hash_of
 from genhub.interfaces.config import STORED_CONTENT, DataConfig, DataSpec, described
 
 
-def load_data(
-    config: DataConfig, meanwhile: Callable[[], object] = lambda: None, known: DataSpec | None = None
-) -> ImageData:
+def load_data(config: DataConfig, known: DataSpec | None = None) -> ImageData:
     """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
 
     Args:
-        meanwhile: run in a thread while other processes decode, where it is worth it: slow imports.
         known: what a model was trained on: labels get the numbers that they had there, where it has them all.
     Raises:
         DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
@@ -56,7 +52,7 @@ def load_data(
     in_memory = config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES)
     span = find_range(reader, range(reader.length) if in_memory else reader.spread(SURVEYED))
     if in_memory:
-        pixels, faults = reader.read_all(meanwhile)
+        pixels, faults = reader.read_all()
         if faults and (config.on_error == "fail" or len(faults) == reader.length):
             raise reader.fault(faults)
         if faults:
@@ -90,14 +86,14 @@ def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None,
     return torch.tensor([names.index(name) for name in source.class_names])[source.labels], names
 
 
-def open_data(config: DataConfig, meanwhile: Callable[[], object] = lambda: None) -> ImageData | ImageStream:
+def open_data(config: DataConfig) -> ImageData | ImageStream:
     """Open the images or the stream that a recipe's `data` names, to be trained on.
 
     Raises:
         DataError: it is not there, can't be read or can't be streamed.
     """
     if not config.streaming:
-        return load_data(config, meanwhile)
+        return load_data(config)
     if config.in_memory:
         raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
     source = find_images(config)

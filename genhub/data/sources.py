@@ -296,7 +296,7 @@ def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Sour
     from datasets import ClassLabel, Image
     from pyarrow.parquet import read_metadata
 
-    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.0  # 5 s at each epoch's end
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.0  # else 5 s at each epoch's end; no argument says so
     if config.split not in splits:
         known = f"; the splits of {config.title}: {', '.join(sorted(splits))}"
         raise DataError(f"data.split: a stream has no split '{config.split}', and no slices{known}")

@@ -100,7 +100,7 @@ class Together:
         from accelerate import PartialState
 
         on_cpu = str(device) == "cpu" or not torch.accelerator.is_available()
-        self._state = PartialState() if PartialState._shared_state else PartialState(cpu=on_cpu, timeout=timedelta(days=30))
+        self._state = PartialState(cpu=on_cpu, timeout=timedelta(days=30))  # as it is, if they have met
         self.rank: int = self._state.process_index
         self.world_size: int = self._state.num_processes
         self.device: torch.device = self._state.device

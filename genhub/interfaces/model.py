@@ -31,7 +31,6 @@ import torch
 from torch import Tensor, nn
 
 from genhub.errors import CheckpointError
-from genhub.ground.randomness import Generators
 from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.config import DataSpec, ModelConfig
 
@@ -83,8 +82,6 @@ class Model(nn.Module, ABC):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     conditions: tuple[str, ...] = ()
     """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
-    imports: ClassVar[tuple[str, ...]] = ()
-    """Slow modules that `__init__` imports: a run imports them while its images are decoded."""
 
     trained_on: DataSpec | None = None
     """Spec of the data it was trained on, if known: its labels' names, the range of its images' values."""
@@ -114,8 +111,10 @@ class Model(nn.Module, ABC):
         """Return the updates of a training step, in order. Called once, after `__init__`."""
 
     @abstractmethod
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any) -> Tensor:
-        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device.
+    def sample(self, n: int, *args: Any, **options: Any) -> Tensor:
+        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device. A model declares it as
+
+            def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, OPTIONS) -> Tensor
 
         Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
         `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
@@ -123,6 +122,7 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: an option has a value that the model can't draw with.
         """
+        # With `*args` and `**options` of any type, mypy lets a model have any options, and still checks n and the result.
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the options for `sample` that would change nothing, each with the reason: `genhub` refuses to draw with

@@ -36,6 +36,8 @@ OTHER_NAMES = {
     "hub.repo_id": "hub_model_id push_to_hub",
     "model.from": "pretrained pretrained_model pretrained_model_name_or_path resume_from",
 }
+GONE = {"trainer.keep_memory": "no run depends on it any more; take it out"}
+"""Keys that recipes had once, and what to do with them."""
 EPOCHS = ("epoch", "epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 _BY_OTHER_NAME = {other: key for key, others in OTHER_NAMES.items() for other in others.split()}
 _NEAR = 0.85

@@ -28,7 +28,7 @@ from genhub.interfaces.config import (
     TrainerConfig,
 )
 from genhub.interfaces.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
-from genhub.recipe.hints import key_paths, where_it_belongs
+from genhub.recipe.hints import GONE, key_paths, where_it_belongs
 from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 from genhub.recipe.shipped import find_recipe, whole_recipe
 from genhub.recipe.theirs import check_theirs, without_own
@@ -320,6 +320,8 @@ def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> s
     if first["type"] == "extra_forbidden":
         paths = dict.fromkeys([*key_paths(_BuiltIn), *key_paths(cls, "".join(f"{key}." for key in at))])
         own = ".".join(map(str, (*at, *first["loc"])))  # which another trainer may have
+        if own in GONE:
+            return f"unknown key; {GONE[own]}"
         everywhere = [path for path in paths if path != own]
         return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
     said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}

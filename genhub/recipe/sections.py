@@ -154,7 +154,8 @@ class AccelerateConfig(TrainerConfig):
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()
     optimizers: Mapping[str, OptimizerOverride] = {}
-    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}."""
+    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}. Where learning rates differ, the log has one for each
+    optimizer, such as lr/discriminator, in place of lr."""
     lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""
@@ -168,8 +169,5 @@ class AccelerateConfig(TrainerConfig):
     compile: bool = False
     """Whether to torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the
     model has one phase, as CUDA graphs: a network is one launch in place of hundreds."""
-    keep_memory: Annotated[bool | None, MAY_CHANGE] = None
-    """Keep freed memory for the next step in place of giving it back to the system (Linux); results are the same. Left
-    out: where the page faults of the first steps show that it pays."""
     trackers: Annotated[tuple[str, ...], MAY_CHANGE] = ("tensorboard",)
     """Trackers of metrics besides metrics.jsonl: any that accelerate knows and that is installed."""

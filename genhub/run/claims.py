@@ -14,6 +14,7 @@ from genhub.ground.console import warn
 from genhub.ground.disk import check_unlocked, locked, saving, write_whole
 from genhub.ground.parsing import MOST_FAULTS, Source, parse_yaml, read_text
 from genhub.interfaces.config import MAY_CHANGE, Section
+from genhub.recipe.hints import GONE
 from genhub.recipe.recipe import Recipe, origin_in
 from genhub.store.run_folder import RunFolder
 
@@ -103,8 +104,9 @@ def check_origin(recipe: Recipe, before: Before | None, folder: Path) -> None:
 
 def changes(recipe: Recipe, before: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """List the keys whose values are others than in a recipe that was written down: (key, old value, new value). Keys marked
-    MAY_CHANGE are left out, and so is a key that the old recipe lacks, of an older genhub, if it has its default."""
-    return list(_changes(recipe, before, recipe.dump(), ""))
+    MAY_CHANGE are left out, and so is a key that the old recipe lacks, of an older genhub, if it has its default, and one
+    that no recipe has any more."""
+    return [change for change in _changes(recipe, before, recipe.dump(), "") if change[0] not in GONE]
 
 
 def _changes(section: object, before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

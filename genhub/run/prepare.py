@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -66,7 +64,7 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
         check_folder(run_folder, fresh)
         before = None if fresh else recipe_before(run_folder)
         check_origin(recipe, before, run_folder)
-    data = open_data(recipe.data, meanwhile=partial(_import_early, recipe.model_class()))
+    data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     check_recipe(recipe, before, run_folder)
     model = None if fresh else _resumed(recipe, run.files, data)
@@ -92,14 +90,6 @@ def prepare(recipe: Recipe) -> Prepared:
     model.trained_on = data.spec
     training_data(model, data)  # what it can't be is told now; nothing is computed
     return Prepared(recipe, model, data)
-
-
-def _import_early(model_class: type[Model]) -> None:
-    """Import the modules that building a model of this class and its optimizers will import."""
-    with suppress(Exception):  # told where it is needed
-        for name in model_class.imports:
-            import_module(name)
-        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports torch._dynamo
 
 
 def _build(recipe: Recipe) -> Model:

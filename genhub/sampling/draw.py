@@ -87,17 +87,22 @@ def sample_images(
     return result[:n].cpu()
 
 
+MEMORY_FULL = (
+    " out of memory.",  # an accelerator's, where torch does not say it with an exception of its own
+    "MPS backend out of memory",
+    "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED.",  # what cuDNN says when it gets none
+    "DefaultCPUAllocator: can't allocate memory",
+    "Cannot allocate memory (12)",  # a file that is to be mapped
+    "could not create a primitive",  # oneDNN's, when it gets none
+    "could not create a memory",
+)
+"""What torch and its libraries say in a RuntimeError when memory is full."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device's memory is full, or the CPU's, of which torch has no exception of its own, and oneDNN no words."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # A file that is to be mapped; and oneDNN's, when it gets none.
-    refused = "Cannot allocate memory (12)", "could not create a primitive", "could not create a memory"
-    return isinstance(error, RuntimeError) and (
-        should_reduce_batch_size(error) or any(words in str(error) for words in refused)
-    )
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return full or (isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_FULL))
 
 
 def check_room(model: Model, n: int) -> None:

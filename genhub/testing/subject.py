@@ -65,7 +65,7 @@ class ModelSubject(Subject):
     def original(self) -> GenerativeModel:
         """Model that ten steps have moved from where it starts; not to be changed."""
         model = self.build()
-        model._apply(torch.clone)  # type: ignore[no-untyped-call]  # as a move to a GPU would: buffers are plain tensors now
+        model._apply(torch.clone)  # type: ignore[no-untyped-call]  # as a move to a GPU would, which no public call does on a CPU: buffers are new tensors
         return self.train(model, 10)
 
     def trained(self) -> GenerativeModel:

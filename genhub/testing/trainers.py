@@ -46,9 +46,7 @@ class MeanImage(GenerativeModel):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return {"loss": (batch["images"] - self.mean[0]).square().mean()}
 
-    def sample(  # type: ignore[override]  # no options
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None
-    ) -> Tensor:
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
         noise = randn((n, *self.sample_shape), generator, self.device)
         images: Tensor = (self.mean[0] + 0.1 * noise).clamp(-1, 1)
         return images

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 from torch import Tensor
 
 from genhub.errors import RecipeError, TrainingError, did_you_mean, shown
@@ -26,12 +27,11 @@ def check_config(config: AccelerateConfig) -> None:
     for key, taken in [("mixed_precision", config.mixed_precision == "fp16"), ("find_batch_size", config.find_batch_size)]:
         if config.sharding == "full" and taken:
             raise RecipeError(f"trainer.sharding: full does not go with trainer.{key}={getattr(config, key)}; leave one out")
+    known = [str(tracker) for tracker in LoggerType if tracker != LoggerType.ALL]
     available = [str(tracker) for tracker in get_available_trackers()]
     for tracker in config.trackers:
-        if tracker not in LOGGER_TYPE_TO_CLASS:
-            raise RecipeError(
-                f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, LOGGER_TYPE_TO_CLASS)}"
-            )
+        if tracker not in known:
+            raise RecipeError(f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, known)}")
         if tracker not in available:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
 

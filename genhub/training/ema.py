@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from genhub.interfaces.model import Model
 from genhub.recipe.sections import EMAConfig
@@ -40,7 +41,7 @@ class EMA:
             live, averages = self._pairs
             if self._sharded:  # asked each time, as FSDP may put a piece elsewhere
                 live, averages = ([local(tensor) for tensor in tensors] for tensors in self._pairs)
-            torch._foreach_lerp_(averages, live, 1 - decay)
+            get_ema_multi_avg_fn(decay)(averages, live, None)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def current(self) -> Model:

@@ -24,12 +24,11 @@ from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
 from genhub.recipe.sections import AccelerateConfig, seconds_in
 from genhub.store.run_folder import RunFolder
-from genhub.training.allocator import FreedMemory
 from genhub.training.checks import check_columns, check_config, check_loss
 from genhub.training.guards import FiniteGuard, StopSignal
 from genhub.training.memory import find_accumulation, memory_explained, step_fits
 from genhub.training.networks import Networks, prepare_networks
-from genhub.training.optim import build_optimizers, check_phases, lr_factor
+from genhub.training.optim import build_optimizers, check_phases, learning_rates, lr_factor
 from genhub.training.state import RunState
 
 
@@ -70,12 +69,12 @@ class AccelerateTrainer(Trainer):
         # networks with optimizers and averages on the device, the state of a stopped run, batches from its step on
         networks = prepare_networks(model, phases, config, accelerator)
         state, batches = self._start(networks, data, stopped, accelerator)
-        log, accumulation, freed = state.log, state.share.accumulation, FreedMemory(config.keep_memory)
+        log, accumulation = state.log, state.share.accumulation
         guard = FiniteGuard(config.skip_bad_steps, self.run, state, data)
         deadline = self.run.started + seconds_in(config.stop_after) if config.stop_after else None
         explained = memory_explained(data.config.batch_size, accelerator.num_processes, accumulation)
 
-        with contextlib.closing(log), explained, StopSignal(accelerator, deadline) as stop:
+        with contextlib.closing(log), networks.guards(), explained, StopSignal(accelerator, deadline) as stop:
             saved = start
             for step in range(start, config.max_steps):
                 # the step's batch, in parts for gradient accumulation; a signal ends the wait for it
@@ -97,7 +96,6 @@ class AccelerateTrainer(Trainer):
                 done = step + 1
                 last, stopping = done == config.max_steps, stop.seen()
                 log.progress.advance(done)
-                freed.after_step()
 
                 # losses: check and log them
                 logging = done % config.log_every == 0 or last
@@ -134,7 +132,7 @@ class AccelerateTrainer(Trainer):
 
     def _accelerator(self, several_phases: bool) -> Accelerator:
         config = self.config
-        AcceleratorState._reset_state()  # a process may train twice, at different precisions
+        AcceleratorState._reset_state()  # else a process can't train twice, at different precisions; there is no public way
         accelerator = Accelerator(
             cpu=config.device == "cpu" or not torch.accelerator.is_available(),  # else it starts no gloo group
             mixed_precision=config.mixed_precision,
@@ -252,7 +250,7 @@ class AccelerateTrainer(Trainer):
         losses = _mean_over_processes(log.means(), accelerator)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
-        facts: dict[str, float] = {"lr": self.config.optimizer.lr * factor}
+        facts = learning_rates(state.networks.optimizers, factor)
         if data.spec.num_images:
             facts = {"epoch": round(done * data.config.batch_size / data.spec.num_images, 4)} | facts
         if self.config.skip_bad_steps:

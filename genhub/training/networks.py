@@ -46,6 +46,18 @@ class Networks:
         """Return a context with compiled networks as they were, for other sizes than training's batches: drawing, trials."""
         return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
+    def guards(self) -> AbstractContextManager[object]:
+        """Compiled networks look at all their parameters in each call, while this lasts: phases switch `requires_grad`, and
+        torch would not look again at parameters that are where they were."""
+        if not self.compiled:
+            return nullcontext()
+        import torch._dynamo  # slow to import, and not needed otherwise
+
+        # The key is torch's own: `torch.compile` has no argument for it.
+        key = "skip_tensor_guards_with_matching_dict_tags"
+        patched: AbstractContextManager[object] = torch._dynamo.config.patch({key: False})
+        return patched
+
     def unwrap(self, accelerator: Accelerator) -> None:
         """Let go of the wrapper, which must not outlive the process group: as the last that holds the group, torch's reducer
         would end its threads while it keeps the GIL, and the one that still frees a barrier's tensor waits for that."""
@@ -79,9 +91,5 @@ def prepare_networks(model: Model, phases: Sequence[Phase], config: AccelerateCo
 
 
 def compile_networks(model: Model, names: Iterable[str], graphs: bool) -> None:
-    import torch._dynamo  # slow to import, and not needed otherwise
-
-    # Phases switch requires_grad, and torch would not look at parameters again that are where they were.
-    torch._dynamo.config.skip_tensor_guards_with_matching_dict_tags = False
     for name in names:
         getattr(model, name).compile(mode="reduce-overhead" if graphs else None)

@@ -39,7 +39,7 @@ class PhaseOptimizer:
             scaler.unscale_(self.torch)  # this one alone: the others' gradients are still to come
         elif scaler is not None:
             return None
-        norm = full(_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+        norm = full(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         return None if scaler is not None else norm
@@ -55,15 +55,6 @@ class PhaseOptimizer:
 
     def clear(self) -> None:
         self.torch.zero_grad(set_to_none=True)
-
-
-def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """Return the norm of all gradients, like `nn.utils.get_total_norm`, but for one device and dtype: in two thirds of its
-    time."""
-    if not gradients:  # a phase whose loss doesn't reach what it trains
-        return torch.tensor(0.0)
-    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    return norm
 
 
 def trained_parameters(model: Model, networks: tuple[str, ...]) -> list[nn.Parameter]:
@@ -182,6 +173,14 @@ def lr_factor(config: LRSchedulerConfig, step: int, max_steps: int) -> float:
     progress = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
     fallen = progress if config.name == "linear" else (1 - math.cos(math.pi * progress)) / 2
     return 1.0 - (1.0 - config.final_ratio) * fallen
+
+
+def learning_rates(optimizers: Mapping[frozenset[str], PhaseOptimizer], factor: float) -> dict[str, float]:
+    """Learning rates of a step for the log: one `lr` where all optimizers have the same, else `lr/NETWORKS` for each."""
+    rates = {"+".join(sorted(networks)): optimizer.lr * factor for networks, optimizer in optimizers.items()}
+    if len(set(rates.values())) == 1:
+        return {"lr": next(iter(rates.values()))}
+    return {f"lr/{networks}": rate for networks, rate in rates.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

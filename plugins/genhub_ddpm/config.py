@@ -94,7 +94,7 @@ class UNetConfig(Section):
                 )
 
     def build(self, sample_shape: tuple[int, int, int], out_channels: int, num_class_embeds: int | None) -> nn.Module:
-        from genhub_ddpm.unet import UNet2DModel  # imports diffusers
+        import diffusers  # slow to import
 
         channels, height, width = sample_shape
         plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
@@ -102,7 +102,8 @@ class UNetConfig(Section):
         up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
         options = self.model_dump() | {"down_block_types": down, "up_block_types": up, "num_class_embeds": num_class_embeds}
         size = height if height == width else (height, width)
-        unet: nn.Module = UNet2DModel(sample_size=size, in_channels=channels, out_channels=out_channels, **options)
+        network: Any = diffusers.UNet2DModel
+        unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=out_channels, **options)
         return unet
 
 

@@ -44,7 +44,6 @@ class DDPM(GenerativeModel):
 
     Config = DDPMConfig
     config: DDPMConfig
-    imports = ("genhub_ddpm.unet", "diffusers.schedulers")
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)
@@ -138,7 +137,7 @@ class DDPM(GenerativeModel):
 
     # Sampling (algorithm 2, or any registered scheduler)
 
-    def sample(  # type: ignore[override]  # the options of this model, in place of any
+    def sample(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,

@@ -112,7 +112,7 @@ class AdversarialModel(GenerativeModel):
 
     # Sampling
 
-    def sample(  # type: ignore[override]  # the options of this model, in place of any
+    def sample(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, truncation: Threshold | None = None
     ) -> Tensor:
         """Draw n images.

@@ -60,9 +60,7 @@ class Autoencoder(GenerativeModel):
         self.latent_mean.add_(weight * shift)
         self.batches.add_(1)
 
-    def sample(  # type: ignore[override]  # this model has no options
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None
-    ) -> Tensor:
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Decode n draws from the Gaussian fitted to the training latents; see the class for why they are poor."""
         values, vectors = torch.linalg.eigh(self.latent_covariance.double().cpu())
         root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # rounding may leave an eigenvalue just below 0

@@ -84,9 +84,7 @@ class VAE(GenerativeModel):
 
     # Sampling
 
-    def sample(  # type: ignore[override]  # the options of this model, in place of any
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, observe: bool = False
-    ) -> Tensor:
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, observe: bool = False) -> Tensor:
         """Draw z from the prior and decode it: the mean of p(x|z), a smooth image.
 
         Args:

@@ -137,7 +137,7 @@ class RealNVP(GenerativeModel):
         levels = self.config.levels
         return (u * levels - 0.5) / (levels - 1) * 2 - 1
 
-    def sample(  # type: ignore[override]  # the options of this model, in place of any
+    def sample(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None, temperature: Temperature = 1.0
     ) -> Tensor:
         """Draw z from the prior and undo the flow.

@@ -218,7 +218,7 @@ class RectifiedFlow(GenerativeModel):
         prediction: Tensor = self.unet(noisy, timesteps, return_dict=False)[0]
         return prediction.float()
 
-    def sample(  # type: ignore[override]  # the options of this model, in place of any
+    def sample(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None,
         scheduler: SchedulerName | None = None, num_inference_steps: Steps | None = None,
     ) -> Tensor:  # fmt: skip

@@ -125,9 +125,7 @@ class VQVAE(GenerativeModel):
         images: Tensor = self.vq.decode(vectors, force_not_quantize=True).sample
         return images.float()
 
-    def sample(  # type: ignore[override]  # this model has no options
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None
-    ) -> Tensor:
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Decode n grids of codes, each place's drawn by its own frequencies; see the class for why they are poor."""
         uniform = torch.special.ndtr(randn((n, len(self.frequencies)), generator, self.device))
         bounds = self.frequencies.cumsum(1)

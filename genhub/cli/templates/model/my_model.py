@@ -55,7 +55,7 @@ class MyModel(GenerativeModel):
         # "loss" is minimised, and must be a scalar; every entry of the mapping is logged.
         return {"loss": 2 * across - mean_of_pairs(x) - mean_of_pairs(y), "across": across}
 
-    def sample(  # type: ignore[override]  # options of its own, in place of any
+    def sample(
         self, n: int, *, labels: Tensor | None = None, generator: Generators = None,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
     ) -> Tensor:  # fmt: skip
