@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.evaluation.evaluate import evaluate as evaluate
     from genhub.ground.metrics import RunLog as RunLog
     from genhub.ground.processes import Share as Share
+    from genhub.ground.processes import Together as Together
     from genhub.ground.randomness import Generators as Generators
     from genhub.ground.randomness import randn as randn
     from genhub.ground.randomness import seed_for as seed_for
@@ -87,7 +88,10 @@ _MODULES = {
     ),
     "evaluation.evaluate": ("evaluate",),
     "ground.metrics": ("RunLog",),
-    "ground.processes": ("Share",),
+    "ground.processes": (
+        "Share",
+        "Together",
+    ),
     "ground.randomness": (
         "Generators",
         "randn",

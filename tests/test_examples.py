@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {"rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"), "vqvae": ("vqvae",), "realnvp": ("realnvp",)}
 """Folder to the names it registers; the first is the model's."""
+TRAINERS = {"diloco": ("diloco",)}
+ALL = PLUGINS | TRAINERS
 SMALL = {  # quick to check
     "rectified-flow": ["unet={block_out_channels: [8, 16]}", "sampling={num_inference_steps: 4}"],
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
@@ -28,7 +30,7 @@ SMALL = {  # quick to check
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_plugin_is_one_module_over_the_public_names(name: str) -> None:
     (module,) = [file for file in (EXAMPLES / name).glob("*.py") if not file.name.startswith("test_")]
     imports = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -57,7 +59,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("examples")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    sources = [str(ROOT), *(str(EXAMPLES / name) for name in PLUGINS)]
+    sources = [str(ROOT), *(str(EXAMPLES / name) for name in ALL)]
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "dist")]
     subprocess.run([*pip, *build, *sources], check=True)
     venv.create(folder / "venv", with_pip=False, symlinks=os.name != "nt")
@@ -70,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     own = Path(site("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (own / "libraries.pth").write_text("\n".join(libraries) + "\n")
-    for name in PLUGINS:
+    for name in ALL:
         (folder / name).mkdir()
         for file in [EXAMPLES / name / "recipe.yaml", *(EXAMPLES / name).glob("test_*.py")]:
             shutil.copy(file, folder / name)
@@ -81,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def test_they_are_listed_with_who_brought_them(site: Site) -> None:
     rows = json.loads(site("genhub", "plugins", "list", "--load", "--json"))
     listed = {row["name"]: (row["distribution"], row["version"], row["state"]) for row in rows}
-    for folder, names in PLUGINS.items():
+    for folder, names in ALL.items():
         for name in names:
             assert listed[name] == (f"genhub-{folder}", "0.1.0", "fine")
     can = {row["name"]: row["capabilities"] for row in rows}
@@ -107,7 +109,7 @@ def test_its_recipe_trains_and_its_model_comes_back(site: Site, name: str) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_their_own_tests_pass(site: Site) -> None:
-    site("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *PLUGINS)
+    site("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *ALL)
 
 
 @pytest.mark.slow
@@ -115,6 +117,15 @@ def test_their_own_tests_pass(site: Site) -> None:
 @pytest.mark.parametrize("name", PLUGINS)
 def test_it_keeps_the_contract(site: Site, name: str) -> None:
     site("genhub", "plugins", "check", name, *SMALL[name])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_trainer_s_recipe_trains_and_it_keeps_the_contract(site: Site) -> None:
+    site("genhub", "train", "diloco/recipe.yaml", *FEW_STEPS, "--run-dir", "runs/diloco")
+    site("genhub", "sample", "runs/diloco", "-n", "3", "--out", "diloco.npz", "--set", "num_inference_steps=2")
+    assert np.load(site.folder / "diloco.npz")["images"].shape == (3, 8, 8, 1)
+    site("genhub", "plugins", "check", "diloco", "inner_steps=2")
 
 
 LATENT = """

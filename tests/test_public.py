@@ -16,7 +16,7 @@ PUBLIC = [
     "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "MAY_CHANGE", "Model", "ModelConfig",
     "ModelPath", "NewerFormat", "NotFinite", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Share",
-    "StoppedRun", "StoredModel", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
+    "StoppedRun", "StoredModel", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
     "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
     "sample", "save_tensors", "scheduler_names", "seed_for", "show",
     "train",

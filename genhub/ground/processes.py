@@ -34,6 +34,11 @@ def launched(environment: Mapping[str, str] = os.environ) -> int | None:
     return next((int(environment[name]) for name in ASKED if name in environment), None)
 
 
+def alone() -> bool:
+    """Whether this process is the only one."""
+    return (launched() or 1) == 1
+
+
 def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
     """
     Raises:
@@ -112,6 +117,18 @@ class Together:
 
         return cast("Tensor", gather(tensor.to(self.device)))
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of all processes' tensors, on `device`; the same bits on each."""
+        from accelerate.utils import reduce
+
+        return cast("Tensor", reduce(tensor.to(self.device), "mean"))
+
+    def collect(self, value: T) -> list[T]:
+        """Return all processes' values in order of rank: numbers, texts, lists and dictionaries of them."""
+        from accelerate.utils import gather_object
+
+        return cast("list[T]", gather_object([value]))
+
     def broadcast(self, value: T) -> T:
         """Return the first process's value."""
         return broadcast(value)
@@ -127,7 +144,7 @@ class Together:
 
 def meet(device: str | torch.device | None = None) -> Together | None:
     """Return the processes that a launcher started; None if this one is alone. See `Together`."""
-    return None if (launched() or 1) == 1 else Together(device)
+    return None if alone() else Together(device)
 
 
 def broadcast(value: T) -> T:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genhub.ground.metrics import RunLog
-from genhub.ground.processes import ALONE, Share
+from genhub.ground.processes import ALONE, Share, Together
 from genhub.interfaces.config import DataConfig, DataSpec, TrainerConfig
 from genhub.interfaces.model import Model
 
@@ -84,6 +84,11 @@ class Run(Protocol):
     @property
     def started(self) -> float:
         """Time by `time.monotonic` when the run began, before its data were read."""
+
+    @property
+    def together(self) -> Together:
+        """The processes that train together: this one's rank and device, and what they tell each other. One alone counts,
+        too."""
 
     def stopped_run(self, data: TrainingData) -> StoppedRun | None:
         """Return the run's newest whole checkpoint, or None for a new run. Damaged newer ones are told and passed over.

@@ -12,7 +12,7 @@ from genhub.errors import NotFinite, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import warn
 from genhub.ground.metrics import RunLog
-from genhub.ground.processes import Together, meet
+from genhub.ground.processes import Together, alone
 from genhub.interfaces.config import STORED_CONTENT, TrainerConfig
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
@@ -39,8 +39,13 @@ class FolderRun:
         self._log: RunLog | None = None
 
     @cached_property
+    def together(self) -> Together:
+        return Together(self._config.device)
+
+    @property
     def _together(self) -> Together | None:
-        return meet(self._config.device)
+        """The processes, None where this one is alone: then nothing need be imported to meet them."""
+        return None if alone() else self.together
 
     @property
     def _main(self) -> bool:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, gather_object
+from accelerate.utils import ProjectConfiguration
 
 from genhub.data.split import check_split
 from genhub.errors import CheckpointError, Interrupted
 from genhub.ground.console import say
 from genhub.ground.disk import saving
-from genhub.ground.processes import Share, launched
+from genhub.ground.processes import Share, Together, launched
 from genhub.ground.randomness import seed_in_turn
 from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
@@ -157,7 +157,7 @@ class AccelerateTrainer(Trainer):
         """
         start = stopped.step if stopped else 0
         accumulation = self._accumulation(networks, data, accelerator)
-        share = Share(accelerator.process_index, accelerator.num_processes, accumulation)
+        share = Share(self.run.together.rank, self.run.together.world_size, accumulation)
         states = stopped.state.values.get("data", []) if stopped else []
         position = states[share.rank] if len(states) == share.world_size else None
         batches = data.batches(share, seed=self.run.seed, start_step=start, device=accelerator.device, state=position)
@@ -247,7 +247,7 @@ class AccelerateTrainer(Trainer):
 
     def _log(self, done: int, factor: float, state: RunState, data: TrainingData) -> None:
         log, accelerator = state.log, state.accelerator
-        losses = _mean_over_processes(log.means(), accelerator)
+        losses = _mean_over_processes(log.means(), self.run.together)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
         facts = learning_rates(state.networks.optimizers, factor)
@@ -270,7 +270,7 @@ class AccelerateTrainer(Trainer):
     def _save(self, done: int, state: RunState, data: TrainingData, guard: FiniteGuard) -> Path:
         guard.check_logged()
         guard.check_weights(done)
-        windows, positions = zip(*gather_object([(state.log.entries, data.state(done))]), strict=True)
+        windows, positions = zip(*self.run.together.collect((state.log.entries, data.state(done))), strict=True)
         exported, stored = state.networks.exported, state.save(windows, positions)  # of a sharded model all have pieces
         return self.run.save_checkpoint(done, exported, data, stored)
 
@@ -282,8 +282,7 @@ class AccelerateTrainer(Trainer):
                 state.accelerator.log(values, step=done)
 
 
-def _mean_over_processes(means: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    if accelerator.num_processes == 1 or not means:
+def _mean_over_processes(means: dict[str, float], together: Together) -> dict[str, float]:
+    if together.world_size == 1 or not means:
         return means
-    tensor = torch.tensor(list(means.values()), device=accelerator.device)
-    return dict(zip(means, accelerator.reduce(tensor, "mean").tolist(), strict=True))
+    return dict(zip(means, together.mean(torch.tensor(list(means.values()))).tolist(), strict=True))
