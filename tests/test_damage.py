@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from test_trainer import metrics, pair
 
 import genhub
-from genhub.store.checkpoints import newest_checkpoint
 from genhub.store.find import find_checkpoint
 from genhub.store.run_folder import RunFolder
 
@@ -93,9 +92,9 @@ def test_case_04_05_any_damage_to_checkpoints_is_found(three, tmp_path_factory, 
     there = list((run / "checkpoints").iterdir())
     if there and not whole:
         with pytest.raises(genhub.CheckpointError, match="^[^\n]*no checkpoint is whole[^\n]*$"):
-            newest_checkpoint(RunFolder(run))
+            RunFolder(run).newest_whole()
         return
-    newest, complaints = newest_checkpoint(RunFolder(run))
+    newest, complaints = RunFolder(run).newest_whole()
     assert (newest.name if newest else None) == max(whole, default=None)
     assert len(complaints) == sum(folder.name > (newest.name if newest else "") for folder in there)
     for folder in there:  # the model alone: what only resuming needs doesn't matter to it

@@ -28,7 +28,6 @@ import genhub
 from genhub.interfaces.config import MAY_CHANGE
 from genhub.recipe.sections import AccelerateConfig
 from genhub.store import checkpoints
-from genhub.store.checkpoints import newest_checkpoint
 from genhub.store.run_folder import RunFolder
 
 DOCS = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
@@ -45,7 +44,7 @@ FAMILIES = {
 
 def same_run(a: Path, b: Path) -> None:
     """Weights, averages, optimizers, counters, metrics and pictures, to the bit; times aside."""
-    newest, other = newest_checkpoint(RunFolder(a))[0], newest_checkpoint(RunFolder(b))[0]
+    newest, other = RunFolder(a).newest_whole()[0], RunFolder(b).newest_whole()[0]
     assert newest
     assert other
     assert newest.name == other.name
@@ -119,7 +118,7 @@ def saves(tiny, tmp_path, monkeypatch):
 
     def check() -> str:
         """What a run would go on from: one of the two, and every bit of it."""
-        newest, _ = newest_checkpoint(RunFolder(run))
+        newest, _ = RunFolder(run).newest_whole()
         assert newest
         same_bits(newest, original / "checkpoints" / newest.name)
         assert all(re.fullmatch(r"step-\d{6}", path.name) for path in (run / "checkpoints").iterdir())
@@ -220,7 +219,7 @@ def test_case_07_two_runs_in_one_folder(zygote, tiny, tmp_path):
     assert first.poll() is None
     first.signal(signal.SIGKILL)
     first.wait()
-    steps = int(newest_checkpoint(RunFolder(run))[0].name[5:]) + 2
+    steps = int(RunFolder(run).newest_whole()[0].name[5:]) + 2
     third = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
     assert third.wait() == 0, third.err
     assert "resuming at step" in third.out
@@ -241,7 +240,7 @@ def test_case_08_a_second_signal_stops_at_once_and_harms_nothing(zygote, tiny, t
     assert job.wait() == code
     assert "Traceback" not in job.err
     (tmp_path / "wait").unlink()
-    steps = int(newest_checkpoint(RunFolder(run))[0].name[5:]) + 2
+    steps = int(RunFolder(run).newest_whole()[0].name[5:]) + 2
     again = zygote.genhub("train", recipe, f"trainer.max_steps={steps}", cwd=tmp_path)
     assert again.wait() == 0, again.err
     at_the_end = [f"trainer.max_steps={steps}", f"trainer.save_every={steps}"]  # the pair may have come far before it waited
@@ -255,7 +254,7 @@ def test_stop_after_saves_and_goes_on(zygote, tiny, tmp_path):
     run = Path(tiny["run_dir"])
     job = zygote.genhub("train", recipe, cwd=tmp_path)
     assert job.wait() == 143
-    stopped = newest_checkpoint(RunFolder(run))[0]
+    stopped = RunFolder(run).newest_whole()[0]
     assert f"genhub: stopped at step {int(stopped.name[5:])}; the same command goes on from there\n" == job.err
     steps = int(stopped.name[5:]) + 2
     again = genhub.train(recipe, [f"trainer.max_steps={steps}", "trainer.stop_after=1d"])

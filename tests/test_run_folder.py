@@ -21,7 +21,7 @@ import genhub
 from genhub.errors import NewerFormat
 from genhub.evaluation.compare import compare, read_row
 from genhub.evaluation.report import write_report
-from genhub.store.checkpoints import newest_checkpoint, prune_checkpoints
+from genhub.store.checkpoints import prune_checkpoints
 from genhub.store.classes import describe_folder
 from genhub.store.find import find_checkpoint, read_newest
 from genhub.store.manifest import FILE, read_manifest
@@ -54,7 +54,7 @@ def test_a_million_steps_are_later_than_999_999(
     assert [folder.name for folder in RunFolder(run).checkpoints()] == [newest, "step-999999", "step-100000"]
     assert [file.stem for file in RunFolder(run).previews()] == ["step-099999", "step-100000", "step-999999", newest]
     assert find_checkpoint(run).name == newest
-    assert newest_checkpoint(RunFolder(run)) == (run / "checkpoints" / newest, [])
+    assert RunFolder(run).newest_whole() == (run / "checkpoints" / newest, [])
     assert compare([run]).rows[0].steps == 1_000_000
     assert models.Pair.from_pretrained(run).generator[-1].bias[0] == 1_000_000
     (run / "samples" / f"{newest}.png").write_bytes(newest_picture := b"\x89PNG\r\n\x1a\n, the newest")
@@ -84,7 +84,7 @@ def spoil(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose, empty, zeros, spoil])
-def test_a_lost_recipe_comes_back_from_the_newest_checkpoint(
+def test_a_lost_recipe_comes_back_from_the_newest_whole(
     base: dict[str, Any], damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     newest = genhub.train(base, ["trainer.max_steps=2"])

@@ -16,7 +16,6 @@ from test_trainer import pair, wait_for
 
 import genhub
 from genhub.evaluation.sweep import _Running, grid, sweep
-from genhub.store.checkpoints import newest_checkpoint
 from genhub.store.run_folder import RunFolder
 
 WORD = st.text("ab1.-é*/ ", min_size=1, max_size=4).filter(lambda text: text.strip() == text and ".." not in text)
@@ -72,7 +71,7 @@ def test_a_signal_to_a_sweep_stops_its_trainings_and_loses_nothing(zygote, long_
         "genhub: stopped; the same command goes on with what is not done\n"
     )
     assert not any(Path(f"/proc/{owner}").exists() for owner in owners)
-    assert all(newest_checkpoint(RunFolder(run))[0] for run in runs[:2])
+    assert all(RunFolder(run).newest_whole()[0] for run in runs[:2])
     assert not runs[2].exists()
 
 
@@ -85,7 +84,7 @@ def test_each_job_has_its_share_of_the_cores(tiny, tmp_path, monkeypatch):
     assert (len(done), faults) == (2, [])
     for folder, split in zip(done, ("train[:900]", "train[900:]"), strict=True):
         assert yaml.safe_load((folder / "recipe.yaml").read_text())["data"]["split"] == split
-        state = json.loads((newest_checkpoint(RunFolder(folder))[0] / "trainer" / "state.json").read_text())
+        state = json.loads((RunFolder(folder).newest_whole()[0] / "trainer" / "state.json").read_text())
         assert state["machine"]["threads"] == 1
 
 

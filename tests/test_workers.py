@@ -14,7 +14,6 @@ from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
 from genhub.data.workers import deaths_explained
-from genhub.store.checkpoints import newest_checkpoint
 from genhub.store.run_folder import RunFolder
 
 
@@ -63,7 +62,7 @@ def test_a_signal_ends_the_wait_for_a_batch_and_loses_nothing(zygote, recipe, tm
         f"genhub: {number.name}: saving what is done (once more: stop at once)\n"
         "genhub: stopped at step 4; the same command goes on from there\n"
     )
-    assert newest_checkpoint(RunFolder(tmp_path / "run"))[0].name == "step-000004"
+    assert RunFolder(tmp_path / "run").newest_whole()[0].name == "step-000004"
     parts = genhub.train(recipe, run_dir=str(tmp_path / "run"))
     same_bits(genhub.train(recipe, run_dir=str(tmp_path / "whole")), parts)
 
@@ -74,7 +73,7 @@ def test_a_signal_before_the_first_batch(zygote, recipe, tmp_path):
     job.signal(signal.SIGTERM)
     assert job.wait() == 143
     assert "stopped at step 0; the same command goes on from there" in job.err
-    assert newest_checkpoint(RunFolder(tmp_path / "run")) == (None, [])
+    assert RunFolder(tmp_path / "run").newest_whole() == (None, [])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
 from genhub.ground.metrics import read_metrics
 from genhub.ground.parsing import Source, parse_yaml, read_text
-from genhub.hub.load import open_model
+from genhub.hub.load import NamedModel
 from genhub.interfaces.config import NonNegativeInt, Section
 from genhub.store.manifest import FILE, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
@@ -101,7 +101,7 @@ def compare(models: Sequence[str | Path]) -> Comparison:
 
 
 def read_row(name: str) -> Row:
-    return open_model(name, partial(_row, name))
+    return NamedModel(name).read(partial(_row, name))
 
 
 def _row(name: str, checkpoint: Path) -> Row:

@@ -27,7 +27,7 @@ from genhub.ground.digests import hash_of
 from genhub.ground.finite import check_weights
 from genhub.ground.ids import split_id
 from genhub.ground.processes import broadcast, check_launcher, main_process, meet
-from genhub.hub.load import Loading, load_model, open_model
+from genhub.hub.load import NamedModel, placed
 from genhub.interfaces.config import DataConfig, DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import read_data_config
@@ -36,6 +36,7 @@ from genhub.sampling.labels import Labels
 from genhub.sampling.request import Drawing
 from genhub.store.card import package_versions
 from genhub.store.manifest import FILE, Manifest, read_manifest
+from genhub.store.models import load_folder
 from genhub.store.run_folder import RECIPE
 
 
@@ -69,7 +70,7 @@ def evaluate(
     check_launcher()
     theirs, together = str(model) if split_id(model) else None, meet(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
-    opened = open_model(model, partial(_open, overrides, theirs, where), checked=True)
+    opened = NamedModel(model).read(partial(_open, overrides, theirs, where), checked=True)
     loaded, manifest, config = opened.model, opened.manifest, opened.config
     drawing = Drawing.of(loaded, n, options, seed=seed, labels=labels, batch_size=batch_size)
     folders = evaluation_folders(opened.checkpoint, opened.weights)
@@ -128,7 +129,7 @@ def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint:
     recipe = checkpoint / RECIPE
     config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
     weights = weights_digest(checkpoint)
-    model = load_model(checkpoint, Loading(device))  # last, as it fails if anything is gone
+    model = placed(load_folder(checkpoint), device)  # last, as it fails if anything is gone
     return _Opened(checkpoint, manifest, config, weights, model)
 
 

@@ -17,7 +17,7 @@ from genhub.ground.console import warn
 from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
 from genhub.interfaces.config import DataSpec, NonNegativeInt, PositiveInt, Section
 from genhub.store.card import MEASURED
-from genhub.store.manifest import FILE, TRAINER, Manifest, Versions, Word, file_digest, read_json, read_manifest
+from genhub.store.manifest import FILE, TRAINER, Versions, Word, file_digest, read_json, read_manifest
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
 
@@ -141,14 +141,7 @@ def _read_or_warn(file: Path) -> Evaluation | None:
 
 
 def stored_evaluations(checkpoint: Path) -> list[Evaluation]:
-    """Return the evaluations of the very weights in a folder, oldest first.
-
-    Raises:
-        CheckpointError: the weights are not those that the folder's genhub.json describes.
-    """
-    if (checkpoint / FILE).is_file():
-        files = read_manifest(checkpoint).files
-        Manifest.verify_files({name: entry for name, entry in files.items() if _draws(name)}, checkpoint)
+    """Return the evaluations of the very weights in a folder that was found whole, oldest first."""
     weights = weights_digest(checkpoint)
     return [found for folder in evaluation_folders(checkpoint, weights) for found in evaluations_in(folder, weights)]
 

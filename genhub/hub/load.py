@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +17,7 @@ from genhub.ground.ids import split_id
 from genhub.hub.repository import Repository, T, open_repository
 from genhub.interfaces.model import Model
 from genhub.store.classes import read_model
-from genhub.store.find import (
-    find_checkpoint,
-    read_newest,
-)
+from genhub.store.find import read_newest
 from genhub.store.manifest import (
     FILE,
 )
@@ -63,10 +60,19 @@ def load_model(source: str | Path, how: Loading = Loading(), model_class: type[M
         with repository.naming():
             model = build_model(repository.folder, model_class, repository.weight_bytes)
             model.load_networks(repository.fetch_weights())
+    return placed(model, how.device, wanted)
+
+
+def placed(model: Model, device: str | torch.device | None, dtype: torch.dtype | None = None) -> Model:
+    """Return a model in eval mode, moved to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
     try:
-        return model.to(device=how.device or "cpu", dtype=wanted).eval()
+        return model.to(device=device or "cpu", dtype=dtype).eval()
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that there is no such device
-        raise InputError(f"device {shown(str(how.device))}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"device {shown(str(device))}: {str(error).splitlines()[0]}") from error
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -107,38 +113,38 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
     return model_class
 
 
-def find_model(source: str | Path, *, weights: bool = True) -> Path:
-    """Return the folder of a path or a Hub id, which is fetched: all of it, or without `weights` only what describes the
-    model.
+@dataclass
+class NamedModel:
+    """A model as a user named it: a path, or a Hub id. The Hub is asked once, when it is first read, and what is read later
+    is of the same commit; of a run's folder, it is always the newest checkpoint."""
 
-    Raises:
-        CheckpointError: no model is there.
-        HubError: the Hub doesn't have it, doesn't give it, or gives something else.
-    """
-    if split_id(source) is None:
-        return find_checkpoint(Path(source))
-    repository = open_repository(str(source))
-    repository.fetch_texts()
-    return repository.fetch_weights() if weights else repository.folder
+    source: str | Path
+    _repository: Repository | None = field(default=None, compare=False, repr=False)
 
+    def read(self, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
+        """Return the result of `read` for the model's folder; of a Hub id it is fetched.
 
-def open_model(source: str | Path, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
-    """Return the result of `read` for the folder that `find_model` finds; for a run that trains meanwhile, see
-    `read_newest`.
-
-    Raises:
-        CheckpointError, HubError: see `find_model`.
-    """
-    if split_id(source) is None:
-        return read_newest(Path(source), read, checked=checked)
-    return read(find_model(source, weights=weights))
+        Args:
+            weights: without, only what describes a model on the Hub is fetched.
+            checked: see `read_newest`.
+        Raises:
+            CheckpointError: no model is there.
+            HubError: the Hub doesn't have it, doesn't give it, or gives something else.
+        """
+        if split_id(self.source) is None:
+            return read_newest(Path(self.source), read, checked=checked)
+        if self._repository is None:
+            repository = open_repository(str(self.source))
+            repository.fetch_texts()
+            self._repository = repository
+        return read(self._repository.fetch_weights() if weights else self._repository.folder)
 
 
 def find_recipe_of(source: str) -> tuple[str, Path]:
     """Return a repository's id and the recipe in it.
 
     Raises:
-        HubError: there is none, or see `find_model`.
+        HubError: there is none, or see `NamedModel.read`.
     """
     repository = open_repository(source)
     repository.fetch_texts()
@@ -152,7 +158,7 @@ def describe_repository(source: str) -> dict[str, Any]:
     """Return facts about a repository's model, without fetching its weights.
 
     Raises:
-        HubError, CheckpointError: see `find_model`.
+        HubError, CheckpointError: see `NamedModel.read`.
     """
     repository = open_repository(source)
     repository.fetch_texts()

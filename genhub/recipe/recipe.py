@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genhub.errors import InputError, RecipeError, did_you_mean, explained, shown
 from genhub.ground.ids import HUB, split_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, Source, apply_override, parse_yaml, plain, read_text, to_yaml
-from genhub.hub.load import find_recipe_of, open_model
+from genhub.hub.load import NamedModel, find_recipe_of
 from genhub.hub.push import check_id
 from genhub.interfaces.config import (
     FROM_HUB,
@@ -98,6 +98,13 @@ class Recipe(_Core):
     left_out: tuple[str, ...] = Field(default=(), exclude=True)
     """Keys of a recipe from the Hub that are for whoever trains to say."""
 
+    _initial: NamedModel | None = PrivateAttr(default=None)
+
+    @property
+    def initial(self) -> NamedModel | None:
+        """The model that `model.from` names: the one that the recipe was checked with, and not looked up again."""
+        return self._initial or (None if self.init_from is None else NamedModel(self.init_from))
+
     def model_class(self) -> Any:
         return load_class(MODELS, self.model.name, self.folder)
 
@@ -136,13 +143,16 @@ RecipeLike = str | Path | Mapping[str, Any] | Recipe
 
 
 def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str | None = None) -> Recipe:
-    """Return a recipe from a file, a shipped recipe's name, a mapping or a Recipe, with `key.path=value` overrides on top.
+    """Return a recipe from a file, a shipped recipe's name, a mapping or a Recipe, with `key.path=value` overrides on top. A
+    Recipe with nothing on top has been checked, and is returned as it is.
 
     The core's own sections are checked first, without importing torch; then the model's, by importing its plugin.
 
     Raises:
         RecipeError: all faults found, one a line, each with file, line and key path.
     """
+    if isinstance(source, Recipe) and not overrides and run_dir is None:
+        return source
     origin, left_out = None, list[str]()
     folder: Path | None = Path.cwd()
     if isinstance(source, Recipe | Mapping):
@@ -230,27 +240,30 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
     values = {key: content[key] for key in content.keys() & _Core.model_fields.keys()}
     core = _check(_BuiltIn if trainer["name"] == "accelerate" else _Core, values, (), where)
     where.raise_faults()
-    config = _model_config(model, init_from, where, folder)
+    initial = None if init_from is None else NamedModel(init_from)
+    config = _model_config(model, initial, where, folder)
     if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already
         stand_ins = {"sample_shape": (core.data.channels or 1, *core.data.size), "num_classes": config.num_classes or 1}
         _check(type(config), config.model_dump() | stand_ins, ("model",), where)
     values = {name: getattr(core, name) for name in _Core.model_fields}
-    return Recipe(model=config, init_from=init_from, folder=folder, **values)
+    recipe = Recipe(model=config, init_from=init_from, folder=folder, **values)
+    recipe._initial = initial
+    return recipe
 
 
-def _model_config(model: dict[str, Any], init_from: str | None, where: Source, folder: Path | None) -> ModelConfig:
+def _model_config(model: dict[str, Any], initial: NamedModel | None, where: Source, folder: Path | None) -> ModelConfig:
     """Return the model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
     cls, name, given = None, model.get("name", ""), model
-    if init_from is None or ":" in name:
+    if initial is None or ":" in name:
         with where.blaming("model", "name"):
             cls = load_class(MODELS, name, folder)
         where.raise_faults()
-    if init_from is not None:
+    if initial is not None:
         with where.blaming("model", "from"):
-            cls, base = open_model(init_from, lambda folder: read_model(folder, cls), weights=False)
+            cls, base = initial.read(lambda folder: read_model(folder, cls), weights=False)
             model = _merge(base.model_dump(), model)
             if model["name"] != base.name:
-                raise RecipeError(f"{init_from} holds '{base.name}', and model.name is '{name}'")
+                raise RecipeError(f"{initial.source} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
     _refuse_folders(cls.Config, model, ("model",), where)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def recipe_before(folder: Path) -> Before | None:
     """Read the recipe of a folder's run; the copy in a checkpoint where recipe.yaml is lost or can't be read, which is said.
     None: there is none."""
     run = RunFolder(folder)
-    for file in (run.recipe, *run.recipe_copies()):
+    for file in chain([run.recipe], run.recipe_copies()):  # which looks at no copy unless it is asked for
         try:
             text = read_text(file)
             content = parse_yaml(text, Source(str(file)))

@@ -16,17 +16,15 @@ from genhub.errors import CheckpointError, NewerFormat
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import say, warn
 from genhub.ground.processes import main_process
-from genhub.hub.load import load_model, open_model
 from genhub.interfaces.config import count_of
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import Trainer
 from genhub.recipe.recipe import Recipe
 from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_before
-from genhub.run.run import FolderRun, check_same_data
+from genhub.run.run import FolderRun
 from genhub.store.classes import read_model
 from genhub.store.find import weight_bytes
-from genhub.store.models import check_size
-from genhub.store.run_folder import RunFolder
+from genhub.store.models import check_size, load_folder
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
     data = open_data(recipe.data)
     recipe = recipe.filled_from(data.spec)
     check_recipe(recipe, before, run_folder)
-    model = None if fresh else _resumed(recipe, run.files, data)
+    model = None if fresh else _resumed(recipe, run, data)
     prepared = Prepared(recipe, model or _build(recipe), data)
     prepared.model.trained_on = data.spec
     training = training_data(prepared.model, data)
@@ -93,9 +91,9 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def _build(recipe: Recipe) -> Model:
-    if recipe.init_from is None:
+    if recipe.initial is None:
         return _first(recipe, None)
-    return open_model(recipe.init_from, partial(_first, recipe), checked=True)
+    return recipe.initial.read(partial(_first, recipe), checked=True)
 
 
 def _first(recipe: Recipe, source: Path | None) -> Model:
@@ -109,7 +107,7 @@ def _first(recipe: Recipe, source: Path | None) -> Model:
     return model
 
 
-def _resumed(recipe: Recipe, run: RunFolder, data: ImageData | ImageStream) -> Model | None:
+def _resumed(recipe: Recipe, run: FolderRun, data: ImageData | ImageStream) -> Model | None:
     """Return the model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
 
     Raises:
@@ -117,17 +115,13 @@ def _resumed(recipe: Recipe, run: RunFolder, data: ImageData | ImageStream) -> M
         RecipeError: the images are not those that the run was trained on.
     """
     torch.manual_seed(recipe.seed)
-    for folder in run.checkpoints():
-        try:
-            model = load_model(folder, model_class=recipe.model_class())
-        except NewerFormat:
-            raise
-        except CheckpointError:  # the trainer says what is wrong with it
-            continue
-        check_same_data(folder, data)
-        return model
-    run.newest_whole()
-    return None
+    folder = run.newest_whole(data)
+    try:
+        return load_folder(folder, recipe.model_class()) if folder else None
+    except NewerFormat:
+        raise
+    except CheckpointError:  # its files are whole, so the code has changed: the trainer says how
+        return None
 
 
 def describe(prepared: Prepared) -> None:

@@ -15,7 +15,7 @@ from genhub.evaluation.protocol import stored_evaluations, weights_digest
 from genhub.ground.console import say, warn
 from genhub.ground.ids import nearest_path
 from genhub.ground.parsing import Source, parse_yaml, read_text, to_yaml
-from genhub.hub.load import Loading, load_model
+from genhub.hub.load import placed
 from genhub.hub.push import Pushed, Target, check_id, push
 from genhub.hub.repository import ALLOWED
 from genhub.interfaces.config import DataSpec
@@ -26,8 +26,8 @@ from genhub.sampling.files import save_images
 from genhub.sampling.request import Drawing
 from genhub.store.card import CARD, MEASURED, PICTURE, Card, Measured, read_measured
 from genhub.store.find import read_newest
-from genhub.store.manifest import CODE, FILE, TRAINER, FileEntry, Manifest, read_manifest
-from genhub.store.models import save_model
+from genhub.store.manifest import CODE, FILE, TRAINER, FileEntry, read_manifest
+from genhub.store.models import load_folder, save_model
 from genhub.store.run_folder import RECIPE
 
 Files = dict[str, bytes | Path]
@@ -36,7 +36,8 @@ Files = dict[str, bytes | Path]
 
 def publication(folder: Path, target: Target, *, code: Path | None = None, picture: bytes | None = None) -> Files:
     """Return the files of a checkpoint that are published: those in its genhub.json without the trainer's part, a card for
-    this repository, a recipe without what is this machine's own, and a genhub.json that lists just these.
+    this repository, a recipe without what is this machine's own, and a genhub.json that lists just these. That the
+    checkpoint is whole is known before.
 
     What was measured of it goes along as metrics.json, and into the card.
 
@@ -44,12 +45,11 @@ def publication(folder: Path, target: Target, *, code: Path | None = None, pictu
         code: the class's source, published as plugin.py.
         picture: samples.png, for a checkpoint that has none.
     Raises:
-        CheckpointError: the checkpoint is damaged, or has files that can't be published.
+        CheckpointError: the checkpoint has files that can't be published.
     """
     manifest = read_manifest(folder)
     listed = [name for name in manifest.files if not name.startswith(f"{TRAINER}/")]
     files: Files = {name: _regular(folder, name) for name in listed}
-    Manifest.verify_files({name: entry for name, entry in manifest.files.items() if name in files}, folder)
     recipe = _portable(read_text(folder / RECIPE), folder) if RECIPE in files else None
     if recipe is not None:
         files[RECIPE] = recipe.encode()
@@ -64,7 +64,10 @@ def publication(folder: Path, target: Target, *, code: Path | None = None, pictu
     repo_id, license = target.repo_id, target.license
     card = Card(manifest, folder, recipe, None, repo_id, license, PICTURE in files, measured)
     files[CARD] = card.text().encode()
-    entries = {name: FileEntry.of(content) for name, content in sorted(files.items())}
+    entries = {
+        name: manifest.files[name] if isinstance(content, Path) else FileEntry.of(content)
+        for name, content in sorted(files.items())
+    }
     files[FILE] = manifest.model_copy(update={"files": entries}).text().encode()
     if code is not None:
         files[CODE] = code
@@ -119,7 +122,7 @@ def push_model(model: Model | str | Path, target: Target) -> str:
             if isinstance(source, Model):
                 save_model(source, folder)
             elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
-                save_model(load_model(folder), folder := Path(temporary))
+                save_model(load_folder(folder), folder := Path(temporary))
             manifest = read_manifest(folder)
             code = own_code(manifest.plugin.name) if target.with_code else None
             drawable = isinstance(source, Model) or ":" not in manifest.plugin.name
@@ -137,7 +140,7 @@ def _picture(source: Model | Path) -> bytes:
     """Draw the card's picture of samples, a PNG."""
     say("Drawing the card's picture")
     where = torch.accelerator.current_accelerator(check_available=True)
-    model = source if isinstance(source, Model) else load_model(source, Loading(where))
+    model = source if isinstance(source, Model) else placed(load_folder(source), where)
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
         save_images(sample_images(model, Drawing(16)), Path(temporary) / PICTURE)
         return (Path(temporary) / PICTURE).read_bytes()

@@ -13,7 +13,7 @@ from genhub.ground.console import warn
 from genhub.hub.push import Target
 from genhub.recipe.sections import HubConfig
 from genhub.run.publish import push_checkpoint
-from genhub.store.manifest import TRAINER, read_manifest
+from genhub.store.manifest import TRAINER, Manifest, read_manifest
 from genhub.store.run_folder import RunFolder
 
 LAST_PUSH = 600.0
@@ -77,6 +77,9 @@ class Publisher:
             if staged is None:
                 return
             try:
+                files = read_manifest(staged).files
+                kept = {name: entry for name, entry in files.items() if not name.startswith(f"{TRAINER}/")}
+                Manifest.verify_files(kept, staged)
                 config = self.config
                 target = Target(config.repo_id, config.private, config.revision, license=config.license)
                 push_checkpoint(staged, target)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from genhub.data.open import load_data
-from genhub.errors import NotFinite, RecipeError
+from genhub.errors import CheckpointError, NotFinite, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import warn
 from genhub.ground.metrics import RunLog
@@ -19,7 +19,7 @@ from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
 from genhub.recipe.recipe import read_data_config
 from genhub.sampling.draw import draw_preview
 from genhub.sampling.request import Drawing
-from genhub.store.checkpoints import load_state, newest_checkpoint, prune_checkpoints, save_checkpoint
+from genhub.store.checkpoints import load_state, prune_checkpoints, save_checkpoint
 from genhub.store.manifest import read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
 
@@ -36,6 +36,11 @@ class FolderRun:
         self.listeners: list[Callable[[Path, bool], None]] = []
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
         self._config = config
+        self._seen: list[Path] | None = None
+        """The checkpoints that were there when the newest whole one was looked for."""
+        self._newest: tuple[Path | None, list[str]] = (None, [])
+        self._checked: Path | None = None
+        """The checkpoint whose data are known to be this run's."""
         self._log: RunLog | None = None
 
     @cached_property
@@ -55,15 +60,41 @@ class FolderRun:
         if self._together:
             self._together.wait()
 
+    def newest_whole(self, data: TrainingData) -> Path | None:
+        """Return the newest whole checkpoint, on all processes. The first one alone compares files with their hashes, and
+        doesn't again before checkpoints come or go; the others wait for what it has found, be it an error.
+
+        Raises:
+            CheckpointError, RecipeError: see `stopped_run`.
+        """
+        found: Path | CheckpointError | None = None
+        if self._main:
+            try:
+                found = self._look()
+            except CheckpointError as error:
+                found = error
+        folder = self._together.broadcast(found) if self._together else found
+        if isinstance(folder, CheckpointError):
+            raise folder
+        if folder is not None and folder != self._checked:
+            check_same_data(folder, data)
+            self._checked = folder
+        return folder
+
+    def _look(self) -> Path | None:
+        there = self.files.checkpoints()
+        if there != self._seen:
+            self._newest = self.files.newest_whole()
+            self._seen = there
+        return self._newest[0]
+
     def stopped_run(self, data: TrainingData) -> StoppedRun | None:
-        folder, faults = newest_checkpoint(self.files) if self._main else (None, [])
-        for fault in faults:
+        if self._main:
+            self.files.remove_leftovers()
+        folder = self.newest_whole(data)
+        for fault in self._newest[1]:
             warn(f"{fault}; going back to an earlier checkpoint")
-        folder = self._together.broadcast(folder) if self._together else folder
-        if folder is None:
-            return None
-        check_same_data(folder, data)
-        return StoppedRun(folder, read_manifest(folder).step, load_state(folder))
+        return StoppedRun(folder, read_manifest(folder).step, load_state(folder)) if folder else None
 
     def log(self, data: TrainingData, start: int = 0) -> RunLog:
         total, batch_size = self._config.max_steps, data.config.batch_size

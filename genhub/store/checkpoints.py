@@ -74,18 +74,8 @@ def prune_checkpoints(run: RunFolder, keep_last: int, keep_every: int | None = N
                 warn(f"{old}: can't be deleted: {error}")
 
 
-def newest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
-    """Return a run's newest whole checkpoint, and what is wrong with any newer one. What a killed save left is removed.
-
-    Raises:
-        CheckpointError: there are checkpoints, and none is whole.
-    """
-    run.remove_leftovers()
-    return run.newest_whole()
-
-
 def load_state(folder: Path) -> TrainerState:
-    """Return the trainer's part of a checkpoint that `newest_checkpoint` found whole."""
+    """Return the trainer's part of a checkpoint that `newest_whole` found whole."""
     files = (folder / TRAINER).glob("*.safetensors")
     values = read_json(folder / TRAINER / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)

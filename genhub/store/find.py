@@ -10,7 +10,7 @@ from genhub.errors import NAME, CheckpointError, cut
 from genhub.ground.disk import check_files
 from genhub.ground.ids import HUB, nearest_path, parse_id
 from genhub.interfaces.registry import FORMATS, plugin_names
-from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json
+from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json, read_manifest
 from genhub.store.run_folder import RunFolder
 
 
@@ -97,18 +97,21 @@ MOST_TRIES = 100
 
 
 def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False) -> T:
-    """Return the result of `read` for the folder to load for a path that a user gave. Of a run that trains meanwhile, the
-    newest checkpoint may be deleted while it is read: then the next newest is read in its place.
+    """Return the result of `read` for the folder to load for a path that a user gave, its files compared with their hashes.
+    Of a run that trains meanwhile, the newest checkpoint may be deleted while it is read: then the next newest is read in
+    its place.
 
     Args:
         checked: `read` fails by itself where a file is missing, so that what it makes is whole, however long it took.
     Raises:
-        CheckpointError: see `find_checkpoint`; or the checkpoint that was named itself is deleted meanwhile.
+        CheckpointError: see `find_checkpoint`; or the checkpoint that was named itself is damaged, or deleted meanwhile.
     """
     for _ in range(MOST_TRIES):
         folder = find_checkpoint(path)
         before = _identity(folder)
         try:
+            if folder == path and (folder / FILE).is_file():  # of a run's, that was done to find it
+                read_manifest(folder).verify(folder)
             found = read(folder)
             if checked or before == _identity(folder) is not None:
                 return found

@@ -67,9 +67,9 @@ def describe_model(model: Model, data: DataSpec | None = None, step: int = 0) ->
     )
 
 
-def load_folder(folder: Path, model_class: type[Model] | None) -> Model:
-    if (folder / FILE).is_file():
-        read_manifest(folder).verify(folder)
+def load_folder(folder: Path, model_class: type[Model] | None = None) -> Model:
+    """Return the model in a folder whose files were compared with their hashes when it was found, by `read_newest`,
+    `newest_whole` or `fetch_weights`."""
     model = build_model(folder, model_class, weight_bytes(folder))
     model.load_networks(folder)
     return model

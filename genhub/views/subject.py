@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genhub.api import load
 from genhub.data.batches import ImageData
 from genhub.data.open import load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
 from genhub.ground.randomness import CHOICE_STREAM, seed_for
-from genhub.hub.load import find_model
+from genhub.hub.load import NamedModel, placed
 from genhub.interfaces.config import DataConfig
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import Recipe, RecipeLike, read_data_config, read_recipe
@@ -29,6 +28,7 @@ from genhub.sampling.labels import names_of
 from genhub.sampling.options import read_options
 from genhub.sampling.request import Drawing
 from genhub.store.find import read_newest
+from genhub.store.models import load_folder
 from genhub.store.run_folder import RECIPE, RunFolder
 
 Source = Model | RecipeLike
@@ -39,7 +39,8 @@ class Subject:
 
     def __init__(self, source: Source, overrides: Sequence[str] = (), device: str | torch.device | None = None) -> None:
         self._id = str(source) if isinstance(source, str | Path) and split_id(source) is not None else None
-        source = find_model(source) if self._id and isinstance(source, str | Path) else source
+        if self._id is not None:
+            source = NamedModel(self._id).read(lambda folder: folder)
         self.overrides = overrides
         self._device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         self._model = source if isinstance(source, Model) else None
@@ -66,7 +67,7 @@ class Subject:
         if self._model is not None:
             return self._model.eval()
         if self.folder is not None:
-            return load(self.folder, device=self._device)
+            return self._opened[0]
         return self._prepared.model.eval()  # untrained: on the CPU, as nothing is drawn from it
 
     @cached_property
@@ -79,13 +80,29 @@ class Subject:
         if self.recipe is not None:
             data = self._prepared.data
             return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
-        config = read_newest(self.folder, self._data_config) if self.folder else self._data_config(None)
+        config = self._opened[1] if self.folder else self._data_config(None)
+        if isinstance(config, InputError):
+            raise config
         data = load_data(config, known=self.model.trained_on)
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
             raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
                              "set data.image_size, data.channels or data.name")  # fmt: skip
         return data
+
+    @cached_property
+    def _opened(self) -> tuple[Model, DataConfig | InputError]:
+        """The model in the folder, and which images its recipe names or why it names none: both of one checkpoint."""
+
+        def read(checkpoint: Path) -> tuple[Model, DataConfig | InputError]:
+            model = placed(load_folder(checkpoint), self._device)
+            try:
+                return model, self._data_config(checkpoint)
+            except InputError as error:  # told if the images are asked for
+                return model, error
+
+        assert self.folder is not None
+        return read(self.folder) if self._id else read_newest(self.folder, read)
 
     def _data_config(self, checkpoint: Path | None) -> DataConfig:
         file = checkpoint / RECIPE if checkpoint else None
