@@ -20,9 +20,9 @@ import torch
 
 import genhub
 from genhub.evaluation.compare import Comparison, compare
+from genhub.evaluation.page import ARROWS
 from genhub.evaluation.protocol import Evaluation
-from genhub.evaluation.report import ARROWS
-from genhub.ground.metrics import read_metrics
+from genhub.ground.run_log import read_metrics
 
 RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-ddpm", "mnist-ddpm-conditional")
 COLUMNS = {

@@ -24,7 +24,7 @@ from torch import Tensor
 from genhub.data.open import load_data
 from genhub.evaluation import metrics
 from genhub.evaluation.figures import METRICS
-from genhub.evaluation.subject import Subject
+from genhub.evaluation.measurement import Measurement
 from genhub.interfaces.config import DataConfig
 from genhub.interfaces.registry import MODELS, load_class
 from genhub.sampling.pictures import to_uint8
@@ -136,8 +136,8 @@ def seconds(data: str, n: int, extractor: str) -> None:
     model_class = load_class(MODELS, "vae")
     model = model_class(model_class.Config(name="vae", sample_shape=reference.spec.shape))
 
-    def subject() -> Subject:
-        return Subject(model, reference, unseen, extractor, len(images), 0, None, {}, lambda: images)
+    def subject() -> Measurement:
+        return Measurement(model, reference, unseen, extractor, len(images), 0, None, {}, lambda: images)
 
     taken: dict[str, list[float]] = {}
 

@@ -32,7 +32,7 @@ from peers import environment_of_peers, pixels, script_in, subset
 from torch import Tensor
 
 import genhub
-from genhub.ground.metrics import read_metrics
+from genhub.ground.run_log import read_metrics
 from genhub.sampling.files import save_images
 
 UNET = {  # genhub's own on MNIST, with channels for colours, which the script insists on

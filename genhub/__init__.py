@@ -26,12 +26,12 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import TrainingError as TrainingError
     from genhub.errors import did_you_mean as did_you_mean
     from genhub.evaluation.evaluate import evaluate as evaluate
-    from genhub.ground.metrics import RunLog as RunLog
     from genhub.ground.processes import Share as Share
     from genhub.ground.processes import Together as Together
     from genhub.ground.randomness import Generators as Generators
     from genhub.ground.randomness import randn as randn
     from genhub.ground.randomness import seed_for as seed_for
+    from genhub.ground.run_log import RunLog as RunLog
     from genhub.ground.weights import load_strictly as load_strictly
     from genhub.ground.weights import save_tensors as save_tensors
     from genhub.interfaces.capabilities import Autoencoder as Autoencoder
@@ -87,7 +87,7 @@ _MODULES = {
         "did_you_mean",
     ),
     "evaluation.evaluate": ("evaluate",),
-    "ground.metrics": ("RunLog",),
+    "ground.run_log": ("RunLog",),
     "ground.processes": (
         "Share",
         "Together",

@@ -14,7 +14,7 @@ from test_trainer import pair
 
 import genhub
 from genhub.evaluation.compare import compare
-from genhub.evaluation.report import html, write_report
+from genhub.evaluation.page import html, write_report
 from genhub.evaluation.sweep import grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

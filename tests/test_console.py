@@ -266,7 +266,7 @@ BAD: list[Callable[[], Any]] = [lambda: "dpmsolver++", lambda: "nope", lambda: -
 
 def test_a_hint_ends_a_message() -> None:
     """For every value of every key of every Config, and of every section: what a rule says of itself gets nothing behind it."""
-    from genhub.ground.parsing import Source
+    from genhub.ground.parsing import TextSource
     from genhub.interfaces.config import DataConfig
     from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 
@@ -281,7 +281,7 @@ def test_a_hint_ends_a_message() -> None:
                     value = {key: value}
                 with contextlib.suppress(genhub.PluginError):
                     try:
-                        _check(config, value, (), Source("r.yaml"))
+                        _check(config, value, (), TextSource("r.yaml"))
                     except genhub.RecipeError as error:
                         messages |= set(str(error).split("\n"))
     assert len(messages) > 300

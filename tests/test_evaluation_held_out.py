@@ -16,8 +16,8 @@ from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.evaluation.compare import compare
 from genhub.evaluation.figures import METRICS, about
-from genhub.evaluation.report import html
-from genhub.evaluation.subject import Subject
+from genhub.evaluation.measurement import Measurement
+from genhub.evaluation.page import html
 from genhub.interfaces.config import DataConfig
 from genhub.sampling.request import Drawing
 
@@ -124,11 +124,13 @@ class Blind(Contrast):
         return torch.zeros(len(images), 2)
 
 
-def subject(extractor: object, split: str = "train") -> Subject:
+def subject(extractor: object, split: str = "train") -> Measurement:
     data = load_data(DataConfig(split=split))
     model = genhub.interfaces.registry.load_class("genhub.models", "gan")
     made = model(model.Config(**GAN, sample_shape=(1, 8, 8), num_classes=10))
-    found = Subject(made, data, DataError("none"), "own", Drawing(20), lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    found = Measurement(
+        made, data, DataError("none"), "own", Drawing(20), lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    )
     found.extractor = extractor
     return found
 

@@ -12,9 +12,9 @@ from test_evaluation_during import EVALUATE, figures
 
 import genhub
 from genhub.evaluation.compare import compare
+from genhub.evaluation.page import html
 from genhub.evaluation.protocol import evaluations_in, read_evaluation, stored_evaluations, weights_digest
-from genhub.evaluation.report import html
-from genhub.store.manifest import FILE, read_manifest
+from genhub.store.manifest import MANIFEST, read_manifest
 
 GAN = {"name": "gan", "latent_dim": 4, "generator": {"channels": [4]}, "discriminator": {"channels": [4]}}
 RECIPE = {"model": GAN, "data": {"split": "train[:300]"}, "trainer": {"max_steps": 2, "sample_every": None, "trackers": []}}
@@ -102,7 +102,7 @@ def test_what_images_depend_on_is_told_apart(trained, run, tmp_path):
     assert weights_digest(next((trained[1] / "checkpoints").iterdir())) != same
     manifest = read_manifest(checkpoint)
     other = manifest.model_copy(update={"config": manifest.config | {"latent_dim": 5}})
-    (checkpoint / FILE).write_text(other.text())
+    (checkpoint / MANIFEST).write_text(other.text())
     assert weights_digest(checkpoint) != same
     foreign = tmp_path / "foreign"  # without genhub.json
     (foreign / "unet").mkdir(parents=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -24,3 +26,13 @@ def test_every_module_of_the_core_is_covered() -> None:
     core, plugins = contracts["contracts"][1:3]
     assert set(core["forbidden_modules"]) == packages
     assert set(plugins["source_modules"]) == packages
+
+
+def test_no_two_classes_and_no_two_modules_share_a_name() -> None:
+    """`genhub/model.py` alone is called as another, interfaces/model.py: it adds the verbs to what is there."""
+    files = [file for file in (ROOT / "genhub").rglob("*.py") if "templates" not in file.parts]
+    modules = Counter(file.stem for file in files if not file.stem.startswith("__"))
+    trees = [ast.parse(file.read_text("utf-8")) for file in files]
+    classes = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in modules.items() if count > 1] == ["model"]
+    assert [name for name, count in classes.items() if count > 1] == []

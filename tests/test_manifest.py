@@ -14,7 +14,7 @@ from genhub import CheckpointError
 from genhub.errors import NewerFormat
 from genhub.store.classes import describe_folder, read_model
 from genhub.store.find import find_checkpoint
-from genhub.store.manifest import FILE, Manifest, PluginEntry, describe_files, read_json, read_manifest
+from genhub.store.manifest import MANIFEST, Manifest, PluginEntry, describe_files, read_json, read_manifest
 from genhub.store.run_folder import RunFolder
 
 
@@ -25,7 +25,7 @@ def write(folder: Path, **changes: object) -> Manifest:
     plugin = PluginEntry(name="ddpm", distribution="genhub-framework", version="0.1.0")
     manifest = Manifest(genhub="0.1.0", plugin=plugin, config={"name": "ddpm"}, files=describe_files(folder), step=3)
     manifest = manifest.model_copy(update=changes).sealed()
-    (folder / FILE).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2))
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2))
     return manifest
 
 
@@ -42,9 +42,9 @@ def test_a_flipped_bit_is_found_or_changes_nothing(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "flipped"
     manifest = write(folder)
-    content = bytearray((folder / FILE).read_bytes())
+    content = bytearray((folder / MANIFEST).read_bytes())
     content[position % len(content)] ^= 1 << bit
-    (folder / FILE).write_bytes(content)
+    (folder / MANIFEST).write_bytes(content)
     with contextlib.suppress(CheckpointError):
         assert read_manifest(folder) == manifest
 
@@ -53,8 +53,8 @@ def test_a_flipped_bit_is_found_or_changes_nothing(
 def test_a_truncated_manifest_is_found(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     folder = tmp_path_factory.getbasetemp() / "truncated"
     write(folder)
-    content = (folder / FILE).read_bytes()
-    (folder / FILE).write_bytes(content[: length % len(content)])
+    content = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(content[: length % len(content)])
     with pytest.raises(CheckpointError, match="damaged"):
         read_manifest(folder)
 
@@ -70,8 +70,8 @@ json_values = st.recursive(
 def test_any_json_in_any_place_is_answered(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
     folder = tmp_path_factory.getbasetemp() / "any"
     write(folder)
-    content = json.loads((folder / FILE).read_text()) | {key: value}
-    (folder / FILE).write_text(json.dumps(content))
+    content = json.loads((folder / MANIFEST).read_text()) | {key: value}
+    (folder / MANIFEST).write_text(json.dumps(content))
     with contextlib.suppress(CheckpointError):
         read_manifest(folder)
 
@@ -80,8 +80,8 @@ def test_any_json_in_any_place_is_answered(tmp_path_factory: pytest.TempPathFact
     "content", [b"", b"[]", b"3", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"a": "\\ud800"}']
 )
 def test_files_that_are_no_manifest(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(CheckpointError, match=FILE):
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(CheckpointError, match=MANIFEST):
         read_manifest(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     with pytest.raises(NewerFormat, match=r"needs genhub >= 7.1.0"):  # nothing is wrong with it: going back would lose it
         RunFolder(tmp_path).newest_whole()
     for folder in folders:
-        (folder / FILE).write_text("{}")
+        (folder / MANIFEST).write_text("{}")
     with pytest.raises(CheckpointError, match=r"no checkpoint is whole: .*step-1000000.*step-000010.*step-000005"):
         find_checkpoint(tmp_path)
 

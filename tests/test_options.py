@@ -17,7 +17,7 @@ from genhub.interfaces.registry import MODELS, load_class
 from genhub.recipe.shipped import shipped_recipes
 from genhub.sampling.options import read_options
 from genhub.views import compute
-from genhub.views.subject import Subject
+from genhub.views.viewed import Viewed
 
 TRIED: dict[str, list[Any]] = {
     "scheduler": ["heun", "ddpm"], "num_inference_steps": [3, 1001, 2000], "eta": [0.0, 0.5], "guidance_scale": [0.0, 7.0],
@@ -77,7 +77,7 @@ def test_eta_is_for_the_samplers_that_have_it():
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 def test_between_two_seeds_nothing_else_is_random(sampler):
     """`interpolate` sets eta to 0 by itself, for a sampler that has one."""
-    assert compute.interpolate(Subject(ddpm(sampler)), n=1, steps=3).panels[""].shape == (3, 1, 1, 8, 8)
+    assert compute.interpolate(Viewed(ddpm(sampler)), n=1, steps=3).panels[""].shape == (3, 1, 1, 8, 8)
 
 
 def test_a_callback_is_no_option_of_the_command_line():

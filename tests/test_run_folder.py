@@ -20,11 +20,11 @@ from test_claims import BASE, content_of
 import genhub
 from genhub.errors import NewerFormat
 from genhub.evaluation.compare import compare, read_row
-from genhub.evaluation.report import write_report
+from genhub.evaluation.page import write_report
 from genhub.store.checkpoints import prune_checkpoints
 from genhub.store.classes import describe_folder
 from genhub.store.find import find_checkpoint, read_newest
-from genhub.store.manifest import FILE, read_manifest
+from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RunFolder
 
 
@@ -119,8 +119,8 @@ def test_a_recipe_lost_while_a_run_trains_is_in_its_next_checkpoint(base: dict[s
 def of_a_newer_genhub(folder: Path, **changes: Any) -> None:
     from genhub.store.manifest import checksum_of
 
-    content = json.loads((folder / FILE).read_text()) | changes
-    (folder / FILE).write_text(json.dumps(content | {"checksum": checksum_of(content)}))
+    content = json.loads((folder / MANIFEST).read_text()) | changes
+    (folder / MANIFEST).write_text(json.dumps(content | {"checksum": checksum_of(content)}))
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_newer_genhubs_checkpoint_is_said_to_be_that_and_left_alone(
         with pytest.raises(NewerFormat, match=message):
             attempt()
     assert content_of(Path(base["run_dir"])) == before
-    damaged = (newest / FILE).read_text().replace("surprise", "surprize")
-    (newest / FILE).write_text(damaged.replace("depth", "depht"))
+    damaged = (newest / MANIFEST).read_text().replace("surprise", "surprize")
+    (newest / MANIFEST).write_text(damaged.replace("depth", "depht"))
     assert genhub.train(base).name == "step-000004"  # damage is still damage: back to step 2, and on
 
 
@@ -170,7 +170,7 @@ def test_readers_take_the_next_checkpoint_while_a_run_deletes_theirs(base: dict[
             made.append(step)
 
     def of_step(folder: Path, step: int) -> None:
-        (folder / FILE).write_text(read_manifest(folder).model_copy(update={"step": step}).text())
+        (folder / MANIFEST).write_text(read_manifest(folder).model_copy(update={"step": step}).text())
 
     first_copy = Path(shutil.copytree(first, run.parent / "copy"))
     readers: list[Callable[[], Any]] = [
@@ -198,7 +198,7 @@ def test_a_checkpoint_named_itself_is_not_exchanged_for_another(base: dict[str, 
 
     def read(found: Path) -> None:
         shutil.rmtree(found)
-        (found / FILE).read_text()
+        (found / MANIFEST).read_text()
 
     with pytest.raises(genhub.CheckpointError, match="step-000001: was deleted while it was read"):
         read_newest(folder, read)

@@ -20,7 +20,7 @@ from test_hub import Files, model, published, said  # noqa: F401  (fixtures)
 import genhub
 from genhub import cli
 from genhub.data.open import load_data, open_data
-from genhub.ground.parsing import Source
+from genhub.ground.parsing import TextSource
 from genhub.interfaces.config import DataConfig
 from genhub.interfaces.registry import MODELS, TRAINERS, load_all
 from genhub.recipe.recipe import Recipe
@@ -135,7 +135,7 @@ def test_the_command_line_is_the_users_own(hub, tmp_path, monkeypatch) -> None:
 
 def test_hub_ids_are_spelled_so_that_no_folder_is_meant() -> None:
     content = {"data": {"name": "eve/data"}, "model": {"autoencoder": "eve/vae@v1", "from": "hf://eve/x", "channels": [1]}}
-    where = Source("x", theirs=True)
+    where = TextSource("x", theirs=True)
     assert check_theirs(content, where) == {
         "data": {"name": "hf://datasets/eve/data"},
         "model": {"autoencoder": "hf://eve/vae@v1", "from": "hf://eve/x", "channels": [1]},

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import genhub
 from genhub import DenoisingStep, GenerativeModel, InputError, ModelConfig, Phase, cli, randn
 from genhub.sampling.pictures import to_uint8
-from genhub.views import VIEWS, compute, drawing
-from genhub.views.drawing import Film, Row
-from genhub.views.subject import Subject
+from genhub.views import VIEWS, canvas, compute
+from genhub.views.canvas import Film, PictureRow
+from genhub.views.viewed import Viewed
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ["data.name=digits"]
@@ -199,8 +199,8 @@ def test_mistakes(tmp_path, monkeypatch, view, options, message) -> None:
 
 
 def test_a_recipe_will_do_for_forward_alone(runs) -> None:
-    linear = compute.forward(Subject("digits-ddpm", ["model.scheduler.beta_schedule=linear"]), n=1)
-    cosine = compute.forward(Subject("digits-ddpm"), n=1)
+    linear = compute.forward(Viewed("digits-ddpm", ["model.scheduler.beta_schedule=linear"]), n=1)
+    cosine = compute.forward(Viewed("digits-ddpm"), n=1)
     assert linear.title.startswith("digits-ddpm: ")
     assert linear.captions != cosine.captions
     assert torch.equal(linear.panels["$x_t$"][0], cosine.panels["$x_t$"][0])
@@ -211,12 +211,12 @@ def test_a_recipe_will_do_for_forward_alone(runs) -> None:
     with pytest.raises(InputError, match="digits-dpm: no such run, checkpoint, recipe file or shipped recipe; did you mean"):
         genhub.show("reverse", "digits-dpm")
     newest = max((runs["ddpm"] / "checkpoints").iterdir())
-    assert Subject(newest).name == f"ddpm/{newest.name}"
+    assert Viewed(newest).name == f"ddpm/{newest.name}"
     assert genhub.show("losses", newest).size == genhub.show("losses", runs["ddpm"]).size
 
 
 def test_real_images_are_the_runs_own_unless_told(runs) -> None:
-    own, fewer = Subject(runs["vae"]), Subject(runs["vae"], ["data.split=train[:7]"])
+    own, fewer = Viewed(runs["vae"]), Viewed(runs["vae"], ["data.split=train[:7]"])
     assert own.data.spec.num_images == 1797
     assert sorted(fewer.choose(10, 0)) == list(range(7))
     film = compute.interpolate(fewer, n=1, steps=2)
@@ -226,7 +226,7 @@ def test_real_images_are_the_runs_own_unless_told(runs) -> None:
 
 def test_forward_is_the_models_own_process() -> None:
     model = make(Whole)
-    film = compute.forward(Subject(model, DIGITS), n=3, steps=4, seed=2)
+    film = compute.forward(Viewed(model, DIGITS), n=3, steps=4, seed=2)
     x, captions = film.panels["$x_t$"], [caption.split("\n")[0] for caption in film.captions]
     assert captions == ["$x_0$", "t = 4", "t = 9", "t = 14", "t = 19"]
     assert film.captions[1].endswith("SNR 9")
@@ -234,12 +234,12 @@ def test_forward_is_the_models_own_process() -> None:
     noise = x[4]  # all that is left in the last column
     assert torch.allclose(x[2], x[0] / 2 + noise / 2, atol=1e-6)
     assert abs(noise.std() - 1) < 0.2
-    assert len(compute.forward(Subject(model, DIGITS), steps=10).captions) == 11
-    assert len(compute.forward(Subject(model, DIGITS), steps=200).captions) == 21  # it has no more
+    assert len(compute.forward(Viewed(model, DIGITS), steps=10).captions) == 11
+    assert len(compute.forward(Viewed(model, DIGITS), steps=200).captions) == 21  # it has no more
 
 
 def test_reverse_ends_at_the_sample(runs) -> None:
-    subject = Subject(runs["ddpm"])
+    subject = Viewed(runs["ddpm"])
     film = compute.reverse(subject, n=3, steps=3, seed=5, labels=[7], num_inference_steps=6, scheduler="ddim")
     assert [caption.split("\n")[0] for caption in film.captions] == ["step 1", "step 3", "step 6"] or film.captions[
         0
@@ -253,14 +253,14 @@ def test_reverse_ends_at_the_sample(runs) -> None:
 
 def test_between_seeds_lie_images_of_their_noise() -> None:
     model = make(models.Pair)
-    film = compute.interpolate(Subject(model), n=2, steps=5, seed=3)
+    film = compute.interpolate(Viewed(model), n=2, steps=5, seed=3)
     ends = genhub.sample(model, 4, seed=3)
     assert torch.equal(to_uint8(film.panels[""][0]), ends[::2])
     assert torch.equal(to_uint8(film.panels[""][-1]), ends[1::2])
     jumps = film.panels[""].diff(dim=0).square().mean((1, 2, 3, 4)).sqrt()
     assert jumps.max() < 0.7 * (film.panels[""][0] - film.panels[""][-1]).square().mean().sqrt()
     with pytest.raises(InputError, match="Labelled does not draw its noise with genhub.randn, so nothing lies between"):
-        compute.interpolate(Subject(make(models.Labelled)))
+        compute.interpolate(Viewed(make(models.Labelled)))
 
 
 def test_an_animation_goes_there_and_back(tmp_path) -> None:
@@ -290,7 +290,7 @@ def test_latent_map_and_points_share_their_axes() -> None:
 
 
 def test_more_than_two_dimensions_are_seen_along_principal_components() -> None:
-    subject = Subject(make(Whole), DIGITS)
+    subject = Viewed(make(Whole), DIGITS)
     points = subject.data.images(range(1797)).flatten(1).double()
     centre, axes, note = compute.plane_of(points)
     values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
@@ -301,7 +301,7 @@ def test_more_than_two_dimensions_are_seen_along_principal_components() -> None:
 
 
 def test_neighbours_are_the_nearest_in_pixels() -> None:
-    subject = Subject(make(Whole), DIGITS)
+    subject = Viewed(make(Whole), DIGITS)
     queries = subject.data.images([5, 900, 5])
     found, distance = compute.nearest(subject, queries, [-1, -1, 5])
     assert found[:2] == [5, 900]
@@ -334,8 +334,8 @@ def test_losses_are_read_from_the_log_as_it_is(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(("channels", "side", "shown"), [(1, 8, 64), (2, 28, 56), (3, 100, 100), (4, 300, 128), (5, 64, 64)])
 def test_images_of_any_kind_are_shown_at_a_size_one_can_see(channels, side, shown) -> None:
     images = torch.full((2, channels, side, side), 200, dtype=torch.uint8)
-    assert drawing.tile(images[0]).size == (shown, shown)
-    picture = np.asarray(drawing.table("t", "n", [Row("a", images), Row("b", images.float() / 127.5 - 1)]))
+    assert canvas.tile(images[0]).size == (shown, shown)
+    picture = np.asarray(canvas.table("t", "n", [PictureRow("a", images), PictureRow("b", images.float() / 127.5 - 1)]))
     assert picture.shape[2] == 3
     grey = 255 - 55 * 200 // 255 if channels == 4 else 200  # alpha over white
     like = (abs(picture.astype(int) - grey) <= 1).all(2).sum()  # and a few at the edges of letters
@@ -345,7 +345,7 @@ def test_images_of_any_kind_are_shown_at_a_size_one_can_see(channels, side, show
 def test_captions_never_touch() -> None:
     narrow, wide = ["1"] * 30, ["1\n0.00000000001"] * 30
     images = torch.zeros(30, 1, 8, 8)
-    pictures = [drawing.table("", "", [Row("", images, captions)]) for captions in (narrow, wide)]
+    pictures = [canvas.table("", "", [PictureRow("", images, captions)]) for captions in (narrow, wide)]
     assert pictures[1].width > pictures[0].width > 30 * 64
     film = Film("a title that is wider than the two images in the picture are", "", {"": images[:2, None]}, ["a", "b"])
     assert film.strip().width > 400

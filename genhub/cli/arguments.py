@@ -43,9 +43,9 @@ def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str,
 
 def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
     """Return key.path=value pairs as nested dictionaries."""
-    from genhub.ground.parsing import Source, apply_override
+    from genhub.ground.parsing import TextSource, apply_override
 
     values: dict[str, Any] = {}
     for pair in pairs:
-        apply_override(values, pair, Source(origin), origin=origin)
+        apply_override(values, pair, TextSource(origin), origin=origin)
     return values

@@ -168,7 +168,7 @@ def compare(
 
 def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
     if out is not None:
-        from genhub.evaluation.report import write_report
+        from genhub.evaluation.page import write_report
 
         write_report(comparison, Path(out))
     if as_json:

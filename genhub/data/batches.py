@@ -33,7 +33,7 @@ from genhub.ground.processes import ALONE, Share
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.config import DataConfig, DataSpec
 
-Batch = dict[str, Tensor]
+TensorBatch = dict[str, Tensor]
 """Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, with labels, "labels" (b,) int64."""
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def _normalise(images: Tensor) -> Tensor:
     return images.div(127.5).sub_(1)
 
 
-def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> Batch:
+def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> TensorBatch:
     """Return a batch made of uint8 images (b, c, h, w), those marked in `flips` (b,) mirrored."""
     images = to_device(images, device)
     if flips is not None:
@@ -138,7 +138,7 @@ class ImageData:
     def batches(
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[Batch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:  # fmt: skip
         """Return endless micro-batches from `start_step` on, `share.accumulation` of them a step on each rank. `state` is
         for streams.
 
@@ -198,7 +198,7 @@ class ImageData:
             position, size = position + len(index[-1]), size - len(index[-1])
         return _joined(index), _joined(flips) if flips else None
 
-    def _batches(self, order: Order, device: torch.device) -> Iterator[Batch]:
+    def _batches(self, order: Order, device: torch.device) -> Iterator[TensorBatch]:
         for images, index, flips in self._decoded(order, device):
             yield finish(images, None if self.labels is None else self.labels.index_select(0, index), flips, device)
 

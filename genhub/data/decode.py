@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genhub.data.sources import FORMATS, Source, first_line, refuse_outside
+from genhub.data.sources import IMAGE_FORMATS, ImageSource, first_line, refuse_outside
 from genhub.errors import DataError
 from genhub.ground.forks import can_fork, cores, forked
 from genhub.interfaces.config import DataConfig
@@ -55,9 +55,9 @@ def _attempt(read: Callable[..., Any], *args: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Return those of FORMATS that this Pillow was built with; called late, as it imports all of Pillow's plugins."""
+    """Return those of IMAGE_FORMATS that this Pillow was built with; called late, as it imports all of Pillow's plugins."""
     Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+    return tuple(kind for kind in IMAGE_FORMATS if kind in Image.OPEN)
 
 
 def _open(raw: Any) -> Image.Image:
@@ -166,7 +166,7 @@ def _extent(raw: Any) -> tuple[float, float]:
 class Reader(Dataset[Any]):
     """Decoder of a source's images, all to one shape; each worker has a copy."""
 
-    def __init__(self, source: Source, config: DataConfig) -> None:
+    def __init__(self, source: ImageSource, config: DataConfig) -> None:
         # For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
         self.rows, self.config, self.length, self.place = source.rows, config, len(source.rows), source.place

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genhub.data.batches import CPU, IN_MEMORY_BYTES, Batch, ImageData, Order, to_device
+from genhub.data.batches import CPU, IN_MEMORY_BYTES, ImageData, Order, TensorBatch, to_device
 from genhub.data.decode import Index
 from genhub.data.stream import ImageStream
 from genhub.data.workers import load_ahead
@@ -91,7 +91,7 @@ class CachedLatents:
     def batches(
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[Batch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:  # fmt: skip
         """Return batches as `ImageData.batches` does, of the same images in the same order. Missing latents are made first,
         on the model's device: it may take long.
 
@@ -102,7 +102,7 @@ class CachedLatents:
         order = self.images.order(share, seed, start_step)
         return self._batches(self.table, order, device)
 
-    def _batches(self, table: Table, order: Order, device: torch.device) -> Iterator[Batch]:
+    def _batches(self, table: Table, order: Order, device: torch.device) -> Iterator[TensorBatch]:
         labels, mirrored = self.images.labels, self.spec.num_images
         index = (rows if flips is None else rows + mirrored * flips for rows, flips in order)
         for latents, whose in table.read(index, self.config, device):

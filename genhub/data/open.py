@@ -19,7 +19,7 @@ from genhub.data.batches import (
 )
 from genhub.data.contents import content_of
 from genhub.data.decode import SURVEYED, Faults, Reader
-from genhub.data.sources import Source, find_images
+from genhub.data.sources import ImageSource, find_images
 from genhub.data.stream import FILES, ImageStream, RowDecoder, as_rows
 from genhub.errors import DataError
 from genhub.ground.digests import hash_of
@@ -77,7 +77,7 @@ def load_data(config: DataConfig, known: DataSpec | None = None) -> ImageData:
     return ImageData(reader.config, spec, labels, content, reader.named(faults), kept, images, tuple(notes))
 
 
-def _numbered_as(known: DataSpec | None, source: Source) -> tuple[Tensor | None, tuple[str, ...]]:
+def _numbered_as(known: DataSpec | None, source: ImageSource) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return labels and class names, numbered as in the data that a model was trained on, if all of them were there: another
     split may lack some."""
     names = known.class_names or tuple(map(str, range(known.num_classes or 0))) if known else ()

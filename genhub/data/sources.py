@@ -23,8 +23,8 @@ from genhub.errors import DataError, did_you_mean
 from genhub.ground.digests import hash_of, sampled_hash
 from genhub.ground.ids import DATASETS, nearest_path
 from genhub.hub.client import connect
+from genhub.interfaces.class_labels import in_order
 from genhub.interfaces.config import DataConfig
-from genhub.interfaces.labels import in_order
 
 SAVED = "saved"
 """Name, in the place of a format's, for a folder that `Dataset.save_to_disk` wrote."""
@@ -32,7 +32,7 @@ TABLES = {".parquet", ".arrow"}
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar", ".gz", ".csv", ".json", ".npz"}
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 # Listed, because Pillow also knows formats that run another program (EPS: ghostscript).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 
 
 def _numbered(row: int) -> str:
@@ -40,7 +40,7 @@ def _numbered(row: int) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Images of one split, not decoded yet: rows[row numbers] gives paths, {"bytes", "path"} or arrays."""
 
     rows: Any
@@ -60,7 +60,7 @@ class Source:
     """Number of images in a stream, as far as is known; rows have a length of their own."""
 
 
-def find_images(config: DataConfig) -> Source:
+def find_images(config: DataConfig) -> ImageSource:
     """Find the images that a recipe's `data` names, and their labels.
 
     Raises:
@@ -116,7 +116,7 @@ def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield file, key
 
 
-def _files(files: Mapping[str, str], config: DataConfig) -> Source:
+def _files(files: Mapping[str, str], config: DataConfig) -> ImageSource:
     """Return the images of several tables, which must have one format, the same columns and the same classes.
 
     Args:
@@ -145,7 +145,7 @@ def _files(files: Mapping[str, str], config: DataConfig) -> Source:
     return _table(config, kind[1:], data_files=list(files))
 
 
-def _digits(config: DataConfig) -> Source:
+def _digits(config: DataConfig) -> ImageSource:
     """Return scikit-learn's digits, read from its file: importing it takes longer than all else here."""
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
@@ -154,10 +154,10 @@ def _digits(config: DataConfig) -> Source:
     table = np.loadtxt(file, delimiter=",", dtype=np.int64)
     table = np.concatenate([table[part] for _, part in _parts({"train": len(table)}, config)])
     images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return Source(images, torch.from_numpy(table[:, -1].copy()), tuple("0123456789"))
+    return ImageSource(images, torch.from_numpy(table[:, -1].copy()), tuple("0123456789"))
 
 
-def _folder(path: Path, config: DataConfig) -> Source:
+def _folder(path: Path, config: DataConfig) -> ImageSource:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():  # of Dataset.save_to_disk
         return _table(config, SAVED, dataset_path=str(path))
     found, odd = _walk(path)
@@ -178,10 +178,10 @@ def _folder(path: Path, config: DataConfig) -> Source:
     chosen = [file for split, part in parts for file in splits[split][part]]
     rows = np.array([str(path / file) for file in chosen], dtype=object)
     if not all(len(file.parts) > depth + 1 for file in files):
-        return Source(rows, passed_over=odd)
+        return ImageSource(rows, passed_over=odd)
     names = in_order(file.parts[depth] for file in files)
     numbers = {name: number for number, name in enumerate(names)}
-    return Source(rows, torch.tensor([numbers[file.parts[depth]] for file in chosen]), names, odd)
+    return ImageSource(rows, torch.tensor([numbers[file.parts[depth]] for file in chosen]), names, odd)
 
 
 def _walk(path: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -220,7 +220,7 @@ def _parts(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, sl
     return [(part.splitname, slice(part.from_, part.to)) for part in parts]
 
 
-def _table(config: DataConfig, path: str, **options: Any) -> Source:
+def _table(config: DataConfig, path: str, **options: Any) -> ImageSource:
     """Return the images that `datasets` loads; since version 4 it runs no code that comes with data."""
     import datasets
 
@@ -255,7 +255,7 @@ def _table(config: DataConfig, path: str, **options: Any) -> Source:
     chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
     table = chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen)
     ranges = [(files.get(split, []), range(len(splits[split]))[part]) for split, part in parts]
-    return Source(_image_rows(table, config), *_labels(table, config), place=partial(_place, ranges), remote=remote)
+    return ImageSource(_image_rows(table, config), *_labels(table, config), place=partial(_place, ranges), remote=remote)
 
 
 def refuse_outside(rows: Sequence[Any]) -> None:
@@ -290,7 +290,7 @@ def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
     return _numbered(row)
 
 
-def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Source:
+def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> ImageSource:
     """Return a stream of images: its rows are one split as an IterableDataset, undecoded."""
     import datasets
     from datasets import ClassLabel, Image
@@ -317,7 +317,7 @@ def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Sour
         number = sum(read_metadata(file).num_rows for file in files)
     names, columns = ((), (image,)) if label is None else (tuple(table.features[label].names), (image, label))
     table = table.select_columns(list(columns)).cast_column(image, Image(decode=False))
-    return Source(table, None, names, columns=columns, fingerprint=hash_of(seen, columns), length=number)
+    return ImageSource(table, None, names, columns=columns, fingerprint=hash_of(seen, columns), length=number)
 
 
 def _column(key: str, name: str | None, found: Sequence[str], table: Any) -> str | None:
@@ -392,7 +392,7 @@ def _labels(table: Any, config: DataConfig) -> tuple[Tensor | None, tuple[str, .
 
 
 def _image_suffixes() -> set[str]:
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in IMAGE_FORMATS}
 
 
 def first_line(error: BaseException) -> str:

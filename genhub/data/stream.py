@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from genhub.data.batches import CPU, Batch, finish, tell_skipped
+from genhub.data.batches import CPU, TensorBatch, finish, tell_skipped
 from genhub.data.decode import Faults, Flips, Index, Reader
-from genhub.data.sources import Source
+from genhub.data.sources import ImageSource
 from genhub.data.split import share_of
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
@@ -65,7 +65,7 @@ class ImageStream:
     def batches(
         self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[Batch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:  # fmt: skip
         """Return batches as `ImageData.batches` does. Without `state`, all images up to `start_step` are read and dropped.
 
         Args:
@@ -130,7 +130,7 @@ class ImageStream:
                 yield waiting[:size], np.array(mirrored[:size]) if self.config.flip else None
                 del waiting[:size], mirrored[:size]
 
-    def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[Batch]:
+    def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[TensorBatch]:
         for images, labels, flips, faults in load_ahead(self._decoder, order, self.config, device):
             tell_skipped(self.skipped, faults)
             yield finish(images, labels, flips, device)
@@ -155,10 +155,10 @@ class RowDecoder(Dataset[Any]):
         return images, labels, None if flips is None else torch.from_numpy(flips), faults
 
 
-def as_rows(images: list[Any], remote: bool = False) -> Source:
+def as_rows(images: list[Any], remote: bool = False) -> ImageSource:
     rows = np.empty(len(images), dtype=object)
     rows[:] = images
-    return Source(rows, place=_somewhere, remote=remote)
+    return ImageSource(rows, place=_somewhere, remote=remote)
 
 
 def _somewhere(_: int) -> str:

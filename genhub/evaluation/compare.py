@@ -9,15 +9,15 @@ from pathlib import Path
 
 from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
-from genhub.ground.metrics import read_metrics
-from genhub.ground.parsing import Source, parse_yaml, read_text
+from genhub.ground.parsing import TextSource, parse_yaml, read_text
+from genhub.ground.run_log import read_metrics
 from genhub.hub.load import NamedModel
 from genhub.interfaces.config import NonNegativeInt, Section
-from genhub.store.manifest import FILE, read_manifest
+from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
 
 
-class Row(Section):
+class ModelRow(Section):
     """One model in a comparison."""
 
     name: str
@@ -41,7 +41,7 @@ class Row(Section):
 
 
 class Comparison(Section):
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     notes: tuple[str, ...] = ()
     """Lines on figures that don't compare, with the reason, and on models without any."""
 
@@ -74,7 +74,7 @@ class Comparison(Section):
             yield note if len(names) == len(self.rows) else f"{', '.join(names)}: {note}"
 
 
-def _alike(row: Row, base: Evaluation) -> tuple[Evaluation, ...]:
+def _alike(row: ModelRow, base: Evaluation) -> tuple[Evaluation, ...]:
     """Return a model's evaluations that compare with another one."""
     return tuple(found for found in row.evaluations if not found.protocol.differences(base.protocol))
 
@@ -100,18 +100,18 @@ def compare(models: Sequence[str | Path]) -> Comparison:
     return Comparison(rows=rows, notes=tuple(notes))
 
 
-def read_row(name: str) -> Row:
+def read_row(name: str) -> ModelRow:
     return NamedModel(name).read(partial(_row, name))
 
 
-def _row(name: str, checkpoint: Path) -> Row:
-    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+def _row(name: str, checkpoint: Path) -> ModelRow:
+    manifest = read_manifest(checkpoint) if (checkpoint / MANIFEST).is_file() else None
     steps, evaluations, notes = manifest.step if manifest else 0, stored_evaluations(checkpoint), []
     if not evaluations:
         older = has_older_figures(checkpoint)
         known = "its figures don't say what weights they are of" if older else "no figures are stored of it"
         notes.append(f"{name}: {known}: genhub evaluate {name}")
-    row = Row(
+    row = ModelRow(
         name=name, checkpoint=checkpoint, model=manifest.plugin.name if manifest else "", steps=steps,
         images=_images_seen(checkpoint, steps), evaluations=tuple(evaluations),
     )  # fmt: skip
@@ -124,7 +124,7 @@ def _row(name: str, checkpoint: Path) -> Row:
 def _images_seen(checkpoint: Path, steps: int) -> int | None:
     """Return steps times the batch size, which can't change in a run."""
     file = checkpoint / RECIPE
-    data = parse_yaml(read_text(file), Source(str(file))).get("data") if file.is_file() else None
+    data = parse_yaml(read_text(file), TextSource(str(file))).get("data") if file.is_file() else None
     batch_size = data.get("batch_size") if isinstance(data, dict) else None
     return steps * batch_size if isinstance(batch_size, int) else None
 

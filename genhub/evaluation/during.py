@@ -12,17 +12,17 @@ from genhub.data.batches import ImageData
 from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
-from genhub.evaluation.subject import Subject
 from genhub.ground.console import say, warn
 from genhub.ground.disk import append, saving
-from genhub.ground.metrics import read_metrics
 from genhub.ground.processes import Together, main_process
+from genhub.ground.run_log import read_metrics
 from genhub.interfaces.model import Model
 from genhub.recipe.sections import EvaluateConfig
 from genhub.sampling.draw import BATCH_SIZE, sample_images
 from genhub.sampling.request import Drawing
-from genhub.store.manifest import FILE
+from genhub.store.manifest import MANIFEST
 from genhub.store.run_folder import RunFolder
 
 PREFIX = "evaluate/"
@@ -89,14 +89,14 @@ class Evaluator:
             metric = METRICS[self.config.save_best or ""]
             say(f"Best     {self._run.checkpoint(best.step)}, {metric.own} {best.values[metric.own]:.4g}")
 
-    def _subject(self, model: Model, together: Together | None) -> Subject:
+    def _subject(self, model: Model, together: Together | None) -> Measurement:
         config = self.config
         drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, self._data.config.batch_size))
 
         def draw() -> Any:
             return sample_images(model, drawing, together=together)
 
-        return Subject(model, self._data, self._held_out, config.extractor, drawing, draw, together)
+        return Measurement(model, self._data, self._held_out, config.extractor, drawing, draw, together)
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says
@@ -116,7 +116,7 @@ class Evaluator:
     def _weights(self, step: int) -> str:
         """Return the digest of a checkpoint's weights; empty if there is no such checkpoint, or it is damaged."""
         folder = self._run.checkpoint(step)
-        if (folder / FILE).is_file():
+        if (folder / MANIFEST).is_file():
             with suppress(CheckpointError):
                 return weights_digest(folder)
         return ""

@@ -20,8 +20,8 @@ from genhub.data.batches import ImageData
 from genhub.data.open import load_data
 from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean, shown
 from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
-from genhub.evaluation.subject import Subject
 from genhub.ground.console import Progress, warn
 from genhub.ground.digests import hash_of
 from genhub.ground.finite import check_weights
@@ -35,7 +35,7 @@ from genhub.sampling.draw import draw_parts, read_part
 from genhub.sampling.labels import Labels
 from genhub.sampling.request import Drawing
 from genhub.store.card import package_versions
-from genhub.store.manifest import FILE, Manifest, read_manifest
+from genhub.store.manifest import MANIFEST, Manifest, read_manifest
 from genhub.store.models import load_folder
 from genhub.store.run_folder import RECIPE
 
@@ -95,7 +95,7 @@ def evaluate(
 
     known = loaded.trained_on
     real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
-    subject = Subject(
+    subject = Measurement(
         loaded, real, unseen, extractor, drawing, draw, together,
         training=lambda: _trained_on(real, manifest.data if manifest else None, opened.checkpoint / RECIPE, theirs),
     )  # fmt: skip
@@ -125,7 +125,7 @@ class _Opened:
 
 
 def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint: Path) -> _Opened:
-    manifest = read_manifest(checkpoint) if (checkpoint / FILE).is_file() else None
+    manifest = read_manifest(checkpoint) if (checkpoint / MANIFEST).is_file() else None
     recipe = checkpoint / RECIPE
     config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
     weights = weights_digest(checkpoint)
@@ -162,7 +162,7 @@ def _keep(evaluation: Evaluation, folder: Path) -> None:
         warn(f"{error}; the figures are shown, but not kept")
 
 
-def measure(subject: Subject, names: Sequence[str] | None, step: int, manifest: Manifest | None = None) -> Evaluation:
+def measure(subject: Measurement, names: Sequence[str] | None, step: int, manifest: Manifest | None = None) -> Evaluation:
     """Compute the metrics named, or all that apply and are computed by default.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import Tensor
 from genhub.data.batches import ImageData
 from genhub.errors import DataError
 from genhub.evaluation import metrics
-from genhub.evaluation.subject import Subject
+from genhub.evaluation.measurement import Measurement
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.capabilities import Autoencoder, Likelihood
 from genhub.sampling.draw import BATCH_SIZE, sample_images
@@ -37,9 +37,9 @@ class Metric:
 
     name: str
     better: Literal["lower", "higher"]
-    compute: Callable[[Subject], dict[str, float]]
+    compute: Callable[[Measurement], dict[str, float]]
     """Function that returns the figures by name."""
-    lacking: Callable[[Subject], str | None] = lambda subject: None
+    lacking: Callable[[Measurement], str | None] = lambda subject: None
     """Function that returns why it does not apply; None if it does."""
     least: int = 0
     """Number of images below which it misleads."""
@@ -59,23 +59,23 @@ class Metric:
     def own(self) -> str:
         return self.figures[0] if self.figures else self.name
 
-    def missing(self, subject: Subject) -> str | None:
+    def missing(self, subject: Measurement) -> str | None:
         """Return why it can't be computed; None if it can."""
         return self.too_few(subject) or self.lacking(subject)
 
-    def too_few(self, subject: Subject) -> str | None:
+    def too_few(self, subject: Measurement) -> str | None:
         for what, found in (("drawn", subject.drawing.n), ("real", len(subject.reference_rows))):
             if found < self.rows:
                 return f"needs {self.rows} {what} images or more, not {found}"
         return None
 
-    def warning(self, subject: Subject) -> str | None:
+    def warning(self, subject: Measurement) -> str | None:
         if subject.drawing.n >= self.least:
             return None
         return f"{self.name}: {subject.drawing.n} images are few; below {self.least} it is {self.bias}"
 
 
-def distrust(subject: Subject) -> str | None:
+def distrust(subject: Measurement) -> str | None:
     """Return a warning if the extractor can't tell good images of these data from bad ones: if more than half as much of
     what is surely bad passes for real as of real images."""
     if subject.passing is None:
@@ -92,7 +92,7 @@ def distrust(subject: Subject) -> str | None:
     )
 
 
-def _no_held_out(subject: Subject) -> str | None:
+def _no_held_out(subject: Measurement) -> str | None:
     if isinstance(subject.held_out, DataError):
         return f"needs images that were not trained on: {subject.held_out}"
     seen, split = subject.seen, subject.unseen.spec.split
@@ -102,7 +102,7 @@ def _no_held_out(subject: Subject) -> str | None:
     return f"needs images that were not trained on, and {which} were: name another split"
 
 
-def _not_conditional(subject: Subject) -> str | None:
+def _not_conditional(subject: Measurement) -> str | None:
     if "labels" not in subject.model.conditions:
         return "the model draws without labels"
     return (
@@ -112,7 +112,7 @@ def _not_conditional(subject: Subject) -> str | None:
     )
 
 
-def _other_classes(subject: Subject, data: ImageData | DataError) -> str | None:
+def _other_classes(subject: Measurement, data: ImageData | DataError) -> str | None:
     """Return why class numbers mean something else to the model than in the data; None if they mean the same."""
     names = names_of(subject.model) if "labels" in subject.model.conditions else ()
     if not names or isinstance(data, DataError) or data.spec.class_names == names:
@@ -120,48 +120,48 @@ def _other_classes(subject: Subject, data: ImageData | DataError) -> str | None:
     return f"the classes of {data.spec.name}, split {data.spec.split}, are not those that the model was trained on"
 
 
-def _without(capability: type[Any]) -> Callable[[Subject], str | None]:
+def _without(capability: type[Any]) -> Callable[[Measurement], str | None]:
     return lambda subject: None if isinstance(subject.model, capability) else f"the model is no {capability.__name__}"
 
 
-def _kernel_distance(subject: Subject) -> dict[str, float]:
+def _kernel_distance(subject: Measurement) -> dict[str, float]:
     distance, spread = metrics.kernel_distance(*subject.features)
     return {"kernel_distance": distance, "kernel_distance_std": spread}
 
 
-def _precision_recall(subject: Subject) -> dict[str, float]:
+def _precision_recall(subject: Measurement) -> dict[str, float]:
     precision, recall = metrics.precision_recall(*subject.features, k=3, radii=subject.radii(3))
     return {"precision": precision, "recall": recall}
 
 
-def _density_coverage(subject: Subject) -> dict[str, float]:
+def _density_coverage(subject: Measurement) -> dict[str, float]:
     density, coverage = metrics.density_coverage(*subject.features, k=5, radii=subject.radii(5))
     return {"density": density, "coverage": coverage}
 
 
-def _label_entropy(subject: Subject) -> dict[str, float]:
+def _label_entropy(subject: Measurement) -> dict[str, float]:
     _say_how_well_labels_are_read(subject, "label_entropy")
     return {"label_entropy": metrics.inception_score(subject.probabilities)}
 
 
-def _label_accuracy(subject: Subject) -> dict[str, float]:
+def _label_accuracy(subject: Measurement) -> dict[str, float]:
     _say_how_well_labels_are_read(subject, "label_accuracy")
     return {"label_accuracy": float((subject.probabilities.argmax(1) == subject.asked_for).double().mean())}
 
 
-def _say_how_well_labels_are_read(subject: Subject, name: str) -> None:
+def _say_how_well_labels_are_read(subject: Measurement, name: str) -> None:
     if subject.probe.accuracy < READS_WELL:
         subject.notes.append(f"{name}: the probe reads only {subject.probe.accuracy:.0%} of real images' labels right")
 
 
-def _memorised(subject: Subject) -> dict[str, float]:
+def _memorised(subject: Measurement) -> dict[str, float]:
     training = _pixels(subject.trained_on, range(subject.trained_on.spec.num_images))
     unseen = _pixels(subject.unseen, subject.unseen_rows)
     return {"memorised": metrics.memorised(subject.images.flatten(1).float() / 255, training, unseen)}
 
 
 @torch.inference_mode()
-def _reconstruction(subject: Subject) -> dict[str, float]:
+def _reconstruction(subject: Measurement) -> dict[str, float]:
     model, data = subject.model, subject.unseen
     assert isinstance(model, Autoencoder)
     errors = [
@@ -172,7 +172,7 @@ def _reconstruction(subject: Subject) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _bits_per_dimension(subject: Subject) -> dict[str, float]:
+def _bits_per_dimension(subject: Measurement) -> dict[str, float]:
     model, data = subject.model, subject.unseen
     assert isinstance(model, Likelihood)
     bits = []
@@ -187,7 +187,7 @@ def _bits_per_dimension(subject: Subject) -> dict[str, float]:
     return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
 
 
-def _cost(subject: Subject) -> dict[str, float]:
+def _cost(subject: Measurement) -> dict[str, float]:
     """Count parameters; draw a batch to count network evaluations an image, and images a second."""
     model, n = subject.model, min(subject.drawing.n, 64)
     rows = 0
@@ -248,7 +248,7 @@ METRICS = {metric.name: metric for metric in _ALL}
 """All metrics of `genhub evaluate`; bits_per_dimension, which may take a full chain for each image, only if named."""
 
 
-def about(subject: Subject, names: Iterable[str]) -> list[str]:
+def about(subject: Measurement, names: Iterable[str]) -> list[str]:
     """Return notes for the readers of several metrics: on the extractor, and on the images that were not trained on."""
     notes = []
     if any(METRICS[name].by_features for name in names) and (note := distrust(subject)):

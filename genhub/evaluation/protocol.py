@@ -17,7 +17,7 @@ from genhub.ground.console import warn
 from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
 from genhub.interfaces.config import DataSpec, NonNegativeInt, PositiveInt, Section
 from genhub.store.card import MEASURED
-from genhub.store.manifest import FILE, TRAINER, Versions, Word, file_digest, read_json, read_manifest
+from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_digest, read_json, read_manifest
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
 
@@ -174,7 +174,7 @@ def weights_digest(checkpoint: Path) -> str:
         CheckpointError: genhub.json is damaged.
     """
     described: list[Any] = []
-    if (checkpoint / FILE).is_file():
+    if (checkpoint / MANIFEST).is_file():
         manifest = read_manifest(checkpoint)
         described = [manifest.plugin.name, manifest.config]
         hashes = {name: entry.sha256 for name, entry in manifest.files.items() if _draws(name)}
@@ -186,4 +186,4 @@ def weights_digest(checkpoint: Path) -> str:
 
 def _draws(name: str) -> bool:
     """Whether a file of a checkpoint is part of its model: not the trainer's, nor what tells or shows something of it."""
-    return not name.startswith(f"{TRAINER}/") and not name.endswith((".md", ".png", ".yaml")) and name != MEASURED
+    return not name.startswith(f"{TRAINER_PART}/") and not name.endswith((".md", ".png", ".yaml")) and name != MEASURED

@@ -31,7 +31,7 @@ TAKES = "; a recipe has text, numbers, true, false, null, lists and sections"
 
 
 @dataclass
-class Source:
+class TextSource:
     """Origins of keys, and the faults found in them: a message names file, line and key path."""
 
     name: str
@@ -98,7 +98,7 @@ def read_text(file: Path) -> str:
         raise RecipeError(f"{file}: not a text file (byte {error.start} is not UTF-8)") from error
 
 
-def parse_yaml(text: str, where: Source) -> dict[str, Any]:
+def parse_yaml(text: str, where: TextSource) -> dict[str, Any]:
     """Return the mapping in a YAML text; the keys' lines go into `where`."""
     content = _parse(text, where)
     if content is None:
@@ -108,7 +108,7 @@ def parse_yaml(text: str, where: Source) -> dict[str, Any]:
     return content
 
 
-def _parse(text: str, where: Source) -> Any:
+def _parse(text: str, where: TextSource) -> Any:
     try:
         loader = _Loader(text, where)
         node = loader.get_single_node()
@@ -130,7 +130,7 @@ def _parse(text: str, where: Source) -> Any:
 class _Loader(yaml.SafeLoader):
     """Loader of plain YAML alone: no aliases (they can grow without bound), no tags, no duplicate keys."""
 
-    def __init__(self, text: str, where: Source) -> None:
+    def __init__(self, text: str, where: TextSource) -> None:
         super().__init__(text)
         self.where = where
 
@@ -174,7 +174,7 @@ class _Loader(yaml.SafeLoader):
         return f"{self.where.name}:{node.start_mark.line + 1}"
 
 
-def apply_override(content: dict[str, Any], override: str, where: Source, origin: str = COMMAND_LINE) -> None:
+def apply_override(content: dict[str, Any], override: str, where: TextSource, origin: str = COMMAND_LINE) -> None:
     """Set `key.path=value` in a recipe's content; the value is read as YAML."""
     dotted, equals, text = override.partition("=")
     keys = tuple(dotted.strip().split("."))
@@ -187,11 +187,11 @@ def apply_override(content: dict[str, Any], override: str, where: Source, origin
         target = target[key]
         if not isinstance(target, dict):
             raise RecipeError(located(origin, keys, f"{'.'.join(keys[:depth])} is a value, not a section"))
-    target[keys[-1]] = _parse(text, Source(located(origin, keys, "value")))
+    target[keys[-1]] = _parse(text, TextSource(located(origin, keys, "value")))
     where.origins = {path: at for path, at in where.origins.items() if path[: len(keys)] != keys} | {keys: origin}
 
 
-def plain(value: Any, path: KeyPath, where: Source) -> Any:
+def plain(value: Any, path: KeyPath, where: TextSource) -> Any:
     """Return a copy as YAML would give it; what no file could hold becomes a fault. Objects are not looked into: iterating
     one may never end."""
     if len(path) > MAX_DEPTH:

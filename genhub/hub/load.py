@@ -19,7 +19,7 @@ from genhub.interfaces.model import Model
 from genhub.store.classes import read_model
 from genhub.store.find import read_newest
 from genhub.store.manifest import (
-    FILE,
+    MANIFEST,
 )
 from genhub.store.models import build_model, load_folder
 from genhub.store.run_folder import RECIPE
@@ -89,7 +89,7 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
     Raises:
         HubError: the commit is not pinned by the caller, or the file does not have the class.
     """
-    plugin = repository.manifest().plugin if FILE in repository.files else None
+    plugin = repository.manifest().plugin if MANIFEST in repository.files else None
     code = repository.manifest().code if plugin else None
     if plugin is None or code is None or ":" not in plugin.name:
         return None  # there is nothing to run: its plugin is an installed one
@@ -167,7 +167,7 @@ def describe_repository(source: str) -> dict[str, Any]:
         "commit": repository.commit,
         "weight_bytes": repository.weight_bytes,
     }
-    if FILE in repository.files:
+    if MANIFEST in repository.files:
         return facts | repository.manifest().model_dump(mode="json", exclude={"checksum"})
     with repository.naming():
         _, config = read_model(repository.folder)

@@ -11,7 +11,7 @@ from genhub.errors import CheckpointError, HubError, InputError, without_passwor
 from genhub.ground.ids import parse_id
 from genhub.hub.client import MOVED_ON, connect
 from genhub.hub.repository import RemoteFile, digest, download, listing
-from genhub.store.manifest import CODE, FILE, MAX_JSON_BYTES, read_manifest
+from genhub.store.manifest import CODE, MANIFEST, MAX_JSON_BYTES, read_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -118,10 +118,10 @@ class _Commit:
 
     def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
         """Return the files that an earlier push listed in its genhub.json and that are not part of this one."""
-        if FILE not in remote or _same(self.files[FILE], remote[FILE]) or remote[FILE].size > MAX_JSON_BYTES:
+        if MANIFEST not in remote or _same(self.files[MANIFEST], remote[MANIFEST]) or remote[MANIFEST].size > MAX_JSON_BYTES:
             return []
         try:
-            earlier = read_manifest(download(self.api, self.repo_id, FILE, head).parent)
+            earlier = read_manifest(download(self.api, self.repo_id, MANIFEST, head).parent)
         except CheckpointError:  # not one of ours, or damaged: it vouches for nothing, and is replaced
             return []
         listed = {*earlier.files, *([CODE] if earlier.code else [])}

@@ -21,7 +21,7 @@ from genhub.hub.client import connect
 from genhub.store.find import foreign_format, no_model, pickle_advice
 from genhub.store.manifest import (
     CODE,
-    FILE,
+    MANIFEST,
     MAX_FILES,
     MAX_JSON_BYTES,
     PICKLES,
@@ -78,15 +78,15 @@ class Repository:
             CheckpointError: it is damaged, or no plugin reads it.
         """
         with self.naming():
-            if FILE in self.files:
-                self._fetch(FILE)
+            if MANIFEST in self.files:
+                self._fetch(MANIFEST)
             elif not {"model_index.json", "config.json"} & self.files.keys():
-                raise CheckpointError(f"{self.id}: holds no model ({FILE} or model_index.json)")
+                raise CheckpointError(f"{self.id}: holds no model ({MANIFEST} or model_index.json)")
             wanted = self.wanted()
             for name in wanted:
                 if name.endswith(TEXTS) or not self.online:  # from the cache, it is all there or it is of no use
                     self._fetch(name)
-            if FILE not in self.files:
+            if MANIFEST not in self.files:
                 if foreign_format(self.folder) is None:
                     raise no_model(self.folder)
                 self._refuse_pickle(wanted)
@@ -98,7 +98,7 @@ class Repository:
         with self.naming():
             for name in self.wanted():
                 self._fetch(name)
-            if FILE in self.files:
+            if MANIFEST in self.files:
                 # A large file's hash there is the Hub's, too, with which it was compared when it was fetched.
                 listed = self.manifest().files.items()
                 rest = {name: entry for name, entry in listed if entry.sha256 != self.files[name].oid}
@@ -115,7 +115,7 @@ class Repository:
             self._fetch(CODE)
             content = (self.folder / CODE).read_bytes()
             if FileEntry.of(content) != code:
-                raise CheckpointError(f"{self.folder / CODE}: damaged (its SHA-256 is not the one in {FILE})")
+                raise CheckpointError(f"{self.folder / CODE}: damaged (its SHA-256 is not the one in {MANIFEST})")
         return content
 
     @property
@@ -127,17 +127,17 @@ class Repository:
 
     def wanted(self) -> list[str]:
         """Return the files to fetch: those that genhub.json lists, or, of another library's folder, its JSON and weights."""
-        if FILE not in self.files:
+        if MANIFEST not in self.files:
             return [name for name in self.files if re.fullmatch(r"([\w-]+/)?[\w-]+\.(json|safetensors)", name, re.ASCII)]
         listed = self.manifest().files
         for name in listed:
             if not name.endswith(ALLOWED):
                 raise HubError(
-                    f"{self.id}: {FILE} lists {name:.100}; of a repository, genhub fetches {' '.join(ALLOWED)} only"
+                    f"{self.id}: {MANIFEST} lists {name:.100}; of a repository, genhub fetches {' '.join(ALLOWED)} only"
                 )
             if name not in self.files:
-                raise HubError(f"{self.id}: {FILE} lists {name:.100}, which the repository lacks")
-        return [FILE, *listed]
+                raise HubError(f"{self.id}: {MANIFEST} lists {name:.100}, which the repository lacks")
+        return [MANIFEST, *listed]
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:

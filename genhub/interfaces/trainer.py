@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from genhub.ground.metrics import RunLog
 from genhub.ground.processes import ALONE, Share, Together
+from genhub.ground.run_log import RunLog
 from genhub.interfaces.config import DataConfig, DataSpec, TrainerConfig
 from genhub.interfaces.model import Model
 

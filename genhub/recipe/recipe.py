@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from genhub.errors import InputError, RecipeError, did_you_mean, explained, shown
 from genhub.ground.ids import HUB, split_id
-from genhub.ground.parsing import COMMAND_LINE, KeyPath, Source, apply_override, parse_yaml, plain, read_text, to_yaml
+from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource, apply_override, parse_yaml, plain, read_text, to_yaml
 from genhub.hub.load import NamedModel, find_recipe_of
 from genhub.hub.push import check_id
 from genhub.interfaces.config import (
@@ -118,7 +118,7 @@ class Recipe(_Core):
         Raises:
             RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
         """
-        where, values = Source("recipe and data"), self.model.model_dump()
+        where, values = TextSource("recipe and data"), self.model.model_dump()
         for key, found in [("sample_shape", spec.shape), ("num_classes", spec.num_classes)]:
             if values[key] not in (None, found):
                 where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
@@ -156,18 +156,18 @@ def read_recipe(source: RecipeLike, overrides: Sequence[str] = (), run_dir: str 
     origin, left_out = None, list[str]()
     folder: Path | None = Path.cwd()
     if isinstance(source, Recipe | Mapping):
-        where = Source("recipe")
+        where = TextSource("recipe")
         if isinstance(source, Recipe):
             folder, origin, left_out = source.folder, source.origin, list(source.left_out)
         content = plain(source.dump() if isinstance(source, Recipe) else source, (), where)
     elif split_id(source) is not None:
         repo_id, file = find_recipe_of(str(source))
-        where, folder, origin = Source(f"{repo_id}: recipe.yaml", theirs=True), None, f"{HUB}{repo_id}"
+        where, folder, origin = TextSource(f"{repo_id}: recipe.yaml", theirs=True), None, f"{HUB}{repo_id}"
         content, left_out = without_own(parse_yaml(read_text(file), where))
         content["run_dir"] = f"runs/{repo_id.replace('/', '--')}"
     else:
         file = find_recipe(str(source))
-        where, folder, text = Source(str(file)), file.resolve().parent, read_text(whole_recipe(file))
+        where, folder, text = TextSource(str(file)), file.resolve().parent, read_text(whole_recipe(file))
         content, origin = {"run_dir": f"runs/{file.stem}"} | parse_yaml(text, where), origin_in(text)
     for override in overrides:
         apply_override(content, override, where)
@@ -195,9 +195,9 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
     Raises:
         RecipeError: an override of something else, or data that can't be right.
     """
-    where = Source(str(file) if file else COMMAND_LINE)
+    where = TextSource(str(file) if file else COMMAND_LINE)
     if theirs and file:
-        where = Source(f"{theirs}: recipe.yaml", theirs=True)
+        where = TextSource(f"{theirs}: recipe.yaml", theirs=True)
     content = parse_yaml(read_text(file), where) if file else {}
     for override in overrides:
         if not override.startswith("data."):
@@ -210,7 +210,7 @@ def read_data_config(file: Path | None, overrides: Sequence[str] = (), theirs: s
     return _check(DataConfig, data, ("data",), where)
 
 
-def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Recipe:
+def _validate(content: dict[str, Any], where: TextSource, folder: Path | None) -> Recipe:
     known = {"model", *_Core.model_fields}
     for key in content.keys() - known:
         where.fault((key,), partial(_unknown, key, known, key_paths(_BuiltIn)))
@@ -251,7 +251,7 @@ def _validate(content: dict[str, Any], where: Source, folder: Path | None) -> Re
     return recipe
 
 
-def _model_config(model: dict[str, Any], initial: NamedModel | None, where: Source, folder: Path | None) -> ModelConfig:
+def _model_config(model: dict[str, Any], initial: NamedModel | None, where: TextSource, folder: Path | None) -> ModelConfig:
     """Return the model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
     cls, name, given = None, model.get("name", ""), model
     if initial is None or ":" in name:
@@ -275,7 +275,7 @@ def _model_config(model: dict[str, Any], initial: NamedModel | None, where: Sour
     return config
 
 
-def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: Source) -> None:
+def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: TextSource) -> None:
     """Check that a recipe from the Hub names no model by a path, but where the command line does."""
     if not where.theirs:
         return
@@ -293,7 +293,7 @@ def _has(content: Any, path: Sequence[str]) -> bool:
     return not path or (isinstance(content, Mapping) and path[0] in content and _has(content[path[0]], path[1:]))
 
 
-def _check(cls: type[S], values: Any, at: KeyPath, where: Source) -> S:
+def _check(cls: type[S], values: Any, at: KeyPath, where: TextSource) -> S:
     """Return `values` as a section; what is wrong with them becomes faults, and then an error."""
     try:
         return cls.model_validate(values)

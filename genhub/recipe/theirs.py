@@ -10,7 +10,7 @@ from typing import Any
 
 from genhub.errors import did_you_mean, shown
 from genhub.ground.ids import DATASETS, HUB, check_revision, data_id, parse_id
-from genhub.ground.parsing import COMMAND_LINE, KeyPath, Source
+from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource
 from genhub.interfaces.registry import EXTRACTORS, plugin_names
 
 SECTIONS = ("model", "data", "trainer", "evaluate", "seed", "run_dir")
@@ -36,7 +36,7 @@ def without_own(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return kept, left_out
 
 
-def check_theirs(content: dict[str, Any], where: Source) -> dict[str, Any]:
+def check_theirs(content: dict[str, Any], where: TextSource) -> dict[str, Any]:
     """Return the content with Hub ids spelled hf://..., so that no folder of this machine is ever meant; what may not be
     said becomes a fault."""
     for key in content:
@@ -46,7 +46,7 @@ def check_theirs(content: dict[str, Any], where: Source) -> dict[str, Any]:
     return checked
 
 
-def _checked(value: Any, path: KeyPath, where: Source) -> Any:
+def _checked(value: Any, path: KeyPath, where: TextSource) -> Any:
     if isinstance(value, dict):
         return {key: _checked(inner, (*path, key), where) for key, inner in value.items()}
     if isinstance(value, list):

@@ -13,7 +13,7 @@ from typing import Any
 from genhub.errors import RecipeError, shown
 from genhub.ground.console import warn
 from genhub.ground.disk import check_unlocked, locked, saving, write_whole
-from genhub.ground.parsing import MOST_FAULTS, Source, parse_yaml, read_text
+from genhub.ground.parsing import MOST_FAULTS, TextSource, parse_yaml, read_text
 from genhub.interfaces.config import MAY_CHANGE, Section
 from genhub.recipe.hints import GONE
 from genhub.recipe.recipe import Recipe, origin_in
@@ -139,7 +139,7 @@ def recipe_before(folder: Path) -> Before | None:
     for file in chain([run.recipe], run.recipe_copies()):  # which looks at no copy unless it is asked for
         try:
             text = read_text(file)
-            content = parse_yaml(text, Source(str(file)))
+            content = parse_yaml(text, TextSource(str(file)))
         except RecipeError as error:
             reason = error.args[0]
             continue

@@ -14,7 +14,7 @@ from genhub.errors import CheckpointError, InputError
 from genhub.evaluation.protocol import stored_evaluations, weights_digest
 from genhub.ground.console import say, warn
 from genhub.ground.ids import nearest_path
-from genhub.ground.parsing import Source, parse_yaml, read_text, to_yaml
+from genhub.ground.parsing import TextSource, parse_yaml, read_text, to_yaml
 from genhub.hub.load import placed
 from genhub.hub.push import Pushed, Target, check_id, push
 from genhub.hub.repository import ALLOWED
@@ -26,7 +26,7 @@ from genhub.sampling.files import save_images
 from genhub.sampling.request import Drawing
 from genhub.store.card import CARD, MEASURED, PICTURE, Card, Measured, read_measured
 from genhub.store.find import read_newest
-from genhub.store.manifest import CODE, FILE, TRAINER, FileEntry, read_manifest
+from genhub.store.manifest import CODE, MANIFEST, TRAINER_PART, FileEntry, read_manifest
 from genhub.store.models import load_folder, save_model
 from genhub.store.run_folder import RECIPE
 
@@ -48,7 +48,7 @@ def publication(folder: Path, target: Target, *, code: Path | None = None, pictu
         CheckpointError: the checkpoint has files that can't be published.
     """
     manifest = read_manifest(folder)
-    listed = [name for name in manifest.files if not name.startswith(f"{TRAINER}/")]
+    listed = [name for name in manifest.files if not name.startswith(f"{TRAINER_PART}/")]
     files: Files = {name: _regular(folder, name) for name in listed}
     recipe = _portable(read_text(folder / RECIPE), folder) if RECIPE in files else None
     if recipe is not None:
@@ -68,7 +68,7 @@ def publication(folder: Path, target: Target, *, code: Path | None = None, pictu
         name: manifest.files[name] if isinstance(content, Path) else FileEntry.of(content)
         for name, content in sorted(files.items())
     }
-    files[FILE] = manifest.model_copy(update={"files": entries}).text().encode()
+    files[MANIFEST] = manifest.model_copy(update={"files": entries}).text().encode()
     if code is not None:
         files[CODE] = code
     return files
@@ -121,7 +121,7 @@ def push_model(model: Model | str | Path, target: Target) -> str:
             folder = Path(temporary) if isinstance(source, Model) else source
             if isinstance(source, Model):
                 save_model(source, folder)
-            elif not (folder / FILE).is_file():  # another library's: it gets a genhub.json
+            elif not (folder / MANIFEST).is_file():  # another library's: it gets a genhub.json
                 save_model(load_folder(folder), folder := Path(temporary))
             manifest = read_manifest(folder)
             code = own_code(manifest.plugin.name) if target.with_code else None
@@ -175,7 +175,7 @@ def _regular(folder: Path, name: str) -> Path:
 
 def _portable(recipe: str, folder: Path) -> str:
     """Return the recipe without what belongs to this machine: the run's folder, where it is pushed to and logged, paths."""
-    content, _ = without_own(parse_yaml(recipe, Source(str(folder / RECIPE))))
+    content, _ = without_own(parse_yaml(recipe, TextSource(str(folder / RECIPE))))
     return to_yaml(_with_names(content))
 
 

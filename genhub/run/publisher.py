@@ -13,7 +13,7 @@ from genhub.ground.console import warn
 from genhub.hub.push import Target
 from genhub.recipe.sections import HubConfig
 from genhub.run.publish import push_checkpoint
-from genhub.store.manifest import TRAINER, Manifest, read_manifest
+from genhub.store.manifest import TRAINER_PART, Manifest, read_manifest
 from genhub.store.run_folder import RunFolder
 
 LAST_PUSH = 600.0
@@ -50,7 +50,7 @@ class Publisher:
         try:
             self._stage.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(dir=self._stage)) / folder.name
-            shutil.copytree(folder, staged, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER))
+            shutil.copytree(folder, staged, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER_PART))
         except OSError as error:
             warn(f"{self.config.repo_id}: step {step} is not pushed: {error}")
             return
@@ -78,7 +78,7 @@ class Publisher:
                 return
             try:
                 files = read_manifest(staged).files
-                kept = {name: entry for name, entry in files.items() if not name.startswith(f"{TRAINER}/")}
+                kept = {name: entry for name, entry in files.items() if not name.startswith(f"{TRAINER_PART}/")}
                 Manifest.verify_files(kept, staged)
                 config = self.config
                 target = Target(config.repo_id, config.private, config.revision, license=config.license)

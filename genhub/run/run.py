@@ -11,8 +11,8 @@ from genhub.data.open import load_data
 from genhub.errors import CheckpointError, NotFinite, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import warn
-from genhub.ground.metrics import RunLog
 from genhub.ground.processes import Together, alone
+from genhub.ground.run_log import RunLog
 from genhub.interfaces.config import STORED_CONTENT, TrainerConfig
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genhub.errors import InputError, shown
-from genhub.interfaces.labels import class_numbers
+from genhub.interfaces.class_labels import class_numbers
 from genhub.interfaces.model import Model
 
 Labels = str | Sequence[str | int] | None

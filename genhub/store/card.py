@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from genhub.errors import CheckpointError, first_fault, one_line
 from genhub.ground.ids import data_id, split_id
 from genhub.interfaces.config import Section, count_of
-from genhub.store.manifest import FILE, Manifest, Word, read_json
+from genhub.store.manifest import MANIFEST, Manifest, Word, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -91,7 +91,7 @@ class Card:
         if self.picture:
             parts.append(f"![Images drawn by the model]({PICTURE})")
         parts += ["## Use it", _use(manifest, source)]
-        inner = next((_code(file.parent.name) for file in sorted(self.folder.glob(f"*/{FILE}"))), None)
+        inner = next((_code(file.parent.name) for file in sorted(self.folder.glob(f"*/{MANIFEST}"))), None)
         pipelines = _diffusers_classes(self.folder)
         parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
         parts += ["## How it was trained", _training(manifest, self.recipe, self.repo_id or "recipe.yaml")]

@@ -16,7 +16,7 @@ from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import TrainerState
 from genhub.store.card import CARD, PICTURE, Card
 from genhub.store.manifest import (
-    TRAINER,
+    TRAINER_PART,
     Manifest,
     read_json,
 )
@@ -38,13 +38,13 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
     with saving(folder, size):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            (temporary / TRAINER).mkdir(parents=True)
+            (temporary / TRAINER_PART).mkdir(parents=True)
             sync(run.path)
             model.save_networks(temporary)
             _add_card(temporary, run, describe_model(model, data, step))
             for name, tensors in state.tensors.items():
-                save_tensors(tensors, temporary / TRAINER / f"{name}.safetensors")
-            (temporary / TRAINER / "state.json").write_text(json.dumps(state.values))
+                save_tensors(tensors, temporary / TRAINER_PART / f"{name}.safetensors")
+            (temporary / TRAINER_PART / "state.json").write_text(json.dumps(state.values))
             write_manifest(model, temporary, data, step)
             publish(temporary, folder)
         except BaseException:
@@ -76,6 +76,6 @@ def prune_checkpoints(run: RunFolder, keep_last: int, keep_every: int | None = N
 
 def load_state(folder: Path) -> TrainerState:
     """Return the trainer's part of a checkpoint that `newest_whole` found whole."""
-    files = (folder / TRAINER).glob("*.safetensors")
-    values = read_json(folder / TRAINER / "state.json")
+    files = (folder / TRAINER_PART).glob("*.safetensors")
+    values = read_json(folder / TRAINER_PART / "state.json")
     return TrainerState({file.stem: load_file(file) for file in files}, values)

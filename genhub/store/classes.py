@@ -15,9 +15,9 @@ from genhub.interfaces.registry import FORMATS, MODELS, load_class, plugin_names
 from genhub.store.find import foreign_format, weight_bytes
 from genhub.store.manifest import (
     CODE,
-    FILE,
+    MANIFEST,
     MAX_JSON_BYTES,
-    TRAINER,
+    TRAINER_PART,
     FileEntry,
     PluginEntry,
     newer_version,
@@ -66,11 +66,11 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     Raises:
         CheckpointError: damaged, its Config is not valid, or its plugin is not installed.
     """
-    if (folder / FILE).is_file():
+    if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
         try:
-            return cls, read_config(cls, manifest.config, f"{folder / FILE}: config")
+            return cls, read_config(cls, manifest.config, f"{folder / MANIFEST}: config")
         except CheckpointError as error:
             if newer_version(manifest.genhub):  # a Config may have learned a key, in a manifest as it was
                 raise NewerFormat(f"{error}; it {written_by(manifest.model_dump())}") from error
@@ -123,14 +123,14 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         weight_bytes(folder)
     except CheckpointError as error:
         facts |= {"parameters": None, "note": str(error)}
-    if not (folder / FILE).is_file():
+    if not (folder / MANIFEST).is_file():
         return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
     return facts | read_manifest(folder).model_dump(mode="json", exclude={"checksum"})
 
 
 def _parameters(file: Path) -> int:
     """Return how many numbers a file of weights holds, from its header alone; 0 for the trainer's part."""
-    if file.parent.name == TRAINER:
+    if file.parent.name == TRAINER_PART:
         return 0
     try:
         with file.open("rb") as stream:

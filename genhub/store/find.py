@@ -10,7 +10,7 @@ from genhub.errors import NAME, CheckpointError, cut
 from genhub.ground.disk import check_files
 from genhub.ground.ids import HUB, nearest_path, parse_id
 from genhub.interfaces.registry import FORMATS, plugin_names
-from genhub.store.manifest import FILE, PICKLES, TRAINER, read_json, read_manifest
+from genhub.store.manifest import MANIFEST, PICKLES, TRAINER_PART, read_json, read_manifest
 from genhub.store.run_folder import RunFolder
 
 
@@ -26,7 +26,7 @@ def find_checkpoint(path: Path) -> Path:
             known = "a run, a checkpoint, or one that diffusers saved"
             other = f"; a model on the Hub would be {HUB}{path}" if parse_id(str(path)) else ", and no Hub id, user/name"
             raise CheckpointError(f"{path}: no such folder ({known}){other}{nearest_path(path)}")
-        if (path / FILE).is_file() or foreign_format(path):
+        if (path / MANIFEST).is_file() or foreign_format(path):
             folder: Path | None = path
             check_files(path)
         else:
@@ -65,7 +65,7 @@ def no_model(folder: Path) -> CheckpointError:
         return CheckpointError(
             f"{folder}: holds a {cut(classes[0], NAME)}, which no plugin reads; of others' formats: {known}"
         )
-    return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({FILE} or model_index.json)")
+    return CheckpointError(f"{folder}: neither a run with checkpoints, nor a model folder ({MANIFEST} or model_index.json)")
 
 
 def weight_bytes(folder: Path) -> int:
@@ -74,7 +74,7 @@ def weight_bytes(folder: Path) -> int:
     Raises:
         CheckpointError: there are none, but a pickle.
     """
-    files = [file for file in folder.rglob("*") if TRAINER not in file.relative_to(folder).parts]
+    files = [file for file in folder.rglob("*") if TRAINER_PART not in file.relative_to(folder).parts]
     weights = [file for file in files if file.suffix == ".safetensors"]
     pickles = [file for file in files if file.suffix in PICKLES]
     if pickles and not weights:
@@ -110,7 +110,7 @@ def read_newest(path: Path, read: Callable[[Path], T], *, checked: bool = False)
         folder = find_checkpoint(path)
         before = _identity(folder)
         try:
-            if folder == path and (folder / FILE).is_file():  # of a run's, that was done to find it
+            if folder == path and (folder / MANIFEST).is_file():  # of a run's, that was done to find it
                 read_manifest(folder).verify(folder)
             found = read(folder)
             if checked or before == _identity(folder) is not None:

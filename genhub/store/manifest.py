@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     pass
 
 FORMAT = 1
-FILE = "genhub.json"
-TRAINER = "trainer"
+MANIFEST = "genhub.json"
+TRAINER_PART = "trainer"
 """The part of a checkpoint that only resuming needs, and that is never published."""
 CODE = "plugin.py"
 """A class's source, in a repository that was pushed with it. Not among the files: it is fetched only to be run."""
@@ -119,7 +119,7 @@ class Manifest(Section):
             if not file.is_file():
                 raise CheckpointError(f"{file}: missing; the checkpoint is incomplete")
             if file.stat().st_size != entry.size or file_digest(file) != entry.sha256:
-                raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {FILE})")
+                raise CheckpointError(f"{file}: damaged (its SHA-256 is not the one in {MANIFEST})")
 
 
 def checksum_of(content: dict[str, Any]) -> str:
@@ -134,7 +134,7 @@ def file_digest(file: Path) -> str:
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Return an entry for every file below a folder, but for the manifest."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / FILE)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
     return {file.relative_to(folder).as_posix(): FileEntry.of(file) for file in files}
 
 
@@ -165,19 +165,19 @@ def read_manifest(folder: Path) -> Manifest:
         CheckpointError: missing or damaged.
         NewerFormat: written by a newer genhub.
     """
-    content = read_json(folder / FILE)
+    content = read_json(folder / MANIFEST)
     if isinstance(content, dict) and _is_newer(content):
         needed = content["genhub"]
-        raise NewerFormat(f"{folder / FILE}: format {content['format']} needs genhub >= {needed}")
+        raise NewerFormat(f"{folder / MANIFEST}: format {content['format']} needs genhub >= {needed}")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         unknown = all(fault["type"] == "extra_forbidden" for fault in error.errors())
         if unknown and isinstance(content, dict) and checksum_of(content) == content.get("checksum"):  # as it was written
-            raise NewerFormat(f"{folder / FILE}: {written_by(content)}: {first_fault(error)}") from error
-        raise CheckpointError(f"{folder / FILE}: damaged: {first_fault(error)}") from error
+            raise NewerFormat(f"{folder / MANIFEST}: {written_by(content)}: {first_fault(error)}") from error
+        raise CheckpointError(f"{folder / MANIFEST}: damaged: {first_fault(error)}") from error
     if checksum_of(content) != manifest.checksum:
-        raise CheckpointError(f"{folder / FILE}: damaged (its checksum does not match)")
+        raise CheckpointError(f"{folder / MANIFEST}: damaged (its checksum does not match)")
     return manifest
 
 

@@ -16,7 +16,7 @@ from genhub.store.budget import budget
 from genhub.store.card import package_versions
 from genhub.store.classes import StoredModel, read_model
 from genhub.store.find import weight_bytes
-from genhub.store.manifest import FILE, Manifest, describe_files, genhub_version, read_manifest
+from genhub.store.manifest import MANIFEST, Manifest, describe_files, genhub_version, read_manifest
 
 UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
 """Exceptions by which a constructor, or torch inside it, refuses a config that nothing can be built from."""
@@ -37,7 +37,7 @@ def save_model(model: Model, path: Path) -> None:
             folder = Path(temporary)
             model.save_networks(folder)
             write_manifest(model, folder)
-            names = [*read_manifest(folder).files, FILE]  # the manifest last: it vouches for the others
+            names = [*read_manifest(folder).files, MANIFEST]  # the manifest last: it vouches for the others
             for name in names:
                 sync(folder / name)
             for name in names:
@@ -50,7 +50,7 @@ def save_model(model: Model, path: Path) -> None:
 def write_manifest(model: Model, folder: Path, data: DataSpec | None = None, step: int = 0) -> None:
     """Describe everything in a folder by its genhub.json."""
     manifest = describe_model(model, data, step).model_copy(update={"files": describe_files(folder)})
-    (folder / FILE).write_text(manifest.text())
+    (folder / MANIFEST).write_text(manifest.text())
 
 
 def describe_model(model: Model, data: DataSpec | None = None, step: int = 0) -> Manifest:
@@ -81,7 +81,7 @@ def build_model(folder: Path, model_class: type[Model] | None, most: int) -> Mod
     try:
         with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
             model: Model = model_class(config)
-        model.trained_on = read_manifest(folder).data if (folder / FILE).is_file() else None
+        model.trained_on = read_manifest(folder).data if (folder / MANIFEST).is_file() else None
         return model
     except UNBUILDABLE as error:
         reason = str(error).partition("\n")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from genhub.errors import CheckpointError, NewerFormat
 from genhub.ground.disk import LOCK, OWNER, check_files, remove_leftovers
-from genhub.store.manifest import FILE, Manifest, read_manifest
+from genhub.store.manifest import MANIFEST, Manifest, read_manifest
 
 RECIPE = "recipe.yaml"
 """Name of the recipe, in a run's folder and in each of its checkpoints."""
@@ -125,7 +125,7 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether genhub trained here. A recipe.yaml alone is anybody's: a plugin's folder has one."""
         checkpoints = self.checkpoints()
-        if any((checkpoint / FILE).is_file() for checkpoint in checkpoints):
+        if any((checkpoint / MANIFEST).is_file() for checkpoint in checkpoints):
             return True
         return self.recipe.is_file() and (self.lock.is_file() or bool(checkpoints))
 

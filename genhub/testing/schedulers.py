@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from genhub.interfaces.scheduler import Scheduler
-from genhub.testing.drawing import global_states
 from genhub.testing.report import Broken, NotHere, Subject
+from genhub.testing.samples import global_states
 from genhub.testing.subject import generators
 
 STEPS = 20

@@ -23,7 +23,7 @@ from genhub.testing.report import Broken, Subject
 from genhub.training.optim import FrozenNetworks, build_optimizers
 
 STEPS, STOPPED_AT = 4, 2
-TRAINER = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
+TRAINER_KEYS = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
            "trackers": [], "device": "cpu", "ema": {"decay": 0.9}}  # fmt: skip
 Values = ModelConfig | Mapping[str, Any] | None
 
@@ -40,7 +40,7 @@ class ModelSubject(Subject):
         """Recipe of a few steps, with the model's config as the data filled it."""
         shape = self.values.get("sample_shape")
         data = {"name": "digits", "batch_size": 16} | image_keys(shape)
-        content = {"model": self.values | {"name": name_of(self.cls)}, "data": data, "trainer": TRAINER,
+        content = {"model": self.values | {"name": name_of(self.cls)}, "data": data, "trainer": TRAINER_KEYS,
                    "run_dir": str(self.folder / "run")}  # fmt: skip
         recipe = read_recipe(content)
         if recipe.model_class() is not self.cls:

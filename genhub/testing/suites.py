@@ -11,7 +11,7 @@ from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
 from genhub.interfaces.trainer import Trainer
 from genhub.model import GenerativeModel
-from genhub.testing import drawing, learning, running, schedulers, trainers
+from genhub.testing import learning, running, samples, schedulers, trainers
 from genhub.testing.report import Check, Report, Suite
 
 MODEL_CHECKS = (
@@ -23,13 +23,13 @@ MODEL_CHECKS = (
     Check(learning.training, needs=("gradients",)),
     Check(learning.bf16, needs=("gradients",)),
     Check(learning.compile, needs=("gradients",)),
-    Check(drawing.options, needs=("config",)),
-    Check(drawing.sample, needs=("gradients",)),
-    Check(drawing.randomness, needs=("sample",)),
-    Check(drawing.seeds, needs=("randomness",)),
-    Check(drawing.batches, needs=("seeds",)),
-    Check(drawing.labels, needs=("seeds",)),
-    Check(drawing.ema, needs=("seeds",)),
+    Check(samples.options, needs=("config",)),
+    Check(samples.sample, needs=("gradients",)),
+    Check(samples.randomness, needs=("sample",)),
+    Check(samples.seeds, needs=("randomness",)),
+    Check(samples.batches, needs=("seeds",)),
+    Check(samples.labels, needs=("seeds",)),
+    Check(samples.ema, needs=("seeds",)),
     Check(running.checkpoint, needs=("seeds",)),
     Check(running.files, needs=("sample",)),
     Check(running.resume, needs=("sample",)),

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from genhub.evaluation.during import PREFIX
-from genhub.ground.metrics import read_metrics
 from genhub.ground.randomness import Generators, randn
+from genhub.ground.run_log import read_metrics
 from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.model import Batch, Phase
 from genhub.interfaces.registry import TRAINERS, plugin_of
@@ -26,7 +26,7 @@ from genhub.store.manifest import read_manifest
 from genhub.store.run_folder import RunFolder
 from genhub.testing.report import Broken, Subject
 from genhub.testing.running import SAFE
-from genhub.testing.subject import STOPPED_AT, TRAINER, importable_name
+from genhub.testing.subject import STOPPED_AT, TRAINER_KEYS, importable_name
 
 Values = TrainerConfig | Mapping[str, Any] | None
 
@@ -61,7 +61,7 @@ class TrainerSubject(Subject):
         self.cls = cls
         given = values.model_dump(exclude_unset=True) if isinstance(values, TrainerConfig) else dict(values or {})
         plugin = plugin_of(TRAINERS, cls)
-        common = {key: value for key, value in TRAINER.items() if key in cls.Config.model_fields}
+        common = {key: value for key, value in TRAINER_KEYS.items() if key in cls.Config.model_fields}
         self.values = common | given | {"name": plugin.name if plugin else importable_name(cls)}
 
     @property

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from genhub.ground.console import warn
-from genhub.ground.metrics import Entry, RunLog
 from genhub.ground.processes import Share
+from genhub.ground.run_log import Entry, RunLog
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import TrainerState
 from genhub.training.networks import Networks

@@ -19,8 +19,8 @@ from genhub.interfaces.capabilities import Autoencoder, Denoiser
 from genhub.sampling.labels import classes_of
 from genhub.sampling.options import check_arguments
 from genhub.views import compute
-from genhub.views.drawing import Film
-from genhub.views.subject import Source, Subject
+from genhub.views.canvas import Film
+from genhub.views.viewed import Viewable, Viewed
 
 FRAMES = 40
 """Number of steps of an animation by default."""
@@ -30,15 +30,15 @@ FRAMES = 40
 class Need:
     """Requirement of a view on its subject, with a name for messages."""
 
-    met: Callable[[Subject], bool]
+    met: Callable[[Viewed], bool]
     name: str
 
 
-def _takes_labels(subject: Subject) -> bool:
+def _takes_labels(subject: Viewed) -> bool:
     return "labels" in subject.model.conditions
 
 
-def _takes_guidance(subject: Subject) -> bool:
+def _takes_guidance(subject: Viewed) -> bool:
     return _takes_labels(subject) and "guidance_scale" in inspect.signature(subject.model.sample).parameters
 
 
@@ -50,15 +50,15 @@ GUIDANCE = Need(_takes_guidance, "a condition `labels` and an option guidance_sc
 LOG = Need(lambda subject: compute.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
 
 
-def _always(subject: Subject, own: Mapping[str, Any]) -> bool:
+def _always(subject: Viewed, own: Mapping[str, Any]) -> bool:
     return True
 
 
-def _never(subject: Subject, own: Mapping[str, Any]) -> bool:
+def _never(subject: Viewed, own: Mapping[str, Any]) -> bool:
     return False
 
 
-def _between_images(subject: Subject, own: Mapping[str, Any]) -> bool:
+def _between_images(subject: Viewed, own: Mapping[str, Any]) -> bool:
     return compute.between_images(subject, own.get("between"))
 
 
@@ -70,7 +70,7 @@ class View:
     """Whether it can be an animation."""
     untrained: bool = False
     """Whether a recipe will do in place of a trained model."""
-    real: Callable[[Subject, Mapping[str, Any]], bool] = _always
+    real: Callable[[Viewed, Mapping[str, Any]], bool] = _always
     """Whether it shows real images, by the subject and the view's own options."""
 
     @property
@@ -98,7 +98,7 @@ VIEWS = {
 
 
 def show(
-    view: str, model: Source, overrides: Sequence[str] = (), *, out: str | Path | None = None, device: str | None = None,
+    view: str, model: Viewable, overrides: Sequence[str] = (), *, out: str | Path | None = None, device: str | None = None,
     **options: Any,
 ) -> Image.Image:  # fmt: skip
     """Draw a view of a model and, with `out`, write it: x.png, or x.gif for an animation of a view that moves.
@@ -123,7 +123,7 @@ def show(
     moving = _moving(view, None if out is None else Path(out))
     asked = options.pop("labels", None) if "labels" in chosen.options else None
     own = _own_options(view, options)
-    subject = Subject(model, overrides, device)
+    subject = Viewed(model, overrides, device)
     _check_subject(view, subject)
     if asked is not None:
         own["labels"] = classes_of(subject.model, asked)
@@ -157,7 +157,7 @@ def _own_options(view: str, options: dict[str, Any]) -> dict[str, Any]:
     return check_arguments(chosen.draw, own, chosen.options, option="--", owner=f"the view {view}")
 
 
-def _check_subject(view: str, subject: Subject) -> None:
+def _check_subject(view: str, subject: Viewed) -> None:
     """
     Raises:
         InputError: a recipe where a trained model is needed, or a model that lacks what the view asks for.

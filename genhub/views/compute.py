@@ -20,15 +20,15 @@ from genhub.errors import InputError
 from genhub.ground.console import Progress, warn
 from genhub.ground.disk import check_files
 from genhub.ground.finite import check_finite
-from genhub.ground.metrics import read_metrics
 from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
+from genhub.ground.run_log import read_metrics
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
 from genhub.interfaces.model import Model
 from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder
-from genhub.views import drawing
-from genhub.views.drawing import Film, Plane, Row
-from genhub.views.subject import Subject, in_batches
+from genhub.views import canvas
+from genhub.views.canvas import Film, PictureRow, Plane
+from genhub.views.viewed import Viewed, in_batches
 
 Count = Annotated[int, Field(strict=True, ge=1, le=64)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
@@ -47,7 +47,7 @@ CHUNK = 4096
 # Films
 
 
-def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0) -> Film:
+def forward(subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0) -> Film:
     """Show real images that turn into noise: x_0, then `steps` noise levels up to the last."""
     model = cast(Denoiser, subject.model)
     images = subject.images(n, seed)
@@ -66,7 +66,7 @@ def forward(subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0
 
 
 def reverse(
-    subject: Subject, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, labels: Labels = None, **options: Any
+    subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, labels: Labels = None, **options: Any
 ) -> Film:
     """Show the way back from noise: the images after each step, and the model's guess of x_0 that led there."""
     model = cast(Denoiser, subject.model)
@@ -91,7 +91,7 @@ def reverse(
 
 
 def interpolate(
-    subject: Subject, *, n: Count = 4, steps: Steps = 8, seed: Seed = 0, labels: Labels = None,
+    subject: Viewed, *, n: Count = 4, steps: Steps = 8, seed: Seed = 0, labels: Labels = None,
     between: Literal["images", "seeds"] | None = None, **options: Any,
 ) -> Film:  # fmt: skip
     """Show the way from one image to another: between the latents of two real ones, or the noise of two drawn ones."""
@@ -119,7 +119,7 @@ def interpolate(
     )  # fmt: skip
 
 
-def between_images(subject: Subject, between: str | None) -> bool:
+def between_images(subject: Viewed, between: str | None) -> bool:
     """Whether `interpolate` goes between real images: where it is told to, and by default for a model with latents."""
     return between == "images" or (between is None and isinstance(subject.model, Autoencoder))
 
@@ -150,7 +150,7 @@ def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
 # Tables
 
 
-def reconstruct(subject: Subject, *, n: Count = 10, seed: Seed = 0) -> Image.Image:
+def reconstruct(subject: Viewed, *, n: Count = 10, seed: Seed = 0) -> Image.Image:
     """Show real images over their reconstructions from the latent space, and the error."""
     model = cast(Autoencoder, subject.model)
     images = subject.images(n, seed)
@@ -159,59 +159,59 @@ def reconstruct(subject: Subject, *, n: Count = 10, seed: Seed = 0) -> Image.Ima
     error = (copies - images).abs()
     rms = (copies - images).square().mean((1, 2, 3)).sqrt()
     latent = math.prod(in_batches(model.encode, images[:1].to(subject.model.device)).shape[1:])
-    return drawing.table(
+    return canvas.table(
         f"{_plain(subject)}: images and their reconstructions",
         f"from {latent:,} numbers each; under a column its error, root mean square in units of [-1, 1]; "
         f"on average {rms.mean():.3f}",
-        [Row("image", images), Row("reconstruction", copies),
-         Row("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()])],
+        [PictureRow("image", images), PictureRow("reconstruction", copies),
+         PictureRow("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()])],
     )  # fmt: skip
 
 
-def classes(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
+def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
     """Show samples, a row a label."""
     have = subject.model.config.num_classes or 0
     rows = list(range(min(have, MOST_ROWS))) if labels is None else list(labels)
     drawn = _each(rows, lambda label: subject.sample(subject.drawing(n, seed, [label], options)))
     first = f"the first {MOST_ROWS} of {have:,} labels" if labels is None and have > MOST_ROWS else "a row a label"
-    return drawing.table(
+    return canvas.table(
         f"{_plain(subject)}: what is drawn for a label", f"{first}; a column has the same noise; seed {seed}",
-        [Row(_escape(subject.label_name(label)), images) for label, images in zip(rows, drawn, strict=True)],
+        [PictureRow(_escape(subject.label_name(label)), images) for label, images in zip(rows, drawn, strict=True)],
     )  # fmt: skip
 
 
 def guidance(
-    subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
+    subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
     scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
 ) -> Image.Image:  # fmt: skip
     """Show samples, a row a guidance scale."""
     each = [subject.drawing(n, seed, labels, {**options, "guidance_scale": scale}) for scale in scales]
     drawn, wanted = _each(each, subject.sample), cast(Tensor, each[0].labels_of(subject.model)).tolist()
-    rows = [Row(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
-    return drawing.table(
+    rows = [PictureRow(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
+    return canvas.table(
         f"{_plain(subject)}: what guidance does",
         f"a row a guidance scale: 0 ignores the label, 1 is the label alone, more exaggerates it; seed {seed}",
         [*rows[:-1], replace(rows[-1], captions=[_escape(subject.label_name(label)) for label in wanted])],
     )  # fmt: skip
 
 
-def neighbours(subject: Subject, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
+def neighbours(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
     """Show each sample beside its nearest training image, and real images beside theirs, to compare with."""
     samples = subject.sample(subject.drawing(n, seed, labels, options)).float() / 127.5 - 1
     chosen = subject.choose(n, seed)
     reals = subject.data.images(chosen)
     found, distance = nearest(subject, torch.cat([samples, reals]), [-1] * n + chosen.tolist())
     captions = [f"{value:.3f}" for value in distance.tolist()]
-    return drawing.table(
+    return canvas.table(
         f"{_plain(subject)}: samples and the training images nearest to them",
         "how far apart two are: root mean square of pixels in [-1, 1];\n"
         f"median of samples {distance[:n].median():.3f}, of real images {distance[n:].median():.3f}",
-        [Row("sample", samples), Row("nearest", subject.data.images(found[:n]), captions[:n]),
-         Row("real image", reals), Row("nearest other", subject.data.images(found[n:]), captions[n:])],
+        [PictureRow("sample", samples), PictureRow("nearest", subject.data.images(found[:n]), captions[:n]),
+         PictureRow("real image", reals), PictureRow("nearest other", subject.data.images(found[n:]), captions[n:])],
     )  # fmt: skip
 
 
-def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
+def nearest(subject: Viewed, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
     """Return the number of the real image nearest to each query, other than its own number; and the distances."""
     total = subject.data.spec.num_images
     best, found = torch.full((len(queries),), math.inf), torch.zeros(len(queries), dtype=torch.int64)
@@ -234,7 +234,7 @@ def nearest(subject: Subject, queries: Tensor, own: list[int]) -> tuple[list[int
 # Charts
 
 
-def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
+def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
     """Show a plane of the latent space: n x n decoded points, and the places of real images in it."""
     model, device = cast(Autoencoder, subject.model), subject.model.device
     chosen = subject.choose(POINTS, seed)
@@ -253,7 +253,7 @@ def latent(subject: Subject, *, n: Annotated[int, Field(strict=True, ge=2, le=64
     names = {label: subject.label_name(label) for label in (() if labels is None else set(labels.tolist()))}
     limits = [(low[i].item(), high[i].item()) for i in range(2)]
     plane = Plane(_axis_names(points.shape[1]), limits, list(decoded), places.numpy(), labels, names)
-    return drawing.plane(f"{_plain(subject)}: the latent space", note, plane)
+    return canvas.plane(f"{_plain(subject)}: the latent space", note, plane)
 
 
 def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:
@@ -279,7 +279,7 @@ def _axis_names(size: int) -> tuple[str, str]:
     )
 
 
-def losses(subject: Subject) -> Image.Image:
+def losses(subject: Viewed) -> Image.Image:
     """Plot the losses of each phase in a run's metrics.jsonl."""
     file = metrics_file(subject)
     assert file is not None
@@ -295,10 +295,10 @@ def losses(subject: Subject) -> Image.Image:
     last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
     rows = {_escape(phase): {_escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
             for phase, row in curves.items()}  # fmt: skip
-    return drawing.curves(f"{_plain(subject)}: the run's log", f"a row a phase; to step {last:,}", rows)
+    return canvas.curves(f"{_plain(subject)}: the run's log", f"a row a phase; to step {last:,}", rows)
 
 
-def metrics_file(subject: Subject) -> Path | None:
+def metrics_file(subject: Viewed) -> Path | None:
     """Return a run's log, for its folder or a checkpoint in it."""
     if subject.folder is None:
         return None
@@ -319,7 +319,7 @@ def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
 # Words
 
 
-def _plain(subject: Subject) -> str:
+def _plain(subject: Viewed) -> str:
     return _escape(subject.name)
 
 

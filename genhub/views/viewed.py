@@ -31,13 +31,13 @@ from genhub.store.find import read_newest
 from genhub.store.models import load_folder
 from genhub.store.run_folder import RECIPE, RunFolder
 
-Source = Model | RecipeLike
+Viewable = Model | RecipeLike
 
 
-class Subject:
+class Viewed:
     """A model, a run's or checkpoint's folder, a Hub id, or a recipe; `overrides` are of its recipe, as `key.path=value`."""
 
-    def __init__(self, source: Source, overrides: Sequence[str] = (), device: str | torch.device | None = None) -> None:
+    def __init__(self, source: Viewable, overrides: Sequence[str] = (), device: str | torch.device | None = None) -> None:
         self._id = str(source) if isinstance(source, str | Path) and split_id(source) is not None else None
         if self._id is not None:
             source = NamedModel(self._id).read(lambda folder: folder)
@@ -50,7 +50,7 @@ class Subject:
             self.recipe = read_recipe(_recipe(source), overrides)
         self.name = self._name(source)
 
-    def _name(self, source: Source) -> str:
+    def _name(self, source: Viewable) -> str:
         if self._id is not None:
             return self._id
         if self.folder is None:

@@ -38,7 +38,7 @@ MUSH = 8
 
 
 @dataclass
-class Subject:
+class Measurement:
     """A model and real images, with everything that metrics need of them, each computed when it is first asked for."""
 
     model: Model

@@ -14,12 +14,12 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from genhub.errors import one_line
-from genhub.evaluation.compare import Comparison, Row
+from genhub.evaluation.compare import Comparison, ModelRow
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.ground.disk import remove_leftovers, saving, write_whole
-from genhub.ground.metrics import read_metrics
+from genhub.ground.run_log import read_metrics
 from genhub.ground.weights import is_sealed
 from genhub.sampling.draw import part_file, read_part
 from genhub.sampling.pictures import image_grid
@@ -79,7 +79,7 @@ def _section(title: str, content: str, grid: bool = True) -> str:
     return f"<h2>{title}</h2>\n{content}" if content else ""
 
 
-def _picture(row: Row, evaluation: Evaluation | None) -> str:
+def _picture(row: ModelRow, evaluation: Evaluation | None) -> str:
     """Return the first images that were measured, or else the run's last preview."""
     folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
     parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
@@ -100,7 +100,7 @@ def _picture(row: Row, evaluation: Evaluation | None) -> str:
     return f'<figure><img alt="images drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
 
 
-def _losses(row: Row) -> str:
+def _losses(row: ModelRow) -> str:
     """Return a plot of the losses of a run's phases over its steps."""
     curves = _curves(row, lambda name: name.endswith("/loss"))
     if not any(len(points) > 1 for points in curves.values()):
@@ -114,7 +114,7 @@ def _losses(row: Row) -> str:
     return f"<figure>{_svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
 
 
-def _progress(rows: Sequence[Row]) -> Iterator[str]:
+def _progress(rows: Sequence[ModelRow]) -> Iterator[str]:
     """Yield a plot of each figure that was measured while the runs trained, over their steps."""
     found = {
         row.name: _curves(row, lambda name: name.startswith(PREFIX) and name.removeprefix(PREFIX) in ARROWS) for row in rows
@@ -131,7 +131,7 @@ def _progress(rows: Sequence[Row]) -> Iterator[str]:
         yield f"<figure>{_svg(figure)}</figure>"
 
 
-def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
+def _curves(row: ModelRow, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
     """Return the (step, value) of those metrics of a run whose names are `wanted`."""
     curves: dict[str, list[tuple[float, float]]] = {}
     lines, _ = read_metrics(row.run.metrics) if row.run else ([], None)  # `read_row` says what is damaged
@@ -141,7 +141,7 @@ def _curves(row: Row, wanted: Callable[[str], bool]) -> dict[str, list[tuple[flo
     return curves
 
 
-def _quality(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> str:
+def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> str:
     """Return a plot of the Frechet distance of models that were measured with several numbers of network evaluations."""
     found = [_by_cost(row, base) for row, base in zip(rows, shown, strict=True) if base]
     curves = [(label, points) for each in found for label, points in each.items() if len(points) > 1]
@@ -163,7 +163,7 @@ def _quality(rows: Sequence[Row], shown: Sequence[Evaluation | None]) -> str:
     return "".join(figures)
 
 
-def _by_cost(row: Row, base: Evaluation) -> dict[str, list[tuple[float, float, float]]]:
+def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, float, float]]]:
     """Return (network evaluations, seconds an image, Frechet distance), measured as `base` was, for each sampler."""
     found: dict[str, dict[float, tuple[float, float, float]]] = {}
     for evaluation in row.evaluations:
@@ -187,7 +187,7 @@ def _label(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
-def _protocol(row: Row, found: Evaluation | None) -> str:
+def _protocol(row: ModelRow, found: Evaluation | None) -> str:
     if found is None:
         return ""
     facts: dict[str, Any] = found.protocol.model_dump(mode="json") | {"versions": dict(found.versions)}

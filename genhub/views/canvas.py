@@ -37,7 +37,7 @@ Place = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     label: str
     images: Tensor
     """Images (m, c, h, w), in [-1, 1] or uint8."""
@@ -61,7 +61,7 @@ class Film:
     def strip(self) -> Image.Image:
         """Return a picture with a column a step, and a row an image and panel."""
         n = next(iter(self.panels.values())).shape[1]
-        rows = [Row(label, images[:, i]) for i in range(n) for label, images in self.panels.items()]
+        rows = [PictureRow(label, images[:, i]) for i in range(n) for label, images in self.panels.items()]
         rows[-1] = replace(rows[-1], captions=self.captions)
         return table(self.title, self.note, rows, group=len(self.panels))
 
@@ -71,7 +71,7 @@ class Film:
         width = max(end for caption in captions for end in _ends(self.title, caption)) + MARGIN  # the same for all
         frames = []
         for step, caption in enumerate(captions):
-            rows = [Row(label, images[step]) for label, images in self.panels.items()]
+            rows = [PictureRow(label, images[step]) for label, images in self.panels.items()]
             frames.append(table(self.title, caption, rows, width=width))
         if self.there_and_back:
             frames += frames[-2:0:-1]
@@ -79,7 +79,7 @@ class Film:
         return frames, [1200 if index in held else 120 for index in range(len(frames))]
 
 
-def table(title: str, note: str, rows: Sequence[Row], group: int = 1, width: int = 0) -> Image.Image:
+def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, width: int = 0) -> Image.Image:
     """Draw rows of images with labels and captions, at least `width` pixels wide; every `group` rows belong together."""
     tiles = [[tile(image) for image in row.images] for row in rows]
     side, height = tiles[0][0].size
