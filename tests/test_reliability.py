@@ -376,6 +376,6 @@ def test_the_safe_keys_are_the_documented_ones():
 
 def test_the_commands_of_the_page_are_right():
     commands = re.findall(r"^(?:until )?genhub train ([^#;\n]*)", DOCS, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 10
     for name, *words in map(str.split, commands):
         genhub.read_recipe(name, [word for word in words if word != "--fresh"])

@@ -1,6 +1,6 @@
 """Stream images: `data.streaming: true` reads them as they come, for data that are larger than the disk or not here.
 
-The order is a function, as in data.py, of (seed, number of processes, position). Each epoch `datasets` shuffles the files
+The order is a function, as in batches.py, of (seed, number of processes, position). Each epoch `datasets` shuffles the files
 (or the row groups of few), reads ten of them in turn, and gives each process its own, or every n-th image where files can't
 be shared out evenly. What comes is shuffled block by block, `data.shuffle_buffer` images in each, by a permutation of (seed,
 process, epoch, block). So a run could go on by reading all up to where it was; a checkpoint has where the block began, as
