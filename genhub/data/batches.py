@@ -136,9 +136,14 @@ class ImageData:
         return ("images",) if self.labels is None else ("images", "labels")
 
     def batches(
-        self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
+        self,
+        share: Share = ALONE,
+        *,
+        seed: int,
+        start_step: int = 0,
+        device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:
         """Return endless micro-batches from `start_step` on, `share.accumulation` of them a step on each rank. `state` is
         for streams.
 

@@ -55,8 +55,10 @@ def training_data(model: Model, data: ImageData | ImageStream) -> ImageData | Im
     encoder = model.frozen_encoder()
     if encoder is None:
         name = model.config.name or type(model).__name__
-        raise RecipeError(f"data.cache_latents: this '{name}' learns from the images themselves, and not from what a frozen "
-                          "network makes of them; leave it out")  # fmt: skip
+        raise RecipeError(
+            f"data.cache_latents: this '{name}' learns from the images themselves, and not from what a frozen "
+            "network makes of them; leave it out"
+        )
     assert isinstance(data, ImageData)  # a stream is refused with the recipe
     return CachedLatents(model, encoder, data)
 
@@ -89,9 +91,14 @@ class CachedLatents:
         return self.images.rows(share, seed=seed, step=step)
 
     def batches(
-        self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
+        self,
+        share: Share = ALONE,
+        *,
+        seed: int,
+        start_step: int = 0,
+        device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:
         """Return batches as `ImageData.batches` does, of the same images in the same order. Missing latents are made first,
         on the model's device: it may take long.
 

@@ -71,9 +71,15 @@ def load_data(config: DataConfig, known: DataSpec | None = None) -> ImageData:
     elif len(kept) and int(pixels[:, :3].max()) - int(pixels[:, :3].min()) <= 64:  # all are looked at again, exactly
         notes += unused_range(reader, kept.tolist())
     spec = described(
-        name=config.title, split=config.split, shape=shape, num_images=len(kept), fingerprint=fingerprint,
-        class_names=names, value_range=span, num_classes=None if labels is None else len(names),
-    )  # fmt: skip
+        name=config.title,
+        split=config.split,
+        shape=shape,
+        num_images=len(kept),
+        fingerprint=fingerprint,
+        class_names=names,
+        value_range=span,
+        num_classes=None if labels is None else len(names),
+    )
     return ImageData(reader.config, spec, labels, content, reader.named(faults), kept, images, tuple(notes))
 
 
@@ -104,9 +110,14 @@ def open_data(config: DataConfig) -> ImageData | ImageStream:
     span = find_range(reader, range(reader.length))
     seen = [source.fingerprint, config.size, config.channels, config.shuffle_buffer]
     spec = described(
-        name=config.title, split=config.split, shape=reader.shape, num_images=source.length,
+        name=config.title,
+        split=config.split,
+        shape=reader.shape,
+        num_images=source.length,
         fingerprint=hash_of(*seen, *([span] if span else [])),
-        class_names=source.class_names, num_classes=len(source.class_names) or None, value_range=span,
-    )  # fmt: skip
+        class_names=source.class_names,
+        num_classes=len(source.class_names) or None,
+        value_range=span,
+    )
     notes = tuple(unused_range(reader, range(reader.length)))
     return ImageStream(reader.config, spec, table, RowDecoder(reader, *source.columns), notes=notes)

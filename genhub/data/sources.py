@@ -353,8 +353,10 @@ def _image_rows(table: Any, config: DataConfig) -> Any:
     name, kind = _image_column(table, config)
     if isinstance(kind, Array2D | Array3D):
         if kind.dtype != "uint8" and config.value_range is None:
-            raise DataError(f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255, or "
-                            "data.value_range say what is black and white: auto, or [low, high]")  # fmt: skip
+            raise DataError(
+                f"data.image_column: '{name}' holds {kind.dtype}; arrays must be uint8, 0 to 255, or "
+                "data.value_range say what is black and white: auto, or [low, high]"
+            )
         return table.with_format("numpy", columns=[name], dtype=np.dtype(kind.dtype))
     return table.select_columns([name]).cast_column(name, Image(decode=False))
 

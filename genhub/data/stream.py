@@ -63,9 +63,14 @@ class ImageStream:
         return ("images", "labels") if self.spec.num_classes else ("images",)
 
     def batches(
-        self, share: Share = ALONE, *, seed: int, start_step: int = 0, device: torch.device = CPU,
+        self,
+        share: Share = ALONE,
+        *,
+        seed: int,
+        start_step: int = 0,
+        device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:  # fmt: skip
+    ) -> Iterator[TensorBatch]:
         """Return batches as `ImageData.batches` does. Without `state`, all images up to `start_step` are read and dropped.
 
         Args:

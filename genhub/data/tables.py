@@ -54,5 +54,7 @@ def check_no_bomb(file: str) -> None:
     footer, size = read_metadata(file), Path(file).stat().st_size
     most = max((footer.row_group(number).total_byte_size for number in range(footer.num_row_groups)), default=0)
     if most > MOST_GROUP and most > MOST_RATIO * size:
-        raise DataError(f"data.name: {file}: {size:,} bytes that become {most:,} in memory: a decompression bomb? If it is "
-                        "not, write it with smaller row groups")  # fmt: skip
+        raise DataError(
+            f"data.name: {file}: {size:,} bytes that become {most:,} in memory: a decompression bomb? If it is "
+            "not, write it with smaller row groups"
+        )

@@ -27,8 +27,10 @@ PATIENCE, LONGEST_WAIT = 60, 1800
 SHARED = Path("/dev/shm")
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (.+?)\.|exited)")
 """Pattern of torch's message on a dead worker: its process, and the signal."""
-SHORT_OF_MEMORY = ("; if memory was short, fewer workers or a smaller data.batch_size need less. The same command goes on "
-                   "from the last checkpoint")  # fmt: skip
+SHORT_OF_MEMORY = (
+    "; if memory was short, fewer workers or a smaller data.batch_size need less. The same command goes on "
+    "from the last checkpoint"
+)
 
 
 def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: torch.device) -> Iterator[Any]:
@@ -39,10 +41,16 @@ def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: t
         TrainingError: the workers can't be started, or no batch comes.
     """
     loader = DataLoader(
-        dataset, sampler=order, batch_size=None, num_workers=config.num_workers, pin_memory=device.type == "cuda",
-        timeout=config.num_workers and PATIENCE, collate_fn=_handed_over, worker_init_fn=_start_worker,
+        dataset,
+        sampler=order,
+        batch_size=None,
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda",
+        timeout=config.num_workers and PATIENCE,
+        collate_fn=_handed_over,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, so that nothing is drawn from the global one
-    )  # fmt: skip
+    )
     told = False
     for item in _patiently(loader):
         if isinstance(item, DataError):
@@ -51,8 +59,10 @@ def load_ahead(dataset: Any, order: Iterator[Any], config: DataConfig, device: t
             yield item
             continue
         if not told:
-            warn(f"shared memory is full: {_room(item.size, config.num_workers)}; batches come through a pipe: slower, and "
-                 "nothing else is different")  # fmt: skip
+            warn(
+                f"shared memory is full: {_room(item.size, config.num_workers)}; batches come through a pipe: slower, and "
+                "nothing else is different"
+            )
             told = True
         yield item.tensors()
 

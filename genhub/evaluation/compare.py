@@ -112,9 +112,13 @@ def _row(name: str, checkpoint: Path) -> ModelRow:
         known = "its figures don't say what weights they are of" if older else "no figures are stored of it"
         notes.append(f"{name}: {known}: genhub evaluate {name}")
     row = ModelRow(
-        name=name, checkpoint=checkpoint, model=manifest.plugin.name if manifest else "", steps=steps,
-        images=_images_seen(checkpoint, steps), evaluations=tuple(evaluations),
-    )  # fmt: skip
+        name=name,
+        checkpoint=checkpoint,
+        model=manifest.plugin.name if manifest else "",
+        steps=steps,
+        images=_images_seen(checkpoint, steps),
+        evaluations=tuple(evaluations),
+    )
     lines, fault = read_metrics(row.run.metrics) if row.run else ([], None)
     seconds = [line["seconds"] for line in lines if line["step"] <= steps and math.isfinite(line.get("seconds", math.nan))]
     notes += [fault] if fault else []

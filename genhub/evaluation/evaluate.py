@@ -41,10 +41,19 @@ from genhub.store.run_folder import RECIPE
 
 
 def evaluate(
-    model: str | Path, n: int = 10_000, *, metrics: Sequence[str] | None = None, extractor: str = "probe", seed: int = 0,
-    overrides: Sequence[str] = (), held_out: str = "test", labels: Labels = None,
-    batch_size: int | None = None, device: str | None = None, **options: Any,
-) -> Evaluation:  # fmt: skip
+    model: str | Path,
+    n: int = 10_000,
+    *,
+    metrics: Sequence[str] | None = None,
+    extractor: str = "probe",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    held_out: str = "test",
+    labels: Labels = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> Evaluation:
     """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
     processes that a launcher started, each draws a share and extracts its features.
 
@@ -96,9 +105,15 @@ def evaluate(
     known = loaded.trained_on
     real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
     subject = Measurement(
-        loaded, real, unseen, extractor, drawing, draw, together,
+        loaded,
+        real,
+        unseen,
+        extractor,
+        drawing,
+        draw,
+        together,
         training=lambda: _trained_on(real, manifest.data if manifest else None, opened.checkpoint / RECIPE, theirs),
-    )  # fmt: skip
+    )
     evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
     evaluation = evaluation.model_copy(update={"weights": opened.weights})
     kept = folder() in folders
@@ -192,9 +207,14 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, manife
         subject.notes.append("the real images are not those that the model was trained on")
     config, protocol = subject.model.config, subject.protocol.model_copy(update={"reader": reader})
     return Evaluation(
-        model=config.name, step=step, config=config.model_dump(mode="json"), protocol=protocol, values=values,
-        notes=tuple(dict.fromkeys(subject.notes)), versions=package_versions(),
-    )  # fmt: skip
+        model=config.name,
+        step=step,
+        config=config.model_dump(mode="json"),
+        protocol=protocol,
+        values=values,
+        notes=tuple(dict.fromkeys(subject.notes)),
+        versions=package_versions(),
+    )
 
 
 def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: str | None) -> ImageData:

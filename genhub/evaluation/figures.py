@@ -206,8 +206,11 @@ def _cost(subject: Measurement) -> dict[str, float]:
             hook.remove()
     started = time.perf_counter()
     draw()
-    return {"parameters": float(sum(p.numel() for p in model.parameters())), "network_evaluations": rows / n,
-            "images_per_second": n / (time.perf_counter() - started)}  # fmt: skip
+    return {
+        "parameters": float(sum(p.numel() for p in model.parameters())),
+        "network_evaluations": rows / n,
+        "images_per_second": n / (time.perf_counter() - started),
+    }
 
 
 def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:

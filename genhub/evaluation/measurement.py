@@ -59,11 +59,17 @@ class Measurement:
         held_out = self.held_out.spec if isinstance(self.held_out, ImageData) else None
         drawing, names = self.drawing, self.drawing.label_names(self.model)
         return Protocol(
-            extractor=f"{self.extractor_name} ({self.extractor.source})", extractor_hash=self.extractor.fingerprint,
-            preprocessing=self.extractor.preprocessing, reference=self.reference.spec,
-            reference_images=len(self.reference_rows), held_out=held_out, n=drawing.n, seed=drawing.seed,
-            labels=None if names is None else tuple(names), options=dict(drawing.options),
-        )  # fmt: skip
+            extractor=f"{self.extractor_name} ({self.extractor.source})",
+            extractor_hash=self.extractor.fingerprint,
+            preprocessing=self.extractor.preprocessing,
+            reference=self.reference.spec,
+            reference_images=len(self.reference_rows),
+            held_out=held_out,
+            n=drawing.n,
+            seed=drawing.seed,
+            labels=None if names is None else tuple(names),
+            options=dict(drawing.options),
+        )
 
     # Generated images
 

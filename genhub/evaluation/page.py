@@ -27,8 +27,12 @@ from genhub.sampling.pictures import image_grid
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
 """First bytes of a picture that the page takes in, and the most bytes that it may have."""
-ARROWS = {name: " ↓" if metric.better == "lower" else " ↑" for metric in METRICS.values() if metric.name != "cost"
-          for name in metric.figures or (metric.name,)}  # fmt: skip
+ARROWS = {
+    name: " ↓" if metric.better == "lower" else " ↑"
+    for metric in METRICS.values()
+    if metric.name != "cost"
+    for name in metric.figures or (metric.name,)
+}
 """Arrow of each figure, up or down, the way it is better."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }

@@ -107,9 +107,13 @@ class _Running:
             if self.stopped:
                 return None
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
                 start_new_session=True,
-            )  # fmt: skip
+            )
             self._processes.add(process)
         code = process.wait()
         with self._lock:

@@ -24,12 +24,17 @@ def config(subject: ModelSubject) -> None:
     """Every key of Config has a default, a Config survives JSON, and `super().__init__` is given it."""
     made = subject.recipe.model
     if type(made).model_validate_json(made.model_dump_json()) != made:
-        raise Broken("the Config is another one after it was written as JSON and read again",
-                     "give its keys types that pydantic writes as JSON: a checkpoint keeps the Config that way",
-                     type(made))  # fmt: skip
+        raise Broken(
+            "the Config is another one after it was written as JSON and read again",
+            "give its keys types that pydantic writes as JSON: a checkpoint keeps the Config that way",
+            type(made),
+        )
     if subject.build().config != made:
-        raise Broken("model.config is not the Config that the model was built from",
-                     "call super().__init__(config) first, and leave self.config alone", subject.cls.__init__)  # fmt: skip
+        raise Broken(
+            "model.config is not the Config that the model was built from",
+            "call super().__init__(config) first, and leave self.config alone",
+            subject.cls.__init__,
+        )
 
 
 def phases(subject: ModelSubject) -> None:
@@ -46,12 +51,18 @@ def losses(subject: ModelSubject) -> None:
         found = model(batch, phase.name)
         check_loss(model, phase, found)
         if not torch.isfinite(found["loss"]):
-            raise Broken(f"phase '{phase.name}': the very first loss is {found['loss'].item()}",
-                         "look for what divides by zero or takes a root or logarithm of it", phase.loss)  # fmt: skip
+            raise Broken(
+                f"phase '{phase.name}': the very first loss is {found['loss'].item()}",
+                "look for what divides by zero or takes a root or logarithm of it",
+                phase.loss,
+            )
         for column, values in before.items():
             if column not in batch or not torch.equal(batch[column], values):
-                raise Broken(f"phase '{phase.name}' changes batch['{column}'] in place",
-                             "work on a new tensor: the phases of a step share a batch", phase.loss)  # fmt: skip
+                raise Broken(
+                    f"phase '{phase.name}' changes batch['{column}'] in place",
+                    "work on a new tensor: the phases of a step share a batch",
+                    phase.loss,
+                )
 
 
 def latents(subject: ModelSubject) -> None:
@@ -69,9 +80,11 @@ def latents(subject: ModelSubject) -> None:
     with torch.no_grad():
         whole, alone = encoder.encode(batch["images"]), torch.cat([encoder.encode(one[None]) for one in batch["images"]])
     if not torch.allclose(whole, alone, rtol=1e-3, atol=1e-4):
-        raise Broken("frozen_encoder makes another thing of an image that is alone in its batch",
-                     "use nothing random in it and no statistics of the batch, in training mode too",
-                     encoder.encode)  # fmt: skip
+        raise Broken(
+            "frozen_encoder makes another thing of an image that is alone in its batch",
+            "use nothing random in it and no statistics of the batch, in training mode too",
+            encoder.encode,
+        )
     for phase in model.phases():
         found = []
         for given in (batch, {key: values for key, values in batch.items() if key != "images"} | {"latents": whole}):
@@ -79,8 +92,11 @@ def latents(subject: ModelSubject) -> None:
             torch.manual_seed(0)
             found.append(again(given, phase.name)["loss"])
         if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-5):
-            raise Broken(f"phase '{phase.name}': the loss of batch['latents'] is not the loss of batch['images']",
-                         "let the loss go on from either in the same way", phase.loss)  # fmt: skip
+            raise Broken(
+                f"phase '{phase.name}': the loss of batch['latents'] is not the loss of batch['images']",
+                "let the loss go on from either in the same way",
+                phase.loss,
+            )
 
 
 def gradients(subject: ModelSubject) -> None:
@@ -91,16 +107,22 @@ def gradients(subject: ModelSubject) -> None:
     for phase in phases:
         strays = backward(model, phase, subject) - trained
         if strays:
-            raise Broken(f"phase '{phase.name}' depends on {some(strays)}, which no phase trains",
-                         "put them into a network that a phase names in `trains`, or freeze them: requires_grad_(False)",
-                         phase.loss)  # fmt: skip
+            raise Broken(
+                f"phase '{phase.name}' depends on {some(strays)}, which no phase trains",
+                "put them into a network that a phase names in `trains`, or freeze them: requires_grad_(False)",
+                phase.loss,
+            )
     frozen, reached = FrozenNetworks(model, phases), set[str]()
     for phase in phases:
         frozen.all_but(phase)
         reached |= backward(model, phase, subject)
     if trained - reached:
-        raise Broken(f"no gradient reaches {some(trained - reached)}", "use them in the loss of the phase that trains them, "
-                     "leave them out of the network, or freeze them: requires_grad_(False)", phases[0].loss)  # fmt: skip
+        raise Broken(
+            f"no gradient reaches {some(trained - reached)}",
+            "use them in the loss of the phase that trains them, "
+            "leave them out of the network, or freeze them: requires_grad_(False)",
+            phases[0].loss,
+        )
 
 
 def training(subject: ModelSubject) -> None:
@@ -110,9 +132,11 @@ def training(subject: ModelSubject) -> None:
         curves = [curve(subject, phase.name, lr) for lr in LEARNING_RATES]
         if not any(fallen(losses) for losses in curves):
             first, last = curves[0][0], curves[0][-1]
-            raise Broken(f"phase '{phase.name}': the loss went from {first:.5g} to {last:.5g} in {TRIES} steps on one batch",
-                         "look for a wrong sign, a detach() too many, or a loss that does not depend on what is trained",
-                         phase.loss)  # fmt: skip
+            raise Broken(
+                f"phase '{phase.name}': the loss went from {first:.5g} to {last:.5g} in {TRIES} steps on one batch",
+                "look for a wrong sign, a detach() too many, or a loss that does not depend on what is trained",
+                phase.loss,
+            )
 
 
 def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
@@ -153,9 +177,11 @@ def bf16(subject: ModelSubject) -> None:
         wrong = {name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()}
         if wrong or not loss.isfinite():
             what = f"the gradient of {some(wrong)} is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
-            raise Broken(f"phase '{phase.name}' in bf16: {what}",
-                         "do what needs digits in float32: x.float(), or torch.autocast(device_type, enabled=False)",
-                         phase.loss)  # fmt: skip
+            raise Broken(
+                f"phase '{phase.name}' in bf16: {what}",
+                "do what needs digits in float32: x.float(), or torch.autocast(device_type, enabled=False)",
+                phase.loss,
+            )
 
 
 def compile(subject: ModelSubject) -> None:
@@ -177,8 +203,11 @@ def compile(subject: ModelSubject) -> None:
                 ) from error
             for name, ours in loss.items():
                 if not torch.allclose(ours, gradients[name], rtol=1e-2, atol=1e-4):
-                    raise Broken(f"phase '{phase.name}' with compiled networks: another {name}",
-                                 "look for Python side effects in the network's forward()", phase.loss)  # fmt: skip
+                    raise Broken(
+                        f"phase '{phase.name}' with compiled networks: another {name}",
+                        "look for Python side effects in the network's forward()",
+                        phase.loss,
+                    )
     finally:
         torch.compiler.reset()
 

@@ -31,8 +31,11 @@ class TrainedSubject(ModelSubject):
         self.original.eval().save_pretrained(self.folder / "saved")
         (self.folder / "recipe.json").write_text(json.dumps(self.recipe.dump()))
         threads = str(torch.get_num_threads())  # the same number everywhere: sums round as they are split
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-                            "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # fmt: skip
+        env = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
         command = [sys.executable, "-P", "-m", "genhub.testing.worker", str(self.folder)]
         try:
             done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
@@ -40,8 +43,11 @@ class TrainedSubject(ModelSubject):
             raise Broken(f"the checks' other processes took more than {LIMIT_S} s", "make the Config smaller") from error
         results = self.folder / "results.json"
         if not results.exists():
-            raise Broken(f"another process failed before it began: {last_line(done.stderr)}",
-                         "make the module importable without side effects", self.cls)  # fmt: skip
+            raise Broken(
+                f"another process failed before it began: {last_line(done.stderr)}",
+                "make the module importable without side effects",
+                self.cls,
+            )
         found: dict[str, str] = json.loads(results.read_text())
         return found
 
@@ -65,9 +71,12 @@ def checkpoint(subject: TrainedSubject) -> None:
     subject.expect("loaded", at=type(subject.original).save_networks)
     theirs = load_file(subject.folder / "loaded.safetensors")["images"]
     if not torch.equal(subject.draw(subject.original, 3), theirs):
-        raise Broken("the model that came back draws other images",
-                     "keep all that sample needs in parameters or persistent buffers (nn.Buffer), and all of them in what "
-                     "save_networks writes", type(subject.original).sample)  # fmt: skip
+        raise Broken(
+            "the model that came back draws other images",
+            "keep all that sample needs in parameters or persistent buffers (nn.Buffer), and all of them in what "
+            "save_networks writes",
+            type(subject.original).sample,
+        )
 
 
 def files(subject: TrainedSubject) -> None:
@@ -77,8 +86,11 @@ def files(subject: TrainedSubject) -> None:
         for file in (path for path in folder.rglob("*") if path.is_file()):
             name, at = file.relative_to(folder).as_posix(), type(subject.original).save_networks
             if file.suffix not in SAFE:
-                raise Broken(f"a checkpoint has a file {name}", f"write tensors by genhub.save_tensors, facts as JSON; what "
-                             f"may be there: {', '.join(sorted(SAFE))}", at)  # fmt: skip
+                raise Broken(
+                    f"a checkpoint has a file {name}",
+                    f"write tensors by genhub.save_tensors, facts as JSON; what may be there: {', '.join(sorted(SAFE))}",
+                    at,
+                )
             if file.suffix == ".safetensors":
                 try:
                     with safe_open(file, "pt"):
@@ -100,8 +112,9 @@ def resume(subject: TrainedSubject) -> None:
                 raise Broken(
                     f"stopped after step {STOPPED_AT} and resumed, {file.relative_to(whole).as_posix()}: {name} differs",
                     "keep what a loss remembers in persistent buffers (nn.Buffer), not in attributes, and draw from torch's "
-                    "random numbers, not NumPy's or Python's", next(iter(subject.build().phases())).loss,
-                )  # fmt: skip
+                    "random numbers, not NumPy's or Python's",
+                    next(iter(subject.build().phases())).loss,
+                )
 
 
 def processes(subject: TrainedSubject) -> None:
@@ -110,9 +123,11 @@ def processes(subject: TrainedSubject) -> None:
     ours, theirs = (load_file(subject.folder / f"rank-{rank}.safetensors") for rank in (0, 1))
     for name in sorted(ours):
         if not torch.equal(ours[name], theirs[name]):
-            raise Broken(f"trained on two processes, {name} differs between them",
-                         "change weights through gradients alone, which the processes average: a loss sees its own part of "
-                         "the batch", next(iter(subject.build().phases())).loss)  # fmt: skip
+            raise Broken(
+                f"trained on two processes, {name} differs between them",
+                "change weights through gradients alone, which the processes average: a loss sees its own part of the batch",
+                next(iter(subject.build().phases())).loss,
+            )
 
 
 def newest(run: Path) -> Path:

@@ -52,8 +52,11 @@ def options(subject: ModelSubject) -> None:
                 f"sample takes any keyword as **{name}", "name each option, so that a misspelt one is found", function
             )
         if name not in hints or parameter.default is parameter.empty:
-            raise Broken(f"sample's option '{name}' has no annotation or no default", f"write {name}: float | None = None, "
-                         "say: its type is what --set is checked against", function)  # fmt: skip
+            raise Broken(
+                f"sample's option '{name}' has no annotation or no default",
+                f"write {name}: float | None = None, say: its type is what --set is checked against",
+                function,
+            )
 
 
 def randomness(subject: ModelSubject) -> None:
@@ -63,9 +66,11 @@ def randomness(subject: ModelSubject) -> None:
     subject.draw(model, 3)
     for library, state in global_states().items():
         if state != before[library]:
-            raise Broken(f"sample draws from the global random numbers of {library}",
-                         "draw with genhub.randn(shape, generator, self.device), or pass generator= on",
-                         type(model).sample)  # fmt: skip
+            raise Broken(
+                f"sample draws from the global random numbers of {library}",
+                "draw with genhub.randn(shape, generator, self.device), or pass generator= on",
+                type(model).sample,
+            )
 
 
 def global_states() -> dict[str, Any]:
@@ -93,9 +98,12 @@ def batches(subject: ModelSubject) -> None:
         one = None if labels is None else labels[index : index + 1]
         distance = (subject.draw(model, 1, [index], one) - together[index]).abs().max().item()
         if not distance <= TOLERANCE:
-            raise Broken(f"image {index} of 5 differs by up to {distance:.3g} from the same image drawn alone",
-                         "draw an image's noise from its own generator (genhub.randn does), and let nothing in sample run "
-                         "over the batch", type(model).sample)  # fmt: skip
+            raise Broken(
+                f"image {index} of 5 differs by up to {distance:.3g} from the same image drawn alone",
+                "draw an image's noise from its own generator (genhub.randn does), and let nothing in sample run "
+                "over the batch",
+                type(model).sample,
+            )
 
 
 def labels(subject: ModelSubject) -> None:
@@ -111,14 +119,20 @@ def labels(subject: ModelSubject) -> None:
         if error is None and not torch.equal(subject.draw(model, 2), subject.draw(model, 2, labels=asked)):
             raise Broken("labels change what is drawn", 'say so: conditions = ("labels",)', at)
         return
-    wrong: list[tuple[str, Tensor | None]] = [("no labels", None), (f"label {classes}", torch.tensor([0, classes])),
-                                              ("label -1", torch.tensor([0, -1]))]  # fmt: skip
+    wrong: list[tuple[str, Tensor | None]] = [
+        ("no labels", None),
+        (f"label {classes}", torch.tensor([0, classes])),
+        ("label -1", torch.tensor([0, -1])),
+    ]
     for what, given in wrong:
         error = refusal(model, given)
         if not isinstance(error, ValueError | GenhubError):
             found = f"raises {told(error)}" if error else "draws all the same"
-            raise Broken(f"given {what}, sample {found}", "begin it with labels = self.check_labels(labels), which raises "
-                         "the ValueError", at)  # fmt: skip
+            raise Broken(
+                f"given {what}, sample {found}",
+                "begin it with labels = self.check_labels(labels), which raises the ValueError",
+                at,
+            )
     if classes > 1:
         zeros, ones = (subject.draw(model, 2, labels=torch.full((2,), label)) for label in (0, 1))
         if torch.equal(zeros, ones):
@@ -146,6 +160,8 @@ def ema(subject: ModelSubject) -> None:
     copy, fresh = averages.current(), subject.build()
     fresh.load_state_dict(copy.state_dict())
     if not torch.equal(subject.draw(copy, 3), subject.draw(fresh, 3)):
-        raise Broken("the averaged copy draws other images than a fresh model with its weights",
-                     "reach networks through self only: lambdas and closures kept from __init__ go on to use the original's",
-                     type(model).sample)  # fmt: skip
+        raise Broken(
+            "the averaged copy draws other images than a fresh model with its weights",
+            "reach networks through self only: lambdas and closures kept from __init__ go on to use the original's",
+            type(model).sample,
+        )

@@ -72,8 +72,11 @@ def scales(scheduler: Any, timestep: Tensor) -> tuple[Tensor, Tensor]:
 def interface(subject: SchedulerSubject) -> None:
     """It is built without arguments, and has what `genhub.Scheduler` names."""
     scheduler = subject.ready()
-    lacking = [name for name in (*Scheduler.__annotations__, "add_noise", "set_timesteps", "scale_model_input", "step")
-               if not hasattr(scheduler, name)]  # fmt: skip
+    lacking = [
+        name
+        for name in (*Scheduler.__annotations__, "add_noise", "set_timesteps", "scale_model_input", "step")
+        if not hasattr(scheduler, name)
+    ]
     if lacking:
         raise Broken(
             f"it has no {', '.join(lacking)}", "diffusers' SchedulerMixin and ConfigMixin bring most of it", subject.cls
@@ -99,14 +102,20 @@ def noise(subject: SchedulerSubject) -> None:
     first, last = scheduler.timesteps[0], scheduler.timesteps[-1]
     mixed = scheduler.add_noise(images, noise, torch.stack([last, first]))
     if mixed.shape != images.shape or mixed.dtype != images.dtype:
-        raise Broken(f"add_noise gives {mixed.dtype} {tuple(mixed.shape)} for {images.dtype} {SHAPE}",
-                     "give every image its factors as (n, 1, 1, 1), in its own dtype", scheduler.add_noise)  # fmt: skip
+        raise Broken(
+            f"add_noise gives {mixed.dtype} {tuple(mixed.shape)} for {images.dtype} {SHAPE}",
+            "give every image its factors as (n, 1, 1, 1), in its own dtype",
+            scheduler.add_noise,
+        )
     for index, timestep in enumerate([last, first]):
         signal, scale = scales(scheduler, timestep)
         wanted = signal * images[index] + scale * noise[index]
         if not torch.allclose(mixed[index], wanted[0], atol=1e-3 * (1 + scale.item())):
-            raise Broken("an image's noise depends on the other images, or is no weighted sum of image and noise",
-                         "add_noise is signal[t] * x_0 + scale[t] * noise", scheduler.add_noise)  # fmt: skip
+            raise Broken(
+                "an image's noise depends on the other images, or is no weighted sum of image and noise",
+                "add_noise is signal[t] * x_0 + scale[t] * noise",
+                scheduler.add_noise,
+            )
 
 
 def step(subject: SchedulerSubject) -> None:
@@ -116,8 +125,12 @@ def step(subject: SchedulerSubject) -> None:
         length = (signal.square() + scale.square()).sqrt()
         return (signal * noise - scale * image) / length
 
-    guesses = {"epsilon": lambda x, e, a, b: e, "sample": lambda x, e, a, b: x, "v_prediction": v,
-               "velocity": lambda x, e, a, b: e - x}  # fmt: skip
+    guesses = {
+        "epsilon": lambda x, e, a, b: e,
+        "sample": lambda x, e, a, b: x,
+        "v_prediction": v,
+        "velocity": lambda x, e, a, b: e - x,
+    }
     named = getattr(subject.build().config, "prediction_type", None)
     tried = {named: guesses[named]} if named in guesses else guesses
     distances = {}
@@ -128,8 +141,11 @@ def step(subject: SchedulerSubject) -> None:
         distances[name] = (images - the_images()).abs().mean().item()
     if not any(distance < NEAR for distance in distances.values()):
         found = ", ".join(f"{distance:.3g} for {name}" for name, distance in distances.items())
-        raise Broken(f"with a perfect network, {STEPS} steps end this far from the image: {found}",
-                     "look for a sign, or for the sigma of the wrong timestep", subject.cls.step)  # fmt: skip
+        raise Broken(
+            f"with a perfect network, {STEPS} steps end this far from the image: {found}",
+            "look for a sign, or for the sigma of the wrong timestep",
+            subject.cls.step,
+        )
 
 
 def distribution(subject: SchedulerSubject) -> None:
@@ -152,9 +168,11 @@ def distribution(subject: SchedulerSubject) -> None:
         found[kind] = _drawn(scheduler, kind).std().item()
     if not any(abs(std - SPREAD) < 0.2 * SPREAD for std in found.values()):
         told = ", ".join(f"{std:.3g} for {kind}" for kind, std in found.items())
-        raise Broken(f"in {steps} steps of {total} levels, images of deviation {SPREAD} are drawn with {told}",
-                     "let a step end at the next of `timesteps`: that is no fixed number of levels away",
-                     subject.cls.step)  # fmt: skip
+        raise Broken(
+            f"in {steps} steps of {total} levels, images of deviation {SPREAD} are drawn with {told}",
+            "let a step end at the next of `timesteps`: that is no fixed number of levels away",
+            subject.cls.step,
+        )
 
 
 def _drawn(scheduler: Any, kind: str) -> Tensor:
@@ -168,8 +186,12 @@ def _drawn(scheduler: Any, kind: str) -> Tensor:
         image = signal * SPREAD**2 / (signal.square() * SPREAD**2 + scale.square()) * sample
         noise = (sample - signal * image) / scale.clamp(min=1e-6)
         length = (signal.square() + scale.square()).sqrt()
-        guess = {"epsilon": noise, "sample": image, "v_prediction": (signal * noise - scale * image) / length,
-                 "velocity": noise - image}[kind]  # fmt: skip
+        guess = {
+            "epsilon": noise,
+            "sample": image,
+            "v_prediction": (signal * noise - scale * image) / length,
+            "velocity": noise - image,
+        }[kind]
         scheduler.scale_model_input(sample, timestep)
         sample = scheduler.step(guess, timestep, sample, **options).prev_sample
     return sample
@@ -181,9 +203,11 @@ def randomness(subject: SchedulerSubject) -> None:
     first, again = (subject.sample(lambda image, noise, signal, scale: noise) for _ in range(2))
     touched = [library for library, state in global_states().items() if state != states[library]]
     if touched:
-        raise Broken(f"step draws from the global random numbers of {touched[0]}",
-                     "take generator=None, a generator or a list of them, and draw with genhub.randn",
-                     subject.cls.step)  # fmt: skip
+        raise Broken(
+            f"step draws from the global random numbers of {touched[0]}",
+            "take generator=None, a generator or a list of them, and draw with genhub.randn",
+            subject.cls.step,
+        )
     if not torch.equal(first, again):
         raise Broken(
             "the same seeds give other images the second time", "let set_timesteps forget the last run", subject.cls
@@ -199,5 +223,8 @@ def saved(subject: SchedulerSubject) -> None:
     again.set_timesteps(STEPS)
     same = torch.equal(again.timesteps, scheduler.timesteps)
     if not same or any(scales(again, t) != scales(scheduler, t) for t in scheduler.timesteps):
-        raise Broken("built again from its config, it is another schedule",
-                     "keep every argument of __init__ in config (diffusers' register_to_config does)", cls)  # fmt: skip
+        raise Broken(
+            "built again from its config, it is another schedule",
+            "keep every argument of __init__ in config (diffusers' register_to_config does)",
+            cls,
+        )

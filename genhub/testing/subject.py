@@ -23,8 +23,16 @@ from genhub.testing.report import Broken, Subject
 from genhub.training.optim import FrozenNetworks, build_optimizers
 
 STEPS, STOPPED_AT = 4, 2
-TRAINER_KEYS = {"max_steps": STEPS, "save_every": STOPPED_AT, "sample_every": STOPPED_AT, "num_samples": 4, "log_every": 2,
-           "trackers": [], "device": "cpu", "ema": {"decay": 0.9}}  # fmt: skip
+TRAINER_KEYS = {
+    "max_steps": STEPS,
+    "save_every": STOPPED_AT,
+    "sample_every": STOPPED_AT,
+    "num_samples": 4,
+    "log_every": 2,
+    "trackers": [],
+    "device": "cpu",
+    "ema": {"decay": 0.9},
+}
 Values = ModelConfig | Mapping[str, Any] | None
 
 
@@ -40,8 +48,12 @@ class ModelSubject(Subject):
         """Recipe of a few steps, with the model's config as the data filled it."""
         shape = self.values.get("sample_shape")
         data = {"name": "digits", "batch_size": 16} | image_keys(shape)
-        content = {"model": self.values | {"name": name_of(self.cls)}, "data": data, "trainer": TRAINER_KEYS,
-                   "run_dir": str(self.folder / "run")}  # fmt: skip
+        content = {
+            "model": self.values | {"name": name_of(self.cls)},
+            "data": data,
+            "trainer": TRAINER_KEYS,
+            "run_dir": str(self.folder / "run"),
+        }
         recipe = read_recipe(content)
         if recipe.model_class() is not self.cls:
             raise Broken(f"'{recipe.model.name}' is another class, {recipe.model_class()!r}", at=self.cls)

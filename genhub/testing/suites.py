@@ -76,7 +76,7 @@ def check_model(
 
 def check_scheduler(
     cls: type[Any], config: Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
-) -> Report:  # fmt: skip
+) -> Report:
     """Hold a noise schedule's class to the contract of `Scheduler`, in about a second.
 
     Args:

@@ -70,8 +70,13 @@ class TrainerSubject(Subject):
 
     def train(self, steps: int) -> Path:
         name = f"{MeanImage.__module__}:{MeanImage.__qualname__}"
-        content = {"model": {"name": name}, "data": {"batch_size": 16}, "run_dir": str(self.run_dir),
-                   "trainer": self.values | {"max_steps": steps}, "evaluate": self.EVALUATE}  # fmt: skip
+        content = {
+            "model": {"name": name},
+            "data": {"batch_size": 16},
+            "run_dir": str(self.run_dir),
+            "trainer": self.values | {"max_steps": steps},
+            "evaluate": self.EVALUATE,
+        }
         with contextlib.redirect_stdout(io.StringIO()):
             return train(content)
 
@@ -100,17 +105,22 @@ def fit(subject: TrainerSubject) -> None:
     if model.sample(2).shape != (2, *model.sample_shape):
         raise Broken("the model that came back does not sample", "save the model that fit was given", at)
     if read_manifest(folder).step != STOPPED_AT:
-        raise Broken(f"the checkpoint says step {read_manifest(folder).step}, max_steps was {STOPPED_AT}",
-                     "train to max_steps, and save with that step", at)  # fmt: skip
+        raise Broken(
+            f"the checkpoint says step {read_manifest(folder).step}, max_steps was {STOPPED_AT}",
+            "train to max_steps, and save with that step",
+            at,
+        )
 
 
 def files(subject: TrainerSubject) -> None:
     """A checkpoint is made of JSON, safetensors, YAML, Markdown and PNG files: nothing that loading would execute."""
     for file in (path for path in subject.checkpoint.rglob("*") if path.is_file()):
         if file.suffix not in SAFE:
-            raise Broken(f"a checkpoint has a file {file.relative_to(subject.checkpoint)}",
-                         f"write tensors as safetensors, facts as JSON; what may be there: {', '.join(sorted(SAFE))}",
-                         subject.cls.fit)  # fmt: skip
+            raise Broken(
+                f"a checkpoint has a file {file.relative_to(subject.checkpoint)}",
+                f"write tensors as safetensors, facts as JSON; what may be there: {', '.join(sorted(SAFE))}",
+                subject.cls.fit,
+            )
 
 
 def resume(subject: TrainerSubject) -> None:
@@ -122,9 +132,11 @@ def resume(subject: TrainerSubject) -> None:
     steps = 2 * STOPPED_AT
     after = subject.train(steps)
     if read_manifest(after).step != steps or torch.equal(MeanImage.from_pretrained(after).mean[0], mean):
-        raise Broken(f"going on to step {steps}, fit returns a checkpoint of step {read_manifest(after).step}",
-                     "train from self.run.stopped_run(data) to max_steps",
-                     subject.cls.fit)  # fmt: skip
+        raise Broken(
+            f"going on to step {steps}, fit returns a checkpoint of step {read_manifest(after).step}",
+            "train from self.run.stopped_run(data) to max_steps",
+            subject.cls.fit,
+        )
 
 
 def evaluate(subject: TrainerSubject) -> None:

@@ -198,7 +198,7 @@ class AccelerateTrainer(Trainer):
 
         return find_accumulation(
             self._files.found_batch_size, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
-        )  # fmt: skip
+        )
 
     def _seed_draws(self, step: int, accelerator: Accelerator) -> None:
         """Seed a step's own randomness. Like `torch.manual_seed`, but for the devices in use alone: for each of the others

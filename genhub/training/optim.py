@@ -128,11 +128,9 @@ def build_optimizers(
     for network in config.optimizers.keys() - trained:
         raise RecipeError(f"trainer.optimizers.{network}: no phase trains it; {did_you_mean(network, trained)}")
     return {
-        key: PhaseOptimizer(
-            trained_parameters(model, networks), _config_of(networks, config), config.max_grad_norm
-        )
+        key: PhaseOptimizer(trained_parameters(model, networks), _config_of(networks, config), config.max_grad_norm)
         for key, networks in sets.items()
-    }  # fmt: skip
+    }
 
 
 def _config_of(networks: tuple[str, ...], config: AccelerateConfig) -> OptimizerConfig:

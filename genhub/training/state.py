@@ -35,9 +35,13 @@ class RunState:
     @property
     def machine(self) -> dict[str, Any]:
         """Facts besides the recipe that bit-equality depends on."""
-        return {"threads": torch.get_num_threads(), "processes": self.accelerator.num_processes,
-                "device": self.accelerator.device.type, "torch": str(torch.__version__),
-                "gradient_accumulation_steps": self.share.accumulation}  # fmt: skip
+        return {
+            "threads": torch.get_num_threads(),
+            "processes": self.accelerator.num_processes,
+            "device": self.accelerator.device.type,
+            "torch": str(torch.__version__),
+            "gradient_accumulation_steps": self.share.accumulation,
+        }
 
     def save(self, windows: Sequence[list[Entry]], states: Sequence[Mapping[str, Any]]) -> TrainerState:
         """Return the state to store; `windows` are the processes' losses since the last log line, `states` their places in
@@ -49,8 +53,14 @@ class RunState:
             stored = optimizer_tensors(optimizer.torch)
             tensors[f"optimizer-{index}"] = {name: full(tensor) for name, tensor in stored.items()}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        values = {"windows": windows, "data": states, "seconds": self.log.seconds, "machine": self.machine, "scaler": scaler,
-                  "left_out": self.log.left_out}  # fmt: skip
+        values = {
+            "windows": windows,
+            "data": states,
+            "seconds": self.log.seconds,
+            "machine": self.machine,
+            "scaler": scaler,
+            "left_out": self.log.left_out,
+        }
         return TrainerState(tensors, values)
 
     def _changing(self, model: Model) -> dict[str, Tensor]:

@@ -98,9 +98,14 @@ VIEWS = {
 
 
 def show(
-    view: str, model: Viewable, overrides: Sequence[str] = (), *, out: str | Path | None = None, device: str | None = None,
+    view: str,
+    model: Viewable,
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    device: str | None = None,
     **options: Any,
-) -> Image.Image:  # fmt: skip
+) -> Image.Image:
     """Draw a view of a model and, with `out`, write it: x.png, or x.gif for an animation of a view that moves.
 
     Args:

@@ -152,8 +152,15 @@ def plane(title: str, note: str, shown: Plane) -> Image.Image:
             chosen = points if labels is None else points[labels == label]
             right.scatter(*chosen.T, s=9, color=colour, alpha=0.7, linewidths=0, label=shown.names.get(label, str(label)))
         if labels is not None:
-            right.legend(loc="upper left", bbox_to_anchor=(1.005, 1.01), fontsize=TEXT - 1, markerscale=2, frameon=False,
-                         handletextpad=0.1, borderpad=0)  # fmt: skip
+            right.legend(
+                loc="upper left",
+                bbox_to_anchor=(1.005, 1.01),
+                fontsize=TEXT - 1,
+                markerscale=2,
+                frameon=False,
+                handletextpad=0.1,
+                borderpad=0,
+            )
         return _rendered(figure)
 
 
@@ -163,8 +170,16 @@ def curves(title: str, note: str, rows: Mapping[str, Mapping[str, tuple[Array, A
     size = max(280 * columns + 40, max(_ends(title, note)) + MARGIN), 60 + 220 * len(rows)
     with _figure(size) as (figure, at):
         _head(figure, at, title, note)
-        grid = figure.add_gridspec(len(rows), columns, left=60 / size[0], right=1 - 24 / size[0], bottom=50 / size[1],
-                                   top=1 - 84 / size[1], wspace=0.32, hspace=0.6)  # fmt: skip
+        grid = figure.add_gridspec(
+            len(rows),
+            columns,
+            left=60 / size[0],
+            right=1 - 24 / size[0],
+            bottom=50 / size[1],
+            top=1 - 84 / size[1],
+            wspace=0.32,
+            hspace=0.6,
+        )
         for place, (phase, row) in enumerate(rows.items()):
             for column, (key, (steps, values)) in enumerate(row.items()):
                 plot = figure.add_subplot(grid[place, column])

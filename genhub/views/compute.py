@@ -61,8 +61,9 @@ def forward(subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0)
     return Film(
         f"{_plain(subject)}: the forward process, from images to noise",
         f"$x_t$ at {steps} of {total:,} noise levels t; SNR: signal power over noise power",
-        {"$x_t$": torch.stack([images, *noisy]).cpu()}, ["$x_0$", *captions],
-    )  # fmt: skip
+        {"$x_t$": torch.stack([images, *noisy]).cpu()},
+        ["$x_0$", *captions],
+    )
 
 
 def reverse(
@@ -87,13 +88,19 @@ def reverse(
         f"$x$ after a step, and the guess of $x_0$ it took from t; {len(shown)} of {len(drawn)} steps, seed {seed}",
         {"$x$": torch.stack([drawn[i] for i in shown]), "guess of $x_0$": torch.stack([guessed[i] for i in shown])},
         [captions[i] for i in shown],
-    )  # fmt: skip
+    )
 
 
 def interpolate(
-    subject: Viewed, *, n: Count = 4, steps: Steps = 8, seed: Seed = 0, labels: Labels = None,
-    between: Literal["images", "seeds"] | None = None, **options: Any,
-) -> Film:  # fmt: skip
+    subject: Viewed,
+    *,
+    n: Count = 4,
+    steps: Steps = 8,
+    seed: Seed = 0,
+    labels: Labels = None,
+    between: Literal["images", "seeds"] | None = None,
+    **options: Any,
+) -> Film:
     """Show the way from one image to another: between the latents of two real ones, or the noise of two drawn ones."""
     shares = torch.linspace(0, 1, steps).tolist()
     captions = [f"{share:.2g}" for share in shares]
@@ -102,8 +109,10 @@ def interpolate(
         return Film(
             f"{_plain(subject)}: between two seeds",
             "the noise goes from one to the other on a great circle (slerp)",
-            {"": _between_seeds(subject.model, asked, shares)}, captions, there_and_back=True,
-        )  # fmt: skip
+            {"": _between_seeds(subject.model, asked, shares)},
+            captions,
+            there_and_back=True,
+        )
     if given := [*options, *(["labels"] if labels is not None else [])]:
         raise InputError(f"interpolate: between two images nothing is drawn, so {given[0]} has no use; add --between seeds")
     if not isinstance(subject.model, Autoencoder):
@@ -115,8 +124,10 @@ def interpolate(
     return Film(
         f"{_plain(subject)}: between the latents of two images",
         "a real image; its latent, decoded, and how far from it to the other's; the other real image",
-        {"": torch.stack([images[::2].cpu(), *ways, images[1::2].cpu()])}, ["real", *captions, "real"], there_and_back=True,
-    )  # fmt: skip
+        {"": torch.stack([images[::2].cpu(), *ways, images[1::2].cpu()])},
+        ["real", *captions, "real"],
+        there_and_back=True,
+    )
 
 
 def between_images(subject: Viewed, between: str | None) -> bool:
@@ -142,8 +153,10 @@ def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
         progress.advance(len(ways))
     progress.close()
     if torch.equal(ways[0], ways[-1]):
-        raise InputError(f"interpolate: {type(model).__name__} does not draw its noise with genhub.randn, "
-                         "so nothing lies between two seeds")  # fmt: skip
+        raise InputError(
+            f"interpolate: {type(model).__name__} does not draw its noise with genhub.randn, "
+            "so nothing lies between two seeds"
+        )
     return torch.stack(ways)
 
 
@@ -163,9 +176,12 @@ def reconstruct(subject: Viewed, *, n: Count = 10, seed: Seed = 0) -> Image.Imag
         f"{_plain(subject)}: images and their reconstructions",
         f"from {latent:,} numbers each; under a column its error, root mean square in units of [-1, 1]; "
         f"on average {rms.mean():.3f}",
-        [PictureRow("image", images), PictureRow("reconstruction", copies),
-         PictureRow("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()])],
-    )  # fmt: skip
+        [
+            PictureRow("image", images),
+            PictureRow("reconstruction", copies),
+            PictureRow("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()]),
+        ],
+    )
 
 
 def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
@@ -175,15 +191,21 @@ def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = 
     drawn = _each(rows, lambda label: subject.sample(subject.drawing(n, seed, [label], options)))
     first = f"the first {MOST_ROWS} of {have:,} labels" if labels is None and have > MOST_ROWS else "a row a label"
     return canvas.table(
-        f"{_plain(subject)}: what is drawn for a label", f"{first}; a column has the same noise; seed {seed}",
+        f"{_plain(subject)}: what is drawn for a label",
+        f"{first}; a column has the same noise; seed {seed}",
         [PictureRow(_escape(subject.label_name(label)), images) for label, images in zip(rows, drawn, strict=True)],
-    )  # fmt: skip
+    )
 
 
 def guidance(
-    subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None,
-    scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0), **options: Any,
-) -> Image.Image:  # fmt: skip
+    subject: Viewed,
+    *,
+    n: Count = 10,
+    seed: Seed = 0,
+    labels: Labels = None,
+    scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0),
+    **options: Any,
+) -> Image.Image:
     """Show samples, a row a guidance scale."""
     each = [subject.drawing(n, seed, labels, {**options, "guidance_scale": scale}) for scale in scales]
     drawn, wanted = _each(each, subject.sample), cast(Tensor, each[0].labels_of(subject.model)).tolist()
@@ -192,7 +214,7 @@ def guidance(
         f"{_plain(subject)}: what guidance does",
         f"a row a guidance scale: 0 ignores the label, 1 is the label alone, more exaggerates it; seed {seed}",
         [*rows[:-1], replace(rows[-1], captions=[_escape(subject.label_name(label)) for label in wanted])],
-    )  # fmt: skip
+    )
 
 
 def neighbours(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
@@ -206,9 +228,13 @@ def neighbours(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels
         f"{_plain(subject)}: samples and the training images nearest to them",
         "how far apart two are: root mean square of pixels in [-1, 1];\n"
         f"median of samples {distance[:n].median():.3f}, of real images {distance[n:].median():.3f}",
-        [PictureRow("sample", samples), PictureRow("nearest", subject.data.images(found[:n]), captions[:n]),
-         PictureRow("real image", reals), PictureRow("nearest other", subject.data.images(found[n:]), captions[n:])],
-    )  # fmt: skip
+        [
+            PictureRow("sample", samples),
+            PictureRow("nearest", subject.data.images(found[:n]), captions[:n]),
+            PictureRow("real image", reals),
+            PictureRow("nearest other", subject.data.images(found[n:]), captions[n:]),
+        ],
+    )
 
 
 def nearest(subject: Viewed, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
@@ -218,8 +244,11 @@ def nearest(subject: Viewed, queries: Tensor, own: list[int]) -> tuple[list[int]
     progress = Progress(total, unit="image")
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
-        distance = torch.cdist(queries.flatten(1), subject.data.images(np.arange(start, stop)).flatten(1),
-                               compute_mode="donot_use_mm_for_euclid_dist")  # fmt: skip
+        distance = torch.cdist(
+            queries.flatten(1),
+            subject.data.images(np.arange(start, stop)).flatten(1),
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
         for row, number in enumerate(own):
             if start <= number < stop:
                 distance[row, number - start] = math.inf
@@ -239,8 +268,12 @@ def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)
     model, device = cast(Autoencoder, subject.model), subject.model.device
     chosen = subject.choose(POINTS, seed)
     labels = None if subject.data.labels is None else subject.data.labels[chosen].numpy()
-    latents = torch.cat([in_batches(model.encode, subject.data.images(part).to(device))
-                         for part in np.array_split(chosen, -(-len(chosen) // CHUNK))])  # fmt: skip
+    latents = torch.cat(
+        [
+            in_batches(model.encode, subject.data.images(part).to(device))
+            for part in np.array_split(chosen, -(-len(chosen) // CHUNK))
+        ]
+    )
     points = latents.flatten(1).double()
     centre, axes, note = plane_of(points)
     places = (points - centre) @ axes.T
@@ -269,8 +302,14 @@ def plane_of(points: Tensor) -> tuple[Tensor, Tensor, str]:
     values, axes = torch.linalg.eigh((points - centre).T @ (points - centre))
     axes, share = axes[:, -2:].flip(1).T, values[-2:].sum() / values.sum()
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a direction's sign is arbitrary
-    return centre, axes, (f"of its {size:,} dimensions, the plane of the first two principal components through the mean: "
-                          f"{share:.0%} of the variance")  # fmt: skip
+    return (
+        centre,
+        axes,
+        (
+            f"of its {size:,} dimensions, the plane of the first two principal components through the mean: "
+            f"{share:.0%} of the variance"
+        ),
+    )
 
 
 def _axis_names(size: int) -> tuple[str, str]:
@@ -293,8 +332,10 @@ def losses(subject: Viewed) -> Image.Image:
     if not curves:
         raise InputError(f"{file}: nothing is logged yet")
     last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
-    rows = {_escape(phase): {_escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
-            for phase, row in curves.items()}  # fmt: skip
+    rows = {
+        _escape(phase): {_escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
+        for phase, row in curves.items()
+    }
     return canvas.curves(f"{_plain(subject)}: the run's log", f"a row a phase; to step {last:,}", rows)
 
 

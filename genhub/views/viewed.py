@@ -86,8 +86,10 @@ class Viewed:
         data = load_data(config, known=self.model.trained_on)
         shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
         if shape != own:
-            raise InputError(f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
-                             "set data.image_size, data.channels or data.name")  # fmt: skip
+            raise InputError(
+                f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
+                "set data.image_size, data.channels or data.name"
+            )
         return data
 
     @cached_property

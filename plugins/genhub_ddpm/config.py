@@ -245,8 +245,11 @@ class DDPMConfig(ModelConfig):
             "vlb_weight": (schedule.variance_type == "learned_range", "scheduler.variance_type: learned_range"),
             "min_snr_gamma": (self.loss_weighting == "min_snr", "loss_weighting: min_snr"),
         }
-        found = {key: f"changes nothing without {need}; leave it out"
-                 for key, (met, need) in needs.items() if not met and not _is_default(self, key)}  # fmt: skip
+        found = {
+            key: f"changes nothing without {need}; leave it out"
+            for key, (met, need) in needs.items()
+            if not met and not _is_default(self, key)
+        }
         if not _is_default(self, "sampling.eta") and not has_eta(sampling.scheduler):
             found["sampling.eta"] = f"changes nothing: {NO_ETA.format(sampling.scheduler)}; leave it out"
         if sampling.num_inference_steps > schedule.num_train_timesteps:

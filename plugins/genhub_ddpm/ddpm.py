@@ -138,10 +138,17 @@ class DDPM(GenerativeModel):
     # Sampling (algorithm 2, or any registered scheduler)
 
     def sample(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
-        num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
+        self,
+        n: int,
+        *,
+        labels: Tensor | None = None,
+        generator: Generators = None,
+        scheduler: SchedulerName | None = None,
+        num_inference_steps: PositiveInt | None = None,
+        eta: Share | None = None,
+        guidance_scale: Scale | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Draw n images.
 
         Args:
@@ -171,9 +178,16 @@ class DDPM(GenerativeModel):
         return unused
 
     def denoise(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, scheduler: SchedulerName | None = None,
-        num_inference_steps: PositiveInt | None = None, eta: Share | None = None, guidance_scale: Scale | None = None,
-    ) -> Iterator[DenoisingStep]:  # fmt: skip
+        self,
+        n: int,
+        *,
+        labels: Tensor | None = None,
+        generator: Generators = None,
+        scheduler: SchedulerName | None = None,
+        num_inference_steps: PositiveInt | None = None,
+        eta: Share | None = None,
+        guidance_scale: Scale | None = None,
+    ) -> Iterator[DenoisingStep]:
         """Yield the reverse process a step at a time, arguments as in `sample`; latents are decoded, x_t as well as x_0."""
         for step in self._denoise(n, labels, generator, scheduler, num_inference_steps, eta, guidance_scale):
             yield self._decoded(step)
@@ -184,9 +198,15 @@ class DDPM(GenerativeModel):
         return replace(step, sample=sample, pred_original_sample=original)
 
     def _denoise(
-        self, n: int, labels: Tensor | None, generator: Generators, scheduler: SchedulerName | None,
-        num_inference_steps: int | None, eta: float | None, guidance_scale: float | None,
-    ) -> Iterator[DenoisingStep]:  # fmt: skip
+        self,
+        n: int,
+        labels: Tensor | None,
+        generator: Generators,
+        scheduler: SchedulerName | None,
+        num_inference_steps: int | None,
+        eta: float | None,
+        guidance_scale: float | None,
+    ) -> Iterator[DenoisingStep]:
         # What is the same at every step: the sampler and its levels, the label, the options of its `step`.
         sampler = self.sampler(scheduler)
         steps = num_inference_steps or self.config.sampling.num_inference_steps

@@ -15,8 +15,12 @@ Conditioning = Literal["projection", "concatenation"]
 Threshold = Annotated[float, Field(gt=0)]
 
 PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
-    "minimax": "r1", "non_saturating": "r1", "hinge": "r1", "wasserstein": "gp", "relativistic": "r1_r2",
-}  # fmt: skip
+    "minimax": "r1",
+    "non_saturating": "r1",
+    "hinge": "r1",
+    "wasserstein": "gp",
+    "relativistic": "r1_r2",
+}
 SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 
 

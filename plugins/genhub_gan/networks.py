@@ -71,9 +71,14 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, sample_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int], blocks_per_level: int,
-        num_classes: int = 0, conditioning: Conditioning = "projection",
-    ) -> None:  # fmt: skip
+        self,
+        sample_shape: tuple[int, int, int],
+        latent_dim: int,
+        channels: Sequence[int],
+        blocks_per_level: int,
+        num_classes: int = 0,
+        conditioning: Conditioning = "projection",
+    ) -> None:
         """Build it: channels at each level, the image's own first; num_classes is 0 for a generator without labels."""
         super().__init__()
         self.sizes = level_sizes(*sample_shape[1:], len(channels))[::-1]
@@ -109,9 +114,13 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, sample_shape: tuple[int, int, int], channels: Sequence[int], blocks_per_level: int,
-        num_classes: int = 0, conditioning: Conditioning = "projection",
-    ) -> None:  # fmt: skip
+        self,
+        sample_shape: tuple[int, int, int],
+        channels: Sequence[int],
+        blocks_per_level: int,
+        num_classes: int = 0,
+        conditioning: Conditioning = "projection",
+    ) -> None:
         """Build it: channels at each level, the image's own first; num_classes is 0 for a discriminator without labels."""
         super().__init__()
         projection = num_classes > 0 and conditioning == "projection"

@@ -97,6 +97,11 @@ def _autoencoder_kl(sample_shape: tuple[int, int, int], options: Mapping[str, An
     network: Any = AutoencoderKL
     levels = len(options["block_out_channels"])
     return network(
-        in_channels=sample_shape[0], out_channels=sample_shape[0], sample_size=max(sample_shape[1:]), scaling_factor=1.0,
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, **options,
-    )  # fmt: skip
+        in_channels=sample_shape[0],
+        out_channels=sample_shape[0],
+        sample_size=max(sample_shape[1:]),
+        scaling_factor=1.0,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        **options,
+    )
