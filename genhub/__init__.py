@@ -87,7 +87,6 @@ _MODULES = {
         "did_you_mean",
     ),
     "evaluation.evaluate": ("evaluate",),
-    "ground.run_log": ("RunLog",),
     "ground.processes": (
         "Share",
         "Together",
@@ -97,6 +96,7 @@ _MODULES = {
         "randn",
         "seed_for",
     ),
+    "ground.run_log": ("RunLog",),
     "ground.weights": (
         "load_strictly",
         "save_tensors",

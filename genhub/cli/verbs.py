@@ -233,7 +233,7 @@ def show(
 def info(model: ModelArgument, as_json: AsJson = False) -> None:
     """Print what a model holds: plugin, config, data, step, files."""
     from genhub.ground.ids import split_id
-    from genhub.hub.load import describe_repository
+    from genhub.hub.named import describe_repository
     from genhub.store.classes import describe_folder
     from genhub.store.find import read_newest
 

@@ -11,7 +11,7 @@ from genhub.errors import InputError
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
 from genhub.ground.parsing import TextSource, parse_yaml, read_text
 from genhub.ground.run_log import read_metrics
-from genhub.hub.load import NamedModel
+from genhub.hub.named import NamedModel
 from genhub.interfaces.config import NonNegativeInt, Section
 from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder

@@ -27,7 +27,8 @@ from genhub.ground.digests import hash_of
 from genhub.ground.finite import check_weights
 from genhub.ground.ids import split_id
 from genhub.ground.processes import broadcast, check_launcher, main_process, meet
-from genhub.hub.load import NamedModel, placed
+from genhub.hub.load import placed
+from genhub.hub.named import NamedModel
 from genhub.interfaces.config import DataConfig, DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import read_data_config

@@ -1,28 +1,24 @@
-"""Load models, recipes and facts from a folder or from a repository on the Hub."""
+"""Load models from a folder or from a repository on the Hub."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 
 from genhub.errors import HubError, InputError, shown
 from genhub.ground.console import warn
 from genhub.ground.ids import split_id
-from genhub.hub.repository import Repository, T, open_repository
+from genhub.hub.repository import Repository, open_repository
 from genhub.interfaces.model import Model
-from genhub.store.classes import read_model
 from genhub.store.find import read_newest
 from genhub.store.manifest import (
     MANIFEST,
 )
 from genhub.store.models import build_model, load_folder
-from genhub.store.run_folder import RECIPE
 
 
 @dataclass(frozen=True)
@@ -111,64 +107,3 @@ def _remote_class(repository: Repository, source: str, revision: str | None) -> 
         raise HubError(f"{repository.id}: its plugin.py can't be used: {type(error).__name__}: {error}") from error
     model_class: type[Model] = found
     return model_class
-
-
-@dataclass
-class NamedModel:
-    """A model as a user named it: a path, or a Hub id. The Hub is asked once, when it is first read, and what is read later
-    is of the same commit; of a run's folder, it is always the newest checkpoint."""
-
-    source: str | Path
-    _repository: Repository | None = field(default=None, compare=False, repr=False)
-
-    def read(self, read: Callable[[Path], T], *, weights: bool = True, checked: bool = False) -> T:
-        """Return the result of `read` for the model's folder; of a Hub id it is fetched.
-
-        Args:
-            weights: without, only what describes a model on the Hub is fetched.
-            checked: see `read_newest`.
-        Raises:
-            CheckpointError: no model is there.
-            HubError: the Hub doesn't have it, doesn't give it, or gives something else.
-        """
-        if split_id(self.source) is None:
-            return read_newest(Path(self.source), read, checked=checked)
-        if self._repository is None:
-            repository = open_repository(str(self.source))
-            repository.fetch_texts()
-            self._repository = repository
-        return read(self._repository.fetch_weights() if weights else self._repository.folder)
-
-
-def find_recipe_of(source: str) -> tuple[str, Path]:
-    """Return a repository's id and the recipe in it.
-
-    Raises:
-        HubError: there is none, or see `NamedModel.read`.
-    """
-    repository = open_repository(source)
-    repository.fetch_texts()
-    if RECIPE not in repository.wanted():
-        raise HubError(f"{source}: holds no recipe.yaml, so it can't be trained again; recipes can start from its weights "
-                       f"(model.from: {source})")  # fmt: skip
-    return repository.id, repository.folder / RECIPE
-
-
-def describe_repository(source: str) -> dict[str, Any]:
-    """Return facts about a repository's model, without fetching its weights.
-
-    Raises:
-        HubError, CheckpointError: see `NamedModel.read`.
-    """
-    repository = open_repository(source)
-    repository.fetch_texts()
-    facts: dict[str, Any] = {
-        "repository": repository.id,
-        "commit": repository.commit,
-        "weight_bytes": repository.weight_bytes,
-    }
-    if MANIFEST in repository.files:
-        return facts | repository.manifest().model_dump(mode="json", exclude={"checksum"})
-    with repository.naming():
-        _, config = read_model(repository.folder)
-    return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from genhub.errors import InputError, RecipeError, did_you_mean, explained, shown
 from genhub.ground.ids import HUB, split_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource, apply_override, parse_yaml, plain, read_text, to_yaml
-from genhub.hub.load import NamedModel, find_recipe_of
+from genhub.hub.named import NamedModel, find_recipe_of
 from genhub.hub.push import check_id
 from genhub.interfaces.config import (
     FROM_HUB,

@@ -17,7 +17,8 @@ from genhub.errors import CheckpointError, InputError, did_you_mean
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
 from genhub.ground.randomness import CHOICE_STREAM, seed_for
-from genhub.hub.load import NamedModel, placed
+from genhub.hub.load import placed
+from genhub.hub.named import NamedModel
 from genhub.interfaces.config import DataConfig
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import Recipe, RecipeLike, read_data_config, read_recipe
