@@ -118,6 +118,7 @@ def saves(tiny, tmp_path, monkeypatch):
 
     def check() -> str:
         """What a run would go on from: one of the two, and every bit of it."""
+        RunFolder(run).remove_leftovers()
         newest, _ = RunFolder(run).newest_whole()
         assert newest
         same_bits(newest, original / "checkpoints" / newest.name)

@@ -32,4 +32,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'genhub.testing' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module("genhub.testing.suites"), name)
+    module = "suites" if name.startswith("check_") else "report"
+    return getattr(import_module(f"genhub.testing.{module}"), name)
