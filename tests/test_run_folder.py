@@ -84,7 +84,7 @@ def spoil(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose, empty, zeros, spoil])
-def test_a_lost_recipe_comes_back_from_the_newest_whole(
+def test_a_lost_recipe_comes_back_from_the_newest_checkpoint(
     base: dict[str, Any], damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     newest = genhub.train(base, ["trainer.max_steps=2"])
