@@ -31,7 +31,7 @@ SIGNATURES = {
     "FrozenEncoder": "(encode: 'Callable[[Tensor], Tensor]', networks: 'nn.Module', config: 'str' = '') -> None",
     "GenerativeModel.frozen_encoder": "(self) -> 'FrozenEncoder | None'",
     "GenerativeModel.phases": "(self) -> 'Sequence[Phase]'",
-    "GenerativeModel.sample": "(self, n: 'int', *, labels: 'Tensor | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Tensor'",
+    "GenerativeModel.sample": "(self, n: 'int', *args: 'Any', **options: 'Any') -> 'Tensor'",  # *args: a model may name any options
     "GenerativeModel.forward": "(self, batch: 'Batch', phase: 'str') -> 'Mapping[str, Tensor]'",
     "GenerativeModel.save_networks": "(self, path: 'Path') -> 'None'",
     "GenerativeModel.load_networks": "(self, path: 'Path') -> 'None'",

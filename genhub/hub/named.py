@@ -1,4 +1,4 @@
-"""What a user named: a model by a path or a Hub id, a repository's recipe, and facts about its model. No torch."""
+"""Find what a user names: a model by a path or a Hub id, a repository's recipe, and facts about its model. No torch."""
 
 from __future__ import annotations
 

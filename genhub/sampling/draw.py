@@ -96,7 +96,7 @@ MEMORY_FULL = (
     "could not create a primitive",  # oneDNN's, when it gets none
     "could not create a memory",
 )
-"""What torch and its libraries say in a RuntimeError when memory is full."""
+"""Words of torch and its libraries in a RuntimeError when memory is full."""
 
 
 def out_of_memory(error: BaseException) -> bool:
