@@ -1,4 +1,4 @@
-"""Pictures that show how a model works: `compute` says what each view shows, `drawing` draws it, `subject` is what it is of.
+"""Pictures that show how a model works: `compute` says what each view shows, `canvas` draws it, `viewed` is what it is of.
 Rooms above call `show` alone; a view asks for a capability, never for a class."""
 
 from __future__ import annotations
