@@ -21,7 +21,7 @@ from genhub.ground.disk import (
     append,
     locked,
     made_once,
-    publish,
+    put_in_place,
     remove,
     remove_leftovers,
     saving,
@@ -115,7 +115,7 @@ def test_any_damage_to_a_sealed_file_is_found_and_it_is_made_again(tmp_path: Pat
 WRITES = {"write_text", "write_bytes", "touch", "save", "savefig", "savez", "savez_compressed", "save_file", "save_sealed",
           "save_tensors", "to_parquet", "ParquetWriter", "ZipFile"}  # fmt: skip
 ELSEWHERE = {
-    "_add_card": "in the folder that `publish` names", "write_manifest": "as above", "save_networks": "as above",
+    "_add_card": "in the folder that `put_in_place` names", "write_manifest": "as above", "save_networks": "as above",
     "save_tensors": "called for a temporary file", "save_sealed": "called for a temporary file", "append": "the other way",
     "_train": "a log, as a shell's >> writes it", "first_to_say": "an empty file in a launcher's temporary folder",
     "offer": "copies in a run's .publishing, which a run that starts deletes", "_link": "as above",
@@ -152,7 +152,7 @@ def test_a_folder_is_published_and_removed(tmp_path: Path) -> None:
     for content in ("one", "two"):
         (tmp_path / ".new" / "inner").mkdir(parents=True)
         (tmp_path / ".new" / "inner" / "file").write_text(content)
-        publish(tmp_path / ".new", tmp_path / "there")
+        put_in_place(tmp_path / ".new", tmp_path / "there")
         assert (tmp_path / "there" / "inner" / "file").read_text() == content
         assert [path.name for path in tmp_path.iterdir()] == ["there"]
     remove(tmp_path / "there")

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from genhub.errors import InputError, PluginError, did_you_mean
-from genhub.ground.disk import publish
+from genhub.ground.disk import put_in_place
 from genhub.interfaces.registry import KINDS, plugins
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,7 +47,7 @@ def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
         for file in sorted(path for path in (TEMPLATES / kind).iterdir() if path.is_file()):
             text = re.sub("|".join(words), lambda found: words[found[0]], file.read_text())
             (temporary / file.name.replace(stem, module)).write_text(text)
-        publish(temporary, folder)
+        put_in_place(temporary, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(f"{folder}: can't be written: {error.strerror}") from error

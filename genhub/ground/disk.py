@@ -1,5 +1,5 @@
 """Files and folders that appear whole or not at all, the lock of a folder, and the cache. No torch here. Nothing in genhub
-writes a file but through `whole` (or `publish`, for a folder), or by `append`."""
+writes a file but through `whole` (or `put_in_place`, for a folder), or by `append`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def publish(temporary: Path, folder: Path) -> None:
+def put_in_place(temporary: Path, folder: Path) -> None:
     """Give a finished folder its name, once all that is in it has reached the disk. A folder of that name goes."""
     for path in temporary.rglob("*"):
         sync(path)

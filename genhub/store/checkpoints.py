@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from genhub.ground.console import warn
-from genhub.ground.disk import publish, remove, saving, sync
+from genhub.ground.disk import put_in_place, remove, saving, sync
 from genhub.ground.weights import save_tensors
 from genhub.interfaces.config import DataSpec
 from genhub.interfaces.model import Model
@@ -46,7 +46,7 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
                 save_tensors(tensors, temporary / TRAINER_PART / f"{name}.safetensors")
             (temporary / TRAINER_PART / "state.json").write_text(json.dumps(state.values))
             write_manifest(model, temporary, data, step)
-            publish(temporary, folder)
+            put_in_place(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

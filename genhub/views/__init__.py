@@ -1,4 +1,4 @@
-"""Pictures that show how a model works: `compute` says what each view shows, `canvas` draws it, `viewed` is what it is of.
+"""Pictures that show how a model works: `compute` says what each view shows, `canvas` paints it, `viewed` is what it is of.
 Rooms above call `show` alone; a view asks for a capability, never for a class."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _between_images(subject: Viewed, own: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class View:
-    draw: Callable[..., Image.Image | Film]
+    make: Callable[..., Image.Image | Film]
     needs: Need
     moves: bool = False
     """Whether it can be an animation."""
@@ -75,13 +75,13 @@ class View:
 
     @property
     def options(self) -> list[str]:
-        parameters = inspect.signature(self.draw).parameters.values()
+        parameters = inspect.signature(self.make).parameters.values()
         return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
     @property
     def samples(self) -> bool:
         """Whether it takes the options of the model's `sample`, too."""
-        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.draw).parameters.values())
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.make).parameters.values())
 
 
 VIEWS = {
@@ -138,8 +138,8 @@ def show(
         raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
     if chosen.needs is not LOG:
         check_weights(subject.model)
-    drawn = chosen.draw(subject, **own, **{name: value for name, value in options.items() if name not in own})
-    content = _encoded(drawn, moving)
+    made = chosen.make(subject, **own, **{name: value for name, value in options.items() if name not in own})
+    content = _encoded(made, moving)
     if out is not None:
         _write(content, Path(out))
     return Image.open(io.BytesIO(content))
@@ -159,7 +159,7 @@ def _own_options(view: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that are the view's own, checked; the others must be for the model's `sample`."""
     chosen, anyones = VIEWS[view], {name for other in VIEWS.values() for name in other.options}
     own = {name: value for name, value in options.items() if name in anyones or not chosen.samples}
-    return check_arguments(chosen.draw, own, chosen.options, option="--", owner=f"the view {view}")
+    return check_arguments(chosen.make, own, chosen.options, option="--", owner=f"the view {view}")
 
 
 def _check_subject(view: str, subject: Viewed) -> None:
@@ -177,13 +177,13 @@ def _check_subject(view: str, subject: Viewed) -> None:
         raise InputError(f"{view} needs {need.name}, which {subject.name} lacks; it has the views {has}")
 
 
-def _encoded(drawn: Image.Image | Film, moving: bool) -> bytes:
+def _encoded(made: Image.Image | Film, moving: bool) -> bytes:
     stream = io.BytesIO()
-    if isinstance(drawn, Film) and moving:
-        (first, *others), durations = drawn.frames()
+    if isinstance(made, Film) and moving:
+        (first, *others), durations = made.frames()
         first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     else:
-        picture = drawn.strip() if isinstance(drawn, Film) else drawn
+        picture = made.strip() if isinstance(made, Film) else made
         grey = picture.convert("L")
         (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
     return stream.getvalue()

@@ -374,11 +374,11 @@ def _short(number: float) -> str:
     return f"{float(f'{number:.2g}'):g}".replace("e-0", "e-")
 
 
-def _each(values: Sequence[Any], draw: Any) -> list[Tensor]:
+def _each(values: Sequence[Any], sample: Any) -> list[Tensor]:
     """Return a row of images for each value, showing progress."""
     rows, progress = [], Progress(len(values), unit="row")
     for value in values:
-        rows.append(draw(value))
+        rows.append(sample(value))
         progress.advance(len(rows))
     progress.close()
     return rows
