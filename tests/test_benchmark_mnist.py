@@ -58,6 +58,7 @@ def repeats(court, conditional: bool, shift: int = 0) -> Repeats:
     return Repeats(config, court.images, court.labels if conditional else None)
 
 
+@pytest.mark.slow
 def test_real_digits_are_read_as_their_labels(court):
     assert court.test_accuracy > 0.95
     right = court.figures(repeats(court, conditional=True), 200, 0, AT_ONCE)
@@ -66,6 +67,7 @@ def test_real_digits_are_read_as_their_labels(court):
     assert court.figures(repeats(court, conditional=True, shift=1), 200, 0, AT_ONCE)["label_accuracy"] < 0.05
 
 
+@pytest.mark.slow
 def test_real_digits_are_as_near_to_real_ones_as_can_be(court):
     real = court.figures(repeats(court, conditional=False), 200, 0, AT_ONCE)
     assert sum(real["class_shares"]) == pytest.approx(1)
@@ -79,6 +81,7 @@ def test_real_digits_are_as_near_to_real_ones_as_can_be(court):
     assert collapsed["frechet_pixels"] > 5 * real["frechet_pixels"]
 
 
+@pytest.mark.slow
 def test_frechet_is_its_formula(court):
     import mnist
 
@@ -88,6 +91,7 @@ def test_frechet_is_its_formula(court):
     assert mnist.frechet(a - a.mean(0), 3 * (a - a.mean(0))) == pytest.approx(4 * a.var(0).sum().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_autoencoding_and_nats(court):
     class Copies(Repeats):
         encode = decode = staticmethod(lambda images: images)

@@ -67,6 +67,7 @@ def test_readme_names_every_sampler_and_picture():
         assert (ROOT / picture).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_ddpm_page_runs(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "models" / "ddpm.md").read_text()

@@ -53,6 +53,7 @@ def test_a_signal_stops_both_and_the_same_command_goes_on(tiny, tmp_path):
     assert output.count("Model    ") == 2  # what is trained, and where it is: said by one process
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_all_is_said_once(tiny, tmp_path):
     command = start("train", recipe(tmp_path, tiny, "models:Explodes"), "--num-processes", "2", cwd=tmp_path)
     _, errors = command.communicate(timeout=120)

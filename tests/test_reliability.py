@@ -128,6 +128,7 @@ def saves(tiny, tmp_path, monkeypatch):
     return run, prepare, again, check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True], ids=["new", "over-a-damaged-one"])
 def test_case_02_killed_at_every_file_boundary_of_a_save(saves, tiny, damaged):
     _, prepare, again, check = saves
