@@ -19,6 +19,7 @@ import torch
 from genhub.ground.weights import save_tensors
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.run.prepare import prepare
+from genhub.run.run import FolderRun
 from genhub.run.train import train
 from genhub.store.run_folder import RECIPE
 from genhub.testing.report import told
@@ -88,7 +89,8 @@ def together(folder: Path, recipe: Recipe) -> None:
     run_dir = folder / "together"
     run_dir.mkdir(exist_ok=True)
     (run_dir / RECIPE).write_text(prepared.recipe.yaml())
-    recipe.trainer_class()(recipe.trainer, run_dir=run_dir, seed=recipe.seed).fit(prepared.model, prepared.data)
+    run = FolderRun(run_dir, recipe.trainer, recipe.seed)
+    recipe.trainer_class()(recipe.trainer, run).fit(prepared.model, prepared.data)
     save_tensors(dict(prepared.model.named_parameters()), folder / f"rank-{os.environ['RANK']}.safetensors")
 
 
