@@ -49,7 +49,7 @@ def test_every_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"model +my-model +my_model:MyModel +my-model +0.1.0 +installed\n", said)
     assert re.search(r"model +my-model +my_model:MyModel +my-model +0.1.0 +fine\n", said)
     assert "temperature" not in said  # an option of `sample`, not of the recipe
-    assert "latent_dim: 8  (int)  # How many numbers of noise make an image." in said
+    assert "latent_dim: 8  (int)  # Number of noise values that make an image." in said
     for picture in ("digits.png", "threes-and-sevens.png", "fives.png", "four.png", "runs/recipe/samples/step-002000.png"):
         assert (tmp_path / picture).stat().st_size > 500
     assert sharpness(tmp_path / "runs" / "recipe" / "checkpoints" / "step-002000", monkeypatch) < 0.75

@@ -22,7 +22,7 @@ class MyModel(GenerativeModel):
         # A recipe's keys under `model`, checked by pydantic. `sample_shape` and `num_classes` are there already, and come
         # from the data. A docstring under a key is what `genhub plugins info` and editors show.
         latent_dim: PositiveInt = 8
-        """Number of numbers of noise that make an image."""
+        """Number of noise values that make an image."""
         hidden: PositiveInt = 256
         """Width of the network's layers."""
 
