@@ -1,4 +1,4 @@
-"""What genhub takes from its dependencies beyond their documented interfaces, and that all that it imports is declared.
+"""Uses of dependencies beyond their documented interfaces, each with a test; and all that is imported is declared.
 
 Each test says what has changed and where genhub counts on it.
 """

@@ -1,4 +1,4 @@
-"""What a command does once: validate its recipe, ask the Hub for a model, compare a checkpoint's files with their hashes."""
+"""Each command does once: validate its recipe, ask the Hub for a model, compare a checkpoint's files with their hashes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from genhub.recipe import recipe as recipes
 
 @dataclass
 class Counts:
-    """What a command did how often."""
+    """Counts of a command's work."""
 
     validated: int
-    """Recipes."""
+    """Number of recipes that were validated."""
     hashed: int
-    """How often the file was that was hashed most often."""
+    """Largest number of times that one file was hashed."""
     looked_up: int
-    """Models on the Hub."""
+    """Number of times that the Hub was asked for a model."""
 
 
 Run = Callable[..., Counts]

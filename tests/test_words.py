@@ -18,7 +18,7 @@ LONGEST = 125
 BEGINNING = re.compile(r"""[A-Z`'"(\[|>\d]|[a-z_]+(: |'s |' )""")
 """Beginning of a sentence, of a doctest, of a library's own name, or of a value with its meaning, as in `auto: ...`."""
 RIDDLE = re.compile(
-    r"(What|Which|Where|Who|Whose|Why|When|As many|As much|Of|That|Those|Gives|There|Seen|In each|From so)\b"
+    r"(How|What|Which|Where|Who|Whose|Why|When|As many|As much|Of|That|Those|Gives|There|Seen|In each|From so)\b"
 )
 """Openings of docstrings that said what a thing is only at their end, all of which there were."""
 NO_VERB = re.compile(r"(How|The|A|An|Its|One|Of)\b|\(\w+(, [\w']+)*,?\)|\(steps, |x_t\b|\|")

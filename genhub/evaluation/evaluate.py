@@ -26,7 +26,7 @@ from genhub.ground.console import Progress, warn
 from genhub.ground.digests import hash_of
 from genhub.ground.finite import check_weights
 from genhub.ground.ids import split_id
-from genhub.ground.processes import broadcast, check_launcher, main_process, meet
+from genhub.ground.processes import check_launcher, main_process, meet
 from genhub.hub.load import placed
 from genhub.hub.named import NamedModel
 from genhub.interfaces.config import DataConfig, DataSpec
@@ -91,7 +91,7 @@ def evaluate(
     def folder() -> Path:
         """Return the folder for images and figures, which the main process chooses for all."""
         found = _first_writable(folders) if main_process() else Path()
-        return broadcast(found) if together else found
+        return together.broadcast(found) if together else found
 
     def draw() -> Tensor:
         progress, place = Progress(n, unit="image", shown=main_process()), folder() / images

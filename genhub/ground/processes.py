@@ -131,7 +131,11 @@ class Together:
 
     def broadcast(self, value: T) -> T:
         """Return the first process's value."""
-        return broadcast(value)
+        from accelerate.utils import broadcast_object_list
+
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
 
     def wait(self) -> None:
         """Return when all processes are here."""
@@ -145,12 +149,3 @@ class Together:
 def meet(device: str | torch.device | None = None) -> Together | None:
     """Return the processes that a launcher started; None if this one is alone. See `Together`."""
     return None if alone() else Together(device)
-
-
-def broadcast(value: T) -> T:
-    """Return the first process's value, on all."""
-    from accelerate.utils import broadcast_object_list
-
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]

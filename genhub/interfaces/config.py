@@ -137,7 +137,7 @@ class ModelConfig(Section):
     sample_shape: Shape | None = None
     """(channels, height, width) of an image; left out: taken from the data."""
     num_classes: NumClasses | None = None
-    """How many labels there are; left out: taken from the data."""
+    """Number of classes; left out: taken from the data."""
 
     def mistakes(self) -> Mapping[str, str]:
         """Return the keys of a recipe that contradict each other, though each value is valid: key path to what is wrong,
@@ -232,6 +232,6 @@ class TrainerConfig(Section):
     save_every: Annotated[PositiveInt, MAY_CHANGE] = 1000
     """Save a checkpoint every so many steps, and at the end."""
     keep_last: Annotated[PositiveInt, MAY_CHANGE] = 3
-    """How many checkpoints to keep, the newest."""
+    """Number of checkpoints to keep, the newest ones."""
     keep_every: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Keep those at multiples of so many steps, too, for good; null: only the newest."""

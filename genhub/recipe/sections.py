@@ -112,7 +112,7 @@ class EvaluateConfig(Section):
     every: PositiveInt = 5000
     """Measure after every so many steps, a multiple of trainer.save_every, and at the end."""
     n: Annotated[int, Field(strict=True, ge=2, lt=2**63)] = 2000
-    """How many images to draw, on all processes together; the same seeds each time."""
+    """Number of images to draw, on all processes together; the same seeds each time."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("frechet_distance",)
     """Metrics to compute, as `genhub evaluate --metrics` names them."""
     extractor: str = "probe"

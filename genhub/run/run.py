@@ -32,7 +32,7 @@ class FolderRun:
         self.files = RunFolder(folder)
         self.started = time.monotonic()
         self.evaluator: Evaluator | None = None
-        """What measures while it trains; None: the recipe does not want it."""
+        """The evaluator that measures while the run trains; None: the recipe does not want it."""
         self.listeners: list[Callable[[Path, bool], None]] = []
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
         self._config = config

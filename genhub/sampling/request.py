@@ -20,7 +20,7 @@ class Drawing:
     """Images to draw from a model. Image i depends on the seed, the labels, the options and i alone."""
 
     n: int
-    """How many."""
+    """Number of images."""
     seed: int = 0
     labels: Sequence[int] | None = None
     """For a conditional model, the wanted classes, by number; fewer than n are repeated in turn. None: every class, in

@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def found_batch_size(self) -> Path:
-        """How many images a process puts through the model at once, as `find_batch_size` found it."""
+        """The file with the number of images that fit into memory at once, which `trainer.find_batch_size` has found."""
         return self.path / "find_batch_size.json"
 
     @property

@@ -182,7 +182,7 @@ class AccelerateTrainer(Trainer):
             return config.gradient_accumulation_steps
 
         def trial(parts: int) -> None:
-            share = Share(accelerator.process_index, accelerator.num_processes, parts)
+            share = Share(self.run.together.rank, self.run.together.world_size, parts)
             batches = data.batches(share, seed=self.run.seed, start_step=0, device=accelerator.device)
             micro_batches = list(islice(batches, parts))
             for phase in networks.phases:
@@ -197,7 +197,7 @@ class AccelerateTrainer(Trainer):
                 return step_fits(lambda: trial(parts), networks.model, networks.optimizers.values(), accelerator)
 
         return find_accumulation(
-            self._files.found_batch_size, data.config.batch_size, config.gradient_accumulation_steps, accelerator, fits
+            self._files.found_batch_size, data.config.batch_size, config.gradient_accumulation_steps, self.run.together, fits
         )
 
     def _seed_draws(self, step: int, accelerator: Accelerator) -> None:

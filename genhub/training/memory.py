@@ -16,7 +16,7 @@ from genhub.data.split import splits
 from genhub.errors import CheckpointError, TrainingError
 from genhub.ground.console import say
 from genhub.ground.disk import saving, write_whole
-from genhub.ground.processes import broadcast
+from genhub.ground.processes import Together
 from genhub.sampling.draw import out_of_memory
 from genhub.store.manifest import read_json
 from genhub.training.optim import PhaseOptimizer
@@ -49,9 +49,7 @@ def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iter
         ) from error
 
 
-def find_accumulation(
-    record: Path, batch_size: int, first: int, accelerator: Accelerator, fits: Callable[[int], bool]
-) -> int:
+def find_accumulation(record: Path, batch_size: int, first: int, together: Together, fits: Callable[[int], bool]) -> int:
     """Return the smallest `gradient_accumulation_steps`, from `first` on, with which a step fits into memory. A run looks
     once: what it found is in its folder, and holds for any number of processes.
 
@@ -61,14 +59,14 @@ def find_accumulation(
         TrainingError: not even one image at a time fits.
         CheckpointError: the record in the folder is damaged.
     """
-    known = broadcast(_recorded(record) if accelerator.is_main_process else None)
-    share = batch_size // accelerator.num_processes
-    for parts in splits(batch_size, accelerator.num_processes, first):
+    known = together.broadcast(_recorded(record) if together.main else None)
+    share = batch_size // together.world_size
+    for parts in splits(batch_size, together.world_size, first):
         if fits(parts) if known is None else share // parts <= known:
             break
     else:
         raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
-    if accelerator.is_main_process and known is None:
+    if together.main and known is None:
         with saving(record):
             write_whole(record, json.dumps({"images_at_once": share // parts}) + "\n")
     say(f"Memory   {share // parts} images at once fit: gradient_accumulation_steps={parts}")

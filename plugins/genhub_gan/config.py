@@ -78,7 +78,7 @@ class GANConfig(ModelConfig):
 
 class ConditionalGANConfig(GANConfig):
     conditioning: Conditioning = "projection"
-    """How networks get the label. projection: Miyato & Koyama 2018; concatenation: one-hot, Mirza & Osindero 2014."""
+    """Way that networks get the label. projection: Miyato & Koyama 2018; concatenation: one-hot, Mirza & Osindero 2014."""
 
     @model_validator(mode="after")
     def _has_labels(self) -> ConditionalGANConfig:

@@ -33,8 +33,8 @@ class RealNVPConfig(ModelConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """For few images, which a flow learns by heart: its bits per dimension then fall for these alone."""
     levels: Annotated[int, Field(strict=True, ge=2, le=256)] = 256
-    """How many values a pixel really has. In training, each becomes a bin that is filled evenly: discrete values have no
-    density, and a flow would give them an endless one. digits has 17; 8-bit bins would leave 15 of 16 empty."""
+    """Number of values that a pixel really has. In training each becomes a bin that is filled evenly: discrete values have
+    no density, and a flow would give them an endless one. digits has 17; 8-bit bins would leave 15 of 16 empty."""
 
 
 class Coupling(nn.Module):

@@ -63,7 +63,7 @@ class UNetConfig(Section):
 
 
 class SamplingConfig(Section):
-    """What `sample` does when not told otherwise."""
+    """Defaults of `sample`'s options."""
 
     scheduler: SchedulerName = "flow_heun"
     """flow_euler, flow_heun, or one of diffusers' that knows flows, such as unipc and dpmsolver."""
@@ -136,7 +136,7 @@ class FlowSchedule(ABC):
 
     @abstractmethod
     def evaluated(self, ends: Tensor) -> Tensor:
-        """Where the model is evaluated, for steps between these timesteps."""
+        """Return the timesteps at which the model is evaluated, for steps between those of `ends`."""
 
     @abstractmethod
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> StepOutput:
