@@ -9,18 +9,19 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from genhub.ground.randomness import Generators
+from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Batch
 
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """A model that turns images into latents and back."""
+    """A model that turns x into latents and back."""
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the latents (n, ...) of images (n, c, h, w) in [-1, 1]."""
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the latents (n, ...) of x (n, *shape), given its conditions (None: none is present)."""
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the images (n, c, h, w) in [-1, 1] of latents."""
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the x (n, *shape) of latents, given its conditions."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class DenoisingStep:
     timestep: float
     """Noise level that the step started from; num_train_timesteps - 1 or so is pure noise, 0 nearly clean."""
     sample: Tensor
-    """The images after the step, (n, c, h, w)."""
+    """x_t after the step, (n, *shape)."""
     pred_original_sample: Tensor
-    """The model's guess of the clean images at this step, (n, c, h, w)."""
+    """The model's guess of x_0 at this step, (n, *shape)."""
 
 
 @runtime_checkable
@@ -43,21 +44,26 @@ class Denoiser(Protocol):
 
     num_train_timesteps: int
 
-    def add_noise(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t for images x_0 (n, c, h, w) and timesteps (n,) int64 in [0, num_train_timesteps)."""
+    def add_noise(self, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t for x_0 (n, *shape) and timesteps (n,) int64 in [0, num_train_timesteps)."""
+
+    def predict_x0(self, x_t: Tensor, timesteps: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the model's guess of x_0 (n, *shape) from x_t at timesteps (n,), given its conditions: what a student that
+        distils this teacher learns from."""
 
     def signal_to_noise(self, timesteps: Tensor) -> Tensor:
         """Return the ratio of signal to noise power at timesteps (n,)."""
 
     def denoise(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, **options: Any
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None, **options: Any
     ) -> Iterator[DenoisingStep]:
-        """Draw n images, a step at a time; `options` are those of `sample`."""
+        """Draw n elements, a step at a time; `options` are those of `sample`."""
 
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """A model that can say how probable an image is."""
+    """A model that can say how probable x is."""
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
-        """Return (n,) bits per dimension of 8-bit images, or an upper bound of them."""
+        """Return (n,) bits per number of x, or an upper bound of them: -log2 of the probability of x where the modality has
+        `levels`, as 8-bit images do; else of its density in the column's own units (`log_scale`), which may be below 0."""

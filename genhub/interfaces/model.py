@@ -11,18 +11,18 @@ class Mean(GenerativeModel):
     def phases(self):
         return [Phase("fit", self.loss, trains=("net",))]
 
-    def loss(self, batch):                            # {"images": (b, c, h, w) in [-1, 1], ...} -> {"loss": scalar, ...}
-        return {"loss": (self.net(batch["images"]) - batch["images"]).square().mean()}
+    def loss(self, batch):                            # batch.x (b, *shape), batch.conditions -> {"loss": scalar, ...}
+        return {"loss": (self.net(batch.x) - batch.x).square().mean()}
 
-    def sample(self, n, *, labels=None, generator=None):
-        ...                                           # (n, c, h, w) in [-1, 1]
+    def sample(self, n, *, conditions=None, generator=None):
+        ...                                           # (n, *shape), as in a batch
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -32,11 +32,32 @@ from torch import Tensor, nn
 
 from genhub.errors import CheckpointError
 from genhub.ground.weights import load_strictly, save_tensors
-from genhub.interfaces.config import DataSpec, ModelConfig
+from genhub.interfaces.columns import DataSpec
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.config import ModelConfig
+from genhub.interfaces.modality import Modality
 
-Batch = Mapping[str, Tensor]
-"""Batch that a loss is given. "images": (b, c, h, w) float32 in [-1, 1]; other columns are conditions, "labels": (b,) int64.
-For a model with a `frozen_encoder`, "latents" may be in the images' place."""
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that a loss is given."""
+
+    x: Tensor
+    """What is generated, (b, *shape) float32, as its modality gives it to networks: images in [-1, 1], signals and vectors
+    standardised."""
+    conditions: Conditions = field(default_factory=Conditions)
+    """What it is given; empty for a model without conditions."""
+    step: int = 0
+    """The optimizer step, from 0, for schedules of a loss."""
+    cached: Mapping[str, Tensor] = field(default_factory=dict)
+    """What frozen networks made of x, computed once: "latents" for a model with a `frozen_encoder`."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {name: tensor.to(device) for name, tensor in self.cached.items()}
+        return Batch(self.x.to(device), self.conditions.to(device), self.step, moved)
 
 
 @dataclass(frozen=True)
@@ -59,11 +80,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """Frozen network through which a model's losses see images, such as an autoencoder whose latents they take. With
-    `data.cache_latents` its output is computed once for each image, and losses get it as batch["latents"] in their place."""
+    """Frozen network through which a model's losses see x, such as an autoencoder whose latents they take. With
+    `data.cache_latents` its output is computed once for each row, and losses get it as batch.cached["latents"]."""
 
     encode: Callable[[Tensor], Tensor]
-    """Function from images (n, c, h, w) in [-1, 1] to (n, ...), kept as float32. It depends on each image alone: nothing
+    """Function from x (n, *shape) to (n, ...), kept as float32. It depends on each element alone: nothing
     random (of a posterior, its mean), no statistics of the batch, the same in training and eval mode."""
     networks: nn.Module
     """The modules that it computes with, trained by no phase. With other weights or buffers, all is computed anew."""
@@ -80,22 +101,24 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
-    conditions: tuple[str, ...] = ()
-    """Batch columns besides "images" that the losses need and `sample` takes: ("labels",) for a conditional model."""
 
     trained_on: DataSpec | None = None
-    """Spec of the data it was trained on, if known: its labels' names, the range of its images' values."""
+    """Spec of the data it was trained on, if known."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        if config.data is None:
+            raise ValueError("a model is built from a Config with `data`: the modality of what it draws and is given")
+        self.modality: Modality = config.data.target
+        """The modality of what it draws."""
+        self.conditions: Mapping[str, Modality] = config.data.conditions
+        """The modalities of what it is given, by column."""
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """Shape (channels, height, width) of an image."""
-        if self.config.sample_shape is None:
-            raise ValueError("a model is built from a Config with sample_shape: (channels, height, width)")
-        return self.config.sample_shape
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one element in a batch, channels first."""
+        return self.modality.shape
 
     @property
     def device(self) -> torch.device:
@@ -112,26 +135,32 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, n: int, *args: Any, **options: Any) -> Tensor:
-        """Draw n images, (n, c, h, w) float in [-1, 1], on the model's device. A model declares it as
+        """Draw n elements, (n, *shape) float as in a batch, on the model's device. A model declares it as
 
-            def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, OPTIONS) -> Tensor
+            def sample(
+                self, n: int, *, conditions: Conditions | None = None, generator: Generators = None, OPTIONS
+            ) -> Tensor
 
-        Keyword arguments beyond these are the sampler's options: the signature, with its annotations, is what
-        `genhub sample --set key=value` is checked against. All randomness comes from `generator` where one is given.
+        Conditions are those of n rows; None: none is present. Keyword arguments beyond these are the sampler's options: the
+        signature, with its annotations, is what `genhub sample --set key=value` is checked against. All randomness comes
+        from `generator` where one is given.
 
         Raises:
             InputError: an option has a value that the model can't draw with.
         """
         # With `*args` and `**options` of any type, mypy lets a model have any options, and still checks n and the result.
 
+    def after_update(self, step: int) -> None:  # noqa: B027  # most have nothing to do
+        """Do what follows a step, after its optimizers and averages: move target networks, adapt augmentation."""
+
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the options for `sample` that would change nothing, each with the reason: `genhub` refuses to draw with
-        them. {"guidance_scale": "this model draws without labels"}, say."""
+        them. {"guidance_scale": "this model is given nothing"}, say."""
         return {}
 
     def frozen_encoder(self) -> FrozenEncoder | None:
-        """Return the network whose output the losses need in place of the images; None: they need the images themselves. A
-        model that replaces this takes batch["latents"] where a batch has them, and batch["images"] else."""
+        """Return the network whose output the losses need in place of x; None: they need x itself. A model that replaces
+        this takes batch.cached["latents"] where a batch has them, and batch.x else."""
         return None
 
     @cached_property
@@ -144,18 +173,21 @@ class Model(nn.Module, ABC):
         return self._phases[phase].loss(batch)
 
     @final
-    def check_labels(self, labels: Tensor | None) -> Tensor:
-        """Return a conditional model's labels (n,), checked, on the model's device. Its `sample` calls this first.
+    def conditions_of(self, n: int, conditions: Conditions | None) -> Conditions:
+        """Return the conditions of n rows, checked, on the model's device; of None, that none is present. A `sample` calls
+        this first.
 
         Raises:
-            ValueError: there are none, or one is not below `num_classes`.
+            ValueError: they are not this model's, or not those of n rows.
         """
-        if labels is None:
-            raise ValueError("labels: this model draws what a label asks for; give one an image")
-        classes = self.config.num_classes or 0
-        if any(not 0 <= label < classes for label in labels.tolist()):
-            raise ValueError(f"labels: this model has 0 to {classes - 1}, not {labels.tolist()}")
-        return labels.to(self.device)
+        if conditions is None:
+            return Conditions.nothing(self.conditions, n, self.device)
+        if set(conditions.values) != set(self.conditions) or set(conditions.present) != set(self.conditions):
+            given, wanted = (", ".join(sorted(names)) or "nothing" for names in (conditions.values, self.conditions))
+            raise ValueError(f"conditions: this model is given {wanted}, not {given}")
+        if self.conditions and len(conditions) != n:
+            raise ValueError(f"conditions: of {len(conditions)} rows, for {n} to draw")
+        return conditions.to(self.device)
 
     def save_networks(self, path: Path) -> None:
         """Write the weights into a folder. Replace together with `load_networks` to write a format that others read."""

@@ -21,9 +21,16 @@ TRAINERS = "genhub.trainers"
 EXTRACTORS = "genhub.extractors"
 FORMATS = "genhub.formats"
 """Group whose names are the `_class_name` that another library writes into a folder's JSON, and whose classes are models."""
-KINDS = {"model": MODELS, "scheduler": SCHEDULERS, "trainer": TRAINERS, "extractor": EXTRACTORS, "format": FORMATS}
+NETWORKS = "genhub.networks"
+MODALITIES = "genhub.modalities"
+KINDS = {
+    "model": MODELS, "network": NETWORKS, "modality": MODALITIES, "scheduler": SCHEDULERS, "trainer": TRAINERS,
+    "extractor": EXTRACTORS, "format": FORMATS,
+}  # fmt: skip
 ATTRIBUTES = {
     MODELS: ("Config", "phases", "sample", "save_networks", "load_networks"),
+    NETWORKS: ("Config", "forward"),
+    MODALITIES: ("Options", "learn", "read", "to_batch", "from_batch", "picture"),
     SCHEDULERS: ("add_noise", "set_timesteps", "scale_model_input", "step"),
     TRAINERS: ("Config", "fit"),
     EXTRACTORS: ("features",),
@@ -102,7 +109,7 @@ def find_plugin(group: str, name: str) -> Plugin:
     """
     found = [plugin for plugin in plugins(group) if plugin.name == name]
     if not found:
-        kind, nearest = group.removeprefix("genhub.").removesuffix("s"), did_you_mean(name, plugin_names(group))
+        kind, nearest = next(kind for kind, its in KINDS.items() if its == group), did_you_mean(name, plugin_names(group))
         raise PluginError(f"no {kind} is called {shown(name)}; {nearest} (others come by pip install)")
     if len(found) > 1:
         claims = " and as ".join(f"{plugin} ({plugin.value})" for plugin in found)

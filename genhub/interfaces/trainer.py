@@ -14,8 +14,9 @@ from torch import Tensor
 
 from genhub.ground.processes import ALONE, Share, Together
 from genhub.ground.run_log import RunLog
-from genhub.interfaces.config import DataConfig, DataSpec, TrainerConfig
-from genhub.interfaces.model import Model
+from genhub.interfaces.columns import DataConfig, DataSpec
+from genhub.interfaces.config import TrainerConfig
+from genhub.interfaces.model import Batch, Model
 
 
 class TrainingData(Protocol):
@@ -36,7 +37,7 @@ class TrainingData(Protocol):
     def batches(
         self, share: Share = ALONE, *, seed: int, start_step: int, device: torch.device,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+    ) -> Iterator[Batch]:  # fmt: skip
         """Yield endless micro-batches from `start_step` on; `share.accumulation` of them make a step on each rank. `state`
         spares a stream of data the reading of all that comes before."""
 
