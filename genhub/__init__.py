@@ -12,6 +12,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.api import load as load
     from genhub.api import push_to_hub as push_to_hub
     from genhub.api import sample as sample
+    from genhub.conditioning.conditioner import Conditioner as Conditioner
+    from genhub.conditioning.guidance import guidance_at as guidance_at
+    from genhub.conditioning.guidance import guided as guided
+    from genhub.data.open import load_data as load_data
     from genhub.errors import CheckpointError as CheckpointError
     from genhub.errors import DataError as DataError
     from genhub.errors import GenhubError as GenhubError
@@ -38,25 +42,46 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.capabilities import Denoiser as Denoiser
     from genhub.interfaces.capabilities import DenoisingStep as DenoisingStep
     from genhub.interfaces.capabilities import Likelihood as Likelihood
-    from genhub.interfaces.config import MAY_CHANGE as MAY_CHANGE
+    from genhub.interfaces.columns import DataConfig as DataConfig
+    from genhub.interfaces.columns import DataSpec as DataSpec
+    from genhub.interfaces.columns import ModelData as ModelData
+    from genhub.interfaces.conditions import Conditions as Conditions
     from genhub.interfaces.config import ModelConfig as ModelConfig
-    from genhub.interfaces.config import ModelPath as ModelPath
-    from genhub.interfaces.config import PositiveInt as PositiveInt
-    from genhub.interfaces.config import Section as Section
     from genhub.interfaces.config import TrainerConfig as TrainerConfig
+    from genhub.interfaces.modality import Modality as Modality
+    from genhub.interfaces.modality import RawColumn as RawColumn
+    from genhub.interfaces.modality import Unreadable as Unreadable
     from genhub.interfaces.model import Batch as Batch
     from genhub.interfaces.model import FrozenEncoder as FrozenEncoder
     from genhub.interfaces.model import Model as Model
     from genhub.interfaces.model import Phase as Phase
+    from genhub.interfaces.network import AnyNetwork as AnyNetwork
+    from genhub.interfaces.network import Embedding as Embedding
+    from genhub.interfaces.network import Given as Given
+    from genhub.interfaces.network import Network as Network
+    from genhub.interfaces.network import NetworkConfig as NetworkConfig
+    from genhub.interfaces.network import network_for as network_for
     from genhub.interfaces.registry import SchedulerName as SchedulerName
     from genhub.interfaces.registry import load_scheduler as load_scheduler
     from genhub.interfaces.registry import scheduler_names as scheduler_names
     from genhub.interfaces.scheduler import Scheduler as Scheduler
+    from genhub.interfaces.section import MAY_CHANGE as MAY_CHANGE
+    from genhub.interfaces.section import Fraction as Fraction
+    from genhub.interfaces.section import ModelPath as ModelPath
+    from genhub.interfaces.section import PositiveInt as PositiveInt
+    from genhub.interfaces.section import Section as Section
+    from genhub.interfaces.section import Shape as Shape
     from genhub.interfaces.trainer import Run as Run
     from genhub.interfaces.trainer import StoppedRun as StoppedRun
     from genhub.interfaces.trainer import Trainer as Trainer
     from genhub.interfaces.trainer import TrainerState as TrainerState
     from genhub.interfaces.trainer import TrainingData as TrainingData
+    from genhub.modalities.image import Image as Image
+    from genhub.modalities.label import Label as Label
+    from genhub.modalities.number import Number as Number
+    from genhub.modalities.signal import Signal as Signal
+    from genhub.modalities.text import Text as Text
+    from genhub.modalities.vector import Vector as Vector
     from genhub.model import GenerativeModel as GenerativeModel
     from genhub.recipe.recipe import Recipe as Recipe
     from genhub.recipe.recipe import read_recipe as read_recipe
@@ -71,6 +96,12 @@ _MODULES = {
         "push_to_hub",
         "sample",
     ),
+    "conditioning.conditioner": ("Conditioner",),
+    "conditioning.guidance": (
+        "guidance_at",
+        "guided",
+    ),
+    "data.open": ("load_data",),
     "errors": (
         "CheckpointError",
         "DataError",
@@ -107,13 +138,20 @@ _MODULES = {
         "DenoisingStep",
         "Likelihood",
     ),
+    "interfaces.columns": (
+        "DataConfig",
+        "DataSpec",
+        "ModelData",
+    ),
+    "interfaces.conditions": ("Conditions",),
     "interfaces.config": (
-        "MAY_CHANGE",
         "ModelConfig",
-        "ModelPath",
-        "PositiveInt",
-        "Section",
         "TrainerConfig",
+    ),
+    "interfaces.modality": (
+        "Modality",
+        "RawColumn",
+        "Unreadable",
     ),
     "interfaces.model": (
         "Batch",
@@ -121,12 +159,28 @@ _MODULES = {
         "Model",
         "Phase",
     ),
+    "interfaces.network": (
+        "AnyNetwork",
+        "Embedding",
+        "Given",
+        "Network",
+        "NetworkConfig",
+        "network_for",
+    ),
     "interfaces.registry": (
         "SchedulerName",
         "load_scheduler",
         "scheduler_names",
     ),
     "interfaces.scheduler": ("Scheduler",),
+    "interfaces.section": (
+        "Fraction",
+        "MAY_CHANGE",
+        "ModelPath",
+        "PositiveInt",
+        "Section",
+        "Shape",
+    ),
     "interfaces.trainer": (
         "Run",
         "StoppedRun",
@@ -134,6 +188,12 @@ _MODULES = {
         "TrainerState",
         "TrainingData",
     ),
+    "modalities.image": ("Image",),
+    "modalities.label": ("Label",),
+    "modalities.number": ("Number",),
+    "modalities.signal": ("Signal",),
+    "modalities.text": ("Text",),
+    "modalities.vector": ("Vector",),
     "model": ("GenerativeModel",),
     "recipe.recipe": (
         "Recipe",

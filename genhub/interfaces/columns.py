@@ -1,5 +1,4 @@
-"""Configs of data: the recipe's section `data`, the columns that a model is made for, and the facts of a data set. No torch.
-"""
+"""Configs of data: the recipe's section `data`, the columns that a model is made for, and the facts of a data set. No torch."""
 
 from __future__ import annotations
 
@@ -44,7 +43,9 @@ class ColumnConfig(Section):
         """
         extra = self.__pydantic_extra__ or {}
         if modality is None:
-            known = {key for name in plugin_names(MODALITIES) for key in _class(name).Options.model_fields} if extra else set()
+            known = (
+                {key for name in plugin_names(MODALITIES) for key in _class(name).Options.model_fields} if extra else set()
+            )
             for key in extra.keys() - known:
                 raise ValueError(f"{key}: unknown key; {did_you_mean(key, known | {'modality', 'from'})}")
             return None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from genhub.interfaces.network import Embedding
 
+
 class Unreadable(str):
     """Reason why a value can't be read, in the value's place."""
 

@@ -150,7 +150,7 @@ class Model(nn.Module, ABC):
         """
         # With `*args` and `**options` of any type, mypy lets a model have any options, and still checks n and the result.
 
-    def after_update(self, step: int) -> None:  # noqa: B027  # most have nothing to do
+    def after_update(self, step: int) -> None:  # most have nothing to do
         """Do what follows a step, after its optimizers and averages: move target networks, adapt augmentation."""
 
     def unused_options(self, options: Mapping[str, Any]) -> Mapping[str, str]:
