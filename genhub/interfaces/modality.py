@@ -78,6 +78,8 @@ class Modality(Section):
 
     can_be_target: ClassVar[bool] = True
     """Whether a model can draw it: labels, numbers and texts are conditions only."""
+    mirrors: ClassVar[bool] = False
+    """Whether `data.flip` mirrors it: its last side goes from left to right."""
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the files that it reads, each file one element: (".npy",)."""
 
