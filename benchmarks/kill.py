@@ -49,7 +49,7 @@ def results(run: Path, steps: int) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     hashes = {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
     pictures = {file.name: file.read_bytes() for file in sorted(run.glob("samples/*.png"))}
-    times = {"seconds", "images_per_second"}
+    times = {"seconds", "rows_per_second"}
     return {"hashes": hashes, "state": {key: value for key, value in state.items() if key not in times},
             "metrics": [{key: value for key, value in line.items() if key not in times} for line in lines],
             "pictures": pictures}  # fmt: skip

@@ -36,7 +36,7 @@ def speed(recipe: str, keys: list[str], steps: int, processes: int, threads: int
         ]
         command += [f"trainer.max_steps={steps}", f"trainer.log_every={steps // 2}", "trainer.sample_every=null"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-        return float(json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])["images_per_second"])
+        return float(json.loads((Path(run) / "metrics.jsonl").read_text().splitlines()[-1])["rows_per_second"])
 
 
 def main() -> None:

@@ -88,13 +88,13 @@ class RunLog:
         now = time.perf_counter()
         speed = (step - self._lap_step) * self._batch_size / max(now - self._lap, 1e-9)
         self._lap, self._lap_step = now, step
-        everything = {**losses, **values, "seconds": round(self.seconds, 3), "images_per_second": round(speed, 1)}
+        everything = {**losses, **values, "seconds": round(self.seconds, 3), "rows_per_second": round(speed, 1)}
         if self._writes:
             with saving(self.file):
                 self._begin()
                 append(self.file, json.dumps({"step": step, **everything}))
         shown = [f"{name} {value:.4g}" for name, value in losses.items() if name.endswith("/loss")]
-        self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} images/s"]))
+        self.progress.report(step, "  ".join([*shown, f"{speed:,.0f} rows/s"]))
         return everything
 
     def check_finite(self) -> None:

@@ -1,4 +1,4 @@
-"""Configs of data: the recipe's section `data`, the columns that a model is made for, and the facts of a data set. No torch."""
+"""Configs of data: the recipe's section `data`, the columns of a model, and the facts of a data set. No torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from genhub.interfaces.section import MAY_CHANGE, NonNegativeInt, PositiveInt, S
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 """A column's name."""
+
+
+BUILT_IN = ("digits", "wine", "moons", "circles", "checkerboard", "gaussians")
+"""Names of the data that need no file."""
 
 
 class ColumnConfig(Section):
@@ -73,8 +77,8 @@ class DataConfig(Section):
 
     name: str | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = "digits"
     """`digits` (scikit-learn's 1,797 8x8 digits) or `wine`; points of the plane: `moons`, `circles`, `checkerboard`,
-    `gaussians`; a folder of images; parquet, arrow, csv, npz or npy files; or a Hub data set id. Several files in their order:
-    a glob such as shards/*.parquet, or a list of files and globs."""
+    `gaussians`; a folder of images; parquet, arrow, csv, npz or npy files; or a Hub data set id. Several files in their
+    order: a glob such as shards/*.parquet, or a list of files and globs."""
     split: str = "train"
     """Name of the split, or slices such as train[:1000]. A folder or file without splits is `train`."""
     target: Name | None = None
@@ -137,7 +141,7 @@ class ModelData(Section):
     """Name of the target's column."""
     target: AnyModality
     """The modality of what it draws."""
-    conditions: Columns = {}
+    conditions: Columns = {}  # noqa: RUF012
     """The modalities of what it is given, by column."""
 
 

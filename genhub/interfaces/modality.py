@@ -138,8 +138,8 @@ class Modality(Section):
         """
 
     def widened(self, shape: tuple[int, ...]) -> Self | None:
-        """Return the modality that has elements of this shape, too, which `read` gave, for values kept so far to be broadcast
-        to; None: they don't fit together."""
+        """Return the modality that has elements of this shape, too, which `read` gave: values kept so far are broadcast
+        to it; None: they don't fit together."""
         return None
 
     @abstractmethod
@@ -226,7 +226,7 @@ class Modality(Section):
         return torch.from_numpy(array)
 
     def to_rows(self, values: Tensor) -> list[Any]:
-        """Return values (n, *shape) in their own units as rows of a parquet or CSV file: plain numbers, texts, lists, or what
+        """Return values (n, *shape) in their own units as rows of a parquet or CSV file: numbers, texts, lists, or what
         `feature` names."""
         rows: list[Any] = values.tolist()
         return rows

@@ -8,12 +8,12 @@ from functools import cache
 
 from genhub.errors import did_you_mean
 from genhub.interfaces.annotations import members
-from genhub.interfaces.config import Section
+from genhub.interfaces.section import Section
 
 # What other frameworks, and their users, call a key.
 OTHER_NAMES = {
     "data.name": "dataset dataset_name data_dir data_path data_root train_data_dir path root folder",
-    "data.image_size": "resolution img_size image_resolution size",
+    "data.columns.IMAGE.size": "resolution img_size image_resolution size",
     "data.batch_size": "bs batch batchsize train_batch_size per_device_train_batch_size",
     "data.num_workers": "workers dataloader_num_workers num_dataloader_workers",
     "data.flip": "random_flip horizontal_flip hflip",
@@ -36,7 +36,20 @@ OTHER_NAMES = {
     "hub.repo_id": "hub_model_id push_to_hub",
     "model.from": "pretrained pretrained_model pretrained_model_name_or_path resume_from",
 }
-GONE = {"trainer.keep_memory": "no run depends on it any more; take it out"}
+_PER_COLUMN = "it is a column's own now: data.columns: {{COLUMN: {{{}}}}}, or data.columns.COLUMN.{}=... on the command line"
+GONE = {
+    "trainer.keep_memory": "no run depends on it any more; take it out",
+    "model.unet": "a model names its network now: network: {name: unet, ...} with the same keys",
+    "model.conditional": "say what the model is given: conditions: [label]",
+    "model.label_dropout": "it is called condition_dropout now",
+    "model.sample_shape": "the data fill it in; take it out",
+    "model.num_classes": "the data fill it in; take it out",
+    "data.image_column": "it is called target now",
+    "data.label_column": "say what the model is given: model.conditions: [COLUMN]",
+    "data.image_size": _PER_COLUMN.format("size: 64", "size"),
+    "data.channels": _PER_COLUMN.format("channels: 3", "channels"),
+    "data.value_range": _PER_COLUMN.format("value_range: auto", "value_range"),
+}
 """Keys that recipes had once, and what to do with them."""
 EPOCHS = ("epoch", "epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs")
 _BY_OTHER_NAME = {other: key for key, others in OTHER_NAMES.items() for other in others.split()}
@@ -55,7 +68,7 @@ def where_it_belongs(name: str, known: Iterable[str], elsewhere: Iterable[str]) 
     if get_close_matches(name, known, n=1, cutoff=_NEAR):
         return did_you_mean(name, known)
     if plain in EPOCHS:
-        return "a run is counted in steps: give trainer.max_steps, which is epochs x images / data.batch_size"
+        return "a run is counted in steps: give trainer.max_steps, which is epochs x rows / data.batch_size"
     found = [path for path in elsewhere if path.rpartition(".")[2] == plain]
     found = found if 0 < len(found) <= 3 else [_BY_OTHER_NAME[plain]] if plain in _BY_OTHER_NAME else []
     return f"did you mean {' or '.join(map(repr, found))}?" if found else did_you_mean(name, known)

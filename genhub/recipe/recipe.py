@@ -16,18 +16,10 @@ from genhub.ground.ids import HUB, split_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource, apply_override, parse_yaml, plain, read_text, to_yaml
 from genhub.hub.named import NamedModel, find_recipe_of
 from genhub.hub.push import check_id
-from genhub.interfaces.config import (
-    FROM_HUB,
-    MAY_CHANGE,
-    DataConfig,
-    DataSpec,
-    ModelConfig,
-    NonNegativeInt,
-    NotOnTheHub,
-    Section,
-    TrainerConfig,
-)
+from genhub.interfaces.columns import DataConfig, DataSpec, ModelData
+from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
+from genhub.interfaces.section import FROM_HUB, MAY_CHANGE, NonNegativeInt, NotOnTheHub, Section
 from genhub.recipe.hints import GONE, key_paths, where_it_belongs
 from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 from genhub.recipe.shipped import find_recipe, whole_recipe
@@ -66,7 +58,7 @@ class _Core(Section):
             )
         if self.evaluate and self.data.streaming:
             raise ValueError(
-                "evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards"
+                "evaluate: a stream's rows are not at hand to compare with; genhub evaluate does it afterwards"
             )
         return self
 
@@ -99,6 +91,7 @@ class Recipe(_Core):
     """Keys of a recipe from the Hub that are for whoever trains to say."""
 
     _initial: NamedModel | None = PrivateAttr(default=None)
+    _known: ModelData | None = PrivateAttr(default=None)
 
     @property
     def initial(self) -> NamedModel | None:
@@ -111,26 +104,25 @@ class Recipe(_Core):
     def trainer_class(self) -> Any:
         return load_class(TRAINERS, self.trainer.name, self.folder)
 
+    @property
+    def known(self) -> ModelData | None:
+        """The columns of the model that `model.from` names, by which the data are read; None without `from`."""
+        return self._known
+
     def filled_from(self, spec: DataSpec) -> Recipe:
-        """Return this recipe with the model's shape and classes as the data have them, checked again, and the range of
-        values that `data.value_range: auto` found: other images that the model is compared with are read by it.
+        """Return this recipe with the model's `data` as they were learnt, checked again.
 
         Raises:
-            RecipeError: a value in the recipe disagrees with the data, or the model can't have that shape.
+            RecipeError: the model can't be made for these columns.
         """
-        where, values = TextSource("recipe and data"), self.model.model_dump()
-        for key, found in [("sample_shape", spec.shape), ("num_classes", spec.num_classes)]:
-            if values[key] not in (None, found):
-                where.fault(("model", key), f"the recipe says {values[key]}, the data ({spec.name}) has {found}")
-            values[key] = found
-        where.raise_faults()
-        data = self.data.model_copy(update={"value_range": spec.value_range})
-        return self.model_copy(update={"data": data, "model": _check(type(self.model), values, ("model",), where)})
+        where, values = TextSource("recipe and data"), self.model.model_dump() | {"data": spec.model_data}
+        return self.model_copy(update={"model": _check(type(self.model), values, ("model",), where)})
 
     def dump(self) -> dict[str, Any]:
         """Return the recipe as plain dictionaries, as it would be written in YAML."""
         content = self.model_dump(mode="json")
         model = content.pop("model")
+        model.pop("data")  # which the data fill in
         if self.init_from is not None:
             model = {"name": self.model.name, "from": self.init_from} | model
         return {"model": model} | content
@@ -241,19 +233,22 @@ def _validate(content: dict[str, Any], where: TextSource, folder: Path | None) -
     core = _check(_BuiltIn if trainer["name"] == "accelerate" else _Core, values, (), where)
     where.raise_faults()
     initial = None if init_from is None else NamedModel(init_from)
-    config = _model_config(model, initial, where, folder)
-    if config.sample_shape is None and core.data.size is not None:  # the rules for shapes can be checked already
-        stand_ins = {"sample_shape": (core.data.channels or 1, *core.data.size), "num_classes": config.num_classes or 1}
-        _check(type(config), config.model_dump() | stand_ins, ("model",), where)
+    config, known = _model_config(model, initial, where, folder)
     values = {name: getattr(core, name) for name in _Core.model_fields}
     recipe = Recipe(model=config, init_from=init_from, folder=folder, **values)
-    recipe._initial = initial
+    recipe._initial, recipe._known = initial, known
     return recipe
 
 
-def _model_config(model: dict[str, Any], initial: NamedModel | None, where: TextSource, folder: Path | None) -> ModelConfig:
-    """Return the model's section as its plugin types it; with `from`, on top of the Config of the folder named there."""
-    cls, name, given = None, model.get("name", ""), model
+def _model_config(
+    model: dict[str, Any], initial: NamedModel | None, where: TextSource, folder: Path | None
+) -> tuple[ModelConfig, ModelData | None]:
+    """Return the model's section as its plugin types it; with `from`, on top of the Config of the folder named there, and
+    the columns of that model."""
+    cls, name, given, known = None, model.get("name", ""), model, None
+    if "data" in model:
+        where.fault(("model", "data"), "unknown key; the columns are filled in from the section `data`")
+        where.raise_faults()
     if initial is None or ":" in name:
         with where.blaming("model", "name"):
             cls = load_class(MODELS, name, folder)
@@ -261,18 +256,20 @@ def _model_config(model: dict[str, Any], initial: NamedModel | None, where: Text
     if initial is not None:
         with where.blaming("model", "from"):
             cls, base = initial.read(lambda folder: read_model(folder, cls), weights=False)
-            model = _merge(base.model_dump(), model)
+            known = base.data
+            model = _merge(base.model_dump(exclude={"data"}), model)
             if model["name"] != base.name:
                 raise RecipeError(f"{initial.source} holds '{base.name}', and model.name is '{name}'")
         where.raise_faults()
     assert cls is not None
     _refuse_folders(cls.Config, model, ("model",), where)
     config: ModelConfig = _check(cls.Config, model, ("model",), where)
-    for key, mistake in config.mistakes().items():
+    idle = {"condition_dropout": "changes nothing without conditions; leave it out"} if not config.conditions else {}
+    for key, mistake in (idle | dict(config.mistakes())).items():
         if _has(given, path := tuple(key.split("."))):
             where.fault(("model", *path), mistake)
     where.raise_faults()
-    return config
+    return config, known
 
 
 def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: TextSource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from types import UnionType
@@ -12,7 +13,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from genhub.errors import PluginError, did_you_mean, shown
-from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_all, plugin_names
+from genhub.interfaces.network import NetworkConfig
+from genhub.interfaces.registry import (
+    KINDS,
+    MODALITIES,
+    MODELS,
+    NETWORKS,
+    SCHEDULERS,
+    TRAINERS,
+    Plugin,
+    find_plugin,
+    load_all,
+    plugin_names,
+)
 from genhub.recipe.recipe import Recipe
 
 FROM = {
@@ -28,19 +41,33 @@ def recipe_schema() -> dict[str, Any]:
     """
     models = {name: cls.Config for name, cls in load_all(MODELS)[0].items()}
     trainers = {name: cls.Config for name, cls in load_all(TRAINERS)[0].items()}
-    classes: list[type[BaseModel]] = [Recipe, *models.values(), *trainers.values()]
+    networks = {name: cls.Config for name, cls in load_all(NETWORKS)[0].items()}
+    classes: list[type[BaseModel]] = [Recipe, *models.values(), *trainers.values(), *networks.values(), NetworkConfig]
     references, schema = models_json_schema([(cls, "validation") for cls in dict.fromkeys(classes)])
     keys = {cls: reference["$ref"].rpartition("/")[2] for (cls, _), reference in references.items()}
     definitions = schema["$defs"]
     for config in models.values():
         definitions[keys[config]]["properties"]["from"] = FROM
+        del definitions[keys[config]]["properties"]["data"]  # which the data fill in
+    by_name = _by_name({name: keys[config] for name, config in networks.items()})
+    definitions[keys[NetworkConfig]] = {"anyOf": [{"enum": list(networks)}, by_name]}  # `network: unet` is short for its name
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
     order = ("model", "data", "trainer", "evaluate", "hub", "seed", "run_dir")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
             "properties": {key: sections[key] for key in order}, "required": ["model"],
-            "additionalProperties": False, "$defs": definitions}  # fmt: skip
+            "additionalProperties": False, "$defs": _used(definitions, sections)}  # fmt: skip
+
+
+def _used(definitions: dict[str, Any], sections: Any) -> dict[str, Any]:
+    """Return the definitions that the sections name, or one of these names."""
+    used, waiting = dict[str, Any](), [sections]
+    while waiting:
+        names = set(re.findall(r"#/\$defs/([\w.-]+)", json.dumps(waiting.pop()))) - used.keys()
+        used |= {name: definitions[name] for name in names}
+        waiting += [definitions[name] for name in names]
+    return dict(sorted(used.items()))
 
 
 def _by_name(definitions: dict[str, str], default: str | None = None) -> dict[str, Any]:
@@ -64,7 +91,8 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
             plugin = find_plugin(group, name)
             cls = plugin.load()
             about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
-            options = _options(cls.Config) if hasattr(cls, "Config") else _arguments(cls)
+            keys = getattr(cls, "Config", None) or getattr(cls, "Options", None)
+            options = _options(keys) if keys else _arguments(cls)
             facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
                           "version": plugin.version, "about": about, "capabilities": capabilities(cls),
                           "options": options, "recipe": example_recipe(plugin, options)})  # fmt: skip
@@ -78,7 +106,7 @@ def capabilities(cls: type) -> list[str]:
     """Return the names of a class's capabilities: the protocols of `interfaces` whose methods it has."""
     from genhub.interfaces.capabilities import Autoencoder, Denoiser, Likelihood
 
-    found = ["labels"] if "labels" in getattr(cls, "conditions", ()) else []
+    found = list[str]()
     for protocol in (Autoencoder, Denoiser, Likelihood):
         methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
         if all(callable(getattr(cls, name, None)) for name in methods):
@@ -101,6 +129,10 @@ def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> 
             if "scheduler.name" in known and not plugin.value.startswith("diffusers:"):  # not a sampler alone
                 section["scheduler"] = {"name": plugin.name}
             return {"model": section} | short
+        if plugin.group == NETWORKS and "network" in known:
+            return {"model": section | {"network": {"name": plugin.name}}} | short
+        if plugin.group == MODALITIES:
+            return {"model": section, "data": {"columns": {"COLUMN": {"modality": plugin.name} | _required(options)}}} | short
     return None
 
 

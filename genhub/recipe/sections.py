@@ -14,7 +14,8 @@ from pydantic import (
 )
 
 from genhub.errors import shown
-from genhub.interfaces.config import MAY_CHANGE, Fraction, NonNegativeInt, PositiveInt, Section, TrainerConfig
+from genhub.interfaces.config import TrainerConfig
+from genhub.interfaces.section import MAY_CHANGE, Fraction, NonNegativeInt, PositiveInt, Section
 
 
 def seconds_in(duration: str) -> int:
@@ -112,7 +113,7 @@ class EvaluateConfig(Section):
     every: PositiveInt = 5000
     """Measure after every so many steps, a multiple of trainer.save_every, and at the end."""
     n: Annotated[int, Field(strict=True, ge=2, lt=2**63)] = 2000
-    """Number of images to draw, on all processes together; the same seeds each time."""
+    """Number of elements to draw, on all processes together; the same seeds each time."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("frechet_distance",)
     """Metrics to compute, as `genhub evaluate --metrics` names them."""
     extractor: str = "probe"
@@ -126,7 +127,7 @@ class EvaluateConfig(Section):
     @classmethod
     def _tells_good_from_bad(cls, name: MetricName | None) -> MetricName | None:
         if name == "cost":
-            raise ValueError("can't be 'cost', which says nothing about how good the images are")
+            raise ValueError("can't be 'cost', which says nothing about how good what is drawn is")
         return name
 
     @property

@@ -11,13 +11,14 @@ from typing import Any
 from genhub.errors import did_you_mean, shown
 from genhub.ground.ids import DATASETS, HUB, check_revision, data_id, parse_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource
-from genhub.interfaces.registry import EXTRACTORS, plugin_names
+from genhub.interfaces.columns import BUILT_IN
+from genhub.interfaces.registry import EXTRACTORS, MODALITIES, plugin_names
 
 SECTIONS = ("model", "data", "trainer", "evaluate", "seed", "run_dir")
 """Sections that such a recipe may have; run_dir is dropped, as OWN says."""
 OWN = (("run_dir",), ("hub",), ("trainer", "trackers"))
 """Keys that only whoever trains may set, as they say where to write and to whom to send."""
-FREE_TEXT = {("data", "split"), ("data", "image_column"), ("data", "label_column"), ("evaluate", "held_out")}
+FREE_TEXT = {("data", "split"), ("data", "target"), ("evaluate", "held_out")}
 """Keys whose text may have any character: names of what is in the data. None of them is ever a path."""
 REMEDY = "read its recipe, and train it as a file of your own, or set the key on the command line"
 
@@ -68,15 +69,21 @@ def _text(text: str, path: KeyPath) -> str:
     """
     match path:
         case ("data", "name"):
-            if text == "digits" or data_id(text):
+            if text in BUILT_IN or data_id(text):
                 return text
             if data_id(DATASETS + text) is None:
                 raise ValueError(
-                    f"a recipe from the Hub can name digits or a data set on the Hub, user/name, not {shown(text)}"
+                    f"a recipe from the Hub can name digits, moons and the like or a data set on the Hub, user/name, not {shown(text)}"
                 )
             return DATASETS + text
         case ("data", "name", _):
             raise ValueError(f"a recipe from the Hub can't name files, such as {shown(text)}")
+        case ("data", "columns", _) | ("data", "columns", _, "modality"):
+            if text not in plugin_names(MODALITIES):
+                raise ValueError(f"a recipe from the Hub can name a registered modality alone, not {shown(text)}")
+            return text
+        case ("data", "columns", *_) | ("model", "conditions", *_):  # names of what is in the data, and never a path
+            return text
         case ("data", "revision"):
             return check_revision(text)
         case ("evaluate", "extractor"):

@@ -14,7 +14,7 @@ from genhub.errors import RecipeError, shown
 from genhub.ground.console import warn
 from genhub.ground.disk import check_unlocked, locked, saving, write_whole
 from genhub.ground.parsing import MOST_FAULTS, TextSource, parse_yaml, read_text
-from genhub.interfaces.config import MAY_CHANGE, Section
+from genhub.interfaces.section import MAY_CHANGE, Section
 from genhub.recipe.hints import GONE
 from genhub.recipe.recipe import Recipe, origin_in
 from genhub.store.run_folder import RunFolder

@@ -36,4 +36,4 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
         memory |= {"optimizer": adaptive * weights, "averages": weights if built_in.ema else 0}
     memory["activations"] = max(0, sum(saved.values()) - weights)
     return {"parameters": sum(p.numel() for p in model.parameters()), "steps": config.max_steps,
-            "images a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip
+            "rows a forward pass": parts, "memory": memory, "memory in all": sum(memory.values())}  # fmt: skip

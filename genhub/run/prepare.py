@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.data.latents import CachedLatents, training_data
 from genhub.data.open import open_data
-from genhub.data.stream import ImageStream
-from genhub.errors import CheckpointError, NewerFormat
+from genhub.data.stream import StreamData
+from genhub.errors import CheckpointError, NewerFormat, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import say, warn
 from genhub.ground.processes import main_process
-from genhub.interfaces.config import count_of
+from genhub.interfaces.columns import ModelData, count_of
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import Trainer
 from genhub.recipe.recipe import Recipe
@@ -24,6 +26,7 @@ from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_b
 from genhub.run.run import FolderRun
 from genhub.store.classes import read_model
 from genhub.store.find import weight_bytes
+from genhub.store.manifest import FORMAT, read_manifest
 from genhub.store.models import check_size, load_folder
 
 
@@ -33,7 +36,7 @@ class Prepared:
 
     recipe: Recipe
     model: Model
-    data: ImageData | ImageStream
+    data: TableData | StreamData
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Start:
     prepared: Prepared
     run: FolderRun
     trainer: Trainer
-    training: ImageData | ImageStream | CachedLatents
-    """Data for the trainer: the images, or the latents that a frozen network makes of them."""
+    training: TableData | StreamData | CachedLatents
+    """Data for the trainer: the rows, or the latents that a frozen network makes of them."""
 
 
 def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
@@ -62,16 +65,20 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
         check_folder(run_folder, fresh)
         before = None if fresh else recipe_before(run_folder)
         check_origin(recipe, before, run_folder)
-    data = open_data(recipe.data)
-    recipe = recipe.filled_from(data.spec)
+    stopped_at = None if fresh else run.newest_whole()
+    known = _columns_of(stopped_at, run_folder) if stopped_at else recipe.known
     check_recipe(recipe, before, run_folder)
-    model = None if fresh else _resumed(recipe, run, data)
+    data = open_data(recipe.data, recipe.model.conditions, known)
+    recipe = recipe.filled_from(data.spec)
+    data.condition_dropout = recipe.model.condition_dropout
+    model = _resumed(recipe, stopped_at) if stopped_at else None
     prepared = Prepared(recipe, model or _build(recipe), data)
     prepared.model.trained_on = data.spec
     training = training_data(prepared.model, data)
     trainer.check(prepared.model, training)
     describe(prepared)
-    if recipe.evaluate and isinstance(data, ImageData):  # never a stream: the recipe has said so
+    run.preview_conditions = conditions_for_preview(data, recipe.trainer.num_samples)
+    if recipe.evaluate and isinstance(data, TableData):  # never a stream: the recipe has said so
         run.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run.files, recipe.trainer.max_steps)
     return Start(prepared, run, trainer, training)
 
@@ -82,7 +89,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         RecipeError: recipe and data don't fit together.
     """
-    data = open_data(recipe.data)
+    data = open_data(recipe.data, recipe.model.conditions, recipe.known)
     recipe = recipe.filled_from(data.spec)
     model = _build(recipe)
     model.trained_on = data.spec
@@ -107,17 +114,30 @@ def _first(recipe: Recipe, source: Path | None) -> Model:
     return model
 
 
-def _resumed(recipe: Recipe, run: FolderRun, data: ImageData | ImageStream) -> Model | None:
-    """Return the model as the run's newest whole checkpoint has it: what the recipe took from other models is in there.
+def _columns_of(checkpoint: Path, run_folder: Path) -> ModelData | None:
+    """Return the columns as a run's checkpoint has them, by which its data are read again.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is whole; or a newer genhub wrote the newest.
-        RecipeError: the images are not those that the run was trained on.
+        RecipeError: it is of format 1, from before there were columns.
+    """
+    manifest = read_manifest(checkpoint)
+    if manifest.format < FORMAT:
+        raise RecipeError(
+            f"{run_folder}: a run of format {manifest.format}, an older genhub's, can't be gone on with; --fresh starts over "
+            f"(and keeps it), and a new run can start from its weights: model.from={run_folder} --run-dir {run_folder}-2"
+        )
+    return manifest.data.model_data if manifest.data else None
+
+
+def _resumed(recipe: Recipe, checkpoint: Path) -> Model | None:
+    """Return the model as a checkpoint of the run has it: what the recipe took from other models is in there.
+
+    Raises:
+        CheckpointError: a newer genhub wrote it.
     """
     torch.manual_seed(recipe.seed)
-    folder = run.newest_whole(data)
     try:
-        return load_folder(folder, recipe.model_class()) if folder else None
+        return load_folder(checkpoint, recipe.model_class())
     except NewerFormat:
         raise
     except CheckpointError:  # its files are whole, so the code has changed: the trainer says how
@@ -129,20 +149,28 @@ def describe(prepared: Prepared) -> None:
     recipe, spec = prepared.recipe, prepared.data.spec
     if recipe.left_out:
         say(f"Recipe   of {recipe.origin}, without {', '.join(recipe.left_out)}: yours to set")
-    shape = "x".join(map(str, spec.shape))
-    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    shape = "x".join(map(str, spec.modality.shape))
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
-    say(f"Data     {spec.name}, {count_of(spec)} of {shape}{classes}")
-    if spec.value_range:
-        say("         {:g} is black and {:g} is white".format(*spec.value_range))
+    say(f"Data     {spec.name}, {count_of(spec)} of {spec.target}: {spec.modality.modality} {shape}")
+    for name, modality in spec.conditions.items():
+        say(f"Given    {name}: {modality.told()}")
     for note in prepared.data.notes:
         warn(f"WARNING: {note}")
     for _, text in prepared.data.skipped[:5]:
         say(f"         left out {text}")
     if len(prepared.data.skipped) > 5:
-        say(f"         left out {len(prepared.data.skipped)} images in all")
-    unused = [c for c in prepared.data.columns if c != "images" and c not in prepared.model.conditions]
-    if unused:
-        say(f"         the data has {', '.join(unused)}; {recipe.model.name} does not use them")
-    say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} images, in {recipe.run_dir}")
+        say(f"         left out {len(prepared.data.skipped)} rows in all")
+    if unused := [name for name in prepared.data.available if name not in spec.columns]:
+        say(f"         the data also has {', '.join(unused)}; {recipe.model.name} is not given {'it' if len(unused) == 1 else 'them'}")
+    say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} rows, in {recipe.run_dir}")
+
+
+def conditions_for_preview(data: TableData | StreamData, n: int) -> dict[str, Tensor]:
+    """Return the conditions, as kept, of n rows of the data, always the same ones: previews are drawn for these. {} for a
+    stream, whose rows have no numbers, and for a model that is given classes alone: it draws each in turn."""
+    conditions = data.spec.conditions
+    if isinstance(data, StreamData) or all(modality.classes for modality in conditions.values()):
+        return {}
+    rows = np.random.Generator(np.random.PCG64(0)).permutation(data.spec.num_rows)[:n]
+    return {name: data.column(name).kept(rows) for name in conditions}

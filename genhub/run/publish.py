@@ -18,10 +18,10 @@ from genhub.ground.parsing import TextSource, parse_yaml, read_text, to_yaml
 from genhub.hub.load import placed
 from genhub.hub.push import Pushed, Target, check_id, push
 from genhub.hub.repository import ALLOWED
-from genhub.interfaces.config import DataSpec
+from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.theirs import without_own
-from genhub.sampling.draw import sample_images
+from genhub.sampling.draw import sample_elements
 from genhub.sampling.files import save_images
 from genhub.sampling.request import Drawing
 from genhub.store.card import CARD, MEASURED, PICTURE, Card, Measured, read_measured

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from genhub.data.open import load_data
+from torch import Tensor
+
+from genhub.data.open import open_data
 from genhub.errors import CheckpointError, NotFinite, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import warn
 from genhub.ground.processes import Together, alone
 from genhub.ground.run_log import RunLog
-from genhub.interfaces.config import STORED_CONTENT, TrainerConfig
+from genhub.interfaces.config import TrainerConfig
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
 from genhub.recipe.recipe import read_data_config
@@ -35,6 +37,8 @@ class FolderRun:
         """The evaluator that measures while the run trains; None: the recipe does not want it."""
         self.listeners: list[Callable[[Path, bool], None]] = []
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
+        self.preview_conditions: Mapping[str, Tensor] = {}
+        """The conditions, as kept, that previews are drawn for."""
         self._config = config
         self._seen: list[Path] | None = None
         """The checkpoints that were there when the newest whole one was looked for."""
@@ -60,12 +64,12 @@ class FolderRun:
         if self._together:
             self._together.wait()
 
-    def newest_whole(self, data: TrainingData) -> Path | None:
+    def newest_whole(self) -> Path | None:
         """Return the newest whole checkpoint, on all processes. The first one alone compares files with their hashes, and
         doesn't again before checkpoints come or go; the others wait for what it has found, be it an error.
 
         Raises:
-            CheckpointError, RecipeError: see `stopped_run`.
+            CheckpointError: see `stopped_run`.
         """
         found: Path | CheckpointError | None = None
         if self._main:
@@ -76,9 +80,6 @@ class FolderRun:
         folder = self._together.broadcast(found) if self._together else found
         if isinstance(folder, CheckpointError):
             raise folder
-        if folder is not None and folder != self._checked:
-            check_same_data(folder, data)
-            self._checked = folder
         return folder
 
     def _look(self) -> Path | None:
@@ -91,7 +92,10 @@ class FolderRun:
     def stopped_run(self, data: TrainingData) -> StoppedRun | None:
         if self._main:
             self.files.remove_leftovers()
-        folder = self.newest_whole(data)
+        folder = self.newest_whole()
+        if folder is not None and folder != self._checked:
+            check_same_data(folder, data)
+            self._checked = folder
         for fault in self._newest[1]:
             warn(f"{fault}; going back to an earlier checkpoint")
         return StoppedRun(folder, read_manifest(folder).step, load_state(folder)) if folder else None
@@ -122,31 +126,32 @@ class FolderRun:
             return {}
 
     def save_preview(self, step: int, model: Model) -> Path | None:
-        drawing = Drawing(self._config.num_samples, self.seed)
+        drawing = Drawing(self._config.num_samples, self.seed, self.preview_conditions)
         return draw_preview(model, drawing, self.files, step, together=self._together)
 
 
 def check_same_data(folder: Path, data: TrainingData) -> None:
     """
     Raises:
-        RecipeError: the images are not those that the checkpoint was trained on.
+        RecipeError: the rows are not those that the checkpoint was trained on.
     """
     before = read_manifest(folder).data
     if before is None or before.fingerprint not in (data.spec.fingerprint, _fingerprint_of_old(folder, data)):
-        stored = [spec.fingerprint.startswith(STORED_CONTENT) for spec in (before, data.spec) if spec]
-        other = " (or genhub has, which knew larger data by name and size before)"
+        prints = before.fingerprints if before else {}
+        changed = [name for name, value in data.spec.fingerprints.items() if prints.get(name) != value]
         raise RecipeError(
-            f"data: the images, labels or their order have changed since {folder}{other if len(set(stored)) > 1 else ''}; "
-            f"put them back, start over with --fresh, or start a new run from these weights (model.from={folder})"
+            f"data: the values or the order of {', '.join(changed)} have changed since {folder}; put them back, start over "
+            f"with --fresh, or start a new run from these weights (model.from={folder})"
         )
 
 
 def _fingerprint_of_old(folder: Path, data: TrainingData) -> str | None:
-    """Return the images' fingerprint as it was taken when the checkpoint was made, from memory or from the stored bytes:
-    those in memory are known by their pixels, others by what is stored. None where nothing has changed about that."""
+    """Return the rows' fingerprint as it was taken when the checkpoint was made, from memory or from the stored bytes: those
+    in memory are known by what is kept of them, others by what is stored. None where nothing has changed about that."""
     if data.config.streaming or not (folder / RECIPE).is_file():
         return None
     in_memory = read_data_config(folder / RECIPE).in_memory
     if in_memory == data.config.in_memory:
         return None
-    return load_data(data.config.model_copy(update={"in_memory": in_memory})).spec.fingerprint
+    config, known = data.config.model_copy(update={"in_memory": in_memory}), data.spec.model_data
+    return open_data(config, tuple(known.conditions), known).spec.fingerprint

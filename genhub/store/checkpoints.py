@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from genhub.ground.console import warn
 from genhub.ground.disk import put_in_place, remove, saving, sync
 from genhub.ground.weights import save_tensors
-from genhub.interfaces.config import DataSpec
+from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import TrainerState
 from genhub.store.card import CARD, PICTURE, Card

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from accelerate.tracking import get_available_trackers
@@ -34,16 +34,6 @@ def check_config(config: AccelerateConfig) -> None:
             raise RecipeError(f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, known)}")
         if tracker not in available:
             raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
-
-
-def check_columns(model: Model, columns: Collection[str]) -> None:
-    """
-    Raises:
-        RecipeError: the model needs a column that the data lacks.
-    """
-    for column in model.conditions:
-        if column not in columns:
-            raise RecipeError(f"data: {type(model).__name__} needs '{column}', which the data does not have")
 
 
 def check_loss(model: Model, phase: Phase, losses: object) -> None:

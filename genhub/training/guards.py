@@ -167,7 +167,7 @@ class FiniteGuard:
         bad = self._log.first_not_finite()
         if bad:
             raise TrainingError(
-                f"{self._describe(*bad)} {self._last_good()} Lower trainer.optimizer.lr, look at those images, or set "
+                f"{self._describe(*bad)} {self._last_good()} Lower trainer.optimizer.lr, look at those rows, or set "
                 "trainer.skip_bad_steps."
             )
 

@@ -24,7 +24,7 @@ from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
 from genhub.recipe.sections import AccelerateConfig, seconds_in
 from genhub.store.run_folder import RunFolder
-from genhub.training.checks import check_columns, check_config, check_loss
+from genhub.training.checks import check_config, check_loss
 from genhub.training.guards import FiniteGuard, StopSignal
 from genhub.training.memory import find_accumulation, memory_explained, step_fits
 from genhub.training.networks import Networks, prepare_networks
@@ -39,12 +39,11 @@ class AccelerateTrainer(Trainer):
     config: AccelerateConfig
 
     def check(self, model: Model, data: TrainingData) -> None:
-        """Check phases, config, split, columns and optimizers: see `Trainer.check`."""
+        """Check phases, config, split and optimizers: see `Trainer.check`."""
         phases = list(model.phases())
         check_phases(model, phases)
         check_config(self.config)
         check_split(data.config, self.config, launched() or 1)
-        check_columns(model, data.columns)
         build_optimizers(model, phases, self.config)  # they have no state yet, and go again
 
     def fit(self, model: Model, data: TrainingData) -> Path:
@@ -91,6 +90,7 @@ class AccelerateTrainer(Trainer):
                 self._update(step, micro_batches, factor, state, guard)
                 if networks.ema:
                     networks.ema.update(step)
+                model.after_update(step)
 
                 # is this the last step, or has a signal or the deadline come
                 done = step + 1
@@ -251,8 +251,8 @@ class AccelerateTrainer(Trainer):
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
         facts = learning_rates(state.networks.optimizers, factor)
-        if data.spec.num_images:
-            facts = {"epoch": round(done * data.config.batch_size / data.spec.num_images, 4)} | facts
+        if data.spec.num_rows:
+            facts = {"epoch": round(done * data.config.batch_size / data.spec.num_rows, 4)} | facts
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
         values = log.line(done, facts, losses)

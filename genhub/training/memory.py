@@ -41,9 +41,9 @@ def memory_explained(batch_size: int, processes: int, accumulation: int) -> Iter
             if more
             else "a smaller data.image_size or model would need less"
         )
-        images = batch_size // processes // accumulation
+        rows = batch_size // processes // accumulation
         raise TrainingError(
-            f"out of memory: data.batch_size={batch_size} puts {images} images at once through the model "
+            f"out of memory: data.batch_size={batch_size} puts {rows} rows at once through the model "
             f"({processes} processes, gradient_accumulation_steps={accumulation}); {advice} "
             f"({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
@@ -68,17 +68,17 @@ def find_accumulation(record: Path, batch_size: int, first: int, together: Toget
         raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
     if together.main and known is None:
         with saving(record):
-            write_whole(record, json.dumps({"images_at_once": share // parts}) + "\n")
-    say(f"Memory   {share // parts} images at once fit: gradient_accumulation_steps={parts}")
+            write_whole(record, json.dumps({"rows_at_once": share // parts}) + "\n")
+    say(f"Memory   {share // parts} rows at once fit: gradient_accumulation_steps={parts}")
     return parts
 
 
 def _recorded(file: Path) -> int | None:
-    """Return how many images at once were found to fit; None before that was looked for."""
+    """Return how many rows at once were found to fit; None before that was looked for."""
     if not file.exists():
         return None
     content = read_json(file)
-    known = content.get("images_at_once") if isinstance(content, dict) else None
+    known = content.get("rows_at_once") if isinstance(content, dict) else None
     if not isinstance(known, int) or known < 1:
         raise CheckpointError(f"{file}: damaged; delete it, and what fits is found anew")
     return known
