@@ -25,7 +25,7 @@ MODES = ("first", "again", "stream")
 READ = """
 import json, resource, sys, time
 import torch, datasets, PIL.Image, pyarrow.parquet
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.data.open import open_data
 def anonymous():
     return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024

@@ -25,7 +25,7 @@ from genhub.data.open import load_data
 from genhub.evaluation import metrics
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.measurement import Measurement
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import MODELS, load_class
 from genhub.sampling.pictures import to_uint8
 

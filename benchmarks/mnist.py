@@ -40,7 +40,7 @@ from torch.nn.functional import cross_entropy, pad
 
 import genhub
 from genhub.data.open import load_data
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 JUDGE = Path("runs/mnist-judge.safetensors")
 EPOCHS, BATCH, SURE = 4, 128, 0.8

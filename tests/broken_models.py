@@ -32,22 +32,22 @@ class Sound(GenerativeModel):
         super().__init__(config)
         classes = config.num_classes if self.conditions else 1
         self.labels = nn.Embedding(classes, 4)
-        self.net = Net(config.hidden, math.prod(self.sample_shape))
+        self.net = Net(config.hidden, math.prod(self.shape))
 
     def phases(self):
         return [Phase("fit", self.loss, trains=("net", "labels"))]
 
     def loss(self, batch):
-        labels = batch["labels"] if self.conditions else torch.zeros(len(batch["images"]), dtype=torch.int64)
+        labels = batch["labels"] if self.conditions else torch.zeros(len(batch.x), dtype=torch.int64)
         images = self.net(torch.randn(len(labels), 4) + self.labels(labels))
-        return {"loss": (images.view_as(batch["images"]) - batch["images"]).square().mean()}
+        return {"loss": (images.view_as(batch.x) - batch.x).square().mean()}
 
-    def sample(self, n, *, labels=None, generator=None, scale: float = 1.0):
+    def sample(self, n, *, conditions=None, generator=None, scale: float = 1.0):
         labels = self.check_labels(labels) if self.conditions else torch.zeros(n, dtype=torch.int64)
         return self.picture(scale * randn((n, 4), generator, self.device) + self.labels(labels))
 
     def picture(self, latents):
-        return self.net(latents).view(-1, *self.sample_shape).clamp(-1, 1)
+        return self.net(latents).view(-1, *self.shape).clamp(-1, 1)
 
 
 class Conditional(Sound):
@@ -79,7 +79,7 @@ class NotFinite(Sound):
 
 class InPlace(Sound):
     def loss(self, batch):
-        batch["images"].add_(0.1)
+        batch.x.add_(0.1)
         return super().loss(batch)
 
 
@@ -94,7 +94,7 @@ class Undecided(Sound):
         return FrozenEncoder(lambda images: images + torch.rand(()), self.frozen)
 
     def loss(self, batch):
-        images = batch["latents"] if "latents" in batch else batch["images"]
+        images = batch["latents"] if "latents" in batch else batch.x
         return super().loss({**batch, "images": images})
 
 
@@ -128,7 +128,7 @@ class NoBF16(Sound):
     """The logarithm of what float32 can tell from 0, and bfloat16 can't."""
 
     def loss(self, batch):
-        logits = self.net(torch.randn(len(batch["images"]), 4)) + 10
+        logits = self.net(torch.randn(len(batch.x), 4)) + 10
         return {"loss": super().loss(batch)["loss"] - 1e-6 * (1 - logits.sigmoid()).log().mean()}
 
 
@@ -136,7 +136,7 @@ class NotCompiled(Sound):
     """A penalty on a gradient through a network that may be compiled: a second derivative."""
 
     def loss(self, batch):
-        latents = torch.randn(len(batch["images"]), 4).requires_grad_()
+        latents = torch.randn(len(batch.x), 4).requires_grad_()
         (gradient,) = torch.autograd.grad(self.net(latents).sum(), latents, create_graph=True)
         return {"loss": super().loss(batch)["loss"] + 0.01 * gradient.square().mean()}
 
@@ -146,21 +146,21 @@ class NotCompiled(Sound):
 
 class OutOfRange(Sound):
     def picture(self, latents):
-        return 3 + self.net(latents).view(-1, *self.sample_shape)
+        return 3 + self.net(latents).view(-1, *self.shape)
 
 
 class NoAnnotation(Sound):
-    def sample(self, n, *, labels=None, generator=None, scale=1.0):
+    def sample(self, n, *, conditions=None, generator=None, scale=1.0):
         return super().sample(n, labels=labels, generator=generator)
 
 
 class GlobalNoise(Sound):
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         return self.picture(torch.randn(n, 4))
 
 
 class OwnSeed(Sound):
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         return self.picture(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)))
 
 
@@ -175,7 +175,7 @@ class AnyLabel(Conditional):
 
 
 class SameForAllLabels(Conditional):
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         self.check_labels(labels)
         return self.picture(randn((n, 4), generator, self.device))
 
@@ -186,7 +186,7 @@ class BoundToTheOriginal(Sound):
         self.draw = lambda latents: self.net(latents)  # copied with the model, it goes on to use the original's network
 
     def picture(self, latents):
-        return self.draw(latents).view(-1, *self.sample_shape).clamp(-1, 1)
+        return self.draw(latents).view(-1, *self.shape).clamp(-1, 1)
 
 
 # Runs and checkpoints
@@ -217,11 +217,11 @@ class Forgets(Sound):
     shift = 0.0
 
     def loss(self, batch):
-        self.shift = 0.1 * batch["images"].mean().item()
+        self.shift = 0.1 * batch.x.mean().item()
         return super().loss(batch)
 
     def picture(self, latents):
-        return (self.net(latents).view(-1, *self.sample_shape) + self.shift).clamp(-1, 1)
+        return (self.net(latents).view(-1, *self.shape) + self.shift).clamp(-1, 1)
 
 
 class Pickles(Sound):
@@ -243,5 +243,5 @@ class PullsWeights(Sound):
 
     def loss(self, batch):
         with torch.no_grad():
-            self.net.last.bias.add_(0.01 * batch["images"].mean())
+            self.net.last.bias.add_(0.01 * batch.x.mean())
         return super().loss(batch)

@@ -42,7 +42,7 @@ settings.register_profile("thorough", max_examples=3000)  # pytest --hypothesis-
 TINY_DDPM = {
     "model": {
         "name": "ddpm",
-        "unet": {"block_out_channels": [8, 16], "add_attention": False},
+        "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
         "sampling": {"num_inference_steps": 4},
     },
     "data": {"batch_size": 16},

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.ground.processes import Share
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
-def load(name: object, **keys: Any) -> ImageData:
+def load(name: object, **keys: Any) -> TableData:
     return load_data(DataConfig(name=[str(each) for each in name] if isinstance(name, list) else str(name), **keys))
 
 
@@ -44,7 +44,7 @@ def save(path: Path, image: Image.Image | np.ndarray, **keys: Any) -> Path:
     return path
 
 
-def bytes_of(data: ImageData) -> np.ndarray:
+def bytes_of(data: TableData) -> np.ndarray:
     """All images as (n, c, h, w) uint8."""
     images = data.images(range(data.spec.num_images))
     assert images.dtype == torch.float32
@@ -83,7 +83,7 @@ def table(n: int = 10, **columns: Any) -> datasets.Dataset:
     return found
 
 
-def steps(data: ImageData, number: int, **keys: Any) -> list[dict[str, Tensor]]:
+def steps(data: TableData, number: int, **keys: Any) -> list[dict[str, Tensor]]:
     """Whole batches of the first steps from start_step on, all ranks and parts put together in their order."""
     world, parts = keys.pop("world_size", 1), keys.pop("accumulation", 1)
     ranks = [islice(data.batches(Share(r, world, parts), **keys), number * parts) for r in range(world)]

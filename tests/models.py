@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -22,7 +23,7 @@ class Pair(GenerativeModel):
 
     def __init__(self, config: Pair.Config) -> None:
         super().__init__(config)
-        size = self.sample_shape[0] * self.sample_shape[1] * self.sample_shape[2]
+        size = math.prod(self.shape)
         hidden = config.hidden
         self.generator = nn.Sequential(nn.Linear(4, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
         self.critic = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
@@ -39,30 +40,29 @@ class Pair(GenerativeModel):
         return self.generator(torch.randn(n, 4, device=self.device))
 
     def generator_loss(self, batch):
-        return {"loss": -self.critic(self.fake(len(batch["images"]))).mean()}
+        return {"loss": -self.critic(self.fake(len(batch))).mean()}
 
     def critic_loss(self, batch):
-        real = self.critic(batch["images"].flatten(1))
-        fake = self.critic(self.fake(len(batch["images"])).detach())
+        real = self.critic(batch.x.flatten(1))
+        fake = self.critic(self.fake(len(batch)).detach())
         return {"loss": (1 - real).relu().mean() + (1 + fake).relu().mean(), "real": real.mean()}
 
     def penalty(self, batch):
-        images = batch["images"].flatten(1).requires_grad_()
+        images = batch.x.flatten(1).requires_grad_()
         (gradient,) = torch.autograd.grad(self.critic(images).sum(), images, create_graph=True)
         return {"loss": gradient.square().sum(1).mean()}
 
-    def sample(self, n, *, labels=None, generator=None, scale: float = 1.0):
+    def sample(self, n, *, conditions=None, generator=None, scale: float = 1.0):
         noise = randn((n, 4), generator, self.device)
-        return (scale * self.generator(noise)).tanh().view(n, *self.sample_shape)
+        return (scale * self.generator(noise)).tanh().view(n, *self.shape)
 
 
 class Labelled(Pair):
-    """Needs labels."""
+    """Draws the grey of its label: needs `conditions: [label]`."""
 
-    conditions = ("labels",)
-
-    def sample(self, n, *, labels=None, generator=None):
-        return (labels / (self.config.num_classes - 1) * 2 - 1).view(-1, 1, 1, 1).expand(-1, *self.sample_shape)
+    def sample(self, n, *, conditions=None, generator=None):
+        labels = self.conditions_of(n, conditions).values["label"]
+        return (labels / (self.conditions["label"].classes - 1) * 2 - 1).view(-1, 1, 1, 1).expand(-1, *self.shape)
 
 
 class Explodes(Pair):
@@ -86,7 +86,7 @@ class Spikes(Pair):
 
     def generator_loss(self, batch):
         bad = torch.where(torch.rand(()) > 1 - self.config.share, torch.nan, 1.0)
-        fakes = self.generator(bad * torch.randn(len(batch["images"]), 4, device=self.device))
+        fakes = self.generator(bad * torch.randn(len(batch), 4, device=self.device))
         return {"loss": -self.critic(fakes).mean()}
 
 
@@ -94,7 +94,7 @@ class Steep(Pair):
     """A finite loss whose gradient is not."""
 
     def critic_loss(self, batch):
-        return {"loss": (0 * self.critic(batch["images"].flatten(1))).abs().sqrt().mean()}
+        return {"loss": (0 * self.critic(batch.x.flatten(1))).abs().sqrt().mean()}
 
 
 class Overflows(Pair):
@@ -105,19 +105,19 @@ class Overflows(Pair):
 
 
 class Hungry(Pair):
-    """Has memory for four images at once."""
+    """Has memory for four rows at once."""
 
     def generator_loss(self, batch):
-        if len(batch["images"]) > 4:
+        if len(batch) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more lines")
         return super().generator_loss(batch)
 
 
 class Wide(Pair):
-    """Keeps 8 MiB an image for its gradient."""
+    """Keeps 8 MiB a row for its gradient."""
 
     def critic_loss(self, batch):
-        wide = self.critic(batch["images"].flatten(1)).expand(-1, 2**21)
+        wide = self.critic(batch.x.flatten(1)).expand(-1, 2**21)
         return {"loss": wide.exp().mean()}
 
 
@@ -139,7 +139,7 @@ class Fit(Pair):
         return [Phase("critic", self.critic_loss, trains=("critic",))]
 
     def critic_loss(self, batch):
-        return {"loss": (self.critic(batch["images"].flatten(1)) - batch["images"].mean((1, 2, 3))[:, None]).square().mean()}
+        return {"loss": (self.critic(batch.x.flatten(1)) - batch.x.flatten(1).mean(1)[:, None]).square().mean()}
 
 
 class NoLoss(Pair):
@@ -171,15 +171,15 @@ class Halves(GenerativeModel):
         return [Phase("fit", self.loss, trains=("gain",))]
 
     def loss(self, batch):
-        return {"loss": (self.decode(self.encode(batch["images"])) - batch["images"]).square().mean()}
+        return {"loss": (self.decode(self.encode(batch.x)) - batch.x).square().mean()}
 
-    def sample(self, n, *, labels=None, generator=None):
-        return torch.zeros(n, *self.sample_shape, device=self.device)
+    def sample(self, n, *, conditions=None, generator=None):
+        return torch.zeros(n, *self.shape, device=self.device)
 
-    def encode(self, images):
-        return nn.functional.avg_pool2d(images, 2) * self.gain[0] + 30
+    def encode(self, x, conditions=None):
+        return nn.functional.avg_pool2d(x, 2) * self.gain[0] + 30
 
-    def decode(self, latents):
+    def decode(self, latents, conditions=None):
         return nn.functional.interpolate((latents - 30) / self.gain[0], scale_factor=2)
 
 
@@ -193,8 +193,8 @@ class Brightens(GenerativeModel):
     def phases(self):
         return [Phase("fit", lambda batch: {"loss": -self.grey[0].sum()}, trains=("grey",))]
 
-    def sample(self, n, *, labels=None, generator=None):
-        noise = randn((n, *self.sample_shape), generator, self.device)
+    def sample(self, n, *, conditions=None, generator=None):
+        noise = randn((n, *self.shape), generator, self.device)
         return (self.grey[0] + 0.1 * noise).clamp(-1, 1)
 
 

@@ -16,7 +16,7 @@ from test_registry import site as site
 
 from genhub import InputError, ModelConfig, Section, read_recipe
 from genhub.interfaces.annotations import members
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import MODELS, TRAINERS, load_all
 from genhub.model import GenerativeModel
 from genhub.recipe.recipe import Recipe

@@ -36,7 +36,7 @@ def recipe(folder: Path, **model) -> dict:
 
 def metrics(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "rows_per_second")} for line in lines]
 
 
 def test_loss_is_the_squared_error_summed_over_an_image():

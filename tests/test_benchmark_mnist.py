@@ -46,7 +46,7 @@ class Repeats(genhub.GenerativeModel):
     def phases(self):
         return []
 
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         if labels is None:
             return self.images[:n]
         rows = [torch.nonzero(self.labels == (label + self.config.shift) % 10)[at // 10] for at, label in enumerate(labels)]
@@ -97,7 +97,7 @@ def test_autoencoding_and_nats(court):
         encode = decode = staticmethod(lambda images: images)
 
         def bits_per_dimension(self, batch, *, generator=None):
-            return (batch["images"] > 0).float().mean((1, 2, 3))
+            return (batch.x > 0).float().mean((1, 2, 3))
 
     model = Copies(Copies.Config(sample_shape=(1, 28, 28)), court.images)
     assert court.reconstructed(model) == {"mse": 0, "label_accuracy": pytest.approx(court.test_accuracy)}

@@ -15,7 +15,7 @@ from torch import nn
 import genhub
 from genhub import GenerativeModel, ModelConfig, Phase
 from genhub.hub.load import load_model
-from genhub.interfaces.config import DataSpec, described
+from genhub.interfaces.columns import DataSpec, described
 from genhub.sampling.draw import check_room
 from genhub.sampling.labels import labels_for
 
@@ -54,7 +54,7 @@ class Asks(GenerativeModel):
         return [Phase("fit", lambda batch: {"loss": self.network.weight.sum()}, trains=("network",))]
 
     def sample(self, n: int, *, labels: Any = None, generator: Any = None) -> torch.Tensor:
-        return torch.zeros(n, *self.sample_shape)
+        return torch.zeros(n, *self.shape)
 
 
 def edited(folder: Path, **config: object) -> Path:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import genhub
 from genhub import cli
 from genhub.interfaces.annotations import members
-from genhub.interfaces.config import MAY_CHANGE, Section
+from genhub.interfaces.section import MAY_CHANGE, Section
 from genhub.run.claims import changes
 from genhub.run.prepare import prepare_run
 
@@ -54,7 +54,7 @@ MISTAKES = {
     "model.name=nope": "model.name",
     "model.hidden=yes": "model.hidden: must be a valid integer, not True",
     "model.num_classes=7": "model.num_classes: the recipe says 7, the data",
-    "model.sample_shape=[3, 8, 8]": "model.sample_shape: the recipe says",
+    "model.shape=[3, 8, 8]": "model.shape: the recipe says",
     "model.from=nowhere": "model.from: nowhere",
     "trainer.name=nope": "trainer.name",
     "trainer.epochs=3": "give trainer.max_steps, which is epochs x images / data.batch_size",

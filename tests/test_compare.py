@@ -19,7 +19,7 @@ from genhub.evaluation.sweep import grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MODELS = {"vae": {"channels": [8]}, "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
-          "ddpm": {"unet": {"block_out_channels": [8, 16], "add_attention": False}}}  # fmt: skip
+          "ddpm": {"network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}}}  # fmt: skip
 CURVES = 4 + 1 + 2
 """Losses of four runs, one figure while training, quality against evaluations and against time."""
 

@@ -27,7 +27,7 @@ from genhub.ground import console
 from genhub.ground.console import put
 from genhub.ground.parsing import to_yaml
 from genhub.interfaces import registry
-from genhub.interfaces.config import DataSpec
+from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.registry import MODELS, TRAINERS, Plugin, load_all
 from genhub.recipe.recipe import _check
 from genhub.store.card import Card, Measured
@@ -206,7 +206,7 @@ def test_a_strangers_figures_and_the_page_made_of_them(folder: Path, text: str) 
     protocol = Protocol(extractor=text, extractor_hash=text, preprocessing=text, reference=manifest.data, reference_images=3, n=3,
                         seed=0, options={text: text, "num_inference_steps": 2})  # fmt: skip
     evaluation = Evaluation(model="vae", step=5, config={text: text}, protocol=protocol, notes=(text,), weights=weights_digest(folder),
-                            values={"frechet_distance": 1.0, "network_evaluations": 1.0, "images_per_second": 2.0})  # fmt: skip
+                            values={"frechet_distance": 1.0, "network_evaluations": 1.0, "rows_per_second": 2.0})  # fmt: skip
     for file in (run_dir / "evaluations").glob("*"):
         file.unlink()
     evaluation.write(run_dir / "evaluations")
@@ -267,7 +267,7 @@ BAD: list[Callable[[], Any]] = [lambda: "dpmsolver++", lambda: "nope", lambda: -
 def test_a_hint_ends_a_message() -> None:
     """For every value of every key of every Config, and of every section: what a rule says of itself gets nothing behind it."""
     from genhub.ground.parsing import TextSource
-    from genhub.interfaces.config import DataConfig
+    from genhub.interfaces.columns import DataConfig
     from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 
     configs = [AccelerateConfig, DataConfig, EvaluateConfig, HubConfig]

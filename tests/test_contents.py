@@ -15,7 +15,7 @@ import genhub
 from genhub.data import contents
 from genhub.data.open import load_data, open_data
 from genhub.ground.disk import cache_folder
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
 def known_as(path: Path, **keys: object) -> str:

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import assert_same, bytes_of, fault, load, noise, save, steps, table, ten_images
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.errors import DataError
 from genhub.ground.processes import Share
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
+def digits() -> TableData:
     return load("digits")
 
 
@@ -53,12 +53,12 @@ def test_order_is_pure_and_covers_each_epoch_once(
         assert sorted(order[epoch * number : (epoch + 1) * number]) == list(range(number))
 
 
-def test_a_restart_continues(digits: ImageData) -> None:
+def test_a_restart_continues(digits: TableData) -> None:
     whole = steps(digits, 40, seed=3)  # 40 batches of 64 cross the end of an epoch of 1797
     assert_same(whole[29:], steps(digits, 11, seed=3, start_step=29))
 
 
-def test_seeds_and_epochs_differ(digits: ImageData) -> None:
+def test_seeds_and_epochs_differ(digits: TableData) -> None:
     rows = [digits.rows(seed=seed, step=step) for seed, step in [(0, 0), (1, 0), (0, 1), (0, 1000)]]
     assert len({tuple(each) for each in rows}) == 4
 
@@ -97,9 +97,9 @@ def test_flips_mirror_half_of_the_images() -> None:
 
 def test_batches_have_the_promised_form(folder: Path) -> None:
     batch = next(load(folder, batch_size=4).batches(seed=0))
-    assert batch["images"].shape == (4, 3, 6, 6)
-    assert batch["images"].dtype == torch.float32
-    assert batch["images"].is_contiguous()
+    assert batch.x.shape == (4, 3, 6, 6)
+    assert batch.x.dtype == torch.float32
+    assert batch.x.is_contiguous()
     assert batch["labels"].dtype == torch.int64
 
 
@@ -109,7 +109,7 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
     assert sorted(data.rows(seed=0, step=0)[:6]) == [0, 0, 1, 1, 2, 2]
 
 
-def test_indivisible_batch(digits: ImageData) -> None:
+def test_indivisible_batch(digits: TableData) -> None:
     with pytest.raises(DataError, match=r"data.batch_size: 64 .* 3 processes x 2 .*: 66"):
         digits.batches(Share(0, 3, 2), seed=0)
 
@@ -117,7 +117,7 @@ def test_indivisible_batch(digits: ImageData) -> None:
 def test_workers_outlive_a_signal_to_the_process_group(folder: Path) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach all processes; the trainer finishes its step and saves."""
     code = (
-        "import os, signal, sys; from genhub.interfaces.config import DataConfig; from genhub.data.open import load_data\n"
+        "import os, signal, sys; from genhub.interfaces.columns import DataConfig; from genhub.data.open import load_data\n"
         "for each in (signal.SIGINT, signal.SIGTERM): signal.signal(each, lambda *_: None)\n"
         "data = load_data(DataConfig(name=sys.argv[1], in_memory=False, batch_size=2))\n"
         "batches = data.batches(seed=0)\n"
@@ -135,7 +135,7 @@ def test_workers_outlive_a_signal_to_the_process_group(folder: Path) -> None:
 # ---- sources
 
 
-def test_digits_are_scikit_learns(digits: ImageData) -> None:
+def test_digits_are_scikit_learns(digits: TableData) -> None:
     from sklearn.datasets import load_digits
 
     given = load_digits()
@@ -154,7 +154,7 @@ def test_digits_are_scikit_learns(digits: ImageData) -> None:
 
 def test_digits_need_neither_datasets_nor_pandas() -> None:
     code = (
-        "import sys; from genhub.interfaces.config import DataConfig; from genhub.data.open import load_data;"
+        "import sys; from genhub.interfaces.columns import DataConfig; from genhub.data.open import load_data;"
         "d = load_data(DataConfig()); next(d.batches(seed=0)); print(d.spec.fingerprint);"
         "sys.exit(', '.join({'datasets', 'pandas', 'sklearn'} & set(sys.modules)) or None)"
     )

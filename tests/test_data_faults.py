@@ -43,7 +43,7 @@ def test_things_that_are_not_there(tmp_path: Path, folder: Path, monkeypatch: py
 
 def test_no_network() -> None:
     code = (
-        "from genhub.interfaces.config import DataConfig; from genhub.data.open import load_data; from genhub.errors import DataError\n"
+        "from genhub.interfaces.columns import DataConfig; from genhub.data.open import load_data; from genhub.errors import DataError\n"
         "try: load_data(DataConfig(name='org/name'))\n"
         "except DataError as error: print(error)"
     )

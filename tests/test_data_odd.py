@@ -22,7 +22,7 @@ from image_files import fault, load, noise, save, table, ten_images
 import genhub
 from genhub.data import tables
 from genhub.data.open import open_data
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.recipe.recipe import read_recipe
 
 

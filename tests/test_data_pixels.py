@@ -16,7 +16,7 @@ from PIL import Image
 from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.ground.forks import can_fork, forked
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
 @pytest.fixture

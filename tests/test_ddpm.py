@@ -241,7 +241,7 @@ def test_genhub_opens_what_diffusers_saved(tmp_path: Path, pipeline_name):
         getattr(diffusers, pipeline_name)(unet=unet, scheduler=scheduler).save_pretrained(tmp_path)
     model = genhub.load(tmp_path)
     assert isinstance(model, DDPM)
-    assert model.sample_shape == (3, 8, 16)
+    assert model.shape == (3, 8, 16)
     assert model.config.scheduler.prediction_type == "epsilon"
     assert model.num_train_timesteps == (1000 if pipeline_name == "UNet2DModel" else 500)
     x = torch.randn(2, 3, 8, 16)
@@ -262,7 +262,7 @@ def test_genhub_trains_on_from_what_diffusers_saved(tiny, tmp_path: Path):
     again = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet")
     torch.testing.assert_close(again.conv_in.weight, unet.conv_in.weight, atol=1e-6, rtol=0)
     with pytest.raises(
-        genhub.RecipeError, match=r"model.sample_shape: the recipe says \(1, 8, 8\), the data .* \(3, 8, 8\)"
+        genhub.RecipeError, match=r"model.shape: the recipe says \(1, 8, 8\), the data .* \(3, 8, 8\)"
     ):
         genhub.train(tiny, ["data.channels=3"], run_dir=str(tmp_path / "other"))
 

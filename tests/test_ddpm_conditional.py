@@ -43,10 +43,10 @@ def test_guidance_is_one_call_that_moves_away_from_no_label():
     noisy, labels = torch.zeros(2, 1, 8, 8), torch.tensor([0, 2])
     guided = model.predict(noisy, torch.tensor(5), labels, 4.0)
     assert guided[:, 0, 0, 0].tolist() == [3 + 4 * (0 - 3), 3 + 4 * (2 - 3)]
-    assert model.unet.seen == [[0, 2, 3, 3]]  # the class after the data's three stands for no label
+    assert model.network.seen == [[0, 2, 3, 3]]  # the class after the data's three stands for no label
     assert model.predict(noisy, torch.tensor(5), labels, 0.0)[:, 0, 0, 0].tolist() == [3, 3]
     model.predict(noisy, torch.tensor(5), labels, 1.0)
-    assert model.unet.seen[-1] == [0, 2]
+    assert model.network.seen[-1] == [0, 2]
 
 
 def test_labels_are_dropped_at_the_rate_asked_for():
@@ -54,7 +54,7 @@ def test_labels_are_dropped_at_the_rate_asked_for():
     model.unet = Told()
     batch = {"images": torch.zeros(4000, 1, 8, 8), "labels": torch.full((4000,), 1)}
     model.loss(batch)
-    seen = model.unet.seen[0]
+    seen = model.network.seen[0]
     assert set(seen) == {1, 3}
     assert seen.count(3) / 4000 == pytest.approx(0.3, abs=0.03)
 
@@ -62,7 +62,7 @@ def test_labels_are_dropped_at_the_rate_asked_for():
 def test_labels_change_the_picture_and_must_be_given():
     model = conditional().eval()
     with torch.no_grad():
-        model.unet.class_embedding.weight.mul_(20)
+        model.network.class_embedding.weight.mul_(20)
     zero, one = (
         model.sample(1, labels=torch.tensor([label]), generator=torch.Generator().manual_seed(0), num_inference_steps=3)
         for label in (0, 1)
@@ -169,7 +169,7 @@ def test_the_bound_trains_the_variance_alone(tiny):
     model = make(scheduler={"variance_type": "learned_range"}, vlb_weight=1.0)
     losses = model.loss({"images": torch.rand(8, 1, 8, 8).mul(255).round() / 127.5 - 1})
     losses["vlb"].backward()
-    gradient = model.unet.conv_out.weight.grad
+    gradient = model.network.conv_out.weight.grad
     assert torch.isfinite(gradient).all()
     assert gradient[0].abs().max() == 0
     assert gradient[1].abs().max() > 0

@@ -60,7 +60,7 @@ def halves(site, tmp_path) -> Path:  # noqa: F811
 
 
 def digits(n: int = 64) -> torch.Tensor:
-    return load_data(genhub.interfaces.config.DataConfig()).images(range(n))
+    return load_data(genhub.interfaces.columns.DataConfig()).images(range(n))
 
 
 # The checkpoint
@@ -154,10 +154,10 @@ def test_the_autoencoder_is_frozen_and_shared(vae):
     assert not any(module.training for module in model.autoencoder.model.modules())
     model.loss({"images": digits()})["loss"].backward()
     assert all(p.grad is None and not p.requires_grad for p in model.autoencoder.parameters())
-    assert all(p.grad is not None for p in model.unet.parameters())
+    assert all(p.grad is not None for p in model.network.parameters())
     copied = EMA(model, genhub.recipe.sections.EMAConfig(), {"unet"}).model
     assert copied.autoencoder.model.encoder[0].conv_in.weight is model.autoencoder.model.encoder[0].conv_in.weight
-    assert copied.unet.conv_in.weight is not model.unet.conv_in.weight
+    assert copied.unet.conv_in.weight is not model.network.conv_in.weight
 
 
 def test_the_scale_is_the_latents_own_and_then_stays(halves):
@@ -205,7 +205,7 @@ def test_vectors_are_images_of_one_pixel(tiny, tmp_path, name):
     recipe = copy.deepcopy(TINY_DDPM) | {"model": {"name": name, "channels": [8], "latent_dim": 5}}
     genhub.train(recipe, ["trainer.max_steps=1"], run_dir=str(tmp_path / name))
     tiny["model"]["autoencoder"] = str(tmp_path / name)
-    message = (r"model.unet.block_out_channels: 2 levels need sides divisible by 2, the autoencoder's latents are 1x1: "
+    message = (r"model.network.block_out_channels: 2 levels need sides divisible by 2, the autoencoder's latents are 1x1: "
                r"use fewer levels")  # fmt: skip
     with pytest.raises(genhub.RecipeError, match=message):
         genhub.train(tiny)
@@ -216,7 +216,7 @@ def test_vectors_are_images_of_one_pixel(tiny, tmp_path, name):
 
 
 def test_without_an_autoencoder_nothing_is_added():
-    values = {"name": "ddpm", "sample_shape": (1, 8, 8), "unet": {"block_out_channels": [8, 16], "add_attention": False}}
+    values = {"name": "ddpm", "sample_shape": (1, 8, 8), "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}}
     model = DDPM(DDPM.Config.model_validate(values))
     assert {key.split(".")[0] for key in model.state_dict()} == {"unet"}
     images = torch.randn(2, 1, 8, 8)
@@ -269,7 +269,7 @@ def test_a_variance_is_learned_by_the_latents_bound(vae):
     losses = model.loss({"images": digits()})
     losses["loss"].backward()
     assert torch.isfinite(losses["vlb"])
-    assert model.unet.conv_out.weight.grad[3:].abs().max() > 0
+    assert model.network.conv_out.weight.grad[3:].abs().max() > 0
     assert model.sample(2, scheduler="ddpm", num_inference_steps=2).shape == (2, 1, 8, 8)
 
 

@@ -193,7 +193,7 @@ def test_zero_terminal_snr_says_nothing_of_an_image_to_epsilon(tmp_path):
 
 def test_zero_terminal_snr_has_finite_losses_and_bits():
     for prediction in ("v_prediction", "sample"):
-        values = {"name": "ddpm", "sample_shape": (1, 8, 8), "unet": {"block_out_channels": [8], "add_attention": False},
+        values = {"name": "ddpm", "sample_shape": (1, 8, 8), "network": {"name": "unet", "block_out_channels": [8], "add_attention": False},
                   "loss_weighting": "min_snr",
                   "scheduler": {"num_train_timesteps": T, "prediction_type": prediction, "variance_type": "learned_range",
                                 **ZERO_SNR}}  # fmt: skip

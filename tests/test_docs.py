@@ -107,7 +107,7 @@ def test_scale_pages_commands_and_keys_exist(tmp_path):
     from typer.testing import CliRunner
 
     from genhub.cli import app
-    from genhub.interfaces.config import DataConfig
+    from genhub.interfaces.columns import DataConfig
     from genhub.recipe.sections import AccelerateConfig
 
     page = (ROOT / "docs" / "scale.md").read_text()

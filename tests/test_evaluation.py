@@ -19,7 +19,7 @@ from genhub.evaluation.extractors import as_rgb, resized
 from genhub.evaluation.figures import METRICS
 from genhub.evaluation.probe import Probe
 from genhub.evaluation.protocol import read_evaluation, stored_evaluations
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import EXTRACTORS, load_class
 from genhub.sampling.draw import read_part
 

@@ -18,7 +18,7 @@ from genhub.evaluation.compare import compare
 from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.page import html
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.sampling.request import Drawing
 
 VAE = RECIPE | {"model": {"name": "vae", "channels": [4]}}
@@ -65,7 +65,7 @@ def test_what_nobody_named_is_left_out_and_said(runs, monkeypatch):
         if name not in ("memorised", "precision_recall", "cost"):
             monkeypatch.delitem(METRICS, name)
     found = genhub.evaluate(runs["all"], 3, extractor="pixels", held_out="train[90%:]")
-    assert found.values.keys() == {"parameters", "network_evaluations", "images_per_second"}
+    assert found.values.keys() == {"parameters", "network_evaluations", "rows_per_second"}
     assert "180 of the 180 held-out images of split train[90%:] were trained on, and are left out" in found.notes
     assert "precision_recall: needs 4 drawn images or more, not 3" in found.notes
 

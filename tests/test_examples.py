@@ -132,7 +132,7 @@ LATENT = """
 import genhub
 steps = ["trainer.max_steps=4", "trainer.save_every=4", "trainer.sample_every=null", "trainer.trackers=[]"]
 genhub.train("vqvae/recipe.yaml", steps, run_dir="runs/codes")
-network = ["model.unet.block_out_channels=[8, 16]", "model.sampling.num_inference_steps=4"]
+network = ["model.network.block_out_channels=[8, 16]", "model.sampling.num_inference_steps=4"]
 genhub.train("digits-ddpm", [*steps, *network, "model.autoencoder=runs/codes"], run_dir="runs/latent")
 """
 

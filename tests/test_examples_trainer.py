@@ -71,7 +71,7 @@ def tensors_in(run: Path, step: int) -> dict[str, Tensor]:
 def lines_of(run: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "rows_per_second")} for line in lines]
 
 
 @pytest.mark.slow

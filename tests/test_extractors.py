@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import genhub
 from genhub.data.open import load_data
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import EXTRACTORS, load_class
 
 

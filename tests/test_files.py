@@ -21,8 +21,8 @@ from test_trainer import wait_for
 import genhub
 from genhub.api import sample_to
 from genhub.data.open import load_data
-from genhub.interfaces.config import DataConfig
-from genhub.sampling.draw import PART, draw_parts, read_part, sample_images
+from genhub.interfaces.columns import DataConfig
+from genhub.sampling.draw import PART, draw_parts, read_part, sample_elements
 from genhub.sampling.files import draw_to, save_images
 from genhub.sampling.pictures import picture
 from genhub.sampling.request import Drawing
@@ -93,7 +93,7 @@ def stopping_at(n: int):
 def test_a_stopped_drawing_goes_on(tmp_path, out):
     model, n, drawn = make(), 2 * PART + 30, []
     drawing = Drawing(n, seed=5, batch_size=100)
-    whole = sample_images(model, drawing)
+    whole = sample_elements(model, drawing)
     with pytest.raises(Stopped):
         draw_to(model, drawing, tmp_path / out, on_progress=stopping_at(PART))
     assert not (tmp_path / out).is_file()
@@ -130,7 +130,7 @@ def test_from_python_a_killed_drawing_goes_on(zygote, tmp_path, saved, out, batc
     images = genhub.sample(model, n, out=tmp_path / out, **given)
     assert sum(drawn) == 30  # only what is missing
     assert {file: file.stat().st_mtime_ns for file in written} == written
-    assert torch.equal(images, sample_images(make(), Drawing(n, **given)))
+    assert torch.equal(images, sample_elements(make(), Drawing(n, **given)))
     genhub.sample(saved, n, out=tmp_path / "whole" / out, **given)
     for file in (path for path in (tmp_path / "whole").rglob("*") if path.suffix):
         assert file.read_bytes() == (tmp_path / file.relative_to(tmp_path / "whole")).read_bytes(), file
@@ -153,7 +153,7 @@ def test_from_python_a_callback_is_no_part_of_what_is_drawn(tmp_path):
     """It can't be written down, and another one draws the same images."""
 
     class Watched(GAN):
-        def sample(self, n, *, labels=None, generator=None, callback: Callable[[int], None] | None = None):
+        def sample(self, n, *, conditions=None, generator=None, callback: Callable[[int], None] | None = None):
             if callback is not None:
                 callback(n)
             return super().sample(n, generator=generator)
@@ -181,7 +181,7 @@ def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
     model = make()
     files = draw_parts(model, Drawing(PART + 7), tmp_path)
     found = torch.cat([read_part(file) for file in files])
-    assert torch.equal(found, sample_images(model, Drawing(PART + 7)))
+    assert torch.equal(found, sample_elements(model, Drawing(PART + 7)))
     before = files[0].stat().st_mtime_ns
     more = draw_parts(model, Drawing(2 * PART), tmp_path)
     assert (more[0], more[0].stat().st_mtime_ns) == (files[0], before)
@@ -207,7 +207,7 @@ def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
         return
     file.write_bytes({"empty": b"", "zeros": bytes(len(whole)), "cut": whole[:-1], "flipped": flipped}[damage])
     draw_to(model, drawing, tmp_path / out)
-    images = sample_images(model, drawing)
+    images = sample_elements(model, drawing)
     if out == "x.npz":
         assert np.array_equal(np.load(tmp_path / out)["images"], images.permute(0, 2, 3, 1).numpy())
     else:

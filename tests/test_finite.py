@@ -18,7 +18,7 @@ from genhub import DenoisingStep, GenerativeModel, NotFinite, cli, randn
 from genhub.data.latents import training_data
 from genhub.ground.finite import check_finite, check_weights
 from genhub.interfaces.registry import MODELS, load_class, plugin_names
-from genhub.sampling.draw import draw_preview, sample_images
+from genhub.sampling.draw import draw_preview, sample_elements
 from genhub.sampling.files import draw_to
 from genhub.sampling.pictures import to_uint8
 from genhub.sampling.request import Drawing
@@ -71,7 +71,7 @@ def test_the_verbs_say_it_in_a_line_and_leave_nothing(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     model = shipped("ddpm")
     with torch.no_grad():
-        model.unet.conv_out.bias.fill_(torch.nan)
+        model.network.conv_out.bias.fill_(torch.nan)
     model.save_pretrained("model")
     before = sorted(tmp_path.rglob("*"))
     lines = [["sample", "model", "--out", out, "-n", "2"] for out in OUTPUTS]
@@ -91,12 +91,12 @@ class Breaks(models.Pair):
 
     num_train_timesteps = 10
 
-    def sample(self, n, *, labels=None, generator=None, spread: float = 1.0):
+    def sample(self, n, *, conditions=None, generator=None, spread: float = 1.0):
         *_, last = self.denoise(n, generator=generator, spread=spread)
         return last.sample
 
-    def denoise(self, n, *, labels=None, generator=None, spread: float = 1.0) -> Iterator[DenoisingStep]:
-        images = randn((n, *self.sample_shape), generator, self.device)
+    def denoise(self, n, *, conditions=None, generator=None, spread: float = 1.0) -> Iterator[DenoisingStep]:
+        images = randn((n, *self.shape), generator, self.device)
         for index in range(5):
             images = images * spread  # infinite, once it was done often enough
             yield DenoisingStep(index, 9 - 2 * index, images, images)
@@ -111,10 +111,10 @@ class Breaks(models.Pair):
         return images.flatten(1).log()
 
     def decode(self, latents: Tensor) -> Tensor:
-        return latents.view(-1, *self.sample_shape)
+        return latents.view(-1, *self.shape)
 
     def bits_per_dimension(self, batch, *, generator=None) -> Tensor:
-        return batch["images"].flatten(1).log().sum(1)
+        return batch.x.flatten(1).log().sum(1)
 
 
 def breaks() -> Breaks:
@@ -127,7 +127,7 @@ def test_the_step_and_the_option_that_did_it_are_named(tmp_path: Path):
     assert genhub.sample(model, 2).shape == (2, 1, 8, 8)
     refuse(lambda: genhub.sample(model, 3, seed=4, spread=1e15, out=tmp_path / "x.png"),
            r"Breaks: image 0 of seed 4 is NaN or infinite from step 3 \(t = 5\) on, with spread=1000000000000000.0; it is not written")  # fmt: skip
-    refuse(lambda: sample_images(model, Drawing(3, first=6, batch_size=1, options={"spread": 1e15})), "image 6 of seed 0")
+    refuse(lambda: sample_elements(model, Drawing(3, first=6, batch_size=1, options={"spread": 1e15})), "image 6 of seed 0")
     for out in OUTPUTS:
         with pytest.raises(NotFinite):
             draw_to(model, Drawing(3, options={"spread": 1e15}), tmp_path / out)
@@ -191,7 +191,7 @@ class Encoded(models.Halves):
 
 def test_latents_that_are_not_finite_are_not_kept(tmp_path: Path, monkeypatch):
     from genhub.data.open import load_data
-    from genhub.interfaces.config import DataConfig
+    from genhub.interfaces.columns import DataConfig
 
     monkeypatch.setenv("GENHUB_CACHE", str(tmp_path))
     data = training_data(Encoded(Encoded.Config(sample_shape=(1, 8, 8))), load_data(DataConfig(cache_latents=True)))
@@ -202,8 +202,8 @@ def test_latents_that_are_not_finite_are_not_kept(tmp_path: Path, monkeypatch):
 class Draws(models.Pair):
     """Trains well, and draws badly."""
 
-    def sample(self, n, *, labels=None, generator=None):
-        return torch.full((n, *self.sample_shape), torch.nan)
+    def sample(self, n, *, conditions=None, generator=None):
+        return torch.full((n, *self.shape), torch.nan)
 
 
 def test_a_preview_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_path: Path, capsys):

@@ -34,7 +34,7 @@ def said(override: str) -> str:
         ("output_dir=x", "run_dir"),
         ("model.num_inference_steps=4", "model.sampling.num_inference_steps"),
         ("trainer.max_step=4", "max_steps"),
-        ("model.unet.layer_per_block=1", "layers_per_block"),
+        ("model.network.layer_per_block=1", "layers_per_block"),
     ],
 )
 def test_the_right_key_is_named(override: str, right: str) -> None:

@@ -16,7 +16,7 @@ from genhub import cli
 from genhub.data.open import load_data
 from genhub.errors import without_passwords
 from genhub.ground.ids import data_id, nearest_path, parse_id, split_id
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
 def test_what_is_an_id_and_what_a_path(tmp_path, monkeypatch) -> None:

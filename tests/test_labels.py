@@ -16,8 +16,8 @@ from models import Labelled
 import genhub
 from genhub.api import sample_to
 from genhub.data.open import load_data
-from genhub.interfaces.class_labels import class_numbers, in_order
-from genhub.interfaces.config import DataConfig, DataSpec
+from genhub.modalities.label import class_numbers, in_order
+from genhub.interfaces.columns import DataConfig, DataSpec
 from genhub.sampling.labels import called, classes_of
 from genhub.store.card import Card
 from genhub.store.manifest import read_manifest

@@ -23,7 +23,7 @@ import genhub
 from genhub.data.latents import CachedLatents, training_data
 from genhub.data.open import load_data
 from genhub.ground.processes import Share
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.run.prepare import prepare
 from genhub.testing import check_model
 

@@ -127,7 +127,7 @@ def test_a_checkpoint_imports_nothing_that_is_not_registered(tmp_path: Path, mon
 
 
 def test_a_config_that_the_plugin_refuses(tmp_path: Path) -> None:
-    write(tmp_path, config={"name": "ddpm", "unet": {"block_out_channels": "wide"}})
+    write(tmp_path, config={"name": "ddpm", "network": {"name": "unet", "block_out_channels": "wide"}})
     with pytest.raises(CheckpointError, match=r"config: unet.block_out_channels: "):
         read_model(tmp_path)
 

@@ -9,7 +9,7 @@ import pytest
 from genhub.interfaces.registry import MODELS, SCHEDULERS, TRAINERS, load_class, plugin_names
 from genhub.testing import check_model, check_scheduler, check_trainer
 
-UNET = {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
+UNET = {"network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
 SMALL: dict[str, list[dict[str, Any]]] = {
     "autoencoder": [{"channels": [8]}],

@@ -30,7 +30,7 @@ TINY = {
     "model": {"name": "autoencoder", "channels": [8]},
     "trainer": {"max_steps": 2, "sample_every": 2, "num_samples": 4, "trackers": []},
 }
-UNET = {"unet": {"block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
+UNET = {"network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
 BUILT_IN = {
     "autoencoder": {"name": "autoencoder", "channels": [8]},
     "vae": {"name": "vae", "network": "kl", "channels": [8, 16], "latent_dim": 2},
@@ -115,7 +115,7 @@ def test_a_live_model_and_a_folder_of_diffusers(hub, tmp_path) -> None:
     assert "without a recipe" in repo.files["README.md"].decode()
     with torch.inference_mode():
         again = type(model).from_pretrained("alice/live", revision="v1")
-    assert torch.equal(again.unet.conv_in.weight, model.unet.conv_in.weight)
+    assert torch.equal(again.unet.conv_in.weight, model.network.conv_in.weight)
     model.save_networks(tmp_path)
     genhub.push_to_hub(tmp_path, "alice/theirs")
     assert "genhub.json" in hub.repos["alice/theirs"].files

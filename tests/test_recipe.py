@@ -71,7 +71,7 @@ def test_values_that_yaml_1_1_reads_otherwise(tmp_path: Path) -> None:
 def test_a_mapping_is_a_recipe_and_stays_as_it_was() -> None:
     mapping: dict[str, Any] = {"model": {"name": "ddpm"}, "data": {"image_size": (8, 8)}, "run_dir": "x"}
     before = copy.deepcopy(mapping)
-    recipe = read_recipe(mapping, ["model.unet.layers_per_block=2", "data.flip=true"])
+    recipe = read_recipe(mapping, ["model.network.layers_per_block=2", "data.flip=true"])
     assert recipe.dump()["model"]["unet"]["layers_per_block"] == 2
     assert recipe.data.flip
     assert recipe.data.size == (8, 8)
@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "plugin's key": (
         "model:\n  name: ddpm\n  unet:\n    layer_per_block: 1\n    act_fn: relu\n  los_weighting: none\n",
-        "r.yaml:4: model.unet.layer_per_block: unknown key; did you mean 'layers_per_block'?\n"
+        "r.yaml:4: model.network.layer_per_block: unknown key; did you mean 'layers_per_block'?\n"
         "r.yaml:6: model.los_weighting: unknown key; did you mean 'loss_weighting'?",
     ),
     "type": (DDPM + "trainer: {max_steps: ten}\n", "r.yaml:2: trainer.max_steps: must be a valid integer, not 'ten'"),
@@ -164,11 +164,11 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "from is a number": ("model: {from: 3}\n", "r.yaml:1: model.from: must be a folder or a Hub id, not 3"),
     "groups": (
         "model:\n  name: ddpm\n  unet:\n    block_out_channels: [32, 60]\n",
-        "r.yaml:4: model.unet.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does",
+        "r.yaml:4: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does",
     ),
     "sides": (
         "model:\n  name: ddpm\n  unet:\n    block_out_channels: [32, 32, 32, 32, 32]\n",
-        "r.yaml:4: model.unet.block_out_channels: 5 levels need sides divisible by 16, the images are 8x8: "
+        "r.yaml:4: model.network.block_out_channels: 5 levels need sides divisible by 16, the images are 8x8: "
         "set data.image_size to 16, or use fewer levels",
     ),
     "infinite": (DDPM + "trainer: {max_grad_norm: .inf}\n", "r.yaml:2: trainer.max_grad_norm: must be a finite number, not inf"),
@@ -299,7 +299,7 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
             {"model": {"name": "ddpm"}, 1: 2},
             "recipe: 1: unknown key; known: data, evaluate, hub, model, run_dir, seed, trainer",
         ),
-        ({"model": {"name": "ddpm", "unet": {1: 2}}}, "recipe: model.unet.1: unknown key; known: "),
+        ({"model": {"name": "ddpm", "network": {"name": "unet", 1: 2}}}, "recipe: model.network.1: unknown key; known: "),
         ({"model": {"name": "ddpm"}, "seed": {1, 2}}, "recipe: seed: can't be an object of class set; a recipe has "),
         ({"model": {"name": "ddpm"}, "seed": None}, "recipe: seed: must be a valid integer, not null"),
         ({"model": {"name": "ddpm\0"}}, "recipe: model.name: has a character that can't be written: 'ddpm\\x00'"),

@@ -26,7 +26,7 @@ class Mean(genhub.GenerativeModel):
         self.net = torch.nn.Linear(config.hidden, 1)
     def phases(self):
         return []
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         raise NotImplementedError
 
 class Patient(genhub.Trainer):
@@ -125,5 +125,5 @@ def test_the_cores_sections_are_answered_without_torch(tmp_path: Path) -> None:
 def test_the_models_section_is_answered_without_diffusers(tmp_path: Path) -> None:
     assert probe(tmp_path, DDPM)[-1].endswith("['torch']")
     lines = probe(tmp_path, "model: {name: ddpm, unet: {block_out_channels: [60]}}\n")
-    assert lines[0] == "r.yaml:1: model.unet.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"
+    assert lines[0] == "r.yaml:1: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"
     assert lines[1].endswith("['torch']")

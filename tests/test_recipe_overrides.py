@@ -19,7 +19,7 @@ from genhub import GenhubError, RecipeError, read_recipe
 
 
 def test_overrides_win_over_the_file_and_the_last_wins() -> None:
-    overrides = ["trainer.max_steps=10", "trainer.ema=null", "model.unet.block_out_channels=[8, 16]", "trainer.max_steps=20",
+    overrides = ["trainer.max_steps=10", "trainer.ema=null", "model.network.block_out_channels=[8, 16]", "trainer.max_steps=20",
                  "data={name: digits, batch_size: 8}", "trainer.optimizers.unet.lr=1e-5", "run_dir=a=b"]  # fmt: skip
     recipe = read_recipe(DIGITS, overrides)
     assert recipe.trainer.max_steps == 20
@@ -44,12 +44,12 @@ def test_an_override_goes_into_a_section_that_is_null_or_left_out(tmp_path: Path
         ("trainer.max_steps=three", "command line: trainer.max_steps: must be a valid integer, not 'three'"),
         ("trainer={max_steps: 0}", "command line: trainer.max_steps: must be greater than or equal to 1, not 0"),
         ("model=", "command line: model: must be a section of keys, not null"),
-        ("model.unet.layers_per_block=0", "command line: model.unet.layers_per_block: must be greater than or equal to 1, not 0"),
-        ("model.unet.block_out_channels=[60]",
-         "command line: model.unet.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"),
-        ("model.unet={act_fn: x}", "command line: model.unet.act_fn: can't be 'x'; known: gelu, mish, relu, silu, swish"),
-        ("model.unet.block_out_channels.0=8",
-         "command line: model.unet.block_out_channels.0: model.unet.block_out_channels is a value, not a section"),
+        ("model.network.layers_per_block=0", "command line: model.network.layers_per_block: must be greater than or equal to 1, not 0"),
+        ("model.network.block_out_channels=[60]",
+         "command line: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"),
+        ("model.unet={act_fn: x}", "command line: model.network.act_fn: can't be 'x'; known: gelu, mish, relu, silu, swish"),
+        ("model.network.block_out_channels.0=8",
+         "command line: model.network.block_out_channels.0: model.network.block_out_channels is a value, not a section"),
         ("seed.x=8", "command line: seed.x: seed is a value, not a section"),
         ("trainer", "command line: 'trainer' must look like key.path=value"),
         ("a..b=3", "command line: 'a..b=3' must look like key.path=value"),

@@ -26,7 +26,7 @@ MODEL = """
 from genhub import GenerativeModel
 class Mean(GenerativeModel):
     def phases(self): return []
-    def sample(self, n, *, labels=None, generator=None): raise NotImplementedError
+    def sample(self, n, *, conditions=None, generator=None): raise NotImplementedError
 """
 
 BUILT_IN = list(plugin_names(MODELS))

@@ -25,7 +25,7 @@ from faults import write_recipe
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
-from genhub.interfaces.config import MAY_CHANGE
+from genhub.interfaces.section import MAY_CHANGE
 from genhub.recipe.sections import AccelerateConfig
 from genhub.store import checkpoints
 from genhub.store.run_folder import RunFolder

@@ -19,7 +19,7 @@ def test_train_takes_a_recipe_object_with_overrides(tiny, tmp_path):
 
 
 def test_the_seed_decides_the_first_weights(tiny):
-    weights = [prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.unet.conv_in.weight for seed in (0, 0, 1)]
+    weights = [prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.network.conv_in.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -71,5 +71,5 @@ def test_run_folder_loads_its_newest_checkpoint(tiny):
     genhub.train(tiny)
     model = genhub.load(tiny["run_dir"])
     newest = genhub.load(Path(tiny["run_dir"]) / "checkpoints" / "step-000006")
-    assert torch.equal(model.unet.conv_in.weight, newest.unet.conv_in.weight)
+    assert torch.equal(model.network.conv_in.weight, newest.unet.conv_in.weight)
     assert not model.training

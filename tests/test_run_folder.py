@@ -178,7 +178,7 @@ def test_readers_take_the_next_checkpoint_while_a_run_deletes_theirs(base: dict[
         lambda: genhub.sample(run, 1, seed=3).tolist(),
         lambda: read_newest(run, describe_folder)["parameters"],
         lambda: read_row(str(run)).model,
-        lambda: genhub.read_recipe({"model": {"from": str(run)}}).model.sample_shape,
+        lambda: genhub.read_recipe({"model": {"from": str(run)}}).model.shape,
         lambda: find_checkpoint(run).parent,
     ]
     expected = [read() for read in readers]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genhub
-from genhub.sampling.draw import sample_images
+from genhub.sampling.draw import sample_elements
 from genhub.sampling.pictures import image_grid, to_uint8
 from genhub.sampling.request import Drawing
 
@@ -18,21 +18,21 @@ def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:
 
 def test_an_image_depends_on_its_seed_and_index_alone():
     model = make()
-    ten = sample_images(model, Drawing(10, seed=3))
-    assert torch.equal(sample_images(model, Drawing(4, seed=3)), ten[:4])
-    assert torch.equal(sample_images(model, Drawing(10, seed=3, batch_size=3)), ten)
-    assert not torch.equal(sample_images(model, Drawing(10, seed=4)), ten)
+    ten = sample_elements(model, Drawing(10, seed=3))
+    assert torch.equal(sample_elements(model, Drawing(4, seed=3)), ten[:4])
+    assert torch.equal(sample_elements(model, Drawing(10, seed=3, batch_size=3)), ten)
+    assert not torch.equal(sample_elements(model, Drawing(10, seed=4)), ten)
     assert len({tuple(image.flatten().tolist()) for image in ten}) == 10
 
 
 def test_labels_are_asked_for_in_turn_or_refused():
-    images = sample_images(make(models.Labelled), Drawing(12))
+    images = sample_elements(make(models.Labelled), Drawing(12))
     assert images[:, 0, 0, 0].tolist() == to_uint8(torch.arange(12) % 10 / 9 * 2 - 1).tolist()
-    assert sample_images(make(models.Labelled), Drawing(3, labels=[9])).float().mean() == 255
+    assert sample_elements(make(models.Labelled), Drawing(3, labels=[9])).float().mean() == 255
     with pytest.raises(genhub.InputError, match="12 is not a label of this model; it has 0 to 9"):
-        sample_images(make(models.Labelled), Drawing(2, labels=[12]))
+        sample_elements(make(models.Labelled), Drawing(2, labels=[12]))
     with pytest.raises(genhub.InputError, match="Pair is not conditional on labels"):
-        sample_images(make(), Drawing(2, labels=[1]))
+        sample_elements(make(), Drawing(2, labels=[1]))
 
 
 def test_options_are_checked_against_the_signature():
@@ -65,6 +65,6 @@ def test_too_little_memory_draws_fewer_images_at_once():
                 raise torch.OutOfMemoryError("full")
             return super().sample(n, **options)
 
-    images = sample_images(make(Narrow), Drawing(23, batch_size=20))
+    images = sample_elements(make(Narrow), Drawing(23, batch_size=20))
     assert asked == [20, 10, 5, 5, 5, 5, 3]
-    assert torch.equal(images, sample_images(make(), Drawing(23)))
+    assert torch.equal(images, sample_elements(make(), Drawing(23)))

@@ -20,7 +20,7 @@ import genhub
 from genhub.data.open import load_data, open_data
 from genhub.errors import DataError
 from genhub.ground.processes import Share
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 
 def png(number: int) -> bytes:
@@ -42,8 +42,8 @@ def shards(folder: Path, files: int = 4, rows: int = 30, label: object = None, b
 
 
 def numbers(batch: dict) -> list[int]:
-    assert ((batch["images"] - batch["images"][:, :1, :1, :1]) == 0).all()
-    found = ((batch["images"][:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+    assert ((batch.x - batch.x[:, :1, :1, :1]) == 0).all()
+    found = ((batch.x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
     if "labels" in batch:
         assert batch["labels"].tolist() == [number % 2 for number in found]
     return found
@@ -187,5 +187,5 @@ def test_the_same_images_as_without_streaming():
     assert stream.spec.num_images == whole.spec.num_images
     assert stream.spec.class_names == whole.spec.class_names
     everything = {tensor.numpy().tobytes() for tensor in whole.images(range(10_000))}
-    assert {tensor.numpy().tobytes() for tensor in batch["images"]} <= everything
+    assert {tensor.numpy().tobytes() for tensor in batch.x} <= everything
     assert torch.equal(batch["labels"].bincount(minlength=10) > 0, torch.ones(10, dtype=torch.bool))

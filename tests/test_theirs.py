@@ -21,7 +21,7 @@ import genhub
 from genhub import cli
 from genhub.data.open import load_data, open_data
 from genhub.ground.parsing import TextSource
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import MODELS, TRAINERS, load_all
 from genhub.recipe.recipe import Recipe
 from genhub.recipe.schema import _options

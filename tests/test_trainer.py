@@ -20,7 +20,7 @@ WEIGHTS = ("trainer/weights", "trainer/averages", "trainer/optimizer-0")
 
 def metrics(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "rows_per_second")} for line in lines]
 
 
 def same_bits(a: Path, b: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_run_writes_what_it_promises(tiny):
     assert {p.name for p in folder.iterdir()} == {
         "README.md", "genhub.json", "model_index.json", "recipe.yaml", "samples.png", "scheduler", "trainer", "unet"}  # fmt: skip
     again = genhub.read_recipe(run / "recipe.yaml")
-    assert again.model.sample_shape == (1, 8, 8)
+    assert again.model.shape == (1, 8, 8)
     assert again.model.num_classes == 10
     assert not list(run.rglob("*.pt")) + list(run.rglob("*.pkl")) + list(run.rglob("*.bin"))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import genhub
 from genhub.data.open import open_data
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 from genhub.recipe.recipe import read_recipe
 
 KINDS = {

@@ -41,14 +41,14 @@ class Whole(GenerativeModel):
     def phases(self) -> list[Phase]:
         return []
 
-    def sample(self, n, *, labels=None, generator=None, guidance_scale: float = 1.0):
+    def sample(self, n, *, conditions=None, generator=None, guidance_scale: float = 1.0):
         return list(self.denoise(n, labels=labels, generator=generator, guidance_scale=guidance_scale))[-1].sample
 
     def encode(self, images):
         return images.flatten(1)
 
     def decode(self, latents):
-        return latents.view(-1, *self.sample_shape)
+        return latents.view(-1, *self.shape)
 
     def add_noise(self, images, noise, timesteps):
         share = ((timesteps + 1) / self.num_train_timesteps).view(-1, 1, 1, 1)
@@ -58,9 +58,9 @@ class Whole(GenerativeModel):
         share = (timesteps + 1) / self.num_train_timesteps
         return ((1 - share) / share) ** 2
 
-    def denoise(self, n, *, labels=None, generator=None, guidance_scale: float = 1.0) -> Iterator[DenoisingStep]:
+    def denoise(self, n, *, conditions=None, generator=None, guidance_scale: float = 1.0) -> Iterator[DenoisingStep]:
         noise, guess = (
-            randn((n, *self.sample_shape), generator, self.device),
+            randn((n, *self.shape), generator, self.device),
             (labels / 5 - 1).view(-1, 1, 1, 1) * guidance_scale,
         )
         for index in range(4):
@@ -83,8 +83,8 @@ class Plane(GenerativeModel):
     def decode(self, latents):
         return latents.clamp(-1, 1)[:, None, None, :].repeat_interleave(4, 3).expand(-1, 1, 8, 8)
 
-    def sample(self, n, *, labels=None, generator=None):
-        return torch.zeros(n, *self.sample_shape)
+    def sample(self, n, *, conditions=None, generator=None):
+        return torch.zeros(n, *self.shape)
 
 
 def make(cls: type[GenerativeModel]) -> GenerativeModel:

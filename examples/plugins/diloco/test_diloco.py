@@ -22,8 +22,8 @@ class Line(genhub.GenerativeModel):
     def phases(self):
         return [genhub.Phase("fit", lambda batch: {"loss": (self.net.weight - 1).square().mean()}, trains=("net",))]
 
-    def sample(self, n, *, labels=None, generator=None):
-        return torch.zeros(n, *self.sample_shape)
+    def sample(self, n, *, conditions=None, generator=None):
+        return torch.zeros(n, *self.shape)
 
 
 class Log:

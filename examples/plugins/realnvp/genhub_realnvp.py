@@ -106,14 +106,14 @@ class RealNVP(GenerativeModel):
 
     def __init__(self, config: RealNVPConfig) -> None:
         super().__init__(config)
-        self.flow = Flow(self.sample_shape, config)
+        self.flow = Flow(self.shape, config)
 
     def phases(self) -> list[Phase]:
         return [Phase("likelihood", self.loss, trains=("flow",))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """-log2 p(x) per pixel and channel, of images with `levels` values: log2(levels) is what knowing nothing costs."""
-        images = batch["images"]
+        images = batch.x
         return {"loss": self.bits(images, torch.rand_like(images) - 0.5, self.config.levels).mean()}
 
     def bits(self, images: Tensor, noise: Tensor, levels: int) -> Tensor:
@@ -138,16 +138,16 @@ class RealNVP(GenerativeModel):
         return (u * levels - 0.5) / (levels - 1) * 2 - 1
 
     def sample(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None, temperature: Temperature = 1.0
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None, temperature: Temperature = 1.0
     ) -> Tensor:
         """Draw z from the prior and undo the flow.
 
         Args:
             temperature: the prior's standard deviation; less than 1 gives likelier images that differ less.
         """
-        z = temperature * randn((n, *self.sample_shape), generator, self.device)
+        z = temperature * randn((n, *self.shape), generator, self.device)
         u = (torch.sigmoid(self.flow.inverse(z.flatten(1))) - ALPHA) / (1 - 2 * ALPHA)
-        return self.from_unit(u).view(n, *self.sample_shape).clamp(-1, 1)
+        return self.from_unit(u).view(n, *self.shape).clamp(-1, 1)
 
     # The capability `Likelihood`
 
@@ -155,6 +155,6 @@ class RealNVP(GenerativeModel):
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         """(n,) bits a pixel and channel of 8-bit images. The density is exact; as a probability of 8-bit values, it is an
         upper bound in expectation over the noise that fills their bins (Theis et al. 2016, eq. 6)."""
-        images = batch["images"]
+        images = batch.x
         noise = torch.special.ndtr(randn(tuple(images.shape), generator, images.device)) - 0.5  # uniform
         return self.bits(images, noise, 256)

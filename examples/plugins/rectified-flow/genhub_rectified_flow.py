@@ -78,8 +78,8 @@ class RectifiedFlowConfig(ModelConfig):
     @model_validator(mode="after")
     def _fits(self) -> RectifiedFlowConfig:
         divisor = 2 ** (len(self.unet.block_out_channels) - 1)
-        if self.sample_shape is not None and any(side % divisor for side in self.sample_shape[1:]):
-            height, width = self.sample_shape[1:]
+        if self.shape is not None and any(side % divisor for side in self.shape[1:]):
+            height, width = self.shape[1:]
             levels = len(self.unet.block_out_channels)
             raise ValueError(
                 f"unet.block_out_channels: {levels} levels need sides divisible by {divisor}, not {height}x{width}"
@@ -181,7 +181,7 @@ class RectifiedFlow(GenerativeModel):
         super().__init__(config)
         import diffusers
 
-        channels, height, width = self.sample_shape
+        channels, height, width = self.shape
         levels = len(config.unet.block_out_channels)
         network: Any = diffusers.UNet2DModel
         self.unet: nn.Module = network(
@@ -207,7 +207,7 @@ class RectifiedFlow(GenerativeModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """E |(noise - x) - v(x_sigma, sigma)|^2 over sigma uniform in [0, 1], eq. 1: a mean over pixels."""
-        images = batch["images"]
+        images = batch.x
         timesteps = T * torch.rand(len(images), device=images.device)
         noise = torch.randn_like(images)
         velocity = self.velocity(self.scheduler.add_noise(images, noise, timesteps), timesteps)
@@ -219,7 +219,7 @@ class RectifiedFlow(GenerativeModel):
         return prediction.float()
 
     def sample(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None,
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None,
         scheduler: SchedulerName | None = None, num_inference_steps: Steps | None = None,
     ) -> Tensor:  # fmt: skip
         """Draw n images.
@@ -244,7 +244,7 @@ class RectifiedFlow(GenerativeModel):
         return (1 / sigmas - 1).square()
 
     def denoise(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None,
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None,
         scheduler: SchedulerName | None = None, num_inference_steps: Steps | None = None,
     ) -> Iterator[DenoisingStep]:  # fmt: skip
         """The flow from noise to images, an evaluation at a time. Arguments as in `sample`."""
@@ -255,7 +255,7 @@ class RectifiedFlow(GenerativeModel):
         if len(schedule.timesteps.unique()) < steps:  # diffusers' round them to whole ones
             raise InputError(f"num_inference_steps: {steps} are too many for '{name}', which visits a timestep twice then")
         options = {"generator": generator} if "generator" in inspect.signature(schedule.step).parameters else {}
-        sample = randn((n, *self.sample_shape), generator, self.device) * schedule.init_noise_sigma
+        sample = randn((n, *self.shape), generator, self.device) * schedule.init_noise_sigma
         for index, (timestep, number) in enumerate(zip(schedule.timesteps, schedule.timesteps.tolist(), strict=True)):
             with torch.inference_mode():
                 velocity = self.velocity(schedule.scale_model_input(sample, timestep), timestep)

@@ -14,7 +14,7 @@ from genhub.testing import check_scheduler
 
 def make(**keys) -> RectifiedFlow:
     torch.manual_seed(0)
-    values = {"name": "rectified-flow", "sample_shape": (1, 8, 8), "unet": {"block_out_channels": [8, 16]}, **keys}
+    values = {"name": "rectified-flow", "sample_shape": (1, 8, 8), "network": {"name": "unet", "block_out_channels": [8, 16]}, **keys}
     return RectifiedFlow(RectifiedFlow.Config.model_validate(values)).eval()
 
 

@@ -39,8 +39,8 @@ class VQVAEConfig(ModelConfig):
                 raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {self.norm_num_groups}")
         levels = len(self.block_out_channels)
         divisor = 2 ** (levels - 1)
-        if self.sample_shape is not None and any(side % divisor for side in self.sample_shape[1:]):
-            height, width = self.sample_shape[1:]
+        if self.shape is not None and any(side % divisor for side in self.shape[1:]):
+            height, width = self.shape[1:]
             raise ValueError(f"block_out_channels: {levels} levels need sides divisible by {divisor}, not {height}x{width}")
         return self
 
@@ -63,14 +63,14 @@ class VQVAE(GenerativeModel):
         levels = len(config.block_out_channels)
         network: Any = diffusers.VQModel
         self.vq: Any = network(
-            in_channels=self.sample_shape[0], out_channels=self.sample_shape[0], sample_size=max(self.sample_shape[1:]),
+            in_channels=self.shape[0], out_channels=self.shape[0], sample_size=max(self.shape[1:]),
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
             scaling_factor=1.0, mid_block_add_attention=False,
             **config.model_dump(include={"block_out_channels", "layers_per_block", "norm_num_groups", "latent_channels",
                                          "num_vq_embeddings"}),
         )  # fmt: skip
         scale = 2 ** (levels - 1)
-        self.grid = (self.sample_shape[1] // scale, self.sample_shape[2] // scale)  # (h, w) of the codes
+        self.grid = (self.shape[1] // scale, self.shape[2] // scale)  # (h, w) of the codes
         codes = config.num_vq_embeddings
         self.frequencies = nn.Buffer(torch.full((self.grid[0] * self.grid[1], codes), 1 / codes))  # each row sums to 1
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that the frequencies have seen
@@ -84,7 +84,7 @@ class VQVAE(GenerativeModel):
 
         Logged apart: `reconstruction`, `commitment` (|z_e - e|^2), and `perplexity`, the number of codes in use.
         """
-        images = batch["images"]
+        images = batch.x
         latents = self.vq.encode(images).latents.float()
         codes = self.codes(latents)
         vectors = self.vectors(codes)
@@ -125,7 +125,7 @@ class VQVAE(GenerativeModel):
         images: Tensor = self.vq.decode(vectors, force_not_quantize=True).sample
         return images.float()
 
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
+    def sample(self, n: int, *, conditions: Conditions | None = None, generator: Generators = None) -> Tensor:
         """Decode n grids of codes, each place's drawn by its own frequencies; see the class for why they are poor."""
         uniform = torch.special.ndtr(randn((n, len(self.frequencies)), generator, self.device))
         bounds = self.frequencies.cumsum(1)
