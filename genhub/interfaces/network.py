@@ -17,7 +17,7 @@ class Plain(Network):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -26,7 +26,7 @@ import torch
 from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
 from torch import Tensor, nn
 
-from genhub.errors import PluginError, shown
+from genhub.errors import PluginError, did_you_mean
 from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.registry import NETWORKS, load_class, plugin_names
 from genhub.interfaces.section import Section
@@ -82,6 +82,12 @@ class NetworkConfig(Section):
     """Parts of `Given` that the network takes: "vector", "sequence", "spatial", "label"."""
     default_for: ClassVar[frozenset[int]] = frozenset()
     """Numbers of sides of x for which it is taken where a recipe names no network: 0 for vectors, 2 for images."""
+
+    @classmethod
+    def of(cls, value: object) -> type[Section]:
+        """Return the Config of the network that a value names, if one does."""
+        name = value.get("name") if isinstance(value, Mapping) else None
+        return load_class(NETWORKS, name).Config if name in plugin_names(NETWORKS) else cls
 
     @property
     def width(self) -> int:
@@ -150,12 +156,12 @@ def _typed(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
     name = value.get("name")
+    if not isinstance(name, str):
+        raise ValueError(f"name: must name a network; {did_you_mean('', plugin_names(NETWORKS))}")
     try:
-        if not isinstance(name, str):
-            raise PluginError(f"name: must name a network, not {shown(name)}: {', '.join(plugin_names(NETWORKS))}")
         cls = load_class(NETWORKS, name)
     except PluginError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"name: {error}") from error
     return cls.Config.model_validate(value, context=info.context)
 
 

@@ -79,6 +79,11 @@ class Section(BaseModel):
         protected_namespaces=(),
     )  # fmt: skip
 
+    @classmethod
+    def of(cls, value: object) -> type[Section]:
+        """Return the class by which a value of this section is typed: this one, unless the value names another."""
+        return cls
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:

@@ -302,7 +302,7 @@ def _check(cls: type[S], values: Any, at: KeyPath, where: TextSource) -> S:
     inner = {path[:end] for path in found for end in range(len(path))}
     for path, same in found.items():  # a union's members each complain of the same key, or of one inside it
         if path not in inner:
-            where.fault(at + path, partial(_words, cls, same, at))
+            where.fault(at + path, partial(_words, cls, values, same, at))
     where.raise_faults()
     raise AssertionError("a section that is not valid has faults")
 
@@ -312,19 +312,19 @@ def _path(cls: type[Section], values: Any, fault: ErrorDetails) -> KeyPath:
     path, keys = _existing(values, fault["loc"]), fault["loc"][-1:]
     if fault["type"] == "missing":
         return (*path, *keys)
-    return path + _blamed(cls, fault)[0]
+    return path + _blamed(cls, values, fault)[0]
 
 
-def _blamed(cls: type[Section], fault: ErrorDetails) -> tuple[KeyPath, str]:
+def _blamed(cls: type[Section], values: Any, fault: ErrorDetails) -> tuple[KeyPath, str]:
     """Split what a section's own rule says into the path of the key that it names, () for none, and the rest."""
     message = explained(fault)
     head, _, rest = message.partition(": ")
     keys = tuple(head.split("."))
-    named = fault["type"] == "value_error" and keys[0] in _fields(cls, fault["loc"])
+    named = fault["type"] == "value_error" and keys[0] in _fields(cls, values, fault["loc"])
     return (keys, rest) if named else ((), message)
 
 
-def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> str:
+def _words(cls: type[Section], values: Any, faults: Sequence[ErrorDetails], at: KeyPath) -> str:
     """Return what is wrong with one key: the nearest right name, or all complaints in a line with the value once."""
     first = faults[0]
     if first["type"] == "extra_forbidden":
@@ -333,8 +333,8 @@ def _words(cls: type[Section], faults: Sequence[ErrorDetails], at: KeyPath) -> s
         if own in GONE:
             return f"unknown key; {GONE[own]}"
         everywhere = [path for path in paths if path != own]
-        return _unknown(str(first["loc"][-1]), _fields(cls, first["loc"][:-1]), everywhere)
-    said = {_blamed(cls, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
+        return _unknown(str(first["loc"][-1]), _fields(cls, values, first["loc"][:-1]), everywhere)
+    said = {_blamed(cls, values, fault)[1]: f", not {shown(fault['input'])}" for fault in faults}
     *others, last = sorted(said, key=lambda message: not message.endswith(said[message]))[-MOST_READINGS:]  # hints end it
     return " or ".join([*(message.removesuffix(said[message]) for message in others), last])
 
@@ -354,14 +354,17 @@ def _existing(values: Any, loc: KeyPath) -> KeyPath:
     return tuple(path)
 
 
-def _fields(annotation: Any, loc: KeyPath) -> set[str]:
-    """Return the names of the fields at `loc` in the sections of an annotation such as `EMAConfig | None`."""
+def _fields(annotation: Any, values: Any, loc: KeyPath) -> set[str]:
+    """Return the names of the fields at `loc` in the sections of an annotation such as `EMAConfig | None`, for values whose
+    own names may say which section it is."""
     if not (isinstance(annotation, type) and issubclass(annotation, Section)):
-        return {name for inner in get_args(annotation) for name in _fields(inner, loc)}
-    fields = annotation.model_fields
+        return {name for inner in get_args(annotation) for name in _fields(inner, values, loc)}
+    fields = annotation.of(values).model_fields
     if not loc:
         return set(fields)
-    return _fields(fields[loc[0]].annotation if loc[0] in fields else annotation, loc[1:])
+    if loc[0] not in fields:
+        return _fields(annotation, values, loc[1:])
+    return _fields(fields[loc[0]].annotation, values.get(loc[0]) if isinstance(values, Mapping) else None, loc[1:])
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

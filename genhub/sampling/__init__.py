@@ -1,2 +1,2 @@
-"""Draw images from a model: a `request` says which, `draw` draws, `options` and `labels` read wishes, `files` writes.
-Rooms above may use every name without a `_`; they draw through `draw` alone, so that image i depends on (seed, i)."""
+"""Draw from a model: a `request` says what, `draw` draws, `options` and `conditions` read wishes, `files` writes.
+Rooms above may use every name without a `_`; they draw through `draw` alone, so that row i depends on (seed, i)."""

@@ -1,73 +1,110 @@
-"""A request for images, as one object for everything that draws."""
+"""A request for what a model is to draw, as one object for everything that draws."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from genhub.ground.digests import digest_of
+from genhub.ground.digests import digest_of, hash_of
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
-from genhub.sampling.labels import Labels, called, classes_of, labels_for
+from genhub.sampling.conditions import kept_rows, read_conditions
 from genhub.sampling.options import read_options
+
+NUMBER = 64
+"""Number of rows to draw where nobody says one."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Images to draw from a model. Image i depends on the seed, the labels, the options and i alone."""
+    """Rows to draw from a model. Row i depends on the seed, the conditions, the options and i alone."""
 
     n: int
-    """Number of images."""
+    """Number of rows."""
     seed: int = 0
-    labels: Sequence[int] | None = None
-    """For a conditional model, the wanted classes, by number; fewer than n are repeated in turn. None: every class, in
-    turn."""
+    conditions: Mapping[str, Tensor | Sequence[Any]] = field(default_factory=dict)
+    """By column, what the rows are given, as it is kept: a tensor (k, *shape), or a list of arrays, None for a row that has
+    none. Fewer than n are repeated in turn; those of several columns are paired row by row. Of a column that is not named, a
+    model's classes take turns, and no row has anything else."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the model's `sample`."""
     batch_size: int | None = None
-    """Images drawn at once, at most: halved until memory is enough. None: 256; on a CPU, as many of them as have 50,000
-    pixels."""
+    """Rows drawn at once, at most: halved until memory is enough. None: 256; on a CPU, as many of them as have 50,000
+    numbers."""
     first: int = 0
-    """The number of the first image."""
+    """The number of the first row."""
 
     @classmethod
     def of(
-        cls, model: Model, n: int, options: Mapping[str, Any], *, seed: int = 0, labels: Labels = None,
-        batch_size: int | None = None,
+        cls, model: Model, n: int | None, options: Mapping[str, Any], *, seed: int = 0,
+        conditions: Mapping[str, Any] | None = None, batch_size: int | None = None,
     ) -> Drawing:  # fmt: skip
-        """Return the drawing that a user asks of a model, with labels by name.
+        """Return the drawing that a user asks of a model, with conditions as a person gives them: see `read_conditions`.
 
+        Args:
+            n: None: the length of the longest list of conditions, 64 without any.
         Raises:
-            InputError: an option or a label that the model does not have.
+            InputError: an option, a condition or a value that the model does not have.
         """
-        checked = read_options(model, options)
-        return cls(n, seed, classes_of(model, labels), checked, batch_size)
+        checked, given = read_options(model, options), read_conditions(model, conditions or {})
+        longest = max((len(values) for values in given.values()), default=NUMBER)
+        return cls(longest if n is None else n, seed, given, checked, batch_size)
 
     def part(self, numbers: range) -> Drawing:
-        """Return the drawing of some of the images."""
+        """Return the drawing of some of the rows."""
         return replace(self, n=len(numbers), first=numbers.start)
 
-    def labels_of(self, model: Model) -> Tensor | None:
-        """Return (n,) classes of the images, on the model's device; None for a model that takes none.
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.n)
 
-        Raises:
-            InputError: labels for a model that takes none, none for one that needs them, or a label it does not have.
+    def asked(self, model: Model) -> dict[str, tuple[Modality, Tensor | Sequence[Any]]]:
+        """Return the conditions that rows have, by column: the modality, and the values that are repeated in turn, as they are
+        kept; those of classes that take turns, too."""
+        turns = {name: torch.arange(modality.classes) for name, modality in model.conditions.items() if modality.classes}
+        wanted = turns | dict(self.conditions)
+        return {name: (modality, wanted[name]) for name, modality in model.conditions.items() if name in wanted}
+
+    def conditions_of(self, model: Model, numbers: Iterable[int] | None = None) -> Conditions:
+        """Return what rows are given, on the model's device.
+
+        Args:
+            numbers: of the rows; None: all.
         """
-        wanted = labels_for(model, self.n, self.labels, self.first)
-        return None if wanted is None else wanted.to(model.device)
+        rows = list(self.numbers if numbers is None else numbers)
+        conditions = Conditions.nothing(model.conditions, len(rows))
+        values, present = dict(conditions.values), dict(conditions.present)
+        for name, (modality, wanted) in self.asked(model).items():
+            kept, present[name] = kept_rows(wanted, modality, rows)
+            values[name] = modality.to_batch(kept)
+        return Conditions(values, present).to(model.device)
 
-    def label_names(self, model: Model) -> list[str | int] | None:
-        """Return the labels as a person knows them, by name, or number where they have none; None: nobody asked for any."""
-        return None if self.labels is None else called(model, self.labels)
+    def captions(self, model: Model) -> list[str]:
+        """Return what each row is given, in a word or two; [] where nothing can be said of any."""
+        columns = []
+        for modality, wanted in self.asked(model).values():
+            kept, there = kept_rows(wanted, modality, list(self.numbers))
+            columns.append([modality.caption(row) if has else "" for row, has in zip(kept, there.tolist(), strict=True)])
+        said = [", ".join(filter(None, words)) for words in zip(*columns, strict=True)]
+        return said if any(said) else []
 
     def identity(self, model: Model) -> Any:
-        """Return what the images depend on, as JSON has it: the model's hash, the seed, labels and options. A callback only
+        """Return what the rows depend on, as JSON has it: the model's hash, the seed, conditions and options. A callback only
         watches, and is no part of it."""
-        every = range(model.config.num_classes or 0) if "labels" in model.conditions else None
-        names = replace(self, labels=self.labels or every).label_names(model)
+        conditions = {name: [_seen(row) for row in wanted] for name, (_, wanted) in self.asked(model).items()}
         options = {name: value for name, value in self.options.items() if not callable(value)}
-        content = {"model": digest_of(model), "seed": self.seed, "labels": names, "options": options}
+        content = {"model": digest_of(model), "seed": self.seed, "conditions": conditions, "options": options}
         return json.loads(json.dumps(content, default=repr))
+
+
+def _seen(row: Any) -> Any:
+    """Return a kept value as a record has it: a number itself, anything else by its hash."""
+    array = None if row is None else np.asarray(row)
+    return None if array is None else array.item() if array.ndim == 0 else hash_of(array)
