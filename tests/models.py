@@ -11,7 +11,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from genhub import GenerativeModel, ModelConfig, Phase, randn
+from genhub import GenerativeModel, Image, Label, ModelConfig, ModelData, Phase, randn
+
+
+def images(shape: tuple[int, ...] = (1, 8, 8), classes: int = 0) -> ModelData:
+    """8-bit images as what a model draws, and so many classes, named 0, 1, ..., as what it is given."""
+    label = Label(number=classes, names=tuple(map(str, range(classes)))) if classes else None
+    return ModelData(target=Image(shape=shape), conditions={"label": label} if label else {})
 
 
 class Pair(GenerativeModel):

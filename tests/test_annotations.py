@@ -102,7 +102,7 @@ def test_a_boolean_is_no_number_for_any_key_of_any_config(classes: list[type[Gen
                     faults = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
                 assert name in faults, (section, name, wrong)
                 tried.add((section.__name__, name))
-    assert {("OptimizerConfig", "lr"), ("EMAConfig", "decay"), ("DataConfig", "channels"), ("OptimizerConfig", "betas"),
+    assert {("OptimizerConfig", "lr"), ("EMAConfig", "decay"), ("DataConfig", "num_rows"), ("OptimizerConfig", "betas"),
             ("UNetConfig", "freq_shift"), ("RealNVPConfig", "hidden_features"), ("Strange", "widths")} <= tried  # fmt: skip
     assert len(tried) > 150
 
@@ -125,7 +125,7 @@ def test_a_boolean_is_no_number_for_any_option_of_sample(classes: list[type[Gene
     tried = set()
     for cls in classes:
         hints = get_type_hints(cls.sample, include_extras=True)
-        for name in signature(cls.sample).parameters.keys() & hints.keys() - {"n", "labels", "generator", "callback"}:
+        for name in signature(cls.sample).parameters.keys() & hints.keys() - {"n", "conditions", "generator", "callback"}:
             for wrong in where_booleans_may_not_stand(TypeAdapter(hints[name]).json_schema()):
                 with pytest.raises(InputError, match=rf"--set {name}: .*{wrong}"):
                     check_arguments(cls.sample, {name: wrong}, [name], option="--set ", owner=cls.__name__)
@@ -140,7 +140,7 @@ def test_a_boolean_is_no_number_for_any_option_of_sample(classes: list[type[Gene
         ("trainer.ema={decay: no}", "trainer.ema.decay: must be a valid number, not False"),
         ("trainer.optimizer.betas=[0.9, on]", "trainer.optimizer.betas.1: must be a valid number, not True"),
         ("trainer.optimizers={unet: {lr: on}}", "trainer.optimizers.unet.lr: must be a valid number, not True"),
-        ("data.channels=true", "data.channels: can't be True; known: 1, 3, 4"),
+        ("data.num_rows=true", "data.num_rows: must be a valid integer, not True"),
         (
             "model.scheduler.options={sample_max_value: true}",
             "model.scheduler.options.sample_max_value: must be a number, not True",

@@ -54,7 +54,7 @@ class Repeats(genhub.GenerativeModel):
 
 
 def repeats(court, conditional: bool, shift: int = 0) -> Repeats:
-    config = Repeats.Config(sample_shape=(1, 28, 28), num_classes=10, shift=shift)
+    config = Repeats.Config(data=models.images((1, 28, 28)), shift=shift)
     return Repeats(config, court.images, court.labels if conditional else None)
 
 
@@ -74,7 +74,7 @@ def test_real_digits_are_as_near_to_real_ones_as_can_be(court):
     assert min(real["class_shares"]) > 0.02
     assert real["sure"] > 0.5
     assert real["frechet"] == pytest.approx(real["frechet_real"], rel=0.5)
-    one = Repeats(Repeats.Config(sample_shape=(1, 28, 28)), court.images[:1].repeat(200, 1, 1, 1))
+    one = Repeats(Repeats.Config(data=models.images((1, 28, 28))), court.images[:1].repeat(200, 1, 1, 1))
     collapsed = court.figures(one, 200, 0, AT_ONCE)
     assert max(collapsed["class_shares"]) == 1
     assert collapsed["frechet"] > 5 * real["frechet"]
@@ -99,7 +99,7 @@ def test_autoencoding_and_nats(court):
         def bits_per_dimension(self, batch, *, generator=None):
             return (batch.x > 0).float().mean((1, 2, 3))
 
-    model = Copies(Copies.Config(sample_shape=(1, 28, 28)), court.images)
+    model = Copies(Copies.Config(data=models.images((1, 28, 28))), court.images)
     assert court.reconstructed(model) == {"mse": 0, "label_accuracy": pytest.approx(court.test_accuracy)}
     nats, white = court.nats(model, 600, seed=0), (court.images[:600] > 0).float().sum((1, 2, 3)).mean().item()
     assert nats["grey"] == pytest.approx(white * 0.6931, rel=1e-3)

@@ -58,19 +58,16 @@ def test_a_first_loss_that_is_not_finite_ends_the_run_in_the_first_step(tiny, co
         ("trainer.mixed_precision=fp16", "fp16 needs a CUDA device; use bf16 or no"),
         ("trainer.trackers=[tensorbord]", "no tracker is called 'tensorbord'; did you mean 'tensorboard'"),
         ("trainer.trackers=[comet_ml]", "comet_ml is not installed: pip install comet_ml"),
-        ("trainer.optimizers.unett.lr=1", "trainer.optimizers.unett: no phase trains it; did you mean 'unet'"),
+        ("trainer.optimizers.netwrk.lr=1", "trainer.optimizers.netwrk: no phase trains it; did you mean 'network'"),
         ("trainer.optimizer.momentum=0.9", "trainer.optimizer: adamw: .*momentum"),
         ("trainer.gradient_accumulation_steps=3", "data.batch_size"),
-        ("model.num_classes=7", "model.num_classes: the recipe says 7, the data .* 10"),
-        ("data.image_size=10", "at most|divisible|fine"),
+        ("model.conditions=[labl]", r"model.conditions: no column 'labl'; did you mean 'label'"),
+        ("data.columns.image.size=9", "need sides divisible by 2, .* are 9x9"),
     ],
 )
 def test_what_can_not_work_is_said_before_step_0(tiny, override, message):
     if torch.cuda.is_available() and "fp16" in override:
         pytest.skip("fp16 works here")
-    if "image_size" in override:
-        genhub.train(tiny, [override, "trainer.max_steps=1"])
-        return
     with pytest.raises(genhub.InputError, match=message):
         genhub.train(tiny, [override])
 
@@ -81,13 +78,15 @@ def test_a_model_that_needs_labels_and_data_without(tiny, tmp_path):
     for i in range(3):
         Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
     tiny["data"] = {"name": str(tmp_path), "batch_size": 2}
-    with pytest.raises(genhub.RecipeError, match="Labelled needs 'labels', which the data does not have"):
-        genhub.train(pair(tiny, "models:Labelled"))
+    recipe = pair(tiny, "models:Labelled")
+    recipe["model"]["conditions"] = ["label"]
+    with pytest.raises(genhub.DataError, match="model.conditions: no column 'label'"):
+        genhub.train(recipe)
 
 
-def test_labels_nobody_uses_are_said_once(tiny, capsys):
+def test_columns_nobody_uses_are_said_once(tiny, capsys):
     genhub.train(tiny)
-    assert capsys.readouterr().out.count("the data has labels; ddpm does not use them") == 1
+    assert capsys.readouterr().out.count("the data also has label, ink; ddpm is not given them") == 1
 
 
 def test_bf16_that_the_device_lacks(monkeypatch):

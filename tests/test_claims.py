@@ -45,19 +45,21 @@ MISTAKES = {
     "data.split=tset": "split",
     "data.split=train[5000:]": "split",
     "data.split=train[": "split",
-    "data.image_column=x": "data.image_column",
-    "data.label_column=nope": "data.label_column",
+    "data.target=x": "data.target",
+    "model.conditions=[nope]": "model.conditions",
+    "data.columns={image: nope}": "data.columns.image",
     "data.batch_size=0": "data.batch_size",
-    "data.channels=true": "data.channels: can't be True",
+    "data.columns={image: {channels: true}}": "data.columns.image: channels: can't be True",
     "data.cache_latents=true": "latents",
-    "data.resolution=8": "did you mean 'data.image_size'?",
+    "data.resolution=8": "did you mean 'data.columns.IMAGE.size'?",
     "model.name=nope": "model.name",
     "model.hidden=yes": "model.hidden: must be a valid integer, not True",
-    "model.num_classes=7": "model.num_classes: the recipe says 7, the data",
-    "model.shape=[3, 8, 8]": "model.shape: the recipe says",
+    "model.num_classes=7": "model.num_classes: unknown key; the data fill it in",
+    "model.sample_shape=[3, 8, 8]": "model.sample_shape: unknown key; the data fill it in",
+    "model.data={}": "model.data: unknown key; the columns are filled in",
     "model.from=nowhere": "model.from: nowhere",
     "trainer.name=nope": "trainer.name",
-    "trainer.epochs=3": "give trainer.max_steps, which is epochs x images / data.batch_size",
+    "trainer.epochs=3": "give trainer.max_steps, which is epochs x rows / data.batch_size",
     "trainer.mixed_precision=fp16": "trainer.mixed_precision: fp16 needs a CUDA device",
     "trainer.trackers=[foo]": "trainer.trackers: no tracker is called 'foo'",
     "trainer.trackers=[comet_ml]": "trainer.trackers: comet_ml is not installed",
@@ -105,8 +107,8 @@ def test_mistakes_in_the_data_leave_nothing_behind(base: dict[str, Any], tmp_pat
     for number in range(3):
         Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
     base["data"] |= {"name": str(tmp_path), "batch_size": 2}
-    with pytest.raises(genhub.RecipeError, match="needs 'labels', which the data does not have"):
-        genhub.train(base, ["model.name=models:Labelled"])
+    with pytest.raises(genhub.DataError, match="model.conditions: no column 'label'"):
+        genhub.train(base, ["model.name=models:Labelled", "model.conditions=[label]"])
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(genhub.DataError, match=r"bad\.png|row 3"):
         genhub.train(base)
@@ -198,7 +200,7 @@ def another(recipe: dict[str, Any], path: str, annotation: Any) -> tuple[str, ge
 @pytest.mark.parametrize("model", ["ddpm", "models:Pair"])
 def test_every_other_key_is_refused_with_both_values(base: dict[str, Any], model: str) -> None:
     base |= {
-        "model": {"name": model, "sample_shape": [1, 8, 8], "num_classes": 10},
+        "model": {"name": model},
         "evaluate": {"every": 2},
         "hub": {"repo_id": "a/c"},
     }
@@ -218,7 +220,7 @@ def test_every_other_key_is_refused_with_both_values(base: dict[str, Any], model
             assert key.startswith(path) or path.startswith(key), (path, key)
             assert old != new
             refused.append(path)
-    idle = {"model.sampling.guidance_scale", "model.label_dropout", "model.vlb_weight", "model.min_snr_gamma"}
+    idle = {"model.sampling.guidance_scale", "model.condition_dropout", "model.vlb_weight", "model.min_snr_gamma"}
     assert set(without) - idle == {"data.streaming", "trainer.name", "model.name"}  # no other name; a stream is not measured
     assert model != "ddpm" or idle <= set(without)  # they would change nothing, so that no recipe may have them
     assert changes(genhub.read_recipe(base, ["data.streaming=true", "evaluate=null"]), read.dump()) == [
@@ -285,7 +287,7 @@ def test_images_in_memory_or_not_are_the_same_data(base: dict[str, Any], tmp_pat
         assert folder.name == f"step-00000{number}"
     Image.new("L", (8, 8), 200).save(images / "0.png")
     for in_memory in ("null", "true"):
-        with pytest.raises(genhub.RecipeError, match="data: the images, labels or their order have changed since"):
+        with pytest.raises(genhub.RecipeError, match="data: the values or the order of .* have changed since"):
             genhub.train(base, [f"data.in_memory={in_memory}", "trainer.max_steps=9"])
 
 

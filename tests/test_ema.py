@@ -10,7 +10,7 @@ from genhub.training.ema import EMA
 
 def make() -> models.Pair:
     torch.manual_seed(0)
-    return models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), num_classes=10))
+    return models.Pair(models.Pair.Config(data=models.images((1, 4, 4))))
 
 
 @pytest.mark.parametrize("every", [1, 3])

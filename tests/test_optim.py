@@ -12,7 +12,7 @@ from genhub.training.optim import CLASSES, build_optimizers, lr_factor
 
 
 def make(**trainer):
-    model = models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), num_classes=10))
+    model = models.Pair(models.Pair.Config(data=models.images((1, 4, 4))))
     return model, build_optimizers(model, model.phases(), AccelerateConfig(**trainer))
 
 
@@ -51,7 +51,7 @@ def test_networks_trained_together_must_agree():
         def phases(self):
             return [models.Phase("all", self.critic_loss, trains=("generator", "critic"))]
 
-    model = Together(models.Pair.Config(sample_shape=(1, 4, 4), num_classes=10))
+    model = Together(models.Pair.Config(data=models.images((1, 4, 4))))
     config = AccelerateConfig(optimizers={"critic": {"lr": 1e-3}, "generator": {"lr": 1e-4}})
     with pytest.raises(RecipeError, match="are trained together, by one optimizer: give them the same keys"):
         build_optimizers(model, model.phases(), config)

@@ -69,12 +69,12 @@ def test_values_that_yaml_1_1_reads_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_mapping_is_a_recipe_and_stays_as_it_was() -> None:
-    mapping: dict[str, Any] = {"model": {"name": "ddpm"}, "data": {"image_size": (8, 8)}, "run_dir": "x"}
+    mapping: dict[str, Any] = {"model": {"name": "ddpm"}, "data": {"columns": {"image": {"size": (8, 8)}}}, "run_dir": "x"}
     before = copy.deepcopy(mapping)
     recipe = read_recipe(mapping, ["model.network.layers_per_block=2", "data.flip=true"])
-    assert recipe.dump()["model"]["unet"]["layers_per_block"] == 2
+    assert recipe.dump()["model"]["network"]["layers_per_block"] == 2
     assert recipe.data.flip
-    assert recipe.data.size == (8, 8)
+    assert recipe.dump()["data"]["columns"]["image"]["size"] == [8, 8]
     assert mapping == before
 
 
@@ -96,9 +96,9 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         "r.yaml:2: trainer.ema.xyz: unknown key; known: decay, every",
     ),
     "plugin's key": (
-        "model:\n  name: ddpm\n  unet:\n    layer_per_block: 1\n    act_fn: relu\n  los_weighting: none\n",
-        "r.yaml:4: model.network.layer_per_block: unknown key; did you mean 'layers_per_block'?\n"
-        "r.yaml:6: model.los_weighting: unknown key; did you mean 'loss_weighting'?",
+        "model:\n  name: ddpm\n  network:\n    name: unet\n    layer_per_block: 1\n    act_fn: relu\n  los_weighting: none\n",
+        "r.yaml:5: model.network.layer_per_block: unknown key; did you mean 'layers_per_block'?\n"
+        "r.yaml:7: model.los_weighting: unknown key; did you mean 'loss_weighting'?",
     ),
     "type": (DDPM + "trainer: {max_steps: ten}\n", "r.yaml:2: trainer.max_steps: must be a valid integer, not 'ten'"),
     "true is not 1": (DDPM + "seed: true\n", "r.yaml:2: seed: must be a valid integer, not True"),
@@ -111,14 +111,14 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "empty list": (DDPM + "data: {name: []}\n", "r.yaml:2: data.name: must be a valid string or must have at least 1 item, not []"),
     "in a list": (DDPM + "data:\n  name:\n  - a\n  - 3\n", "r.yaml:5: data.name.1: must be a valid string, not 3"),
-    "choice of few": (DDPM + "data: {channels: 2}\n", "r.yaml:2: data.channels: can't be 2; known: 1, 3, 4"),
+    "choice of few": (DDPM + "trainer: {sharding: half}\n", "r.yaml:2: trainer.sharding: can't be 'half'; known: full, no"),
     "either": (
-        DDPM + "data: {image_size: big}\n",
-        "r.yaml:2: data.image_size: must be a valid integer or must be a list, not 'big'",
+        DDPM + "trainer: {ema: big}\n",
+        "r.yaml:2: trainer.ema: must be a section of keys, not 'big'",
     ),
     "inside one of either": (
-        DDPM + "data: {image_size: [8, 0]}\n",
-        "r.yaml:2: data.image_size.1: must be greater than or equal to 1, not 0",
+        DDPM + "data: {columns: {image: {modality: image, size: [8, 0]}}}\n",
+        "r.yaml:2: data.columns.image: size.1: must be greater than or equal to 1, not 0",
     ),
     "too many": (
         DDPM + "trainer: {optimizer: {betas: [0.9, 0.9, 0.9]}}\n",
@@ -163,13 +163,26 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "from is a number": ("model: {from: 3}\n", "r.yaml:1: model.from: must be a folder or a Hub id, not 3"),
     "groups": (
-        "model:\n  name: ddpm\n  unet:\n    block_out_channels: [32, 60]\n",
-        "r.yaml:4: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does",
+        "model:\n  name: ddpm\n  network:\n    name: unet\n    block_out_channels: [32, 60]\n",
+        "r.yaml:5: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does",
     ),
-    "sides": (
-        "model:\n  name: ddpm\n  unet:\n    block_out_channels: [32, 32, 32, 32, 32]\n",
-        "r.yaml:4: model.network.block_out_channels: 5 levels need sides divisible by 16, the images are 8x8: "
-        "set data.image_size to 16, or use fewer levels",
+    "gone: unet": ("model: {name: ddpm, unet: {}}\n", "r.yaml:1: model.unet: unknown key; a model names its network now: network: {name: unet, ...} with the same keys"),
+    "gone: image_size": (DDPM + "data: {image_size: 32}\n", "r.yaml:2: data.image_size: unknown key; it is a column's own now: data.columns: {COLUMN: {size: 64}}, or data.columns.COLUMN.size=... on the command line"),
+    "no such network": (
+        "model: {name: ddpm, network: {name: unett}}\n",
+        "r.yaml:1: model.network.name: no network is called 'unett'; did you mean 'unet'? (others come by pip install)",
+    ),
+    "data of a model": (
+        "model: {name: ddpm, data: {}}\n",
+        "r.yaml:1: model.data: unknown key; the columns are filled in from the section `data`",
+    ),
+    "no such modality": (
+        DDPM + "data: {columns: {x: imag}}\n",
+        "r.yaml:2: data.columns.x: modality: no modality is called 'imag'; did you mean 'image'? (others come by pip install)",
+    ),
+    "no such key of a column": (
+        DDPM + "data: {columns: {x: {modality: image, sise: 3}}}\n",
+        "r.yaml:2: data.columns.x: sise: no key of a column of modality image; did you mean 'size'?",
     ),
     "infinite": (DDPM + "trainer: {max_grad_norm: .inf}\n", "r.yaml:2: trainer.max_grad_norm: must be a finite number, not inf"),
     "nan": (DDPM + "trainer: {optimizer: {lr: .nan}}\n", "r.yaml:2: trainer.optimizer.lr: must be a finite number, not nan"),

@@ -58,9 +58,9 @@ def test_a_class_beside_the_recipe(project: Path) -> None:
 
 
 def test_a_model_of_ones_own_goes_on_from_a_folder(project: Path) -> None:
-    (project / "r.yaml").write_text("model: {name: 'my_project:Mean', hidden: 5, sample_shape: [1, 2, 2]}\n")
+    (project / "r.yaml").write_text("model: {name: 'my_project:Mean', hidden: 5}\n")
     recipe = read_recipe(project / "r.yaml")
-    recipe.model_class()(recipe.model).save_pretrained(project / "saved")
+    recipe.model_class()(recipe.model.model_copy(update={"data": models.images((1, 2, 2))})).save_pretrained(project / "saved")
     again = read_recipe(project / "r.yaml", [f"model={{name: 'my_project:Mean', from: {project / 'saved'}}}"])
     assert again.dump()["model"] == {"from": str(project / "saved")} | recipe.dump()["model"]
     assert "my_project:Mean" in fault(project, f"model: {{from: {project / 'saved'}}}\n")  # named by no recipe: not imported
@@ -74,12 +74,14 @@ def test_from_a_folder_that_diffusers_saved(tmp_path: Path) -> None:
             "norm_num_groups": 4}  # fmt: skip
     (saved / "config.json").write_text(json.dumps(unet))
     file = tmp_path / "r.yaml"
-    file.write_text(f"model: {{from: {saved}, unet: {{dropout: 0.5}}}}\ndata: {{image_size: 16}}\n")
+    file.write_text(f"model: {{from: {saved}, network: {{dropout: 0.5}}}}\n")
     recipe = read_recipe(file)
     assert recipe.init_from == str(saved)
     model = recipe.dump()["model"]
-    assert (model["name"], model["sample_shape"], model["unet"]["norm_num_groups"]) == ("ddpm", [3, 16, 16], 4)
-    assert model["unet"]["dropout"] == 0.5
+    assert (model["name"], model["network"]["name"], model["network"]["norm_num_groups"]) == ("ddpm", "unet", 4)
+    assert recipe.known is not None
+    assert recipe.known.target.shape == (3, 16, 16)
+    assert model["network"]["dropout"] == 0.5
     file.write_text(recipe.yaml())
     assert read_recipe(file) == recipe
     (tmp_path / "other.yaml").write_text(f"model: {{name: 'models:Pair', from: {saved}}}\n")
@@ -118,12 +120,12 @@ def probe(tmp_path: Path, content: str) -> list[str]:
 
 
 def test_the_cores_sections_are_answered_without_torch(tmp_path: Path) -> None:
-    lines = probe(tmp_path, "model: {name: ddpm, unet: {x: 1}}\ntrainer: {max_step: 1}\n")
+    lines = probe(tmp_path, "model: {name: ddpm, network: {x: 1}}\ntrainer: {max_step: 1}\n")
     assert lines == ["r.yaml:2: trainer.max_step: unknown key; did you mean 'max_steps'?", "[]"]
 
 
 def test_the_models_section_is_answered_without_diffusers(tmp_path: Path) -> None:
     assert probe(tmp_path, DDPM)[-1].endswith("['torch']")
-    lines = probe(tmp_path, "model: {name: ddpm, unet: {block_out_channels: [60]}}\n")
+    lines = probe(tmp_path, "model: {name: ddpm, network: {name: unet, block_out_channels: [60]}}\n")
     assert lines[0] == "r.yaml:1: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"
     assert lines[1].endswith("['torch']")

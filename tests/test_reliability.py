@@ -36,9 +36,9 @@ FAMILIES = {
     "autoencoder": {"name": "autoencoder", "channels": [8], "latent_dim": 4},
     "vae": {"name": "vae", "channels": [8], "latent_dim": 4},
     "gan": {"name": "gan", "latent_dim": 8, "generator": {"channels": [8]}, "penalty_interval": 2},
-    "cgan": {"name": "cgan", "latent_dim": 8, "generator": {"channels": [8]}},
-    "ddpm": {"name": "ddpm", "unet": UNET, "sampling": {"num_inference_steps": 2}},
-    "ddpm-conditional": {"name": "ddpm", "conditional": True, "unet": UNET, "sampling": {"num_inference_steps": 2}},
+    "cgan": {"name": "cgan", "conditions": ["label"], "latent_dim": 8, "generator": {"channels": [8]}},
+    "ddpm": {"name": "ddpm", "network": {"name": "unet"} | UNET, "sampling": {"num_inference_steps": 2}},
+    "ddpm-conditional": {"name": "ddpm", "conditions": ["label"], "network": {"name": "unet"} | UNET, "sampling": {"num_inference_steps": 2}},
 }
 
 

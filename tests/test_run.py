@@ -19,7 +19,7 @@ def test_train_takes_a_recipe_object_with_overrides(tiny, tmp_path):
 
 
 def test_the_seed_decides_the_first_weights(tiny):
-    weights = [prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.network.conv_in.weight for seed in (0, 0, 1)]
+    weights = [prepare(genhub.read_recipe(tiny, [f"seed={seed}"])).model.network.unet.conv_in.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -31,7 +31,7 @@ def test_left_out_images_are_listed(tiny, tmp_path, capsys):
     tiny["data"] = {"name": str(tmp_path), "batch_size": 2, "on_error": "skip"}
     genhub.train(tiny, ["trainer.max_steps=1"])
     said = capsys.readouterr().out
-    assert "3 images of 1x8x8" in said
+    assert "3 rows of image: image 1x8x8" in said
     assert f"left out row 3 ({tmp_path}/bad.png): not an image of a known format" in said
 
 
@@ -43,7 +43,7 @@ def test_left_out_images_are_listed(tiny, tmp_path, capsys):
         ({"num_inference_steps": 0}, "--set num_inference_steps: must be greater than or equal to 1, not 0"),
         ({"num_inference_steps": 5000}, "num_inference_steps: at most 1000, not 5000"),
         ({"eta": -1}, "--set eta: must be greater than or equal to 0"),
-        ({"labels": [1]}, "DDPM is not conditional on labels"),
+        ({"conditions": {"label": [1]}}, "--condition label: this model is given nothing"),
         ({"out": "x.gif"}, "give x.png"),
     ],
 )
@@ -71,5 +71,5 @@ def test_run_folder_loads_its_newest_checkpoint(tiny):
     genhub.train(tiny)
     model = genhub.load(tiny["run_dir"])
     newest = genhub.load(Path(tiny["run_dir"]) / "checkpoints" / "step-000006")
-    assert torch.equal(model.network.conv_in.weight, newest.unet.conv_in.weight)
+    assert torch.equal(model.network.unet.conv_in.weight, newest.network.unet.conv_in.weight)
     assert not model.training

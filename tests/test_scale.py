@@ -20,16 +20,16 @@ MODELS: dict[str, dict[str, Any]] = {
     **{f"gan-{loss}": {"name": "gan", "loss": loss, **NETWORKS}
        for loss in ("minimax", "non_saturating", "hinge", "wasserstein", "relativistic")},
     "gan-lazy": {"name": "gan", "penalty_interval": 4, "n_critic": 2, **NETWORKS},
-    "cgan-projection": {"name": "cgan", **NETWORKS},
-    "cgan-concatenation": {"name": "cgan", "conditioning": "concatenation", **NETWORKS},
+    "cgan-projection": {"name": "cgan", "conditions": ["label"], **NETWORKS},
+    "cgan-concatenation": {"name": "cgan", "conditions": ["label"], "conditioning": "concatenation", **NETWORKS},
     **{f"vae-{likelihood}": {"name": "vae", "likelihood": likelihood, "channels": [8, 8], "latent_dim": 4}
        for likelihood in ("gaussian", "bernoulli", "discretized_logistic")},
     "vae-kl": {"name": "vae", "network": "kl", "channels": [8, 8], "latent_dim": 2, "kl": {"norm_num_groups": 4}},
     "autoencoder": {"name": "autoencoder", "channels": [8, 8], "latent_dim": 4},
-    **{f"ddpm-{kind}": {"name": "ddpm", "unet": UNET, "scheduler": {"prediction_type": kind}}
+    **{f"ddpm-{kind}": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"prediction_type": kind}}
        for kind in ("epsilon", "sample", "v_prediction")},
-    "ddpm-conditional": {"name": "ddpm", "unet": UNET, "conditional": True, "loss_weighting": "min_snr"},
-    "ddpm-variance": {"name": "ddpm", "unet": UNET, "scheduler": {"variance_type": "learned_range"}},
+    "ddpm-conditional": {"name": "ddpm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "loss_weighting": "min_snr"},
+    "ddpm-variance": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"variance_type": "learned_range"}},
 }  # fmt: skip
 
 

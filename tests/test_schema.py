@@ -53,7 +53,6 @@ def test_a_plugins_options_by_the_path_that_an_override_has() -> None:
     assert model["about"].startswith("A U-Net that learns to undo")
     options = model["options"]
     assert options["unet.layers_per_block"] == {"type": "int", "default": 1, "meaning": ""}
-    assert options["sample_shape"]["type"] == "tuple[int, int, int] | null"
     assert options["loss_weighting"]["type"] == "none | min_snr"
     assert options["unet.block_out_channels"]["type"] == "tuple[int, ...]"
     content = {"model": {"name": "ddpm"}}

@@ -20,7 +20,7 @@ def read_options(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an unknown option, one of the wrong type, or one that would change nothing.
     """
-    own, sample = {"self", "n", "labels", "generator"}, type(model).sample
+    own, sample = {"self", "n", "conditions", "generator"}, type(model).sample
     hints = get_type_hints(sample, include_extras=True)
     # A callback can be given from Python alone.
     known = [name for name in inspect.signature(sample).parameters
