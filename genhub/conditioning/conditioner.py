@@ -1,0 +1,93 @@
+"""Turn a batch's conditions into what a network is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from genhub.errors import PluginError, RecipeError
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.network import Embedding, Given
+from genhub.interfaces.registry import NETWORKS, load_all
+
+
+class Conditioner(nn.Module):
+    """Embeddings of a model's conditions, for one network. Vectors of several columns are added up; tokens and channels
+    stand behind one another, in the order of the columns' names. Every parameter takes part in every forward."""
+
+    def __init__(
+        self, conditions: Mapping[str, Modality], shape: tuple[int, ...], width: int, takes: frozenset[str]
+    ) -> None:
+        """
+        Args:
+            conditions: what there is to be given, by column.
+            shape: of the network's x, (channels, *sides).
+            width: of the vector and of the tokens that the network is given.
+            takes: the parts of `Given` that it takes, its Config's `takes`.
+        Raises:
+            RecipeError: a column that can't be a condition, or not one of this network.
+        """
+        super().__init__()
+        self.width = width
+        labels = [name for name, modality in conditions.items() if modality.classes]
+        whole = labels if len(labels) == 1 and "label" in takes else []
+        embeddings = {name: _embedding(name, conditions[name], shape, width) for name in conditions if name not in whole}
+        if whole and any(embedding.gives == "vector" for embedding in embeddings.values()):
+            embeddings |= {name: _embedding(name, conditions[name], shape, width) for name in whole}
+            whole = []
+        self.label = whole[0] if whole else None
+        """The column that the network embeds by itself: a label where no other column gives a vector."""
+        self.num_classes = conditions[whole[0]].classes if whole else None
+        """Number of that label's classes; None: the network is given no label."""
+        self.names = sorted(embeddings)  # not the order of a recipe or of a JSON file: weights are by number
+        self.embeddings = nn.ModuleList(embeddings[name] for name in self.names)
+        self.gives = frozenset(embedding.gives for embedding in embeddings.values()) | ({"label"} if whole else set())
+        """The parts of `Given` that it makes."""
+        self.spatial_channels = sum(embedding.channels for embedding in embeddings.values())
+        """Channels of the spatial part; 0: there is none."""
+        for name, embedding in embeddings.items():
+            if embedding.gives not in takes:
+                raise RecipeError(
+                    f"model.conditions: {name} ({conditions[name].modality}) gives a network a {embedding.gives} part, which this one "
+                    f"does not take; {_who_takes(embedding.gives)}"
+                )
+
+    def forward(self, conditions: Conditions) -> Given:
+        """Return what the network is given for n rows: `Given()` where there are no conditions."""
+        parts = [
+            embedding(conditions.values[name], conditions.present[name])
+            for name, embedding in zip(self.names, self.embeddings, strict=True)
+        ]
+        vectors = [part.vector for part in parts if part.vector is not None]
+        sequences = [part.sequence for part in parts if part.sequence is not None]
+        masks = [part.mask for part in parts if part.mask is not None]
+        spatials = [part.spatial for part in parts if part.spatial is not None]
+        return Given(
+            vector=sum(vectors[1:], vectors[0]) if vectors else None,
+            sequence=torch.cat(sequences, 1) if sequences else None,
+            mask=torch.cat(masks, 1) if masks else None,
+            spatial=torch.cat(spatials, 1) if spatials else None,
+            label=self._class(conditions),
+        )
+
+    def _class(self, conditions: Conditions) -> Tensor | None:
+        if self.label is None:
+            return None
+        assert self.num_classes is not None
+        return conditions.values[self.label].masked_fill(~conditions.present[self.label], self.num_classes)
+
+
+def _embedding(name: str, modality: Modality, shape: tuple[int, ...], width: int) -> Embedding:
+    try:
+        return modality.condition(width, shape[1:])
+    except PluginError as error:
+        raise RecipeError(f"model.conditions: {name}: {error}") from error
+
+
+def _who_takes(part: str) -> str:
+    """Return the tail of a message: which networks take a part."""
+    names = [name for name, network in load_all(NETWORKS)[0].items() if part in network.Config.takes]
+    return f"model.network can be one that does: {', '.join(names)}" if names else "no installed network does"

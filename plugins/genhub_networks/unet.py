@@ -1,0 +1,205 @@
+"""U-Net for images: diffusers' UNet2DModel, and its UNet2DConditionModel where there are tokens to attend to."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt, RecipeError, load_strictly
+from genhub_networks.shapes import check_sides, nearest_multiple
+
+DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
+
+
+class UNetConfig(NetworkConfig):
+    """Keys of the U-Net, under diffusers' names; their defaults suit a small network."""
+
+    name: str = "unet"
+    takes: ClassVar = frozenset({"label", "vector", "sequence", "spatial"})
+    default_for: ClassVar = frozenset({2})
+
+    block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
+    """Channels at each level; each level but the last halves height and width."""
+    layers_per_block: PositiveInt = 1
+    norm_num_groups: PositiveInt = 8
+    down_block_types: tuple[DownBlock, ...] | None = None
+    """Left out: attention at the last level alone, or none without add_attention."""
+    up_block_types: tuple[UpBlock, ...] | None = None
+    add_attention: bool = True
+    """Attention in the middle, and at the last level where the block types are left out."""
+    attention_head_dim: PositiveInt | None = 8
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
+    norm_eps: float = Field(default=1e-5, gt=0)
+    time_embedding_type: Literal["positional", "fourier"] = "positional"
+    freq_shift: int = 0
+    flip_sin_to_cos: bool = True
+    center_input_sample: bool = False
+    mid_block_scale_factor: float = 1.0
+    downsample_padding: int = 1
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    attn_norm_num_groups: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> UNetConfig:
+        groups = self.norm_num_groups
+        for width in self.block_out_channels:
+            if width % 2:
+                raise ValueError(f"block_out_channels: must be even, {width} is not")
+            if width % groups:
+                near = nearest_multiple(width, groups)
+                raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {groups}; {near} does")
+            if (
+                self.add_attention
+                and self.attention_head_dim
+                and width % self.attention_head_dim
+                and width == self.block_out_channels[-1]
+            ):
+                raise ValueError(f"attention_head_dim: {self.attention_head_dim} does not divide {width} channels")
+        for name in ("down_block_types", "up_block_types"):
+            types, levels = getattr(self, name), len(self.block_out_channels)
+            if types is not None and len(types) != levels:
+                raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
+        return self
+
+    @property
+    def width(self) -> int:
+        return 4 * self.block_out_channels[0]  # of diffusers' embedding of the time, to which the vector is added
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        check_sides(self.name, shape, (2,))
+        divisor = 2 ** (len(self.block_out_channels) - 1)
+        for side in shape[1:]:
+            if side % divisor:
+                near = nearest_multiple(side, divisor)
+                raise ValueError(
+                    f"block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
+                    f"these are {shape[1]}x{shape[2]}: set the column's size to {near} (data.columns), or use fewer levels"
+                )
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of UNet2DModel that these keys are."""
+        plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
+        down = self.down_block_types or ("DownBlock2D",) * plain + ("AttnDownBlock2D",) * self.add_attention
+        up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
+        return self.model_dump(exclude={"name"}) | {"down_block_types": down, "up_block_types": up}
+
+    def options_with_tokens(self) -> dict[str, Any]:
+        """Return the arguments of UNet2DConditionModel: wherever there would be attention of the image to itself, it attends
+        to the tokens, too.
+
+        Raises:
+            RecipeError: it has no such layers.
+        """
+        options, size = self.options(), self.attention_head_dim
+        for key in ("down_block_types", "up_block_types"):
+            if skipping := [name for name in options[key] if "Skip" in name]:
+                raise RecipeError(
+                    f"model.network.{key}: {skipping[0]} can't be given a sequence of tokens; AttnDownBlock2D can"
+                )
+            options[key] = tuple(name.replace("Attn", "CrossAttn") for name in options[key])
+        middle = "UNetMidBlock2DCrossAttn" if self.add_attention else "UNetMidBlock2D"
+        if not any("Attn" in name for name in (*options["down_block_types"], *options["up_block_types"], middle)):
+            raise RecipeError("model.network.add_attention: a sequence of tokens can only be attended to; set it to true")
+        for key, plain in (("downsample_type", "conv"), ("upsample_type", "conv"), ("attn_norm_num_groups", None)):
+            if options[key] != plain:
+                raise RecipeError(f"model.network.{key}: a network that is given a sequence of tokens has no such key")
+        heads = [max(1, width // (size or width)) for width in self.block_out_channels]  # diffusers misnames them
+        left_out = ("add_attention", "downsample_type", "upsample_type", "attn_norm_num_groups")
+        options = {key: value for key, value in options.items() if key not in left_out}
+        return options | {
+            "mid_block_type": middle,
+            "attention_head_dim": tuple(heads),
+            "cross_attention_dim": self.width,
+        }
+
+
+class UNet(Network):
+    """diffusers' U-Net as a child, `unet`: unconditional, or conditional on a label alone, it is exactly UNet2DModel."""
+
+    Config = UNetConfig
+
+    def __init__(
+        self, config: UNetConfig, shape: tuple[int, ...], conditioner: Conditioner, out_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        import diffusers  # slow to import
+
+        channels, height, width = shape
+        attends = "sequence" in conditioner.gives
+        network: Any = diffusers.UNet2DConditionModel if attends else diffusers.UNet2DModel
+        options = config.options_with_tokens() if attends else config.options()
+        if conditioner.num_classes is not None:
+            options["num_class_embeds"] = conditioner.num_classes + 1  # the last one: a row without its label
+        if "vector" in conditioner.gives:
+            options["class_embed_type"] = "identity"
+        self.unet: Any = network(
+            sample_size=height if height == width else (height, width),
+            in_channels=channels + conditioner.spatial_channels,
+            out_channels=out_channels or channels,
+            **options,
+        )
+        if config.time_embedding_type == "positional":
+            self.unet.time_proj = Times(self.unet.time_proj)
+            if attends:
+                self.unet.get_time_embed = partial(_embedded, self.unet.time_proj)
+
+    def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
+        if given.spatial is not None:
+            x = torch.cat([x, given.spatial], 1)
+        times = x.new_ones(len(x)) if t is None else t.movedim(0, -1)
+        tokens = {}
+        if given.sequence is not None:
+            tokens = {"encoder_hidden_states": given.sequence, "encoder_attention_mask": given.mask}
+        label = given.label if given.vector is None else given.vector
+        output: Tensor = self.unet(x, times, class_labels=label, return_dict=False, **tokens)[0]
+        return output
+
+    def save(self, path: Path) -> None:
+        """Write the folder that diffusers opens: config.json and its weights."""
+        self.unet.save_pretrained(path)
+
+    def load(self, path: Path) -> None:
+        """Read a folder that `save`, or any version of diffusers, wrote, strictly."""
+        load_strictly(self.unet, path / "diffusion_pytorch_model.safetensors", rename=todays_name)
+
+
+class Times(nn.Module):
+    """diffusers' features of times (n,) as they are; of (k, n), k times share them. It has no weights."""
+
+    def __init__(self, one: Any) -> None:
+        super().__init__()
+        self.one = one
+
+    def forward(self, times: Tensor) -> Tensor:
+        if times.ndim == 1:
+            features: Tensor = self.one(times)
+            return features
+        from diffusers.models.embeddings import get_timestep_embedding
+
+        size, shared = self.one.num_channels, self.one.num_channels // len(times)
+        options = (shared, self.one.flip_sin_to_cos, self.one.downscale_freq_shift)
+        features = torch.cat([get_timestep_embedding(each, *options) for each in times], 1)
+        return nn.functional.pad(features, (0, size - features.shape[1]))
+
+
+def _embedded(times: Times, sample: Tensor, timestep: Tensor) -> Tensor:
+    """Stand in for UNet2DConditionModel.get_time_embed, which takes one time alone."""
+    features: Tensor = times(timestep).to(sample.dtype)
+    return features
+
+
+def todays_name(key: str) -> str:
+    """Return a weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
+    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+        key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
+    return key
