@@ -142,6 +142,22 @@ class Modality(Section):
         to it; None: they don't fit together."""
         return None
 
+    def narrowed(self, value: NDArray[Any]) -> NDArray[Any] | None:
+        """Return a value of another shape, which `read` gave, made to fit this modality's: grey of colour. It is asked where
+        nothing can widen: of rows that are not kept in memory, and of other data than those it was learnt from. None: it
+        can't be."""
+        return None
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what `read` makes of each row of an array of numbers (n, ...), all at once: (n, *shape)."""
+        import numpy as np
+
+        return np.stack([self.read(value) for value in values])
+
+    def notes(self, column: RawColumn) -> Sequence[str]:
+        """Return lines on what is odd about the column that it was just learnt from, which are printed before training."""
+        return ()
+
     @abstractmethod
     def to_batch(self, kept: Tensor) -> Tensor:
         """Return kept values (n, *shape) as networks get them: images in [-1, 1], signals and vectors standardised."""
