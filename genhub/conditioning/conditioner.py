@@ -51,8 +51,8 @@ class Conditioner(nn.Module):
         for name, embedding in embeddings.items():
             if embedding.gives not in takes:
                 raise RecipeError(
-                    f"model.conditions: {name} ({conditions[name].modality}) gives a network a {embedding.gives} part, which this one "
-                    f"does not take; {_who_takes(embedding.gives)}"
+                    f"model.conditions: {name} ({conditions[name].modality}) gives a {embedding.gives} part, which this "
+                    f"network does not take; {_who_takes(embedding.gives)}"
                 )
 
     def forward(self, conditions: Conditions) -> Given:

@@ -15,7 +15,7 @@ from genhub_networks.times import MAX_PERIOD, TimeEmbedding
 
 
 class DiTConfig(NetworkConfig):
-    """Keys of the transformer; their defaults suit a small one. The paper's DiT-S/2 has hidden_size 384, depth 12, num_heads 6."""
+    """Keys of the transformer; their defaults make a small one. DiT-S/2 is hidden_size 384, depth 12, num_heads 6."""
 
     name: str = "dit"
     takes: ClassVar = frozenset({"vector", "sequence", "spatial"})

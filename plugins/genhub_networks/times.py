@@ -13,7 +13,7 @@ MAX_PERIOD = 10_000
 def time_features(t: Tensor, size: int) -> Tensor:
     """Return (n, size) cosines and sines of times (n,) or (n, k) in [0, 1000], as in Vaswani et al. 2017. Of k times each
     has size / k, so that their order is told and no weight depends on k."""
-    times = t.view(len(t), -1)
+    times = t.reshape(len(t), -1)
     half = size // (2 * times.shape[1])
     rates = torch.exp(-math.log(MAX_PERIOD) / half * torch.arange(half, device=t.device))
     angles = times.float()[:, :, None] * rates
