@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,21 +23,26 @@ PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
     "relativistic": "r1_r2",
 }
 SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
+OF_VECTORS = (128, 128, 128)
+MOST_SIDES = 3
 
 
 class NetworkConfig(Section):
     """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
-    """Channels at each level, the image's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7."""
+    """Channels at each level, x's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7; of vectors,
+    which have no sides, 128 three times."""
     blocks_per_level: PositiveInt = 1
-    """Residual blocks of two 3x3 convolutions."""
+    """Residual blocks of two convolutions of 3 a side; of vectors, of two linear layers."""
 
-    def widths(self, sample_shape: tuple[int, int, int]) -> tuple[int, ...]:
-        """Return the channels at each level for images (c, h, w), the image's own size first."""
+    def widths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the channels at each level for x (c, *sides), x's own size first."""
         if self.channels is not None:
             return self.channels
-        side, widths = min(sample_shape[1:]), [WIDTH]
+        if len(shape) == 1:
+            return OF_VECTORS
+        side, widths = min(shape[1:]), [WIDTH]
         while side > SMALLEST_SIDE:
             side = -(-side // 2)
             widths.append(min(2 * widths[-1], WIDEST))
@@ -48,6 +54,9 @@ class GANConfig(ModelConfig):
     """Numbers in z, the generator's noise, each N(0, 1)."""
     generator: NetworkConfig = NetworkConfig()
     discriminator: NetworkConfig = NetworkConfig()
+    conditioning: Conditioning = "projection"
+    """Way that networks get labels and vectors. projection: Miyato & Koyama 2018; concatenation: Mirza & Osindero 2014, where
+    a label is one-hot. Images that it is given lie beside x with either."""
     loss: LossName = "non_saturating"
     """Loss of generator and discriminator; relativistic: real against fake in pairs, as in R3GAN."""
     penalty: PenaltyName | None = None
@@ -60,10 +69,22 @@ class GANConfig(ModelConfig):
     """The generator is trained on every n-th step, the discriminator on each."""
 
     def mistakes(self) -> dict[str, str]:
-        if self.used_penalty != "none":
-            return {}
-        given = {"penalty_weight": self.penalty_weight is not None, "penalty_interval": self.penalty_interval != 1}
-        return {key: "changes nothing with penalty: none; leave it out" for key, idle in given.items() if idle}
+        found = {}
+        if self.used_penalty == "none":
+            given = {"penalty_weight": self.penalty_weight is not None, "penalty_interval": self.penalty_interval != 1}
+            found = {key: "changes nothing with penalty: none; leave it out" for key, idle in given.items() if idle}
+        if self.conditioning != "projection" and not self.conditions:
+            found["conditioning"] = "changes nothing without conditions; leave it out"
+        return found
+
+    @model_validator(mode="after")
+    def _has_few_sides(self) -> GANConfig:
+        if self.shape is not None and not 0 <= len(self.shape) - 1 <= MOST_SIDES:
+            raise ValueError(
+                f"data: its networks draw vectors and what has channels and 1 to {MOST_SIDES} sides, not elements of "
+                f"{'x'.join(map(str, self.shape)) or 'one number'}"
+            )
+        return self
 
     @property
     def used_penalty(self) -> PenaltyName:
@@ -77,11 +98,12 @@ class GANConfig(ModelConfig):
 
 
 class ConditionalGANConfig(GANConfig):
-    conditioning: Conditioning = "projection"
-    """Way that networks get the label. projection: Miyato & Koyama 2018; concatenation: one-hot, Mirza & Osindero 2014."""
-
     @model_validator(mode="after")
-    def _has_labels(self) -> ConditionalGANConfig:
-        if self.sample_shape is not None and self.num_classes is None:
-            raise ValueError("num_classes: a conditional GAN needs labels, and the data has none; `gan` does without")
+    def _is_given_something(self) -> ConditionalGANConfig:
+        if self.data is not None and not self.conditions:
+            raise ValueError("conditions: a conditional GAN is given at least one column, such as [label]; `gan` does without")
         return self
+
+    @classmethod
+    def from_format_1(cls, config: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        return super().from_format_1(config | {"conditions": ["label"]}, data)

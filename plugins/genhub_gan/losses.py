@@ -1,6 +1,6 @@
 """Losses of the adversarial game as functions of logits, and the penalties that keep the discriminator smooth.
 
-Notation: C(x) the discriminator's logit, D(x) = sigmoid(C(x)) the probability that x is real, x_r real images, x_f = G(z)
+Notation: C(x) the discriminator's logit, D(x) = sigmoid(C(x)) the probability that x is real, x_r real x, x_f = G(z)
 fake ones. All losses are minimised; softplus(-a) = -log sigmoid(a).
 """
 
@@ -15,7 +15,7 @@ from torch.nn.functional import relu, softplus
 from genhub_gan.config import LossName
 
 Critic = Callable[[Tensor], Tensor]
-"""Function of images (n, c, h, w) that returns logits (n,)."""
+"""Function of x (n, *shape) that returns logits (n,)."""
 
 
 def discriminator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
@@ -44,23 +44,22 @@ def generator_loss(name: LossName, real: Tensor, fake: Tensor) -> Tensor:
             return softplus(real - fake).mean()
 
 
-def squared_gradient(critic: Critic, images: Tensor) -> Tensor:
-    """Return |dC/dx|^2 (n,) at images (n, c, h, w), summed over channels and pixels; differentiable in the critic's
-    weights."""
-    images = images.detach().requires_grad_()
+def squared_gradient(critic: Critic, x: Tensor) -> Tensor:
+    """Return |dC/dx|^2 (n,) at x (n, *shape), summed over its numbers; differentiable in the critic's weights."""
+    x = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    return gradient.square().sum((1, 2, 3))
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1)
 
 
-def zero_centred(critic: Critic, images: Tensor) -> Tensor:
-    """Return E |dC/dx|^2: R1 at real images, R2 at fake ones (Mescheder et al. 2018, eq. 9 and 10, without gamma / 2)."""
-    return squared_gradient(critic, images).mean()
+def zero_centred(critic: Critic, x: Tensor) -> Tensor:
+    """Return E |dC/dx|^2: R1 at real x, R2 at fake ones (Mescheder et al. 2018, eq. 9 and 10, without gamma / 2)."""
+    return squared_gradient(critic, x).mean()
 
 
 def one_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """Return E (|dC/dx| - 1)^2 at random points between real and fake images (Gulrajani et al. 2017, eq. 3, without
+    """Return E (|dC/dx| - 1)^2 at random points between real and fake x (Gulrajani et al. 2017, eq. 3, without
     lambda)."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    share = torch.rand(len(real), *(1 for _ in real.shape[1:]), device=real.device)
     norm = squared_gradient(critic, torch.lerp(fake, real, share)).add(1e-12).sqrt()  # the root of 0 has no gradient
     return (norm - 1).square().mean()

@@ -1,42 +1,60 @@
-"""A generator and a discriminator for images of any size: residual, without normalisation, in the manner of R3GAN
-(Huang et al. 2024, arXiv:2501.05441), with or without labels.
+"""A generator and a discriminator of any number of sides: vectors, signals, images, volumes; residual, without
+normalisation, in the manner of R3GAN (Huang et al. 2024, arXiv:2501.05441), and given what a model is given.
 
+Convolutions have as many sides as x; with none they are linear layers, and levels neither halve nor double anything.
 Residual branches start at zero (Zhang et al. 2019, "Fixup"), so that depth needs no normalisation to train.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, one_hot
+from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, embedding, interpolate, leaky_relu, one_hot, pad
 
+from genhub import Conditioner, Conditions, Modality
 from genhub_gan.config import Conditioning
 
 SLOPE = 0.2
+TAKES = frozenset({"label", "vector", "spatial"})
+NOTHING = Conditions()
 
 
-def level_sizes(height: int, width: int, levels: int) -> list[tuple[int, int]]:
-    """Return (h, w) at each level, the image's own first, halved and rounded up: [(7, 5), (4, 3), (2, 2)] for three of
-    7x5."""
-    sizes = [(height, width)]
+def convolution(sides: int, before: int, after: int, kernel: int = 3) -> nn.Module:
+    """Return a new convolution that keeps its input's sides; of none, a linear layer."""
+    if not sides:
+        return nn.Linear(before, after)
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, kernel, padding=kernel // 2)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Return (n, c, *sides) averaged to half of its sides, rounded up."""
+    if x.dim() == 2:
+        return x
+    return (avg_pool1d, avg_pool2d, avg_pool3d)[x.dim() - 3](x, 2, ceil_mode=True)
+
+
+def level_sizes(sides: Sequence[int], levels: int) -> list[tuple[int, ...]]:
+    """Return the sides at each level, x's own first, halved and rounded up: [(7, 5), (4, 3), (2, 2)] for three of 7x5."""
+    sizes = [tuple(sides)]
     for _ in range(levels - 1):
-        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
     return sizes
 
 
 class Block(nn.Module):
     """Residual block: x + conv(act(conv(act(x)))), the second convolution zero at first."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, sides: int, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.kaiming_normal_(self.first.weight, SLOPE)
+        self.first = convolution(sides, channels, channels)
+        self.second = convolution(sides, channels, channels)
+        nn.init.kaiming_normal_(self.first.weight, SLOPE)  # type: ignore[arg-type]
         nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,120 +62,166 @@ class Block(nn.Module):
         return x + branch
 
 
-def blocks(channels: int, number: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(channels) for _ in range(number)))
+def blocks(sides: int, channels: int, number: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(sides, channels) for _ in range(number)))
 
 
 class Enlarge(nn.Module):
-    """Bilinear interpolation, (n, c, *size) to (n, c, *larger), as two matrix products: `interpolate` to rounding, but its
+    """Linear interpolation, (n, c, *size) to (n, c, *larger), as a matrix product a side: `interpolate` to rounding, but its
     gradient on a GPU has other bits each time, and torch 2.13 compiles it to none at all."""
 
-    def __init__(self, size: tuple[int, int], larger: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, ...], larger: tuple[int, ...]) -> None:
         super().__init__()
-        rows, columns = (interpolate(torch.eye(a)[None], b, mode="linear")[0] for a, b in zip(size, larger, strict=True))
-        self.rows, self.columns = nn.Buffer(rows.T, persistent=False), nn.Buffer(columns, persistent=False)
+        for side, (a, b) in enumerate(zip(size, larger, strict=True)):
+            weights = interpolate(torch.eye(a)[None], b, mode="linear")[0]
+            self.register_buffer(f"side_{side}", weights, persistent=False)
+        self.sides = len(size)
 
     def forward(self, x: Tensor) -> Tensor:
-        larger: Tensor = self.rows @ x @ self.columns
-        return larger
+        for side in range(self.sides):
+            weights = self.get_buffer(f"side_{side}")
+            if side == self.sides - 1:
+                x = x @ weights
+            else:  # later sides as one, so that this one is the last but one
+                after = x.shape[3 + side :]
+                x = (weights.T @ x.flatten(3 + side)).unflatten(-1, after)
+        return x
 
 
-class Generator(nn.Module):
-    """G(z): network from noise, and a label where there are any, to an image.
+class ClassVectors(nn.Embedding):
+    """A learned vector for each class, and zeros for the number of classes, which stands for none."""
 
-    The noise is mapped to the coarsest level; each level's blocks are followed by an enlargement to the next one's size.
-    The image is a convolution's output as it is, as in R3GAN: a tanh would have no gradient left where a mostly black
-    data set drives it to -1 in the first steps.
-    """
-
-    def __init__(
-        self,
-        sample_shape: tuple[int, int, int],
-        latent_dim: int,
-        channels: Sequence[int],
-        blocks_per_level: int,
-        num_classes: int = 0,
-        conditioning: Conditioning = "projection",
-    ) -> None:
-        """Build it: channels at each level, the image's own first; num_classes is 0 for a generator without labels."""
-        super().__init__()
-        self.sizes = level_sizes(*sample_shape[1:], len(channels))[::-1]
-        coarsest = channels[-1]
-        self.embedding: nn.Module | None = None
-        if num_classes:
-            learned = conditioning == "projection"
-            self.embedding = nn.Embedding(num_classes, latent_dim) if learned else OneHot(num_classes)
-            latent_dim += latent_dim if learned else num_classes
-        self.from_noise = nn.Linear(latent_dim, coarsest * self.sizes[0][0] * self.sizes[0][1])
-        self.levels = nn.ModuleList(blocks(width, blocks_per_level) for width in reversed(channels))
-        self.narrowing = nn.ModuleList(nn.Conv2d(wide, narrow, 1) for wide, narrow in pairwise(channels[::-1]))
-        self.enlarging = nn.ModuleList(Enlarge(size, larger) for size, larger in pairwise(self.sizes))
-        self.to_image = nn.Conv2d(channels[0], sample_shape[0], 3, padding=1)
-
-    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return images (n, c, h, w), near [-1, 1] once trained, for noise (n, latent_dim) and labels (n,)."""
-        if self.embedding is not None:
-            noise = torch.cat([noise, self.embedding(labels).to(noise.dtype)], 1)
-        x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
-        for index, level in enumerate(self.levels):
-            if index:
-                x = self.enlarging[index - 1](self.narrowing[index - 1](x))
-            x = level(x)
-        images: Tensor = self.to_image(leaky_relu(x, SLOPE))
-        return images
-
-
-class Discriminator(nn.Module):
-    """C(x): network from an image, and its label where there are any, to the logit that it is real. D(x) = sigmoid(C(x)).
-
-    With projection, C(x, y) = psi(phi(x)) + v_y . phi(x) (Miyato & Koyama 2018), phi the features, v_y learned.
-    """
-
-    def __init__(
-        self,
-        sample_shape: tuple[int, int, int],
-        channels: Sequence[int],
-        blocks_per_level: int,
-        num_classes: int = 0,
-        conditioning: Conditioning = "projection",
-    ) -> None:
-        """Build it: channels at each level, the image's own first; num_classes is 0 for a discriminator without labels."""
-        super().__init__()
-        projection = num_classes > 0 and conditioning == "projection"
-        self.planes = OneHot(num_classes) if num_classes and not projection else None
-        features, (height, width) = channels[-1], level_sizes(*sample_shape[1:], len(channels))[-1]
-        self.from_image = nn.Conv2d(sample_shape[0] + (num_classes if self.planes else 0), channels[0], 3, padding=1)
-        self.levels = nn.ModuleList(blocks(width, blocks_per_level) for width in channels)
-        self.widening = nn.ModuleList(nn.Conv2d(narrow, wide, 1) for narrow, wide in pairwise(channels))
-        self.to_features = nn.Linear(features * height * width, features)
-        self.to_logit = nn.Linear(features, 1)
-        self.class_vectors = nn.Embedding(num_classes, features) if projection else None
-        if self.class_vectors is not None:
-            nn.init.normal_(self.class_vectors.weight, std=features**-0.5)
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits (n,) for images (n, c, h, w) and labels (n,)."""
-        if self.planes is not None:
-            planes = self.planes(labels).to(images.dtype)[:, :, None, None]
-            images = torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], 1)
-        x = self.from_image(images)
-        for index, level in enumerate(self.levels):
-            if index:
-                x = self.widening[index - 1](avg_pool2d(x, 2, ceil_mode=True))  # in this order for a quarter of the work
-            x = level(x)
-        phi = leaky_relu(self.to_features(leaky_relu(x, SLOPE).flatten(1)), SLOPE)
-        logits: Tensor = self.to_logit(phi).squeeze(1)
-        if self.class_vectors is not None:
-            logits = logits + (self.class_vectors(labels) * phi).sum(1)
-        return logits
+    def forward(self, labels: Tensor) -> Tensor:
+        return embedding(labels, pad(self.weight, (0, 0, 0, 1)))
 
 
 class OneHot(nn.Module):
-    """Network from labels (n,) to (n, num_classes) of zeros and a one."""
+    """Network from labels (n,) to (n, num_classes) of zeros and a one; of zeros alone for the number of classes."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
 
     def forward(self, labels: Tensor) -> Tensor:
-        return one_hot(labels, self.num_classes).float()
+        return one_hot(labels, self.num_classes + 1)[:, : self.num_classes].float()
+
+
+class Generator(nn.Module):
+    """G(z, y): network from noise, and what it is given, to x.
+
+    The noise is mapped to the coarsest level; each level's blocks are followed by an enlargement to the next one's size.
+    A label or a vector lies beside the noise; what has x's sides is added to each level, at that level's size.
+    x is a convolution's output as it is, as in R3GAN: a tanh would have no gradient left where a mostly black
+    data set drives it to -1 in the first steps.
+    """
+
+    def __init__(
+        self,
+        conditions: Mapping[str, Modality],
+        shape: tuple[int, ...],
+        latent_dim: int,
+        channels: Sequence[int],
+        blocks_per_level: int,
+        conditioning: Conditioning = "projection",
+    ) -> None:
+        """Build it: channels at each level, x's own size first."""
+        super().__init__()
+        sides, coarsest = len(shape) - 1, channels[-1]
+        self.conditioner = Conditioner(conditions, shape, latent_dim, TAKES)
+        self.sizes = level_sizes(shape[1:], len(channels))[::-1]
+        classes, numbers = self.conditioner.num_classes, latent_dim
+        self.embedding: nn.Module | None = None
+        if classes:
+            learned = conditioning == "projection"
+            self.embedding = ClassVectors(classes, latent_dim) if learned else OneHot(classes)
+            numbers += latent_dim if learned else classes
+        elif "vector" in self.conditioner.gives:
+            numbers += self.conditioner.width
+        self.from_noise = nn.Linear(numbers, coarsest * math.prod(self.sizes[0]))
+        self.levels = nn.ModuleList(blocks(sides, width, blocks_per_level) for width in reversed(channels))
+        self.narrowing = nn.ModuleList(convolution(sides, wide, narrow, 1) for wide, narrow in pairwise(channels[::-1]))
+        self.enlarging = nn.ModuleList(Enlarge(size, larger) for size, larger in pairwise(self.sizes))
+        self.to_image = convolution(sides, channels[0], shape[0])
+        planes = self.conditioner.spatial_channels
+        self.from_spatial = nn.ModuleList(convolution(sides, planes, width) for width in reversed(channels) if planes)
+
+    def forward(self, noise: Tensor, conditions: Conditions = NOTHING) -> Tensor:
+        """Return x (n, *shape), near the data's range once trained, for noise (n, latent_dim)."""
+        given = self.conditioner(conditions)
+        vector = given.vector if self.embedding is None else self.embedding(given.label)
+        if vector is not None:
+            noise = torch.cat([noise, vector.to(noise.dtype)], 1)
+        x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
+        planes = [] if given.spatial is None else [given.spatial]
+        for _ in self.from_spatial[1:]:
+            planes.insert(0, halved(planes[0]))
+        for index, level in enumerate(self.levels):
+            if index:
+                x = self.enlarging[index - 1](self.narrowing[index - 1](x))
+            if planes:
+                x = x + self.from_spatial[index](planes[index])
+            x = level(x)
+        made: Tensor = self.to_image(leaky_relu(x, SLOPE))
+        return made
+
+
+class Discriminator(nn.Module):
+    """C(x, y): network from x, and what it is given, to the logit that x is real. D(x, y) = sigmoid(C(x, y)).
+
+    With projection, C(x, y) = psi(phi(x)) + v_y . phi(x) (Miyato & Koyama 2018), phi the features, v_y learned: a vector for
+    each class, or a linear function of the vector that is given. What has x's sides lies beside x.
+    """
+
+    def __init__(
+        self,
+        conditions: Mapping[str, Modality],
+        shape: tuple[int, ...],
+        channels: Sequence[int],
+        blocks_per_level: int,
+        conditioning: Conditioning = "projection",
+    ) -> None:
+        """Build it: channels at each level, x's own size first."""
+        super().__init__()
+        sides, features, projects = len(shape) - 1, channels[-1], conditioning == "projection"
+        self.conditioner = Conditioner(conditions, shape, features if projects else channels[0], TAKES)
+        classes = self.conditioner.num_classes
+        width = self.conditioner.width if "vector" in self.conditioner.gives else 0
+        planes = self.conditioner.spatial_channels + (0 if projects else classes or width)
+        self.planes: nn.Module | None = None
+        if not projects and (classes or width):
+            self.planes = OneHot(classes) if classes else nn.Identity()
+        self.from_image = convolution(sides, shape[0] + planes, channels[0])
+        self.levels = nn.ModuleList(blocks(sides, width, blocks_per_level) for width in channels)
+        self.widening = nn.ModuleList(convolution(sides, narrow, wide, 1) for narrow, wide in pairwise(channels))
+        self.to_features = nn.Linear(features * math.prod(level_sizes(shape[1:], len(channels))[-1]), features)
+        self.to_logit = nn.Linear(features, 1)
+        self.class_vectors: nn.Module | None = None
+        if projects and classes:
+            self.class_vectors = ClassVectors(classes, features)
+            nn.init.normal_(self.class_vectors.weight, std=features**-0.5)
+        elif projects and width:
+            self.class_vectors = nn.Linear(width, features)
+
+    def forward(self, x: Tensor, conditions: Conditions = NOTHING) -> Tensor:
+        """Return logits (n,) for x (n, *shape)."""
+        given = self.conditioner(conditions)
+        told = given.vector if given.label is None else given.label
+        if given.spatial is not None:
+            x = torch.cat([x, given.spatial.to(x.dtype)], 1)
+        if self.planes is not None:
+            planes = self.planes(told).to(x.dtype)
+            x = torch.cat([x, planes.view(*planes.shape, *(1 for _ in x.shape[2:])).expand(-1, -1, *x.shape[2:])], 1)
+        x = self.from_image(x)
+        for index, level in enumerate(self.levels):
+            if index:
+                x = self.widening[index - 1](halved(x))  # in this order for a quarter of the work
+            x = level(x)
+        phi = leaky_relu(self.to_features(leaky_relu(x, SLOPE).flatten(1)), SLOPE)
+        logits: Tensor = self.to_logit(phi).squeeze(1)
+        if self.class_vectors is not None:
+            logits = logits + (self.class_vectors(told) * phi).sum(1)
+        return logits
+
+
+
+

@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genhub import Batch, GenerativeModel, Generators, Phase, randn
+from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, randn
 from genhub_vae.config import AutoencoderConfig
 from genhub_vae.networks import Decoder, Encoder
 
 
 class Autoencoder(GenerativeModel):
-    """A model that learns to copy images through a narrow place, and has no prior: nothing makes its latents follow a known
+    """A model that learns to copy x through a narrow place, and has no prior: nothing makes its latents follow a known
     distribution, so it does not know where to draw one from.
 
     `sample` makes do with a Gaussian fitted to the training latents. Where that Gaussian has mass and the latents have
     none, the decoder draws what it was never trained on: smears between digits. The VAE is the answer to this.
 
-    Notation: x the images, z = encoder(x), decoder(z) the reconstruction.
+    Notation: z = encoder(x, y), decoder(z, y) the reconstruction, y what the model is given. The Gaussian is of all latents:
+    what is asked for, the decoder alone follows.
     """
 
     Config = AutoencoderConfig
@@ -26,8 +27,8 @@ class Autoencoder(GenerativeModel):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config)
         size = config.latent_dim
-        self.encoder = Encoder(self.sample_shape, config.channels, size)
-        self.decoder = Decoder(self.sample_shape, config.channels, size)
+        self.encoder = Encoder(self.conditions, self.shape, config.widths, size)
+        self.decoder = Decoder(self.conditions, self.shape, config.widths, size)
         self.latent_mean = nn.Buffer(torch.zeros(size))
         self.latent_covariance = nn.Buffer(torch.eye(size))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that the Gaussian has seen
@@ -36,10 +37,9 @@ class Autoencoder(GenerativeModel):
         return [Phase("reconstruct", self.loss, trains=("encoder", "decoder"))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return |x - decoder(encoder(x))|^2, summed over an image, averaged over the batch."""
-        images = batch["images"]
-        latents = self.encoder(images)
-        error = (self.decoder(latents).float() - images).square()
+        """Return |x - decoder(encoder(x))|^2, summed over an element, averaged over the batch."""
+        latents = self.encoder(batch.x, batch.conditions)
+        error = (self.decoder(latents, batch.conditions).float() - batch.x).square()
         if self.training:
             self.fit_gaussian(latents.detach().float())
         return {"loss": error.flatten(1).sum(1).mean(), "mse": error.mean()}
@@ -60,21 +60,22 @@ class Autoencoder(GenerativeModel):
         self.latent_mean.add_(weight * shift)
         self.batches.add_(1)
 
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
+    def sample(self, n: int, *, conditions: Conditions | None = None, generator: Generators = None) -> Tensor:
         """Decode n draws from the Gaussian fitted to the training latents; see the class for why they are poor."""
         values, vectors = torch.linalg.eigh(self.latent_covariance.double().cpu())
         root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # rounding may leave an eigenvalue just below 0
         noise = randn((n, self.config.latent_dim), generator, self.device)
-        return self.decode(self.latent_mean + noise @ root.to(noise))
+        return self.decode(self.latent_mean + noise @ root.to(noise), conditions)
 
     # The capability `Autoencoder`
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return z (n, latent_dim) of images (n, c, h, w) in [-1, 1]."""
-        latents: Tensor = self.encoder(images)
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return z (n, latent_dim) of x (n, *shape)."""
+        latents: Tensor = self.encoder(x, self.conditions_of(len(x), conditions))
         return latents
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the images (n, c, h, w) in [-1, 1] of z (n, latent_dim)."""
-        images: Tensor = self.decoder(latents)
-        return images.clamp(-1, 1)
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the x (n, *shape) of z (n, latent_dim), within its modality's bounds."""
+        x: Tensor = self.decoder(latents, self.conditions_of(len(latents), conditions))
+        bounds = self.modality.bounds
+        return x.clamp(*bounds) if bounds else x

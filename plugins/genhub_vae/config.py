@@ -12,20 +12,29 @@ NonNegative = Annotated[float, Field(ge=0)]
 Steps = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 
 
+OF_SIDES, OF_VECTORS = (32, 64), (128, 128)
+"""Channels where a recipe names none: of images and all else that has sides, and of vectors."""
+MOST_SIDES = 3
+
+
 class AutoencoderConfig(ModelConfig):
-    channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
-    """Channels of the encoder's convolutions, each of which halves height and width (odd sides round up); the decoder
-    goes the same way back."""
+    channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    """Channels of the encoder's convolutions, each of which halves every side (odd ones round up); the decoder goes the same
+    way back. Of vectors, widths of hidden layers. Left out: 32, 64; of vectors 128, 128."""
     latent_dim: PositiveInt = 16
-    """Numbers an image becomes."""
+    """Numbers an element becomes."""
     latent_window: PositiveInt = 100
     """Over how many training batches, about, the Gaussian that `sample` draws from is fitted to the latents."""
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderConfig:
-        if self.sample_shape is not None:
-            check_halvings(len(self.channels), self.sample_shape)
+        if self.shape is not None:
+            check_halvings(len(self.widths), self.shape)
         return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return used_channels(self.channels, self.shape)
 
 
 class KLConfig(Section):
@@ -36,10 +45,10 @@ class KLConfig(Section):
     mid_block_add_attention: bool = False
     """Attention in the middle of encoder and decoder."""
 
-    def check(self, channels: tuple[int, ...], sample_shape: tuple[int, int, int] | None) -> None:
+    def check(self, channels: tuple[int, ...], shape: tuple[int, ...] | None) -> None:
         """
         Raises:
-            ValueError: channels that the groups don't divide, or sides that can't be halved evenly.
+            ValueError: channels that the groups don't divide, sides that can't be halved evenly, or x that is no image.
         """
         for width in channels:
             if width % self.norm_num_groups:
@@ -47,30 +56,37 @@ class KLConfig(Section):
                 raise ValueError(
                     f"channels: {width} does not divide by kl.norm_num_groups {self.norm_num_groups}; {near} does"
                 )
+        if shape is None:
+            return
+        size = "x".join(map(str, shape[1:]))
+        if len(shape) != 3:
+            raise ValueError(f"network: kl is for images, of 2 sides, not {len(shape) - 1}; network: conv is for any")
         divisor = 2 ** (len(channels) - 1)
-        for side in sample_shape[1:] if sample_shape else ():
+        for side in shape[1:]:
             if side % divisor:
                 raise ValueError(
                     f"channels: {len(channels)} levels of network kl need sides divisible by {divisor}, the images are "
-                    f"{'x'.join(map(str, (sample_shape or ())[1:]))}: set data.image_size to "
-                    f"{max(divisor, round(side / divisor) * divisor)}, use fewer levels, or network: conv"
+                    f"{size}: set the column's size to {max(divisor, round(side / divisor) * divisor)}, use fewer "
+                    f"levels, or network: conv"
                 )
 
 
 class VAEConfig(ModelConfig):
     network: Literal["conv", "kl"] = "conv"
-    """conv: a small convolutional network, any image size, the latent is a vector. kl: diffusers' `AutoencoderKL`, the
-    latents are (latent_dim, h, w), and the folder vae/ of a checkpoint is one that diffusers opens."""
-    channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
-    """conv: channels of the encoder's convolutions, each of which halves height and width (odd sides round up).
-    kl: channels at each level; each level but the last halves height and width."""
+    """conv: a small network of x's number of sides, any size, the latent is a vector. kl: diffusers' `AutoencoderKL` for
+    images, given nothing; the latents are (latent_dim, h, w), and the folder vae/ of a checkpoint is one that diffusers opens."""
+    channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    """conv: channels of the encoder's convolutions, each of which halves every side (odd ones round up); of vectors, widths of
+    hidden layers. kl: channels at each level; each level but the last halves height and width. Left out: 32, 64; of vectors
+    128, 128."""
     latent_dim: PositiveInt = 16
     """conv: how many numbers z has; kl: how many channels."""
     kl: KLConfig = KLConfig()
     """More keys for network: kl."""
     likelihood: Literal["gaussian", "bernoulli", "discretized_logistic"] = "gaussian"
     """Likelihood p(x|z). gaussian: one learned variance; bernoulli: for images that are nearly black and white;
-    discretized_logistic: probabilities of 8-bit values, with one learned scale (Salimans et al. 2017)."""
+    discretized_logistic: probabilities of values that have levels, as 8-bit images do, with one learned scale (Salimans et al.
+    2017)."""
     beta: NonNegative = 1.0
     """Weight of the KL term: 1 is the bound itself, more is a beta-VAE (Higgins et al. 2017)."""
     kl_warmup_steps: Steps = 0
@@ -84,23 +100,42 @@ class VAEConfig(ModelConfig):
             return {}
         return {"kl": "changes nothing without network: kl; leave it out"}
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return used_channels(self.channels, self.shape)
+
     @model_validator(mode="after")
     def _fits(self) -> VAEConfig:
         if self.network == "kl":
-            self.kl.check(self.channels, self.sample_shape)
-        elif self.sample_shape is not None:
-            check_halvings(len(self.channels), self.sample_shape)
+            self.kl.check(self.widths, self.shape)
+            if self.conditions:
+                raise ValueError("conditions: network kl is given none; network: conv takes any")
+        elif self.shape is not None:
+            check_halvings(len(self.widths), self.shape)
+        if self.modality is not None and self.modality.levels is None and self.likelihood != "gaussian":
+            raise ValueError(
+                f"likelihood: {self.likelihood} is for numbers with levels, such as 8-bit images; a {self.modality.modality} has "
+                f"none: gaussian"
+            )
         return self
 
 
-def check_halvings(times: int, sample_shape: tuple[int, int, int]) -> None:
+def used_channels(channels: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if channels is not None:
+        return channels
+    return OF_VECTORS if shape is not None and len(shape) == 1 else OF_SIDES
+
+
+def check_halvings(times: int, shape: tuple[int, ...]) -> None:
     """
     Raises:
-        ValueError: nothing is left to halve.
+        ValueError: nothing is left to halve, or there are more sides than torch has convolutions for.
     """
-    _, height, width = sample_shape
-    most = max(1, (max(height, width) - 1).bit_length())
-    if times > most:
+    if not 0 <= len(shape) - 1 <= MOST_SIDES:
         raise ValueError(
-            f"channels: {times} halvings given, but {height}x{width} images are 1x1 after {most}: leave some out"
+            f"data: its networks draw vectors and what has channels and 1 to {MOST_SIDES} sides, not elements of "
+            f"{'x'.join(map(str, shape)) or 'one number'}"
         )
+    size, most = "x".join(map(str, shape[1:])), max(1, (max(shape[1:], default=1) - 1).bit_length())
+    if len(shape) > 1 and times > most:
+        raise ValueError(f"channels: {times} halvings given, but sides of {size} are 1 after {most}: leave some out")

@@ -1,5 +1,6 @@
-"""Likelihoods p(x|z) of pixels, given the decoder's output. An output is (n, c, h, w), and means, for each likelihood,
-something else; images x are (n, c, h, w) in [-1, 1], of which 8-bit ones have the 256 values 2 k / 255 - 1."""
+"""Likelihoods p(x|z) of the numbers of x, given the decoder's output. An output is (n, *shape), and means, for each
+likelihood, something else; x is (n, *shape). A modality's `bounds` and `levels` say where it lies: 8-bit images have 256
+values, 2 k / 255 - 1, within [-1, 1]."""
 
 from __future__ import annotations
 
@@ -10,67 +11,83 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-HALF_BIN = 1 / 255
-"""Half the distance of two neighbouring 8-bit values."""
+from genhub import Modality
+
 GAIN = 10.0
 """Number by which a learned log-scale is kept divided: Adam moves a number by the learning rate a step, and a scale must
 follow the error as fast as the networks bring it down."""
 
 
 class PixelLikelihood(nn.Module, ABC):
-    """Likelihood of pixels that are independent given z."""
+    """Likelihood of numbers that are independent given z."""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.bounds, self.levels = modality.bounds, modality.levels
+        self.low, self.high = modality.bounds or (-math.inf, math.inf)
+        self.half_bin = (self.high - self.low) / (2 * (self.levels - 1)) if self.levels else 0.0
+        """Half the distance of two neighbouring values."""
 
     @abstractmethod
-    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         """Return log p(x|z) (n,) in nats, which training maximises."""
 
-    def log_prob_8bit(self, images: Tensor, output: Tensor) -> Tensor:
-        """Return the log-probability (n,) in nats of 8-bit images."""
-        return self.log_prob(images, output)
+    def log_mass(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the log-probability (n,) in nats of x that has `levels`."""
+        return self.log_prob(x, output)
 
     @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
-        """Return the mean image, in [-1, 1]."""
+        """Return the mean of x, within its bounds."""
 
     @abstractmethod
     def draw(self, output: Tensor, noise: Tensor) -> Tensor:
         """Draw x ~ p(x|z) from standard normal noise of its shape."""
 
+    def clipped(self, x: Tensor) -> Tensor:
+        return x.clamp(*self.bounds) if self.bounds else x
+
+    def open_edges(self, x: Tensor, below: Tensor, inside: Tensor, above: Tensor) -> Tensor:
+        """Return the log-mass (n,) of x: the lowest value gets all mass below its bin's upper end, the highest all above its
+        lower end."""
+        lowest, highest = x < self.low + self.half_bin, x > self.high - self.half_bin
+        return torch.where(lowest, below, torch.where(highest, above, inside)).flatten(1).sum(1)
+
 
 class Gaussian(PixelLikelihood):
-    """N(x; output, sigma^2) with one learned sigma for all pixels.
+    """N(x; output, sigma^2) with one learned sigma for all numbers.
 
-    Training maximises the density. What `log_prob_8bit` says is a probability of 256 values, as in Ho et al. 2020, eq.
-    13: the density's mass between a value's midpoints to its neighbours, the outermost taking all that lies beyond.
+    Training maximises the density. What `log_mass` says is a probability of the values that there are, as in Ho et al. 2020,
+    eq. 13: the density's mass between a value's midpoints to its neighbours, the outermost taking all that lies beyond.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, modality: Modality) -> None:
+        super().__init__(modality)
         self.scaled = nn.Parameter(torch.zeros(()))
 
     @property
     def log_variance(self) -> Tensor:
-        return (GAIN * self.scaled).clamp(min=-14)  # sigma of a quarter of an 8-bit step: finer there is nothing
+        return (GAIN * self.scaled).clamp(min=-14)  # sigma of an eighth of an 8-bit step
 
-    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
         log_variance = self.log_variance
-        squares = (images - output).square().flatten(1).sum(1) * torch.exp(-log_variance)
-        return -0.5 * (squares + images[0].numel() * (log_variance + math.log(2 * math.pi)))
+        squares = (x - output).square().flatten(1).sum(1) * torch.exp(-log_variance)
+        return -0.5 * (squares + x[0].numel() * (log_variance + math.log(2 * math.pi)))
 
-    def log_prob_8bit(self, images: Tensor, output: Tensor) -> Tensor:
-        std = torch.exp(0.5 * self.log_variance)
+    def log_mass(self, x: Tensor, output: Tensor) -> Tensor:
+        std, half = torch.exp(0.5 * self.log_variance), self.half_bin
         # The mass lies in the lower tail after mirroring, where log_ndtr keeps its digits.
-        distance = (images - output).abs()
-        upper, lower = _log_ndtr((HALF_BIN - distance) / std), _log_ndtr((-HALF_BIN - distance) / std)
+        distance = (x - output).abs()
+        upper, lower = _log_ndtr((half - distance) / std), _log_ndtr((-half - distance) / std)
         inside = upper + torch.log(-torch.expm1(lower - upper))
-        below, above = _log_ndtr((images + HALF_BIN - output) / std), _log_ndtr((output - images + HALF_BIN) / std)
-        return _open_edges(images, below, inside, above)
+        below, above = _log_ndtr((x + half - output) / std), _log_ndtr((output - x + half) / std)
+        return self.open_edges(x, below, inside, above)
 
     def mean(self, output: Tensor) -> Tensor:
-        return output.clamp(-1, 1)
+        return self.clipped(output)
 
     def draw(self, output: Tensor, noise: Tensor) -> Tensor:
-        return (output + torch.exp(0.5 * self.log_variance) * noise).clamp(-1, 1)
+        return self.clipped(output + torch.exp(0.5 * self.log_variance) * noise)
 
 
 class Bernoulli(PixelLikelihood):
@@ -80,43 +97,44 @@ class Bernoulli(PixelLikelihood):
     value is the expected log-probability of those ("dynamic binarisation"), not one of 8-bit values.
     """
 
-    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        white = (images + 1) / 2
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        white = (x - self.low) / (self.high - self.low)
         return -functional.binary_cross_entropy_with_logits(output, white, reduction="none").flatten(1).sum(1)
 
     def mean(self, output: Tensor) -> Tensor:
-        return 2 * torch.sigmoid(output) - 1
+        return (self.high - self.low) * torch.sigmoid(output) + self.low
 
     def draw(self, output: Tensor, noise: Tensor) -> Tensor:
-        return torch.where(torch.special.ndtr(noise) < torch.sigmoid(output), 1.0, -1.0)
+        return torch.where(torch.special.ndtr(noise) < torch.sigmoid(output), self.high, self.low)
 
 
 class DiscretizedLogistic(PixelLikelihood):
-    """The mass that a logistic distribution of mean `output` and one learned scale has in each of 256 bins, the outermost
-    ones open (Salimans et al. 2017, eq. 2)."""
+    """The mass that a logistic distribution of mean `output` and one learned scale has in the bin of each of x's values, the
+    outermost ones open (Salimans et al. 2017, eq. 2)."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, modality: Modality) -> None:
+        super().__init__(modality)
         self.scaled = nn.Parameter(torch.tensor(-1.0 / GAIN))
 
     @property
     def log_scale(self) -> Tensor:
         return (GAIN * self.scaled).clamp(min=-8)
 
-    def log_prob(self, images: Tensor, output: Tensor) -> Tensor:
-        left = (images - HALF_BIN - output) * torch.exp(-self.log_scale)
-        right = (images + HALF_BIN - output) * torch.exp(-self.log_scale)
+    def log_prob(self, x: Tensor, output: Tensor) -> Tensor:
+        half = self.half_bin
+        left = (x - half - output) * torch.exp(-self.log_scale)
+        right = (x + half - output) * torch.exp(-self.log_scale)
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), which loses no digits
         below, above = functional.logsigmoid(right), functional.logsigmoid(-left)
-        inside = below + above + torch.log(-torch.expm1(-2 * HALF_BIN * torch.exp(-self.log_scale)))
-        return _open_edges(images, below, inside, above)
+        inside = below + above + torch.log(-torch.expm1(-2 * half * torch.exp(-self.log_scale)))
+        return self.open_edges(x, below, inside, above)
 
     def mean(self, output: Tensor) -> Tensor:
-        return output.clamp(-1, 1)
+        return self.clipped(output)
 
     def draw(self, output: Tensor, noise: Tensor) -> Tensor:
         logistic = _log_ndtr(noise) - _log_ndtr(-noise)
-        return (output + torch.exp(self.log_scale) * logistic).clamp(-1, 1)
+        return self.clipped(output + torch.exp(self.log_scale) * logistic)
 
 
 LIKELIHOODS: dict[str, type[PixelLikelihood]] = {
@@ -124,11 +142,6 @@ LIKELIHOODS: dict[str, type[PixelLikelihood]] = {
     "bernoulli": Bernoulli,
     "discretized_logistic": DiscretizedLogistic,
 }
-
-
-def _open_edges(images: Tensor, below: Tensor, inside: Tensor, above: Tensor) -> Tensor:
-    """Return the log-mass (n,) of images: black gets all mass below its bin's upper end, white all above its lower end."""
-    return torch.where(images < -0.999, below, torch.where(images > 0.999, above, inside)).flatten(1).sum(1)
 
 
 def _log_ndtr(x: Tensor) -> Tensor:

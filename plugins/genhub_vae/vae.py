@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genhub import Batch, GenerativeModel, Generators, Phase, PositiveInt, load_strictly, randn, save_tensors
+from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, PositiveInt, load_strictly, randn, save_tensors
 from genhub_vae.config import VAEConfig
 from genhub_vae.likelihoods import LIKELIHOODS
 from genhub_vae.networks import Decoder, Encoder, kl_networks, load_kl, save_kl
@@ -19,10 +19,11 @@ ACTIVE = 0.01
 
 
 class VAE(GenerativeModel):
-    """A model of an encoder, from an image to a distribution of latents, and a decoder, from a latent to one of images.
+    """A model of an encoder, from x to a distribution of latents, and a decoder, from a latent to one of x.
 
-    Notation: x the images, z the latents, prior p(z) = N(0, I), posterior q(z|x) = N(mean, exp(log_variance)) from the
-    encoder, likelihood p(x|z) from the decoder. Latents are (n, latent_dim), or (n, latent_dim, h, w) for network: kl.
+    Notation: z the latents, prior p(z) = N(0, I), posterior q(z|x) = N(mean, exp(log_variance)) from the encoder, likelihood
+    p(x|z) from the decoder. Latents are (n, latent_dim), or (n, latent_dim, h, w) for network: kl. Given conditions y, it is
+    q(z|x, y) and p(x|z, y), with the same prior (Sohn et al. 2015).
     """
 
     Config = VAEConfig
@@ -33,11 +34,11 @@ class VAE(GenerativeModel):
         self.encoder: nn.Module
         self.decoder: nn.Module
         if config.network == "kl":
-            self.encoder, self.decoder = kl_networks(self.sample_shape, self._kl_options)
+            self.encoder, self.decoder = kl_networks(self.shape, self._kl_options)
         else:
-            self.encoder = Encoder(self.sample_shape, config.channels, 2 * config.latent_dim)
-            self.decoder = Decoder(self.sample_shape, config.channels, config.latent_dim)
-        self.likelihood = LIKELIHOODS[config.likelihood]()
+            self.encoder = Encoder(self.conditions, self.shape, config.widths, 2 * config.latent_dim)
+            self.decoder = Decoder(self.conditions, self.shape, config.widths, config.latent_dim)
+        self.likelihood = LIKELIHOODS[config.likelihood](self.modality)
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # trained on, for the KL term's warm-up
 
     # Training
@@ -46,16 +47,16 @@ class VAE(GenerativeModel):
         return [Phase("elbo", self.loss, trains=("encoder", "decoder", "likelihood"))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an image's
+        """Return -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an element's
         dimensions, averaged over the batch.
 
         Logged apart: `reconstruction`, `kl` (whatever beta and free_bits make of it), and `active_units`, the number of
-        latent dimensions that say anything about the image: when it falls to 0, the posterior has collapsed.
+        latent dimensions that say anything about x: when it falls to 0, the posterior has collapsed.
         """
-        images = batch["images"]
-        mean, log_variance = self.posterior(images)
+        x, given = batch.x, batch.conditions
+        mean, log_variance = self.posterior(x, given)
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        reconstruction = -self.likelihood.log_prob(images, self.decoder(latents).float()).mean()
+        reconstruction = -self.likelihood.log_prob(x, self.decoder(latents, given).float()).mean()
         kl = gaussian_kl(mean, log_variance).flatten(1).mean(0)  # (dimensions,)
         beta, total = self.beta(), kl.sum()
         paid = kl.clamp(min=self.config.free_bits).sum() if self.config.free_bits else total
@@ -71,9 +72,9 @@ class VAE(GenerativeModel):
                 self.batches.add_(1)
         return losses
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor, given: Conditions) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x), float32 in any precision of training."""
-        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
+        mean, log_variance = self.encoder(x, given).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)  # diffusers' bounds
 
     def beta(self) -> Tensor | float:
@@ -84,66 +85,73 @@ class VAE(GenerativeModel):
 
     # Sampling
 
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None, observe: bool = False) -> Tensor:
+    def sample(
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None, observe: bool = False
+    ) -> Tensor:
         """Draw z from the prior and decode it: the mean of p(x|z), a smooth image.
 
         Args:
-            observe: draw the image from p(x|z), pixel by pixel, as the model strictly says; noisy for wide likelihoods.
+            observe: draw x from p(x|z), number by number, as the model strictly says; noisy for wide likelihoods.
         """
         shape = self.latent_shape
         if not observe:
-            return self.decode(randn((n, *shape), generator, self.device))
+            return self.decode(randn((n, *shape), generator, self.device), conditions)
         size = math.prod(shape)
-        noise = randn((n, size + math.prod(self.sample_shape)), generator, self.device)
-        output = self.decoder(noise[:, :size].view(n, *shape)).float()
-        return self.likelihood.draw(output, noise[:, size:].view(n, *self.sample_shape))
+        noise = randn((n, size + math.prod(self.shape)), generator, self.device)
+        output = self.decoder(noise[:, :size].view(n, *shape), self.conditions_of(n, conditions)).float()
+        return self.likelihood.draw(output, noise[:, size:].view(n, *self.shape))
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         if self.config.network == "conv":
             return (self.config.latent_dim,)
-        scale = 2 ** (len(self.config.channels) - 1)
-        return (self.config.latent_dim, self.sample_shape[1] // scale, self.sample_shape[2] // scale)
+        scale = 2 ** (len(self.config.widths) - 1)
+        return (self.config.latent_dim, *(side // scale for side in self.shape[1:]))
 
     # The capability `Autoencoder`
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the posterior's mean (n, *latent_shape) for images (n, c, h, w) in [-1, 1]."""
-        return self.posterior(images)[0]
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the posterior's mean (n, *latent_shape) for x (n, *shape)."""
+        return self.posterior(x, self.conditions_of(len(x), conditions))[0]
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the mean of p(x|z), images (n, c, h, w) in [-1, 1], for latents (n, *latent_shape)."""
-        return self.likelihood.mean(self.decoder(latents).float())
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the mean of p(x|z), (n, *shape) within the modality's bounds, for latents (n, *latent_shape)."""
+        given = self.conditions_of(len(latents), conditions)
+        return self.likelihood.mean(self.decoder(latents, given).float())
 
     # The capability `Likelihood`
 
     def bits_per_dimension(
         self, batch: Batch, *, generator: Generators = None, importance_samples: PositiveInt = 1
     ) -> Tensor:
-        """Return the bits (n,) a pixel and channel, at least as many as -log2 p(x): the negative ELBO, or the tighter bound
-        of Burda et al. 2016 for more importance samples.
+        """Return the bits (n,) a number of x, at least as many as -log2 p(x|y): the negative ELBO, or the tighter bound of
+        Burda et al. 2016 for more importance samples.
 
-        For 8-bit images, which a Gaussian gives their bins' mass. With a Bernoulli likelihood they are the bits of the
-        binarised image instead: a grey image has many more, so don't compare them with other models' figures.
+        Of a modality with levels, such as 8-bit images, they are a probability's: a Gaussian gives each value its bin's mass.
+        Else they are a density's in the column's own units, and may be below 0. With a Bernoulli likelihood they are the
+        bits of the binarised image: a grey image has many more, so don't compare them with other models' figures.
         """
-        nats = -self.log_likelihood(batch["images"], generator, importance_samples, in_8bit=True)
-        return nats / (math.log(2) * batch["images"][0].numel())
+        masses = self.modality.levels is not None
+        nats = -self.log_likelihood(batch.x, batch.conditions, generator, importance_samples, masses)
+        if not masses:
+            nats = nats + self.modality.log_scale
+        return nats / (math.log(2) * batch.x[0].numel())
 
     @torch.no_grad()
     def log_likelihood(
-        self, images: Tensor, generator: Generators = None, importance_samples: int = 1, in_8bit: bool = False
+        self, x: Tensor, given: Conditions, generator: Generators = None, importance_samples: int = 1, masses: bool = False
     ) -> Tensor:
         """Return nats (n,), a lower bound of log p(x) in expectation: log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x), z_i ~
-        q(z|x), Burda et al. 2016, eq. 8. One sample makes it the ELBO. `in_8bit`: of bins' masses, not densities."""
-        mean, log_variance = self.posterior(images)
-        log_prob = self.likelihood.log_prob_8bit if in_8bit else self.likelihood.log_prob
+        q(z|x), Burda et al. 2016, eq. 8. One sample makes it the ELBO. `masses`: of bins' masses, not densities."""
+        mean, log_variance = self.posterior(x, given)
+        log_prob = self.likelihood.log_mass if masses else self.likelihood.log_prob
         log_weights = []
         for _ in range(importance_samples):
-            noise = randn(tuple(mean.shape), generator, images.device)
+            noise = randn(tuple(mean.shape), generator, x.device)
             latents = mean + torch.exp(0.5 * log_variance) * noise
             # log p(z) - log q(z|x); the constants cancel
             ratio = 0.5 * (noise.square() + log_variance - latents.square()).flatten(1).sum(1)
-            log_weights.append(log_prob(images, self.decoder(latents).float()) + ratio)
+            log_weights.append(log_prob(x, self.decoder(latents, given).float()) + ratio)
         return torch.stack(log_weights).logsumexp(0) - math.log(importance_samples)
 
     # Folders
@@ -151,20 +159,20 @@ class VAE(GenerativeModel):
     def save_networks(self, path: Path) -> None:
         if self.config.network == "conv":
             return save_tensors(self.state_dict(), path / "model.safetensors")
-        save_kl(self.encoder, self.decoder, self.sample_shape, self._kl_options, path / "vae")
+        save_kl(self.encoder, self.decoder, self.shape, self._kl_options, path / "vae")
         save_tensors(self._rest().state_dict(), path / "model.safetensors")
 
     def load_networks(self, path: Path) -> None:
         if self.config.network == "conv":
             return load_strictly(self, path / "model.safetensors")
-        load_kl(self.encoder, self.decoder, self.sample_shape, self._kl_options, path / "vae")
+        load_kl(self.encoder, self.decoder, self.shape, self._kl_options, path / "vae")
         load_strictly(self._rest(), path / "model.safetensors")
 
     @property
     def _kl_options(self) -> dict[str, Any]:
         """Return the arguments of diffusers' `AutoencoderKL`."""
         config = self.config
-        return {"block_out_channels": config.channels, "latent_channels": config.latent_dim} | config.kl.model_dump()
+        return {"block_out_channels": config.widths, "latent_channels": config.latent_dim} | config.kl.model_dump()
 
     def _rest(self) -> nn.Module:
         """Return a module of what the model has besides the networks, under the names it has here."""
