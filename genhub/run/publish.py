@@ -22,11 +22,11 @@ from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.theirs import without_own
 from genhub.sampling.draw import sample_elements
-from genhub.sampling.files import save_images
+from genhub.sampling.files import save_elements
 from genhub.sampling.request import Drawing
 from genhub.store.card import CARD, MEASURED, PICTURE, Card, Measured, read_measured
 from genhub.store.find import read_newest
-from genhub.store.manifest import CODE, MANIFEST, TRAINER_PART, FileEntry, read_manifest
+from genhub.store.manifest import CODE, FORMAT, MANIFEST, TRAINER_PART, FileEntry, read_manifest
 from genhub.store.models import load_folder, save_model
 from genhub.store.run_folder import RECIPE
 
@@ -121,7 +121,8 @@ def push_model(model: Model | str | Path, target: Target) -> str:
             folder = Path(temporary) if isinstance(source, Model) else source
             if isinstance(source, Model):
                 save_model(source, folder)
-            elif not (folder / MANIFEST).is_file():  # another library's: it gets a genhub.json
+            elif not (folder / MANIFEST).is_file() or read_manifest(folder).format < FORMAT:
+                # another library's, or an older genhub's: it gets today's genhub.json
                 save_model(load_folder(folder), folder := Path(temporary))
             manifest = read_manifest(folder)
             code = own_code(manifest.plugin.name) if target.with_code else None
