@@ -14,7 +14,7 @@ from genhub.data.batches import TableData
 from genhub.data.latents import CachedLatents, training_data
 from genhub.data.open import open_data
 from genhub.data.stream import StreamData
-from genhub.errors import CheckpointError, NewerFormat, RecipeError
+from genhub.errors import CheckpointError, NewerFormat
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import say, warn
 from genhub.ground.processes import main_process
@@ -26,7 +26,7 @@ from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_b
 from genhub.run.run import FolderRun
 from genhub.store.classes import read_model
 from genhub.store.find import weight_bytes
-from genhub.store.manifest import FORMAT, read_manifest
+from genhub.store.manifest import check_resumable, read_manifest
 from genhub.store.models import check_size, load_folder
 
 
@@ -66,7 +66,7 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
         before = None if fresh else recipe_before(run_folder)
         check_origin(recipe, before, run_folder)
     stopped_at = None if fresh else run.newest_whole()
-    known = _columns_of(stopped_at, run_folder) if stopped_at else recipe.known
+    known = _columns_of(stopped_at) if stopped_at else recipe.known
     check_recipe(recipe, before, run_folder)
     data = open_data(recipe.data, recipe.model.conditions, known)
     recipe = recipe.filled_from(data.spec)
@@ -114,19 +114,15 @@ def _first(recipe: Recipe, source: Path | None) -> Model:
     return model
 
 
-def _columns_of(checkpoint: Path, run_folder: Path) -> ModelData | None:
+def _columns_of(checkpoint: Path) -> ModelData | None:
     """Return the columns as a run's checkpoint has them, by which its data are read again.
 
     Raises:
-        RecipeError: it is of format 1, from before there were columns.
+        CheckpointError: it is of format 1, from before there were columns.
     """
-    manifest = read_manifest(checkpoint)
-    if manifest.format < FORMAT:
-        raise RecipeError(
-            f"{run_folder}: a run of format {manifest.format}, an older genhub's, can't be gone on with; --fresh starts over "
-            f"(and keeps it), and a new run can start from its weights: model.from={run_folder} --run-dir {run_folder}-2"
-        )
-    return manifest.data.model_data if manifest.data else None
+    check_resumable(checkpoint)
+    data = read_manifest(checkpoint).data
+    return data.model_data if data else None
 
 
 def _resumed(recipe: Recipe, checkpoint: Path) -> Model | None:

@@ -143,7 +143,8 @@ def _picture(source: Model | Path) -> bytes:
     where = torch.accelerator.current_accelerator(check_available=True)
     model = source if isinstance(source, Model) else placed(load_folder(source), where)
     with tempfile.TemporaryDirectory(prefix="genhub-") as temporary:
-        save_images(sample_images(model, Drawing(16)), Path(temporary) / PICTURE)
+        drawing = Drawing(16)
+        save_elements(sample_elements(model, drawing), Path(temporary) / PICTURE, model, drawing)
         return (Path(temporary) / PICTURE).read_bytes()
 
 
