@@ -7,111 +7,36 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from torch import nn
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from genhub import (
+    AnyNetwork,
+    Fraction,
     ModelConfig,
     ModelPath,
     PluginError,
-    PositiveInt,
     RecipeError,
     SchedulerName,
     Section,
+    Shape,
     StoredModel,
     did_you_mean,
     load_scheduler,
+    network_for,
 )
 
-DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
-UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
-
-
-class UNetConfig(Section):
-    """Keys of the U-Net, under diffusers' names; their defaults suit a small network."""
-
-    block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
-    """Channels at each level; each level but the last halves height and width."""
-    layers_per_block: PositiveInt = 1
-    norm_num_groups: PositiveInt = 8
-    down_block_types: tuple[DownBlock, ...] | None = None
-    """Left out: attention at the last level alone, or none without add_attention."""
-    up_block_types: tuple[UpBlock, ...] | None = None
-    add_attention: bool = True
-    """Attention in the middle, and at the last level where the block types are left out."""
-    attention_head_dim: PositiveInt | None = 8
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
-    norm_eps: float = Field(default=1e-5, gt=0)
-    time_embedding_type: Literal["positional", "fourier"] = "positional"
-    freq_shift: int = 0
-    flip_sin_to_cos: bool = True
-    center_input_sample: bool = False
-    mid_block_scale_factor: float = 1.0
-    downsample_padding: int = 1
-    downsample_type: Literal["conv", "resnet"] = "conv"
-    upsample_type: Literal["conv", "resnet"] = "conv"
-    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    attn_norm_num_groups: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _arithmetic(self) -> UNetConfig:
-        groups = self.norm_num_groups
-        for width in self.block_out_channels:
-            if width % 2:
-                raise ValueError(f"block_out_channels: must be even, {width} is not")
-            if width % groups:
-                near = max(groups, round(width / groups) * groups)
-                raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {groups}; {near} does")
-            if (
-                self.add_attention
-                and self.attention_head_dim
-                and width % self.attention_head_dim
-                and width == self.block_out_channels[-1]
-            ):
-                raise ValueError(f"attention_head_dim: {self.attention_head_dim} does not divide {width} channels")
-        for name in ("down_block_types", "up_block_types"):
-            types, levels = getattr(self, name), len(self.block_out_channels)
-            if types is not None and len(types) != levels:
-                raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
-        return self
-
-    def check_size(self, height: int, width: int, latents: bool = False) -> None:
-        """
-        Raises:
-            ValueError: the sides can't be halved as often as the levels ask.
-        """
-        divisor = 2 ** (len(self.block_out_channels) - 1)
-        for side in (height, width):
-            if side % divisor:
-                near = max(divisor, round(side / divisor) * divisor)
-                remedy = f"the images are {height}x{width}: set data.image_size to {near}, or use fewer levels"
-                if latents:
-                    remedy = f"the autoencoder's latents are {height}x{width}: use fewer levels"
-                raise ValueError(
-                    f"unet.block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
-                    + remedy
-                )
-
-    def build(self, sample_shape: tuple[int, int, int], out_channels: int, num_class_embeds: int | None) -> nn.Module:
-        import diffusers  # slow to import
-
-        channels, height, width = sample_shape
-        plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
-        down = self.down_block_types or ("DownBlock2D",) * plain + ("AttnDownBlock2D",) * self.add_attention
-        up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
-        options = self.model_dump() | {"down_block_types": down, "up_block_types": up, "num_class_embeds": num_class_embeds}
-        size = height if height == width else (height, width)
-        network: Any = diffusers.UNet2DModel
-        unet: nn.Module = network(sample_size=size, in_channels=channels, out_channels=out_channels, **options)
-        return unet
-
-
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0)]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"from {interval[0]} to {interval[1]}: the lower level comes first")
+    return interval
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
+"""Interval of noise levels: 0 is clean, 1 noise alone."""
 
 
 class ScheduleConfig(Section):
@@ -126,9 +51,10 @@ class ScheduleConfig(Section):
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     prediction_type: PredictionType = "v_prediction"
-    """Output of the U-Net: the noise, the clean image, or v (Salimans & Ho 2022)."""
+    """Output of the network: the noise, the clean x, or v (Salimans & Ho 2022)."""
     clip_sample: bool = True
-    """Samplers that can, clip their guess of the clean image to [-1, 1]; latents are not clipped."""
+    """Samplers that can, clip their guess of the clean x to [-1, 1], where its modality has these bounds, as images have;
+    latents are not clipped."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """Variance of the ancestral sampler: eq. 7 (fixed_small), beta_t (fixed_large), or learned between the two."""
     timestep_spacing: Literal["trailing", "linspace", "leading"] = "trailing"
@@ -177,12 +103,14 @@ class ScheduleConfig(Section):
             raise RecipeError(f"{where} has NaN or infinity in its alphas_cumprod")
         if levels[-1] == 0 and self.prediction_type == "epsilon":  # zero terminal SNR, Lin et al. 2023
             raise RecipeError(
-                f"{where} ends at noise alone, from which a prediction of the noise tells no image: set "
+                f"{where} ends at noise alone, from which a prediction of the noise tells no x: set "
                 "model.scheduler.prediction_type to v_prediction (or sample)"
             )
         return schedule
 
 
+UNET = "unet"
+"""Name of the network that is diffusers' U-Net, and of its folder in a model folder."""
 NO_ETA = "the sampler '{}' has no such share of noise to set; ddim has"
 
 
@@ -191,57 +119,65 @@ class SamplingConfig(Section):
 
     scheduler: SchedulerName = "ddim"
     num_inference_steps: int = Field(default=50, strict=True, ge=1, le=100_000)
-    eta: Share = 1.0
+    eta: Fraction = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
     guidance_scale: Scale = 1.0
-    """For a conditional model: 1 is the condition alone, more exaggerates it (Ho & Salimans 2022), 0 ignores it."""
+    """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022), 0 ignores them."""
+    guidance_interval: Interval = (0.0, 1.0)
+    """Levels t / T at which guidance_scale counts, [0.2, 0.8]; outside it is 1 (Kynkaanniemi et al. 2024)."""
 
 
 class StoredAutoencoder(StoredModel):
     """Autoencoder whose weights are in the checkpoint. genhub writes it; a recipe names a folder."""
 
-    latent_shape: tuple[PositiveInt, ...]
-    """(c, h, w), or (d,) for a vector, which is treated as (d, 1, 1)."""
-
-    @field_validator("latent_shape")
-    @classmethod
-    def _image_like(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(shape) not in (1, 3):
-            raise ValueError(f"autoencoder: its latents have the shape {shape}; a U-Net needs (c, h, w) or (d,)")
-        return shape
+    latent_shape: Annotated[Shape, Field(min_length=1)]
+    """Shape of its latents, as the network gets them: (channels, *sides), or (d,) for a vector."""
+    flat: bool = False
+    """Its latents are vectors (d,), which the network gets as (d, 1, 1): so format 1 gave them to a U-Net."""
 
 
 class DDPMConfig(ModelConfig):
-    unet: UNetConfig = UNetConfig()
+    condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
+    """Share of rows trained on without their conditions, which guidance needs: all of a row's together; {label: 0.1} drops
+    each column for itself."""
+    autoencoder: ModelPath | StoredAutoencoder | None = None
+    """Latent diffusion: a trained model that can encode and decode (a vae, say), by its run or folder. The network works on
+    its latents; a checkpoint has a copy of it. Left out: the network works on x itself."""
+    network: AnyNetwork | None = None
+    """The network that learns the way back: {name: unet, block_out_channels: [32, 64]}; `genhub plugins` lists them. Left
+    out: the one for as many sides as x has, unet for images, mlp for vectors."""
     scheduler: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
-    conditional: bool = False
-    """Learn to draw what a label asks for. Without it, labels in the data are ignored."""
-    label_dropout: Share = 0.1
-    """For a conditional model: the share of images trained on without their label, which guidance needs."""
     vlb_weight: float = Field(default=0.001, ge=0)
     """With learned_range: the weight of the variational bound beside the simple loss (Nichol & Dhariwal 2021, eq. 16)."""
     loss_weighting: Literal["none", "min_snr"] = "none"
     """none: the simple loss, eq. 14; min_snr: Hang et al. 2023, which balances the noise levels."""
     min_snr_gamma: float = Field(default=5.0, gt=0)
-    autoencoder: ModelPath | StoredAutoencoder | None = None
-    """Latent diffusion: a trained model that can encode and decode (a vae, say), by its run or folder. The U-Net works on
-    its latents; a checkpoint has a copy of it. Left out: the U-Net works on the images themselves."""
 
     @property
-    def unet_shape(self) -> tuple[int, int, int] | None:
-        """Shape (c, h, w) that the U-Net works on; None before the data and the autoencoder are known."""
-        if isinstance(self.autoencoder, StoredAutoencoder):
-            channels, height, width = (*self.autoencoder.latent_shape, 1, 1)[:3]
-            return channels, height, width
-        return self.sample_shape if self.autoencoder is None else None
+    def network_shape(self) -> tuple[int, ...] | None:
+        """Shape that the network works on; None before the data and the autoencoder are known."""
+        return _network_shape(self.shape, self.autoencoder)
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        shape = _network_shape(data.target.shape if data else None, info.data.get("autoencoder"))
+        if network is not None or shape is None:
+            return network
+        try:
+            return network_for(len(shape) - 1)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
 
     def mistakes(self) -> dict[str, str]:
         """Return the keys that change nothing, and the numbers of steps that can't be taken, each with the reason."""
         sampling, schedule = self.sampling, self.scheduler
         needs = {  # what a key that is not left at its default is for
-            "sampling.guidance_scale": (self.conditional, "conditional: true"),
-            "label_dropout": (self.conditional, "conditional: true"),
+            "sampling.guidance_scale": (bool(self.conditions), "conditions"),
+            "sampling.guidance_interval": (bool(self.conditions), "conditions"),
+            "condition_dropout": (bool(self.conditions), "conditions"),
             "vlb_weight": (schedule.variance_type == "learned_range", "scheduler.variance_type: learned_range"),
             "min_snr_gamma": (self.loss_weighting == "min_snr", "loss_weighting: min_snr"),
         }
@@ -260,12 +196,34 @@ class DDPMConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> DDPMConfig:
-        if self.sample_shape is not None:
-            if self.unet_shape is not None:
-                self.unet.check_size(*self.unet_shape[1:], latents=self.autoencoder is not None)
-            if self.conditional and self.num_classes is None:
-                raise ValueError("conditional: needs labels, and the data has none")
+        shape = self.network_shape
+        if shape is not None and self.network is not None:
+            try:
+                self.network.check(shape)
+            except ValueError as error:
+                latents = f" (x is the autoencoder's latents, {'x'.join(map(str, shape))})" if self.autoencoder else ""
+                raise ValueError(f"network.{error}{latents}") from error
         return self
+
+    @classmethod
+    def from_format_1(cls, config: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return this format's keys: the U-Net is one of several networks now, and a label one of several conditions."""
+        renamed = {"label_dropout": "condition_dropout"}
+        now = {renamed.get(key, key): value for key, value in config.items() if key not in ("unet", "conditional")}
+        now["network"] = {"name": UNET} | config.get("unet", {})
+        now["conditions"] = ["label"] if config.get("conditional") else []
+        if isinstance(stored := config.get("autoencoder"), dict):
+            shape = tuple(stored["latent_shape"])
+            flat = {"latent_shape": (*shape, 1, 1), "flat": True} if len(shape) == 1 else {}
+            now["autoencoder"] = StoredAutoencoder.from_format_1(stored, data) | flat
+        return super().from_format_1(now, data)
+
+
+def _network_shape(shape: tuple[int, ...] | None, autoencoder: Any) -> tuple[int, ...] | None:
+    """Return the shape that a network works on; None: not known yet, as the autoencoder has still to be read."""
+    if isinstance(autoencoder, StoredAutoencoder):
+        return autoencoder.latent_shape
+    return shape if autoencoder is None else None
 
 
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ ROOM = 1 - 2**-22
 
 
 class DDIMScheduler(STOCK):  # type: ignore[misc]
-    """DDIM (Song et al. 2021) that also draws with eta 1 from a level where nothing is left of the image. A step takes the
+    """DDIM (Song et al. 2021) that also draws with eta 1 from a level where nothing is left of x_0. A step takes the
     root of 1 - a - sigma^2, eq. 12; there sigma^2 is 1 - a (eq. 16), and a rounding above it makes diffusers' own draw NaN
     (its issue 3851)."""
 

@@ -1,13 +1,12 @@
-"""Read DDPMs that plain diffusers saved: their Configs, and yesterday's names of their weights."""
+"""Read the Configs of DDPMs that plain diffusers saved."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from genhub import CheckpointError, read_json
-from genhub_ddpm.config import DDPMConfig, ScheduleConfig, UNetConfig
+from genhub import CheckpointError, Image, ModelData, NetworkConfig, read_json
+from genhub_ddpm.config import UNET, DDPMConfig, ScheduleConfig
 
 
 def config_of(path: Path) -> DDPMConfig:
@@ -30,11 +29,12 @@ def config_of(path: Path) -> DDPMConfig:
     schedule = {"beta_schedule": "linear", "prediction_type": "epsilon"} | {
         key: value for key, value in saved.items() if key in ScheduleConfig.model_fields and key != "timestep_spacing"
     }
-    return DDPMConfig(name="ddpm", sample_shape=shape, unet=unet, scheduler=ScheduleConfig(**schedule))
+    data = ModelData(target=Image(shape=shape))
+    return DDPMConfig(name="ddpm", data=data, network=unet, scheduler=ScheduleConfig(**schedule))
 
 
-def _unet_of(saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
-    """Return the options and (c, h, w) in a `config.json` of UNet2DModel.
+def _unet_of(saved: dict[str, Any]) -> tuple[NetworkConfig, tuple[int, int, int]]:
+    """Return the Config of a network and the (c, h, w) in a `config.json` of UNet2DModel.
 
     Raises:
         CheckpointError: a network that a plain DDPM can't use.
@@ -47,12 +47,6 @@ def _unet_of(saved: dict[str, Any]) -> tuple[UNetConfig, tuple[int, int, int]]:
     height, width = (size, size) if isinstance(size, int) else size
     # diffusers' defaults, for what an old file leaves out
     defaults = {"block_out_channels": (224, 448, 672, 896), "layers_per_block": 2, "norm_num_groups": 32}
-    known = {key: value for key, value in (defaults | saved).items() if key in UNetConfig.model_fields}
-    return UNetConfig.model_validate(known), (saved.get("in_channels", 3), height, width)
-
-
-def todays_name(key: str) -> str:
-    """Return a weight's name in today's UNet2DModel; attention's were others before diffusers 0.12."""
-    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
-        key = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", key)
-    return key
+    cls: Any = NetworkConfig.of({"name": UNET})
+    known = {key: value for key, value in (defaults | saved).items() if key in cls.model_fields}
+    return cls.model_validate(known | {"name": UNET}), (saved.get("in_channels", 3), height, width)

@@ -1,7 +1,7 @@
-"""The space that the U-Net works in: images, or an autoencoder's latents (Rombach et al. 2022, arXiv:2112.10752).
+"""The space that the network works in: x itself, or an autoencoder's latents (Rombach et al. 2022, arXiv:2112.10752).
 
 Both are seen the same way, so that neither the loss nor a sampler asks which of them it has. Latents differ in what they
-have no need of: a fixed range to clip to.
+have no need of: bounds to clip to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from genhub import (
     Autoencoder,
     Batch,
     CheckpointError,
+    Conditions,
     FrozenEncoder,
     InputError,
+    Modality,
     Model,
     RecipeError,
     load,
@@ -27,29 +29,30 @@ from genhub import (
     save_tensors,
 )
 from genhub_ddpm.config import DDPMConfig, StoredAutoencoder
-from genhub_ddpm.likelihood import discretized_gaussian
+from genhub_ddpm.likelihood import discretized_gaussian, log_density
 
 WINDOW = 100
 """Number of training batches over which the latents' mean and scale are measured."""
 
 
-def read_autoencoder(config: DDPMConfig) -> tuple[Pixels | Latents, DDPMConfig]:
+def read_autoencoder(config: DDPMConfig) -> tuple[Elements | Latents, DDPMConfig]:
     """Return the autoencoder that a Config names or describes, and the Config with its description in place of its name.
 
     Raises:
-        InputError: it is not there, can't encode and decode, is for other images, or the U-Net can't have its latents.
+        RecipeError: it is not there, can't encode and decode, is for other data, or the network can't have its latents.
     """
     if config.autoencoder is None:
-        return Pixels(), config
+        assert config.data is not None  # as of every model that is built
+        return Elements(config.data.target), config
     if isinstance(config.autoencoder, StoredAutoencoder):
         return Latents(_checked(config.autoencoder.build(), config), config.autoencoder), config
     try:
         model: Any = _checked(load(config.autoencoder), config)
         model.trained_on = None  # a run that goes on builds it from its Config, and must save the same
         with torch.no_grad():
-            shape = tuple(model.eval().encode(torch.zeros(1, *model.sample_shape)).shape[1:])
+            shape = tuple(model.eval().encode(torch.zeros(1, *model.shape)).shape[1:])
         described = StoredAutoencoder.of(model, latent_shape=shape)
-        checked = DDPMConfig.model_validate(config.model_dump() | {"autoencoder": described})
+        checked = type(config).model_validate(config.model_dump() | {"autoencoder": described})
         return Latents(model, described, config.autoencoder), checked
     except InputError as error:
         raise RecipeError(f"model.autoencoder: {error}") from error
@@ -62,36 +65,48 @@ def _checked(model: Model, config: DDPMConfig) -> Model:
     name = model.config.name or type(model).__name__
     if not isinstance(model, Autoencoder):
         raise InputError(f"'{name}' is no autoencoder (it has no encode and decode); vae is one")
-    if model.sample_shape != config.sample_shape:
-        ours, theirs = ("x".join(map(str, shape or ())) for shape in (config.sample_shape, model.sample_shape))
-        raise InputError(f"this '{name}' is for images of {theirs}, not {ours}; train one on the same data")
+    assert config.data is not None
+    ours, theirs = config.data.target, model.modality
+    if ours != theirs:
+        told = [f"{each.modality} {'x'.join(map(str, each.shape))}" for each in (theirs, ours)]
+        differ = f"{told[0]}, not {told[1]}" if told[0] != told[1] else f"{told[0]} of other units"
+        raise InputError(f"this '{name}' is for {differ}; train one on the same data")
+    for column, modality in model.conditions.items():
+        if config.data.conditions.get(column) != modality:
+            raise InputError(f"this '{name}' is given {column}; model.conditions needs it, too, of the same data")
     return model
 
 
-class Pixels(nn.Module):
-    """Space of the images themselves: the identity, in an autoencoder's place."""
+class Elements(nn.Module):
+    """Space of the elements themselves: the identity, in an autoencoder's place."""
 
-    limit = 1.0
-    """Largest absolute value in a clean image."""
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.modality = modality
+        self.bounds = modality.bounds
+        """Range of a clean x; None: it has none."""
 
     def of_batch(self, batch: Batch) -> Tensor:
-        return batch["images"]
+        return batch.x
 
     def frozen_encoder(self) -> None:
-        """Return None, as nothing is computed of an image."""
+        """Return None, as nothing is computed of x."""
 
-    def encode(self, images: Tensor) -> Tensor:
-        return images
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        return x
 
-    def decode(self, images: Tensor) -> Tensor:
-        return images
+    def decode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        return x
 
     def reshape_noise(self, noise: Tensor) -> Tensor:
         return noise
 
-    def log_prob(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Return the log-probability in nats of 8-bit images under N(mean, std^2), eq. 13 of Ho et al.: (n, c, h, w)."""
-        return discretized_gaussian(images, mean, std)
+    def log_prob(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Return the log-probability in nats of x under N(mean, std^2), eq. 13 of Ho et al., or its log-density where it has
+        no levels: (n, *shape)."""
+        if self.modality.levels is None or self.bounds is None:
+            return log_density(x, mean, std)
+        return discretized_gaussian(x, mean, std, self.modality.levels, self.bounds)
 
     def save(self, path: Path) -> None:
         """Write nothing."""
@@ -103,11 +118,11 @@ class Pixels(nn.Module):
 class Latents(nn.Module):
     """Space of the latents of a trained autoencoder, frozen, with their scale.
 
-    The U-Net gets latents moved to mean 0 in each channel and divided by one standard deviation (the paper's appendix G),
-    measured over the first `WINDOW` training batches; a vector of d numbers is d channels of 1x1.
+    The network gets latents moved to mean 0 in each channel and divided by one standard deviation (the paper's appendix G),
+    measured over the first `WINDOW` training batches.
     """
 
-    limit = math.inf
+    bounds = None
 
     def __init__(self, model: Model, described: StoredAutoencoder, trained_as: str = "") -> None:
         super().__init__()
@@ -115,8 +130,10 @@ class Latents(nn.Module):
         self.described = described
         self.latent_shape = described.latent_shape
         self.trained_as = trained_as
-        self.mean = nn.Buffer(torch.zeros(self.latent_shape[0], 1, 1))
-        self.variance = nn.Buffer(torch.ones(self.latent_shape[0], 1, 1))
+        self.given = sorted(model.conditions)  # columns
+        channels = (self.latent_shape[0], *[1] * len(self.latent_shape[1:]))
+        self.mean = nn.Buffer(torch.zeros(channels))
+        self.variance = nn.Buffer(torch.ones(channels))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
 
     def train(self, mode: bool = True) -> Latents:
@@ -132,44 +149,55 @@ class Latents(nn.Module):
 
     def of_batch(self, batch: Batch) -> Tensor:
         """Return a training batch's scaled latents, computed now or kept from before."""
-        return self.scaled(batch["latents"]) if "latents" in batch else self.encode(batch["images"])
+        kept = batch.cached.get("latents")
+        return self.encode(batch.x, batch.conditions) if kept is None else self.scaled(self._shaped(kept))
 
-    def frozen_encoder(self) -> FrozenEncoder:
-        return FrozenEncoder(self.unscaled, self.model, self.described.model_dump_json())
+    def frozen_encoder(self) -> FrozenEncoder | None:
+        """Return the autoencoder; None where it is given conditions, on which latents depend then."""
+        return None if self.given else FrozenEncoder(self.unscaled, self.model, self.described.model_dump_json())
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the scaled latents (n, c', h', w') of images (n, c, h, w) in [-1, 1]."""
-        return self.scaled(self.unscaled(images))
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the scaled latents (n, *latent_shape) of x (n, *shape), given its conditions."""
+        return self.scaled(self.unscaled(x, conditions))
 
     @torch.no_grad()
-    def unscaled(self, images: Tensor) -> Tensor:
-        """Return the latents of images (n, c, h, w) in [-1, 1] as the autoencoder has them, of a vae the posterior's
-        mean."""
-        latents: Tensor = self.model.encode(images).float().view(len(images), len(self.mean), *self._sides)
-        return latents
+    def unscaled(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the latents of x as the autoencoder has them, of a vae the posterior's mean."""
+        return self._shaped(self.model.encode(x, self._its(conditions)).float())
 
     @torch.no_grad()
     def scaled(self, latents: Tensor) -> Tensor:
-        """Return the autoencoder's latents as the U-Net gets them. In training, the first batches are measured, too."""
+        """Return the autoencoder's latents as the network gets them. In training, the first batches are measured, too."""
         if self.training:
             self.measure(latents)
         return (latents - self.mean) / self.scale
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the images (n, c, h, w) in [-1, 1] of scaled latents."""
-        images: Tensor = self.model.decode((latents * self.scale + self.mean).view(-1, *self.latent_shape))
-        return images
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return x (n, *shape) of scaled latents, given its conditions."""
+        own = latents * self.scale + self.mean
+        x: Tensor = self.model.decode(own.flatten(1) if self.described.flat else own, self._its(conditions))
+        return x
+
+    def _shaped(self, latents: Tensor) -> Tensor:
+        return latents.view(len(latents), *self.latent_shape)
+
+    def _its(self, conditions: Conditions | None) -> Conditions | None:
+        """Return those of the conditions that the autoencoder is given."""
+        if conditions is None or not self.given:
+            return None
+        parts = (conditions.values, conditions.present, conditions.cached)
+        return Conditions(*({name: part[name] for name in self.given if name in part} for part in parts))
 
     def reshape_noise(self, noise: Tensor) -> Tensor:
-        """Return noise of the latents' shape made from an image's, (n, c, h, w): the first of its numbers."""
-        flat, shape = noise.flatten(1), (len(self.mean), *self._sides)
-        return flat[:, torch.arange(math.prod(shape), device=noise.device) % flat.shape[1]].view(-1, *shape)
+        """Return noise of the latents' shape made from an x's, (n, *shape): the first of its numbers."""
+        flat, size = noise.flatten(1), math.prod(self.latent_shape)
+        return self._shaped(flat[:, torch.arange(size, device=noise.device) % flat.shape[1]])
 
     def measure(self, latents: Tensor) -> None:
         """Merge a batch's moments into the buffers (Chan et al. 1979); after WINDOW batches nothing changes any more, and
         no step has to ask the device for it."""
         weight = torch.where(self.batches < WINDOW, 1 / (self.batches + 1), 0.0)
-        variance, mean = torch.var_mean(latents, (0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(latents, (0, *range(2, latents.ndim)), correction=0)
         shift = mean.view_as(self.mean) - self.mean
         between = weight * (1 - weight) * shift.square()
         self.variance.lerp_(variance.view_as(self.variance), weight).add_(between)
@@ -177,8 +205,8 @@ class Latents(nn.Module):
         self.batches.add_(1)
 
     def log_prob(self, latents: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Return the log-density in nats under N(mean, std^2), (n, c', h', w'): latents have no 8-bit values."""
-        return -0.5 * (((latents - mean) / std).square() + math.log(2 * math.pi)) - std.log()
+        """Return the log-density in nats under N(mean, std^2), (n, *latent_shape): latents have no levels."""
+        return log_density(latents, mean, std)
 
     def save(self, path: Path) -> None:
         """Write the autoencoder as a model folder of its own, autoencoder/, and its latents' moments beside it."""
@@ -198,10 +226,6 @@ class Latents(nn.Module):
                 f"{path}: trained on another autoencoder than {self.trained_as}; leave model.autoencoder out"
             )
         load_strictly(self._moments(), path / "latents.safetensors")
-
-    @property
-    def _sides(self) -> tuple[int, ...]:
-        return self.latent_shape[1:] or (1, 1)
 
     def _moments(self) -> nn.Module:
         """Return a module of the buffers alone, under the names they have here."""

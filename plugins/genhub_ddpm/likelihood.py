@@ -1,4 +1,4 @@
-"""Variational bound of a DDPM (Ho et al. 2020, eq. 5 and 13): the most bits that the model needs for an image."""
+"""Variational bound of a DDPM (Ho et al. 2020, eq. 5 and 13): the most bits that the model needs for x."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def variational_bound(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """Return the terms of eq. 5 in nats: (T + 1, n), each summed over an image's pixels.
+    """Return the terms of eq. 5 in nats: (T + 1, n), each summed over a row's numbers, in a batch's units.
 
     Levels are counted from 0, as in the code. Row t < T is `bound_term` at level t, with noise drawn once a level; row T
     is KL(q(x_T | x_0) || N(0, I)). One network evaluation a level.
     """
-    images, labels = model.autoencoder.encode(batch["images"]), batch["labels"] if model.config.conditional else None
+    conditions = model.conditions_of(len(batch), batch.conditions)
+    x_0, given = model.autoencoder.encode(batch.x, conditions), model.conditioner(conditions)
     terms = []
     for level in range(model.num_train_timesteps):
-        timesteps = torch.full((len(images),), level, device=images.device)
-        noisy = model.diffuse(images, randn(tuple(images.shape), generator, images.device), timesteps)
-        terms.append(bound_term(model, images, noisy, model.predict(noisy, timesteps, labels).float(), timesteps))
+        timesteps = torch.full((len(x_0),), level, device=x_0.device)
+        noisy = model.diffuse(x_0, randn(tuple(x_0.shape), generator, x_0.device), timesteps)
+        terms.append(bound_term(model, x_0, noisy, model.predict(noisy, timesteps, given).float(), timesteps))
     signal, noise = model.signal_scale[-1], model.noise_scale[-1]
-    prior = gaussian_kl(signal * images, 2 * noise.log(), torch.zeros_like(signal), torch.zeros_like(signal))
-    return torch.stack([*terms, prior.sum((1, 2, 3))])
+    prior = gaussian_kl(signal * x_0, 2 * noise.log(), torch.zeros_like(signal), torch.zeros_like(signal))
+    return torch.stack([*terms, prior.flatten(1).sum(1)])
 
 
-def bound_term(model: DDPM, images: Tensor, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
-    """Return the nats (n,) of each image: KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)), or -log p(x_0 | x_1), eq. 13, at t = 0.
+def bound_term(model: DDPM, x_0: Tensor, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+    """Return the nats (n,) of each row: KL(q(x_t-1 | x_t, x_0) || p(x_t-1 | x_t)), or -log p(x_0 | x_1), eq. 13, at t = 0.
 
-    images, noisy: x_0 and x_t (n, c, h, w); output: the U-Net's, for x_t; timesteps: (n,).
+    x_0, noisy: x_0 and x_t (n, c, *sides); output: the network's, for x_t; timesteps: (n,).
     """
-    guess = model.original(noisy, output[:, : images.shape[1]], timesteps)
-    of_x0, of_xt, small, large = (row[timesteps].view(-1, 1, 1, 1) for row in model.posterior_table)
+    guess = model.original(noisy, output[:, : x_0.shape[1]], timesteps)
+    each = (-1, *[1] * (x_0.ndim - 1))
+    of_x0, of_xt, small, large = (row[timesteps].view(each) for row in model.posterior_table)
     mean = of_x0 * guess + of_xt * noisy
     share = {"fixed_small": torch.zeros_like(small), "fixed_large": torch.ones_like(small)}.get(
-        model.config.scheduler.variance_type, (output[:, images.shape[1] :] + 1) / 2
+        model.config.scheduler.variance_type, (output[:, x_0.shape[1] :] + 1) / 2
     )
     log_variance = share * large + (1 - share) * small
-    kl = gaussian_kl(of_x0 * images + of_xt * noisy, small, mean, log_variance)
-    decoder = -model.autoencoder.log_prob(images, mean, (0.5 * log_variance).exp())
-    return torch.where(timesteps.view(-1, 1, 1, 1) == 0, decoder, kl).sum((1, 2, 3))
+    kl = gaussian_kl(of_x0 * x_0 + of_xt * noisy, small, mean, log_variance)
+    decoder = -model.autoencoder.log_prob(x_0, mean, (0.5 * log_variance).exp())
+    return torch.where(timesteps.view(each) == 0, decoder, kl).flatten(1).sum(1)
 
 
 def posterior_table(a: Tensor) -> Tensor:
@@ -68,17 +70,25 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_lo
     return 0.5 * (ratio.exp() - 1 - ratio + (mean - other_mean) ** 2 / other_log_variance.exp())
 
 
-def discretized_gaussian(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the log-probability in nats of 8-bit images in [-1, 1] under N(mean, std^2), eq. 13: the mass between a value's
-    two neighbours' midpoints, the outermost values taking all that is beyond them."""
-    centred, half_bin = images - mean, 1 / 255
+def log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the log-density in nats of x under N(mean, std^2), a number a dimension."""
+    return -0.5 * (((x - mean) / std).square() + math.log(2 * math.pi)) - std.log()
+
+
+def discretized_gaussian(
+    x: Tensor, mean: Tensor, std: Tensor, levels: int = 256, bounds: tuple[float, float] = (-1.0, 1.0)
+) -> Tensor:
+    """Return the log-probability in nats of x, of so many equally spaced levels between bounds, under N(mean, std^2), eq. 13:
+    the mass between a value's two neighbours' midpoints, the outermost values taking all that is beyond them."""
+    low, high = bounds
+    centred, half_bin = x - mean, (high - low) / (levels - 1) / 2
     above, below = _log_cdf((centred + half_bin) / std), _log_cdf((centred - half_bin) / std)
     inside = above + torch.log1p(-torch.exp((below - above).clamp(max=-1e-6)))
     upper = _log_cdf(-(centred - half_bin) / std)
     # In the upper tail both cdfs are 1 to the last digit: there the mirrored difference keeps its digits.
     mirrored = upper + torch.log1p(-torch.exp((_log_cdf(-(centred + half_bin) / std) - upper).clamp(max=-1e-6)))
     inside = torch.where(centred > 0, mirrored, inside)
-    return torch.where(images < -0.999, above, torch.where(images > 0.999, upper, inside))
+    return torch.where(x < low + half_bin, above, torch.where(x > high - half_bin, upper, inside))
 
 
 def _log_cdf(x: Tensor) -> Tensor:
@@ -87,12 +97,14 @@ def _log_cdf(x: Tensor) -> Tensor:
 
 
 def bits_per_dimension(model: DDPM, batch: Batch, generator: Generators = None) -> Tensor:
-    """Return the whole bound (n,), in bits a pixel and channel.
+    """Return the whole bound (n,), in bits a number of x; where x is continuous, of its density in the column's own units.
 
     Raises:
         InputError: the model's bound is of latents.
     """
     if model.config.autoencoder is not None:
-        raise InputError("bits per dimension: a latent DDPM bounds the density of latents, which says nothing about images")
+        raise InputError("bits per dimension: a latent DDPM bounds the density of latents, which says nothing about x")
     nats = variational_bound(model, batch, generator).sum(0)
-    return nats / (math.log(2) * batch["images"][0].numel())
+    if model.modality.levels is None:
+        nats = nats + model.modality.log_scale
+    return nats / (math.log(2) * batch.x[0].numel())

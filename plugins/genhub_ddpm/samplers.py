@@ -14,9 +14,9 @@ from genhub import InputError, load_scheduler
 from genhub_ddpm.config import ScheduleConfig, accepted
 
 MAX_SIGMA = 157.0
-"""Last noise level of the paper's linear schedule, where nothing is left of the image."""
+"""Last noise level of the paper's linear schedule, where nothing is left of x_0."""
 MOST_SIGNAL = 0.1
-"""Most of an image's power that may be left at the first level visited: drawing starts there from noise alone."""
+"""Most of x_0's power that may be left at the first level visited: drawing starts there from noise alone."""
 
 
 def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor) -> Any:
@@ -34,7 +34,7 @@ def build_sampler(name: str, config: ScheduleConfig, schedule: Any, snr: Tensor)
     plain = dict(plain_schedule(config, schedule).config)
     if cls is not type(schedule):  # its own stays as plain diffusers would have it
         # A cosine schedule ends at sigma = 20,000, where float32 (DDIM's variance, PNDM) and second-order steps
-        # (Heun) break down, and one of zero terminal SNR at infinity. Nothing is left of an image long before: bend sigma
+        # (Heun) break down, and one of zero terminal SNR at infinity. Nothing is left of x_0 long before: bend sigma
         # smoothly to stay below MAX_SIGMA.
         options["trained_betas"] = betas(1 / (1 + 1 / (snr.double().cpu() + MAX_SIGMA**-2)))
         plain["rescale_betas_zero_snr"] = False  # or it would be taken to infinity again
@@ -77,7 +77,7 @@ class Steps(int):
     - `trailing` counts down from T by T / n, and the rounding of that makes one step too many, to level -1, for 62 of the
       numbers up to 1,000 (61 is one): what DDIM and DDPM have drawn by then is taken for noise, and lost.
     - A step of DDIM and PNDM ends at t - T // n, which is another level than the one where the next begins wherever n does
-      not divide T (issues 9261 and 11347 of diffusers): noise stays in the images.
+      not divide T (issues 9261 and 11347 of diffusers): noise stays in what is drawn.
     """
 
     length: int | None = None
@@ -93,7 +93,7 @@ class Steps(int):
 
 def visit(sampler: Any, n: int, signal: Tensor, device: torch.device) -> Iterator[tuple[Tensor, float]]:
     """Return an iterator over a sampler's n timesteps: each twice, on the device for the network, and as a number so that
-    no step waits for the device. `signal` (T,) is the share of the image's power at each level.
+    no step waits for the device. `signal` (T,) is the share of x_0's power at each level.
 
     Raises:
         InputError: it can't take so many steps, or so few.
@@ -131,5 +131,5 @@ def fault(sampler: Any, steps: Steps, signal: Tensor, device: torch.device) -> s
         return f"{steps} are too many for {spacing}"
     first = min(max(round(numbers[0]), 0), levels - 1)
     if signal[first] - signal[-1] > MOST_SIGNAL:
-        return f"with {steps}, {spacing} starts at level {first} of {levels}, where an image is not noise yet"
+        return f"with {steps}, {spacing} starts at level {first} of {levels}, where x is not noise yet"
     return None
