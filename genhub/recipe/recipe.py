@@ -233,10 +233,10 @@ def _validate(content: dict[str, Any], where: TextSource, folder: Path | None) -
     core = _check(_BuiltIn if trainer["name"] == "accelerate" else _Core, values, (), where)
     where.raise_faults()
     initial = None if init_from is None else NamedModel(init_from)
-    config, known = _model_config(model, initial, where, folder)
+    config, columns = _model_config(model, initial, where, folder)
     values = {name: getattr(core, name) for name in _Core.model_fields}
     recipe = Recipe(model=config, init_from=init_from, folder=folder, **values)
-    recipe._initial, recipe._known = initial, known
+    recipe._initial, recipe._known = initial, columns
     return recipe
 
 
