@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError
-from genhub.ground.console import Progress
+from genhub.ground.console import Progress, say
 from genhub.ground.processes import check_launcher, launched, main_process, meet
 from genhub.hub.load import Loading, load_model
 from genhub.hub.push import Target
@@ -19,9 +19,9 @@ from genhub.interfaces.model import Model
 from genhub.model import GenerativeModel
 from genhub.recipe.shipped import shipped_recipes
 from genhub.run.publish import push_model
-from genhub.sampling.draw import check_room, sample_images
-from genhub.sampling.files import draw_to, is_grid, is_lossless, read_images, save_images
-from genhub.sampling.labels import Labels
+from genhub.sampling.conditions import told
+from genhub.sampling.draw import check_room, sample_elements
+from genhub.sampling.files import check_place, draw_to, is_grid, is_lossless, read_elements, save_elements
 from genhub.sampling.request import Drawing
 
 
@@ -58,27 +58,32 @@ def load(
 
 
 def sample(
-    model: Model | str | Path, n: int = 64, *, seed: int = 0, labels: Labels = None,
+    model: Model | str | Path, n: int | None = None, *, seed: int = 0, conditions: Mapping[str, Any] | None = None,
     batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
-    """Draw n images and, with `out`, write them (x.png: a grid; x.npz: arrays; x.parquet: a data set; a folder: one PNG an
-    image). Stopped while it drew to a file or folder other than a grid, the same call goes on from there.
+    """Draw n rows and, with `out`, write them: x.png gets one picture; x.npz arrays and x.parquet a data set, with what the
+    rows were given beside; x.csv numbers; a folder a file a row, such as a PNG an image. Stopped while it drew to a file or
+    folder other than a picture, the same call goes on from there.
 
     Args:
         model: a model, or what `load` takes.
-        labels: for a conditional model, repeated in turn: classes by name, such as "cat" or 7, and by number only where they
-            have no names; also a text, "cat,dog". Left out: every class.
+        n: left out: the length of the longest list of conditions, 64 without any.
+        conditions: what the rows are given, by column: a value in the column's own units, or a list of them, repeated in
+            turn; lists of several columns are paired row by row. {"label": ["cat", "dog"], "ink": 0.2, "source":
+            "photo.png"}: a class by its name, by its number only where it has none; "cat,dog" is two. Left out: every class
+            in turn, and nothing else.
         device: where to load it; left out: the accelerator, if there is one.
         dtype: the precision to load it in: see `load`.
-        compile: torch.compile the networks first, a minute or so that many images make up for; they stay compiled.
+        compile: torch.compile the networks first, a minute or so that many rows make up for; they stay compiled.
         trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
-        (n, c, h, w) uint8; image i depends on the seed and i alone, up to the rounding of a precision or of `compile`.
+        (n, *shape) in the column's own units and type, images as (n, c, h, w) uint8; row i depends on the seed, what it is
+        given and i alone, up to the rounding of a precision or of `compile`.
     Raises:
-        InputError: an unknown option, label or ending; `out` is a folder that holds something else, or another process draws
-            there.
+        InputError: an unknown option, condition, value or ending; `out` is a folder that holds something else, or another
+            process draws there.
         CheckpointError: see `load`.
     """
     if not isinstance(model, Model):
@@ -86,49 +91,57 @@ def sample(
                      trust_remote_code=trust_remote_code)  # fmt: skip
     if compile:
         _compile(model)
-    drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
-    place = None if out is None else Path(out)
-    with _drawing(n) as on_progress:
-        if place is not None and n > 0 and is_lossless(place, model.sample_shape[0]):
-            check_room(model, n)
-            draw_to(model, drawing, place, on_progress=on_progress)
-            return read_images(place, n)
-        images = sample_images(model, drawing, on_progress=on_progress)
+    drawing = Drawing.of(model, n, options, seed=seed, conditions=conditions, batch_size=batch_size)
+    return _sample(model, drawing, None if out is None else Path(out))
+
+
+def _sample(model: Model, drawing: Drawing, place: Path | None) -> Tensor:
     if place is not None:
-        wanted = drawing.labels_of(model)
-        save_images(images, place, None if wanted is None else wanted.tolist(), of=model.trained_on)
-    return images
+        check_place(place, model.modality)
+    with _drawing(drawing.n) as on_progress:
+        if place is not None and drawing.n > 0 and is_lossless(place, model.modality):
+            check_room(model, drawing.n)
+            draw_to(model, drawing, place, on_progress=on_progress)
+            return read_elements(place, model, drawing.n)
+        elements = sample_elements(model, drawing, on_progress=on_progress)
+    if place is not None:
+        save_elements(elements, place, model, drawing)
+    return elements
 
 
 def sample_to(
-    source: str | Path, n: int, out: Path, *, seed: int = 0, labels: Labels = None,
+    source: str | Path, n: int | None, out: Path, *, seed: int = 0, conditions: Mapping[str, Any] | None = None,
     batch_size: int | None = None, device: str | None = None, dtype: str | None = None, compile: bool = False,
     trust_remote_code: bool = False, **options: Any,
-) -> None:  # fmt: skip
-    """Draw any number of images into a file or folder: on all processes that a launcher started, and in little memory,
-    as none is returned. The arguments are those of `sample`.
+) -> int:  # fmt: skip
+    """Draw any number of rows into a file or folder: on all processes that a launcher started, and in little memory, as none
+    is returned. Say what the model can be told. The arguments are those of `sample`.
 
+    Returns:
+        The number of rows.
     Raises:
         InputError: see `sample`.
         CheckpointError: see `load`.
     """
     check_launcher()
-    if is_grid(out):
-        if launched():
-            raise InputError(f"--out {out}: a grid is drawn by one process; give x.npz, x.parquet or a folder")
-        sample(source, n, seed=seed, labels=labels, batch_size=batch_size, out=out, device=device, dtype=dtype,
-               compile=compile, trust_remote_code=trust_remote_code, **options)  # fmt: skip
-        return
-    together = meet(device)
+    if is_grid(out) and launched():
+        raise InputError(f"--out {out}: a picture is drawn by one process; give a file of rows, such as x.npz, or a folder")
+    together = None if is_grid(out) else meet(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
+    for name, values in told(model).items():
+        say(f"Can be told {name}: {values}")
     if compile:
         _compile(model)
-    drawing = Drawing.of(model, n, options, seed=seed, labels=labels, batch_size=batch_size)
-    with _drawing(n) as on_progress:
-        draw_to(model, drawing, out, together=together, on_progress=on_progress)
+    drawing = Drawing.of(model, n, options, seed=seed, conditions=conditions, batch_size=batch_size)
+    if is_grid(out):
+        _sample(model, drawing, out)
+    else:
+        with _drawing(drawing.n) as on_progress:
+            draw_to(model, drawing, out, together=together, on_progress=on_progress)
     if together:
         together.end()
+    return drawing.n
 
 
 def _compile(model: Model) -> None:
@@ -138,8 +151,8 @@ def _compile(model: Model) -> None:
 
 @contextmanager
 def _drawing(n: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar while images are drawn."""
-    progress = Progress(n, unit="image", shown=main_process())
+    """Show a progress bar while rows are drawn."""
+    progress = Progress(n, unit="row", shown=main_process())
     try:
         yield lambda drawn: progress.advance(min(drawn, n))
     finally:

@@ -25,6 +25,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
 
 
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option("--condition", metavar="NAME=VALUES", help="What rows are given, in turn: label=cat,dog. Again for more."),
+]
+Labels = Annotated[str | None, typer.Option(hidden=True)]
+"""An option of before there were other conditions: see `read_conditions`."""
+
+
+def read_conditions(pairs: list[str], labels: str | None) -> dict[str, Any] | None:
+    """Return the values of `--condition`, by column; None without any."""
+    from genhub.sampling.typed import Typed
+
+    if labels is not None:
+        raise InputError(f"--labels: is --condition now: --condition label={labels}, by the name of the column")
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise InputError(f"--condition: NAME=VALUES, such as label=3,7 or source=photo.png; not {shown(pair)}")
+        values[name] = Typed([*values.get(name, ()), text])
+    return values or None
+
+
 def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None:
     """Return the numbers in a text such as 0,1,2."""
     try:

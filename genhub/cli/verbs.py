@@ -14,10 +14,13 @@ from genhub.cli.arguments import (
     PLAIN,
     SET_HELP,
     AsJson,
+    Conditions,
+    Labels,
     ModelArgument,
     Overrides,
     Processes,
     RecipeArgument,
+    read_conditions,
     read_numbers,
     set_options,
 )
@@ -34,9 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     **PLAIN,
 )
-OUT_HELP = "x.png: a grid; a folder: one PNG an image; x.npz; x.parquet. Started again, it goes on."
-BATCH_HELP = "Images drawn at once.  [default: 256; fewer of large ones on a CPU]"
-STARTS_OVER = "the same command starts over; to a folder, x.npz or x.parquet it would go on"
+OUT_HELP = "x.png: a picture; a folder: a file a row; x.npz, x.parquet, x.csv: rows. Started again, it goes on."
+BATCH_HELP = "Rows drawn at once.  [default: 256; fewer of large ones on a CPU]"
+N_HELP = "How many rows.  [default: as many as the longest --condition names, 64 without any]"
+STARTS_OVER = "the same command starts over; to a folder or a file of rows, such as x.npz, it would go on"
 # Of genhub.views, which imports torch.
 VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 
@@ -81,9 +85,10 @@ def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
 @app.command()
 def sample(
     model: ModelArgument,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 64,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2, repeated in turn.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
+    n: Annotated[int | None, typer.Option("-n", min=1, help=N_HELP)] = None,
+    conditions: Conditions = None,
+    labels: Labels = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Row i depends on the seed and i alone.")] = 0,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     out: Annotated[str, typer.Option(help=OUT_HELP)] = "samples.png",
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
@@ -93,8 +98,8 @@ def sample(
     trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
     num_processes: Processes = None,
 ) -> None:
-    """Draw images from a trained model."""
-    given: dict[str, Any] = {"source": model, "n": n, "labels": labels, "seed": seed,
+    """Draw from a trained model."""
+    given: dict[str, Any] = {"source": model, "n": n, "seed": seed, "conditions": read_conditions(conditions or [], labels),
                              "out": Path(out), "batch_size": batch_size, "device": device, "dtype": dtype,
                              "compile": compile, "trust_remote_code": trust_remote_code}  # fmt: skip
     values = set_options("sample", options or [], taken=given | {"model": model})
@@ -104,24 +109,23 @@ def sample(
         from genhub.api import sample_to
         from genhub.ground.console import say
 
-        sample_to(**given, **values)
-    say(f"{n} images: {out}")
+        drawn = sample_to(**given, **values)
+    say(f"{drawn} drawn: {out}")
 
 
 @app.command()
 def evaluate(
     model: ModelArgument,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other real images: data.name=path/to/mnist.")
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other real rows: data.name=path/to/mnist.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=2, help="How many images to draw; those drawn before are kept.")] = 10_000,
+    n: Annotated[int, typer.Option("-n", min=2, help="How many rows to draw; those drawn before are kept.")] = 10_000,
     metrics: Annotated[str | None, typer.Option(help="frechet_distance,cost; default: all that apply.")] = None,
     extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Image i depends on the seed and i alone.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Row i depends on the seed and i alone.")] = 0,
     held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
-    labels: Annotated[
-        str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2; default: every class in turn.")
-    ] = None,
+    conditions: Conditions = None,
+    labels: Labels = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
@@ -133,10 +137,11 @@ def evaluate(
     named = metrics.split(",") if metrics else None
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
-        "held_out": held_out, "labels": labels, "batch_size": batch_size, "device": device,
+        "held_out": held_out, "conditions": read_conditions(conditions or [], labels), "batch_size": batch_size,
+        "device": device,
     }  # fmt: skip
     own = set_options("evaluate", options or [], taken=given)
-    with stopped_with("the images drawn so far are kept, and the same command goes on"):
+    with stopped_with("what is drawn so far is kept, and the same command goes on"):
         from genhub.ground.processes import main_process
 
         found = genhub.evaluate(**given, **own)
@@ -148,7 +153,7 @@ def evaluate(
     for name, value in found.values.items():
         put(f"{name:24}{value:,.6g}")
     protocol = found.protocol
-    put(f"of {protocol.n} images, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
     put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
     for note in found.notes:
         put(f"note: {note}")
@@ -205,20 +210,21 @@ def show(
     view: Annotated[str, typer.Argument(metavar="VIEW", help="One of: " + ", ".join(VIEWS))],
     model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="As sample's; forward takes a recipe, too.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other images: data.split=test.")
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other rows: data.split=test.")
     ] = None,
     out: Annotated[str | None, typer.Option(help="x.png, or x.gif for what moves; default: VIEW.png.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images (latent: points a side).")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many rows (latent: points a side).")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps to show: columns, or frames of a GIF.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the choice of images and of the noise; default 0.")] = None,
-    labels: Annotated[str | None, typer.Option(help="For a conditional model: cat,dog or 0,1,2.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the choice of rows and of the noise; default 0.")] = None,
+    conditions: Conditions = None,
+    labels: Labels = None,
     scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
     between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw a picture that shows how a model works."""
-    own = {"n": n, "steps": steps, "seed": seed, "labels": labels,
+    own = {"n": n, "steps": steps, "seed": seed, "conditions": read_conditions(conditions or [], labels),
            "scales": read_numbers("--scales", scales, float), "between": between}  # fmt: skip
     fixed: dict[str, Any] = {"view": view, "model": model, "overrides": overrides or (), "device": device,
                              "out": out or f"{view}.png"}  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from genhub.errors import HubError
 from genhub.ground.ids import split_id
 from genhub.hub.repository import Repository, T, open_repository
-from genhub.store.classes import read_model
+from genhub.store.classes import described_columns, described_manifest, read_model
 from genhub.store.find import read_newest
 from genhub.store.manifest import MANIFEST
 from genhub.store.run_folder import RECIPE
@@ -70,8 +70,9 @@ def describe_repository(source: str) -> dict[str, Any]:
         "commit": repository.commit,
         "weight_bytes": repository.weight_bytes,
     }
-    if MANIFEST in repository.files:
-        return facts | repository.manifest().model_dump(mode="json", exclude={"checksum"})
     with repository.naming():
+        if MANIFEST in repository.files:
+            return facts | described_manifest(repository.manifest())
         _, config = read_model(repository.folder)
-    return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
+    described = {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
+    return facts | described_columns(config.data) | described

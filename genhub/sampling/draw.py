@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError, NotFinite, shown
@@ -237,26 +236,22 @@ def draw_blocks(
         together.wait()
 
 
-# Pictures
-
-
-def draw_picture(model: Model, drawing: Drawing, *, together: Together | None = None) -> Image.Image:
-    """Draw rows, and return one picture of them, each with what it was given below it."""
-    return model.modality.picture(sample_elements(model, drawing, together=together), drawing.captions(model))
+# Previews
 
 
 def draw_preview(
     model: Model, drawing: Drawing, run: RunFolder, step: int, *, together: Together | None = None
 ) -> Path | None:
-    """Draw rows in eval mode, and write their picture as a run's of a step. Return None if another process writes it, or if
-    they are not finite, which is warned of, as the run looks after its numbers itself."""
+    """Draw rows in eval mode, and write their picture, with what each was given, as a run's of a step. Return None if another
+    process writes it, or if they are not finite, which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
-        picture = draw_picture(model.eval(), drawing, together=together)
+        elements = sample_elements(model.eval(), drawing, together=together)
     except NotFinite as error:
         if main:
             warn(f"no picture of step {step}: {error}")
         return None
     finally:
         model.train(training)
-    return write_picture(picture, run.preview(step)) if main else None
+    picture = model.modality.picture(elements, drawing.captions(model)) if main else None
+    return write_picture(picture, run.preview(step)) if picture else None

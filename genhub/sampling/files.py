@@ -1,15 +1,17 @@
-"""Write images to files: PNGs, one npz, one parquet, one grid; from memory, or as they are drawn."""
+"""Write what is drawn to files: one picture, a folder of files, npz, parquet, CSV; from memory, or as it is drawn."""
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,56 +19,86 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError, NotFinite
 from genhub.ground.disk import LOCK, OWNER, all_whole, locked, remove_leftovers, saving, whole, write_whole
 from genhub.ground.processes import Together
-from genhub.interfaces.config import DataSpec
+from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
+from genhub.sampling.conditions import kept_rows
 from genhub.sampling.draw import PART, draw_blocks, draw_parts, drawn_at_once, read_part
-from genhub.sampling.pictures import image_grid, picture
+from genhub.sampling.pictures import write_picture
 from genhub.sampling.request import Drawing
 from genhub.store.manifest import read_json
 
-PNG_CHANNELS = (1, 3, 4)
 RECORD = "samples.json"
-"""File beside PNGs, or beside the parts of a file that is being drawn, that says what they were drawn from."""
+"""File beside those of a folder, or beside the parts of a file that is being drawn, that says what they were drawn from."""
 
 
-def save_images(images: Tensor, out: Path, labels: Sequence[int] | None = None, *, of: DataSpec | None = None) -> Path:
-    """Write (n, c, h, w) uint8: `x.npz` gets the arrays `images` (n, h, w, c) and `labels`, `x.parquet` the columns `image`
-    and `label`, `x.png` a grid, a folder one PNG an image. Fewer labels than images are repeated in turn.
+@dataclass(frozen=True)
+class DrawnRows:
+    """Description of drawn rows: columns of one target, and of what the rows are given."""
 
-    Args:
-        labels: the images' classes, by number.
-        of: what the model was trained on. `label` then is a class label with its names, and `label_names` an array of the
-            npz; `value_range` is there, too, if the data have one: low + images / 255 * (high - low) is in their units.
+    column: str
+    """The target's name."""
+    modality: Modality
+    n: int
+    given: Mapping[str, tuple[Modality, Tensor]]
+    """By column, the conditions that every row has: values (k, *shape) in their own units, repeated in turn."""
+
+    @classmethod
+    def of(cls, model: Model, drawing: Drawing) -> DrawnRows:
+        assert model.config.data
+        given = {}
+        for name, (modality, wanted) in drawing.asked(model).items():
+            kept, there = kept_rows(wanted, modality, list(range(len(wanted))))
+            if there.all():
+                given[name] = modality, modality.from_batch(modality.to_batch(kept))
+        return cls(model.config.data.column, model.modality, drawing.n, given)
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """The modalities by column, the target first."""
+        return {self.column: self.modality} | {name: modality for name, (modality, _) in self.given.items()}
+
+    def beside(self, block: Tensor, start: int) -> dict[str, Tensor]:
+        """Return a block of the target's values, from row `start` on, with those of the conditions beside it, by column."""
+        numbers = torch.arange(start, start + len(block))
+        return {self.column: block} | {name: values[numbers % len(values)] for name, (_, values) in self.given.items()}
+
+
+Blocks = Iterable[Tensor]
+"""Blocks of rows, (b, *shape) in their own units, one after another."""
+
+
+def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -> Path:
+    """Write rows (n, *shape) in their own units, which `sample_elements` has drawn: `x.png` gets one picture; a folder a file
+    a row, where the modality has files; `x.npz` and `x.parquet` the target's column and those of what the rows were given,
+    by their names; `x.csv` the same, a number a column, where rows are numbers.
 
     Raises:
         InputError: another ending, or a place that can't be written.
         GenhubError: the disk is full.
     """
+    check_place(out, model.modality)
     folder = out.parent if out.suffix else out
     with _writable(out):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
     with saving(out):
-        if out.suffix == ".png":
-            with whole(out) as temporary:
-                image_grid(images).save(temporary, format="PNG")
+        if is_grid(out):
+            write_picture(model.modality.picture(elements, drawing.captions(model)), out)
         elif out.suffix in WRITERS:
-            repeated = None if labels is None else np.resize(np.asarray(labels), len(images))
             with whole(out) as temporary:
-                WRITERS[out.suffix]([images], len(images), repeated, of, temporary)
+                WRITERS[out.suffix]([elements], DrawnRows.of(model, drawing), temporary)
         else:
-            _write_pngs(out, set(), range(len(images)), images)
+            _write_files(out, model.modality, set(), range(len(elements)), elements)
     return out
 
 
 def is_grid(out: Path) -> bool:
-    """Whether `out` is one picture, which takes all images at once."""
+    """Whether `out` is one picture, which takes all rows at once."""
     return out.suffix == ".png" and not out.is_dir()
 
 
@@ -78,16 +110,16 @@ def draw_to(
     together: Together | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
 ) -> None:
-    """Draw images into a folder of PNGs, an npz or a parquet file, with little more than a batch of them in memory. What an
-    earlier call left unfinished is gone on with; PNGs that are there, undamaged, are not drawn again, and a larger n adds
-    to them.
+    """Draw into a folder of files, or one file of rows, with little more than a batch in memory. What an earlier call left
+    unfinished is gone on with; files that are there, undamaged, are not drawn again, and a larger n adds to them.
 
     Raises:
-        InputError: another ending, a place that can't be written, a folder of other images, or another process draws there.
-        NotFinite: see `sample_images`; what was drawn before stays, for the next call.
+        InputError: another ending, a place that can't be written, a folder of other things, or another process draws there.
+        NotFinite: see `sample_elements`; what was drawn before stays, for the next call.
         GenhubError: the disk is full; what was drawn is kept.
     """
-    main, n = together is None or together.main, drawing.n
+    check_place(out, model.modality)
+    main, n, modality = together is None or together.main, drawing.n, model.modality
     drawn_in = out.with_name(f".{out.name}.parts") if out.suffix in WRITERS else out
     with ExitStack() as held:
         if main:
@@ -97,39 +129,58 @@ def draw_to(
             together.wait()
         held.enter_context(saving(out))
         if drawn_in == out:
-            there = {int(file.stem) for file in out.glob("*.png") if file.stem.isdigit() and _is_png(file)}
+            files = (file for file in out.glob(f"*{modality.file_ending}") if file.stem.isdigit())
+            there = {int(file.stem) for file in files if _is_whole(file, modality)}
             step = drawing.batch_size or drawn_at_once(model)
             blocks = [range(start, min(start + step, n)) for start in range(0, n, step)]
             missing = [block for block in blocks if not there.issuperset(block)]
-            write = partial(_write_pngs, out, there)
+            write = partial(_write_files, out, modality, there)
             draw_blocks(model, drawing, missing, write, together=together, on_progress=on_progress)
             return
-        files = draw_parts(model, drawing, drawn_in, together=together, on_progress=on_progress)
+        parts = draw_parts(model, drawing, drawn_in, together=together, on_progress=on_progress)
         if main:
-            labels = drawing.labels_of(model)
-            parts = (read_part(file)[: n - at * PART] for at, file in enumerate(files))
+            drawn = (read_part(file)[: n - at * PART] for at, file in enumerate(parts))
             with whole(out) as temporary:
-                WRITERS[out.suffix](parts, n, None if labels is None else labels.cpu().numpy(), model.trained_on, temporary)
+                WRITERS[out.suffix](drawn, DrawnRows.of(model, drawing), temporary)
             shutil.rmtree(drawn_in)
 
 
-def read_images(out: Path, n: int) -> Tensor:
-    """Return the first n images that `draw_to` wrote, (n, c, h, w) uint8. A folder's PNGs have one, three or four channels:
-    see `is_lossless`."""
+def read_elements(out: Path, model: Model, n: int) -> Tensor:
+    """Return the first n rows that `draw_to` wrote, (n, *shape) in their own units: see `is_lossless`."""
+    assert model.config.data
+    column, modality = model.config.data.column, model.modality
     if out.suffix == ".npz":
         with np.load(out) as arrays:
-            return torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
+            return modality.from_array(arrays[column])
     if out.suffix == ".parquet":
         from pyarrow.parquet import read_table
 
-        rows = read_table(out, columns=["image"])["image"].to_pylist()
-        return torch.stack([_pixels(BytesIO(row["bytes"])) for row in rows])
-    return torch.stack([_pixels(out / png_name(number)) for number in range(n)])
+        return modality.from_rows(read_table(out, columns=[column])[column].to_pylist())
+    if out.suffix == ".csv":
+        with out.open(newline="") as stream:
+            lines = list(csv.reader(stream))[1:]
+        numbers = np.array([line[: math.prod(modality.shape)] for line in lines], dtype=np.float64)
+        return modality.from_rows(numbers.reshape(-1, *modality.shape).tolist())
+    return torch.stack([modality.read_file(out / file_name(number, modality)) for number in range(n)])
 
 
-def is_lossless(out: Path, channels: int) -> bool:
-    """Whether `read_images` gives back what was drawn: not from a grid, nor from PNGs that show some channels of more."""
-    return not is_grid(out) and (out.suffix in WRITERS or channels in PNG_CHANNELS)
+def is_lossless(out: Path, modality: Modality) -> bool:
+    """Whether `read_elements` gives back what was drawn: not from a picture, nor from files that don't hold all of it."""
+    return not is_grid(out) and (out.suffix in WRITERS or modality.is_lossless)
+
+
+def check_place(out: Path, modality: Modality) -> None:
+    """
+    Raises:
+        InputError: what is drawn can't be written to a file of this ending, or to a folder.
+    """
+    places = ["x.png (a picture)", "x.npz", "x.parquet"]
+    places += ["x.csv"] if modality.file_ending is None else [f"a folder (one {modality.file_ending} a row)"]
+    fits = out.suffix in (".png", *WRITERS) if out.suffix and not out.is_dir() else modality.file_ending is not None
+    if not fits or (out.suffix == ".csv" and modality.file_ending is not None):
+        raise InputError(f"--out {out}: give {', '.join(places[:-1])} or {places[-1]}")
+    if out.suffix == ".parquet":
+        modality.feature()
 
 
 # What lies on the disk
@@ -150,10 +201,8 @@ def _undone_if_empty(folder: Path) -> Iterator[None]:
 def _writable(out: Path) -> Iterator[None]:
     """
     Raises:
-        InputError: `out` has another ending, or can't be written.
+        InputError: `out` can't be written.
     """
-    if out.suffix and out.suffix not in (".png", *WRITERS) and not out.is_dir():
-        raise InputError(f"--out {out}: give x.png (a grid), x.npz (arrays), x.parquet or a folder (one PNG an image)")
     try:
         yield
     except OSError as error:
@@ -189,34 +238,38 @@ def _claimed(folder: Path, out: Path, identity: Mapping[str, Any]) -> Iterator[N
 def _refuse_others(folder: Path, identity: Mapping[str, Any]) -> None:
     others = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
     if others and _record(folder) != identity:
-        raise InputError(f"--out {folder}: holds other things than these images; choose another folder")
+        raise InputError(f"--out {folder}: holds other things than these rows; choose another folder")
 
 
 def _record(folder: Path) -> Any:
-    """Return the record of what the images in a folder were drawn from; None if there is none that can be read."""
+    """Return the record of what the rows in a folder were drawn from; None if there is none that can be read."""
     try:
         return read_json(folder / RECORD)
     except CheckpointError:  # missing or damaged
         return None
 
 
-def png_name(number: int) -> str:
-    """Return the name of an image's file in a folder of PNGs."""
-    return f"{number:06d}.png"
+def file_name(number: int, modality: Modality) -> str:
+    """Return the name of a row's file in a folder."""
+    return f"{number:06d}{modality.file_ending}"
 
 
-def _pixels(png: Path | BytesIO) -> Tensor:
-    """Return (c, h, w) uint8, the inverse of `picture` where a PNG has room for all channels."""
-    with Image.open(png) as image:
-        array = np.array(image)
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+def _write_files(folder: Path, modality: Modality, there: Collection[int], numbers: range, elements: Tensor) -> None:
+    missing = {number: element for number, element in zip(numbers, elements, strict=True) if number not in there}
+    with all_whole([folder / file_name(number, modality) for number in missing]) as temporaries:
+        for element, temporary in zip(missing.values(), temporaries, strict=True):
+            modality.write_file(element, temporary)
 
 
-def _write_pngs(folder: Path, there: Collection[int], numbers: range, images: Tensor) -> None:
-    missing = {number: image for number, image in zip(numbers, images, strict=True) if number not in there}
-    with all_whole([folder / png_name(number) for number in missing]) as temporaries:
-        for image, temporary in zip(missing.values(), temporaries, strict=True):
-            picture(image).save(temporary, format="PNG")
+def _is_whole(file: Path, modality: Modality) -> bool:
+    """Whether a file that was written is undamaged."""
+    if file.suffix == ".png":
+        return _is_png(file)
+    try:
+        modality.read_file(file)
+    except Exception:  # of a damaged file a reader may raise anything
+        return False
+    return True
 
 
 def _is_png(file: Path) -> bool:
@@ -232,58 +285,80 @@ def _is_png(file: Path) -> bool:
     return False
 
 
-Blocks = Iterable[Tensor]
-"""Blocks of images, (b, c, h, w) uint8, one after another."""
+# Files of rows
 
 
-def _write_npz(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
+def _write_npz(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
     """Write a file as `np.savez_compressed` does, without having all of it in memory."""
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write_array(archive, rows.column, rows.n, (rows.modality.to_array(block) for block in blocks))
+        for name, (modality, values) in rows.given.items():
+            array = modality.to_array(values)
+            numbers = (np.arange(start, min(start + PART, rows.n)) for start in range(0, rows.n, PART))
+            _write_array(archive, name, rows.n, (array[some % len(array)] for some in numbers))
+        for name, modality in rows.modalities.items():
+            if names := _names(modality):
+                _write_array(archive, f"{name}_names", len(names), [np.array(names)])
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, n: int, blocks: Iterable[NDArray[Any]]) -> None:
     blocks = iter(blocks)
     first = next(blocks)
-    _, channels, height, width = first.shape
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (n, height, width, channels)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for block in chain([first], blocks):
-                stream.write(block.permute(0, 2, 3, 1).numpy().tobytes())
-        more = {} if labels is None else {"labels": labels}
-        if of and of.class_names and labels is not None:
-            more["label_names"] = np.array(of.class_names)
-        if of and of.value_range:
-            more["value_range"] = np.array(of.value_range)
-        for name, array in more.items():
-            with archive.open(f"{name}.npy", "w") as stream:
-                np.save(stream, array, allow_pickle=False)
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+        descr = np.lib.format.dtype_to_descr(first.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (n, *first.shape[1:])}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in chain([first], blocks):
+            stream.write(np.ascontiguousarray(block).tobytes())
 
 
-def _write_parquet(blocks: Blocks, n: int, labels: NDArray[np.int64] | None, of: DataSpec | None, temporary: Path) -> None:
-    """Write a data set as `datasets` and the Hub know it: PNGs in a column `image`, and `label` where there are labels."""
-    import pyarrow
+def _write_parquet(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
+    """Write a data set as `datasets` and the Hub know it: images as PNGs, labels by their names."""
+    from datasets import Dataset, Features
     from pyarrow.parquet import ParquetWriter
 
-    number: dict[str, Any] = {"_type": "Value", "dtype": "int64"}
-    label = {"_type": "ClassLabel", "names": list(of.class_names)} if of and of.class_names else number
-    features = {"image": {"_type": "Image"}} | ({} if labels is None else {"label": label})
-    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    columns = [("image", image)] + ([] if labels is None else [("label", pyarrow.int64())])
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema, start = pyarrow.schema(columns, metadata=metadata), 0
+    features = Features({name: modality.feature() for name, modality in rows.modalities.items()})
+    schema, start = features.arrow_schema, 0
     with ParquetWriter(temporary, schema) as writer:
         for block in blocks:
-            rows = {"image": [{"bytes": _png(image), "path": None} for image in block]}
-            if labels is not None:
-                rows["label"] = labels[start : start + len(block)].tolist()
-            writer.write_table(pyarrow.table(rows, schema=schema))
+            values = rows.beside(block, start)
+            columns = {name: modality.to_rows(values[name]) for name, modality in rows.modalities.items()}
+            writer.write_table(Dataset.from_dict(columns, features=features).data.table.cast(schema))
             start += len(block)
 
 
-def _png(image: Tensor) -> bytes:
-    if len(image) not in PNG_CHANNELS:
-        raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {len(image)}; x.npz keeps them all")
-    stream = BytesIO()
-    picture(image).save(stream, format="PNG")
-    return stream.getvalue()
+def _write_csv(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
+    """Write a number a column, beside what the rows are given: classes by name, and nothing that would be a file."""
+    modalities = {name: modality for name, modality in rows.modalities.items() if modality.file_ending is None}
+    start = 0
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        for block in blocks:
+            values = rows.beside(block, start)
+            columns = {name: _cells(modality, values[name]) for name, modality in modalities.items()}
+            if start == 0:
+                writer.writerow(chain(*(_heads(name, modalities[name], len(cells[0])) for name, cells in columns.items())))
+            writer.writerows(chain(*cells) for cells in zip(*columns.values(), strict=True))
+            start += len(block)
 
 
-WRITERS = {".npz": _write_npz, ".parquet": _write_parquet}
+def _cells(modality: Modality, values: Tensor) -> list[list[Any]]:
+    rows, names = modality.to_rows(values), _names(modality) if modality.classes else ()
+    return [np.ravel(names[row] if names else row).tolist() for row in rows]
+
+
+def _heads(name: str, modality: Modality, cells: int) -> list[str]:
+    """Return the names of a column's numbers: those that it has, or its own with numbers behind."""
+    names = () if modality.classes else _names(modality)
+    if len(names) == cells:
+        return list(names)
+    return [name] if cells == 1 else [f"{name}_{number}" for number in range(cells)]
+
+
+def _names(modality: Modality) -> tuple[str, ...]:
+    """Return the names of a modality's classes, or of its numbers; () where it has none."""
+    names: tuple[str, ...] = getattr(modality, "names", ())
+    return names
+
+
+WRITERS = {".npz": _write_npz, ".parquet": _write_parquet, ".csv": _write_csv}

@@ -66,8 +66,8 @@ class Drawing:
         return range(self.first, self.first + self.n)
 
     def asked(self, model: Model) -> dict[str, tuple[Modality, Tensor | Sequence[Any]]]:
-        """Return the conditions that rows have, by column: the modality, and the values that are repeated in turn, as they are
-        kept; those of classes that take turns, too."""
+        """Return the conditions that rows have, by column: the modality, and the values that are repeated in turn, as they
+        are kept; those of classes that take turns, too."""
         turns = {name: torch.arange(modality.classes) for name, modality in model.conditions.items() if modality.classes}
         wanted = turns | dict(self.conditions)
         return {name: (modality, wanted[name]) for name, modality in model.conditions.items() if name in wanted}
@@ -96,8 +96,8 @@ class Drawing:
         return said if any(said) else []
 
     def identity(self, model: Model) -> Any:
-        """Return what the rows depend on, as JSON has it: the model's hash, the seed, conditions and options. A callback only
-        watches, and is no part of it."""
+        """Return what the rows depend on, as JSON has it: the model's hash, the seed, conditions and options. A callback
+        only watches, and is no part of it."""
         conditions = {name: [_seen(row) for row in wanted] for name, (_, wanted) in self.asked(model).items()}
         options = {name: value for name, value in self.options.items() if not callable(value)}
         content = {"model": digest_of(model), "seed": self.seed, "conditions": conditions, "options": options}

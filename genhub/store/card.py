@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from genhub.errors import CheckpointError, first_fault, one_line
 from genhub.ground.ids import data_id, split_id
-from genhub.interfaces.config import Section, count_of
+from genhub.interfaces.columns import ModelData, count_of
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.section import Section
 from genhub.store.manifest import MANIFEST, Manifest, Word, read_json
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ CARD = "README.md"
 PICTURE = "samples.png"
 MEASURED = "metrics.json"
 """File in a repository with the figures of its model, a list of `Measured`."""
+TASKS = {"image": "unconditional-image-generation"}
+"""The Hub's tags of models that are given nothing, by what they draw; of others it has none."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
 
 
@@ -89,7 +94,7 @@ class Card:
         manifest, source = self.manifest, self.repo_id or "FOLDER"
         parts = [f"# {_words(self.title or self.repo_id or manifest.plugin.name)}", _about(manifest)]
         if self.picture:
-            parts.append(f"![Images drawn by the model]({PICTURE})")
+            parts.append(f"![Drawn by the model]({PICTURE})")
         parts += ["## Use it", _use(manifest, source)]
         inner = next((_code(file.parent.name) for file in sorted(self.folder.glob(f"*/{MANIFEST}"))), None)
         pipelines = _diffusers_classes(self.folder)
@@ -114,30 +119,56 @@ class Card:
         return ModelCardData(
             library_name="genhub",
             license=self.license,
-            # the Hub has no tag for models that draw what a label asks for
-            pipeline_tag=None if manifest.conditions else "unconditional-image-generation",
+            pipeline_tag=_task(manifest),
             datasets=[data_set] if data_set else None,
             base_model=_base_model(self.recipe),
-            tags=["genhub", manifest.plugin.name, *(["diffusers"] if diffusers else []), "image-generation"],
+            tags=["genhub", manifest.plugin.name, *(["diffusers"] if diffusers else []), *_subjects(manifest)],
             model_name=(self.repo_id or self.title or manifest.plugin.name).split("/")[-1],
             eval_results=_eval_results(self.measured, manifest) or None,
         )
 
 
+def _task(manifest: Manifest) -> str | None:
+    """Return the Hub's tag of what the model does, if it has one."""
+    data = manifest.columns
+    return TASKS.get(data.target.modality) if data and not data.conditions else None
+
+
+def _subjects(manifest: Manifest) -> list[str]:
+    """Return tags of what is drawn."""
+    data = manifest.columns
+    return [f"{_word(data.target.modality)}-generation"] if data else []
+
+
+def _word(modality: str) -> str:
+    """Return a modality's name in a word; of module:Class the class's, as it may be a stranger's."""
+    return re.sub(r"[^\w-]", "", modality.rpartition(":")[2]).lower()
+
+
 def _about(manifest: Manifest) -> str:
-    shape = manifest.config.get("sample_shape")
-    size = " of {} channels, {}x{} pixels".format(*shape) if isinstance(shape, list | tuple) and len(shape) == 3 else ""
-    labels = " It draws what a label asks for." if "labels" in manifest.conditions else ""
+    data = manifest.columns
+    drawn = f" of {_word(data.target.modality)}s, {_sides(data.target.shape)}" if data else ""
     steps = f" for {manifest.step:,} steps" if manifest.step else ""
     code = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
-    return f"A generative model of images{size}: `{manifest.plugin.name}`, trained{steps} with genhub.{labels} {code}"
+    lines = [f"A generative model{drawn}: `{manifest.plugin.name}`, trained{steps} with genhub. {code}"]
+    if data and data.conditions:
+        given = [f"- {_code(name)}: {_words(modality.told())}" for name, modality in data.conditions.items()]
+        lines.append("It draws what it is told:\n\n" + "\n".join(given))
+    return "\n\n".join(lines)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    """Return an element's shape in words: channels and sides, or how many numbers a vector has."""
+    if len(shape) < 2:
+        return f"of {shape[0] if shape else 1} numbers each"
+    return f"{shape[0]} channel{'s' * (shape[0] > 1)} of {'x'.join(map(str, shape[1:]))}"
 
 
 def _use(manifest: Manifest, source: str) -> str:
-    names = manifest.data.class_names if manifest.data else ()
-    asked = repr(list(names[:2])) if names else "[0, 1]"
-    plugin, labels = manifest.plugin, f"labels={asked}, " if "labels" in manifest.conditions else ""
-    packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework"]))
+    data, plugin = manifest.columns, manifest.plugin
+    asked = f"conditions={{{', '.join(_example(data))}}}, " if data and data.conditions else ""
+    others = [part.distribution for part in manifest.parts if part.distribution]
+    packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework", *others]))
     shell, load = f"pip install {packages}", f'genhub.load("{source}")'
     if ":" not in plugin.name:
         shell += f"\ngenhub sample {source} -n 64 --out samples.png"
@@ -145,10 +176,31 @@ def _use(manifest: Manifest, source: str) -> str:
         load = f'genhub.load("{source}", revision="COMMIT", trust_remote_code=True)  # runs plugin.py: read it first'
     else:
         load = f'{plugin.name.partition(":")[2]}.from_pretrained("{source}")  # its class, from its author'
-    return (
-        f"```bash\n{shell}\n```\n\n```python\nimport genhub\n\nmodel = {load}\n"
-        f'images = genhub.sample(model, 16, {labels}seed=0, out="images.png")  # (16, c, h, w) uint8\n```'
-    )
+    shape = ", ".join(map(str, (16, *data.target.shape))) if data else "16, ..."
+    drawn = f'drawn = genhub.sample(model, 16, {asked}seed=0, out="drawn.png")  # ({shape}), in the column\'s own units'
+    return f"```bash\n{shell}\n```\n\n```python\nimport genhub\n\nmodel = {load}\n{drawn}\n```"
+
+
+def _example(data: ModelData) -> list[str]:
+    """Return what a program that readers copy asks for: of each column, values that it may have."""
+    asked = {name: _example_of(modality) for name, modality in data.conditions.items()}
+    return [f"{name!r}: {value!r}" for name, value in asked.items() if value is not None]
+
+
+def _example_of(modality: Modality) -> Any:
+    """Return two classes; a file's name; or the numbers in the middle, as few as fit a line; None: nothing short."""
+    if modality.classes:
+        names = tuple(getattr(modality, "names", ()))
+        return list(names[:2]) or list(range(modality.classes))[:2]
+    if modality.endings:
+        return f"file{modality.endings[0]}"
+    if math.prod(modality.shape) > 4:
+        return None
+    import torch
+
+    middle = modality.from_batch(torch.zeros(1, *modality.shape))
+    numbers = [float(f"{number:.3g}") for number in middle.flatten().tolist()]
+    return numbers if modality.shape else numbers[0]
 
 
 def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
@@ -170,9 +222,10 @@ def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest,
     if subfolder:
         about = f"Its `{subfolder}` opens with plain diffusers, too:"
     elif inner:
-        about = f"Plain diffusers opens a part of it, which draws not images but latents of the model in {inner}:"
-    elif manifest.conditions:
-        about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({', '.join(manifest.conditions)}):"
+        about = f"Plain diffusers opens a part of it, which draws latents of the model in {inner}:"
+    elif manifest.columns and manifest.columns.conditions:
+        given = ", ".join(_code(name) for name in manifest.columns.conditions)
+        about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({given}):"
     else:
         about = "Plain diffusers opens and samples it, too:"
         code += "\nimage = opened(num_inference_steps=50).images[0]"
@@ -182,8 +235,9 @@ def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest,
 def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
     lines = []
     if data := manifest.data:
-        classes = f", {data.num_classes} classes" if data.num_classes else ""
-        lines.append(f"On {_code(data.name)}, split {_code(data.split)}: {count_of(data)}{classes}.")
+        given = f", given {', '.join(_code(name) for name in data.conditions)}" if data.conditions else ""
+        lines.append(f"On {_code(data.name)}, split {_code(data.split)}: {count_of(data)}, of which it draws "
+                     f"{_code(data.target)}{given}.")  # fmt: skip
         lines.append(f"Their fingerprint is {_code(data.fingerprint)}.")
     if recipe is None:
         return " ".join([*lines, "It was saved from Python, without a recipe."])
@@ -204,7 +258,7 @@ def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]
     from huggingface_hub import EvalResult
 
     data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"
-    task = "image-generation" if manifest.conditions else "unconditional-image-generation"
+    task = _task(manifest) or next(iter(_subjects(manifest)), "generation")
     return [
         EvalResult(
             task_type=task, dataset_type=named, dataset_name=named, dataset_split=one_line(data.split) if data else None,

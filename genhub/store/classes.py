@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
 from genhub.errors import CheckpointError, NewerFormat, PluginError, first_fault
-from genhub.interfaces.config import STORED, ModelConfig, Section
+from genhub.interfaces.columns import ModelData
+from genhub.interfaces.config import ModelConfig
 from genhub.interfaces.registry import FORMATS, MODELS, load_class, plugin_names, plugin_of
+from genhub.interfaces.section import STORED, Section
 from genhub.store.find import foreign_format, weight_bytes
 from genhub.store.manifest import (
     CODE,
+    FORMAT,
     MANIFEST,
     MAX_JSON_BYTES,
     TRAINER_PART,
     FileEntry,
+    Manifest,
     PluginEntry,
     newer_version,
+    read_json,
     read_manifest,
     written_by,
 )
@@ -53,9 +59,24 @@ class StoredModel(Section):
         Raises:
             CheckpointError: its plugin is not installed, or its Config is not valid.
         """
-        cls = _plugin_class(self.plugin, "")
-        model: Model = cls(read_config(cls, self.config, self.plugin.name))
+        model: Model = _plugin_class(self.plugin, "")(self.typed_config())
         return model
+
+    @classmethod
+    def from_format_1(cls, stored: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return this format's keys for a description that genhub stored in format 1: see `ModelConfig.from_format_1`."""
+        name = stored["plugin"]["name"]
+        if name not in plugin_names(MODELS):  # `build` says so
+            return stored
+        return stored | {"config": load_class(MODELS, name).Config.from_format_1(stored["config"], data)}
+
+    def typed_config(self) -> ModelConfig:
+        """Return the Config as the model's own class types it.
+
+        Raises:
+            CheckpointError: see `build`.
+        """
+        return read_config(_plugin_class(self.plugin, ""), self.config, self.plugin.name)
 
 
 def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], ModelConfig]:
@@ -70,7 +91,8 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
         manifest = read_manifest(folder)
         cls = cls or _plugin_class(manifest.plugin, f"{folder}: ", manifest.code)
         try:
-            return cls, read_config(cls, manifest.config, f"{folder / MANIFEST}: config")
+            config = manifest.config if manifest.format == FORMAT else _from_format_1(cls, folder)
+            return cls, read_config(cls, config, f"{folder / MANIFEST}: config")
         except CheckpointError as error:
             if newer_version(manifest.genhub):  # a Config may have learned a key, in a manifest as it was
                 raise NewerFormat(f"{error}; it {written_by(manifest.model_dump())}") from error
@@ -83,6 +105,18 @@ def read_model(folder: Path, cls: type[Any] | None = None) -> tuple[type[Any], M
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's reader meets JSON of any shape
         reason = first_fault(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{folder}: its config can't be read: {reason}") from error
+
+
+def _from_format_1(cls: type[Any], folder: Path) -> dict[str, Any]:
+    """Return the Config in a folder of format 1 with the keys that its class has now."""
+    stored = read_json(folder / MANIFEST)
+    given = {"conditions": ["label"]} if "labels" in (stored.get("conditions") or ()) else {}
+    try:
+        config: dict[str, Any] = cls.Config.from_format_1(stored["config"] | given, stored.get("data") or {})
+        return config
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a plugin's own, of JSON of any shape
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder / MANIFEST}: its config of format 1 can't be read: {reason}") from error
 
 
 def _plugin_class(plugin: PluginEntry, where: str, code: FileEntry | None = None) -> Any:
@@ -124,8 +158,26 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     except CheckpointError as error:
         facts |= {"parameters": None, "note": str(error)}
     if not (folder / MANIFEST).is_file():
-        return facts | {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
-    return facts | read_manifest(folder).model_dump(mode="json", exclude={"checksum"})
+        return facts | described_columns(config.data) | {
+            "plugin": {"name": config.name}, "config": config.model_dump(mode="json")}  # fmt: skip
+    return facts | described_manifest(read_manifest(folder))
+
+
+def described_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return facts about a model, from its genhub.json alone."""
+    return described_columns(manifest.columns) | manifest.model_dump(mode="json", exclude={"checksum"})
+
+
+def described_columns(data: ModelData | None) -> dict[str, Any]:
+    """Return what a model draws, and what it can be told."""
+    if data is None:
+        return {}
+    target = data.target
+    drawn = {"modality": target.modality, "shape": list(target.shape), **target.facts()}
+    return {
+        "draws": {data.column: drawn},
+        "can be told": {name: modality.told() for name, modality in data.conditions.items()},
+    }
 
 
 def _parameters(file: Path) -> int:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.errors import CheckpointError, GenhubError, NewerFormat, first_fault, shown
-from genhub.interfaces.config import DataSpec, NonNegativeInt, Section
+from genhub.interfaces.columns import DataSpec, ModelData
+from genhub.interfaces.registry import KINDS, plugin_names
+from genhub.interfaces.section import STORED, NonNegativeInt, Section
 
-if TYPE_CHECKING:
-    pass
-
-FORMAT = 1
+FORMAT = 2
+"""What genhub writes; 1, which had images and labels alone, is read, too."""
 MANIFEST = "genhub.json"
 TRAINER_PART = "trainer"
 """The part of a checkpoint that only resuming needs, and that is never published."""
@@ -70,8 +71,19 @@ class PluginEntry(Section):
     version: Word
 
 
+class PartEntry(PluginEntry):
+    """Part that the model is made of."""
+
+    kind: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
+    """model, network, modality, scheduler, ..."""
+
+
 Versions = Annotated[dict[Word, Word], Field(max_length=100)]
 """Versions of packages, by name."""
+
+
+class _Parts(Section):
+    parts: Annotated[tuple[PartEntry, ...], Field(max_length=1000)] = ()
 
 
 class Manifest(Section):
@@ -81,13 +93,13 @@ class Manifest(Section):
     genhub: Word = ""
     """Version that wrote the folder."""
     plugin: PluginEntry
+    parts: Annotated[tuple[PartEntry, ...], Field(max_length=1000)] = ()
+    """Every part that it is made of: the model, its networks, modalities and noise schedule."""
     config: dict[str, Any]
-    """The model's Config."""
+    """The model's Config; of format 1, as it was: `classes.read_model` converts it."""
     data: DataSpec | None = None
     """Spec of the data that the model was trained on."""
     step: NonNegativeInt = 0
-    conditions: Annotated[tuple[Word, ...], Field(max_length=100)] = ()
-    """Conditions that its `sample` has to be given: labels, for a conditional model."""
     versions: Versions = {}  # noqa: RUF012
     """Versions of the packages that it was trained or saved with."""
     files: dict[Annotated[str, AfterValidator(inside)], FileEntry] = Field(default={}, max_length=MAX_FILES)
@@ -96,6 +108,20 @@ class Manifest(Section):
     """The source of its class, plugin.py, if that was published with it."""
     checksum: str = ""
     """SHA-256 of this manifest without the checksum."""
+
+    @property
+    def columns(self) -> ModelData | None:
+        """The columns that the model draws and is given; None where a folder of format 1 has no data.
+
+        Raises:
+            CheckpointError: they are not valid.
+        """
+        if self.format < FORMAT:
+            return self.data.model_data if self.data else None
+        try:
+            return ModelData.model_validate(self.config.get("data"), context=STORED)
+        except ValidationError as error:
+            raise CheckpointError(f"{MANIFEST}: config.data: {first_fault(error)}") from error
 
     def sealed(self) -> Manifest:
         return self.model_copy(update={"checksum": checksum_of(self.model_dump(mode="json"))})
@@ -169,8 +195,10 @@ def read_manifest(folder: Path) -> Manifest:
     if isinstance(content, dict) and _is_newer(content):
         needed = content["genhub"]
         raise NewerFormat(f"{folder / MANIFEST}: format {content['format']} needs genhub >= {needed}")
+    file = folder / MANIFEST
     try:
-        manifest = Manifest.model_validate(content)
+        _check_parts(content, file)
+        manifest = Manifest.model_validate(_converted(content), context=STORED)
     except ValidationError as error:
         unknown = all(fault["type"] == "extra_forbidden" for fault in error.errors())
         if unknown and isinstance(content, dict) and checksum_of(content) == content.get("checksum"):  # as it was written
@@ -179,6 +207,54 @@ def read_manifest(folder: Path) -> Manifest:
     if checksum_of(content) != manifest.checksum:
         raise CheckpointError(f"{folder / MANIFEST}: damaged (its checksum does not match)")
     return manifest
+
+
+def _check_parts(content: Any, file: Path) -> None:
+    """
+    Raises:
+        CheckpointError: a part that the model is made of is not installed.
+    """
+    for part in _Parts.model_validate({"parts": content.get("parts", ()) if isinstance(content, dict) else ()}).parts:
+        own, known = ":" in part.name, plugin_names(KINDS[part.kind]) if part.kind in KINDS else []
+        if part.kind == "model" or part.name in known or (own and part.name.partition(":")[0] in sys.modules):
+            continue
+        where = f"{part.distribution} {part.version}: pip install {part.distribution}" if part.distribution else (
+            f"its author's own code; import {part.name.partition(':')[0]} first")  # fmt: skip
+        raise CheckpointError(f"{file}: this model needs {part.kind} '{part.name}' from {where}")
+
+
+def _converted(content: Any) -> Any:
+    """Return the content of a genhub.json of format 1 as that of this format, but for its Config, which its class knows."""
+    if not isinstance(content, dict) or content.get("format") != 1:
+        return content
+    conditional = "labels" in (content.get("conditions") or ())
+    now = {key: value for key, value in content.items() if key != "conditions"}
+    return now | {"data": _data_of_format_1(content.get("data"), conditional)}
+
+
+def _data_of_format_1(data: Any, conditional: bool) -> Any:
+    """Return the facts of data as this format has them: the images are the column `image`, the classes the column `label`."""
+    if not isinstance(data, dict) or "shape" not in data:
+        return data
+    columns = {"image": {"modality": "image", "shape": data["shape"], "value_range": data.get("value_range")}}
+    if conditional:
+        columns["label"] = {"modality": "label", "number": data.get("num_classes"), "names": data.get("class_names", ())}
+    kept = {key: data[key] for key in ("name", "split") if key in data}
+    rows = {"num_rows": data.get("num_images"), "fingerprints": dict.fromkeys(columns, data.get("fingerprint"))}
+    return kept | rows | {"target": "image", "columns": columns}
+
+
+def check_resumable(folder: Path) -> None:
+    """
+    Raises:
+        CheckpointError: a checkpoint is of an older format: it can be drawn from, but its training not gone on with.
+    """
+    found = read_manifest(folder).format
+    if found < FORMAT:
+        raise CheckpointError(
+            f"{folder}: a run of format {found}, of before there were columns, can't be gone on with; start anew with "
+            f"--fresh, or take its weights by model.from={folder}"
+        )
 
 
 def _is_newer(content: dict[str, Any]) -> bool:

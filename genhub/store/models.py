@@ -10,13 +10,15 @@ import torch
 
 from genhub.errors import CheckpointError
 from genhub.ground.disk import saving, sync
-from genhub.interfaces.config import DataSpec, ModelConfig
+from genhub.interfaces.columns import DataSpec
+from genhub.interfaces.config import ModelConfig
 from genhub.interfaces.model import Model
 from genhub.store.budget import budget
 from genhub.store.card import package_versions
 from genhub.store.classes import StoredModel, read_model
 from genhub.store.find import weight_bytes
 from genhub.store.manifest import MANIFEST, Manifest, describe_files, genhub_version, read_manifest
+from genhub.store.parts import parts_of
 
 UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
 """Exceptions by which a constructor, or torch inside it, refuses a config that nothing can be built from."""
@@ -59,10 +61,10 @@ def describe_model(model: Model, data: DataSpec | None = None, step: int = 0) ->
     return Manifest(
         genhub=genhub_version(),
         plugin=described.plugin,
+        parts=parts_of(described, model.config),
         config=described.config,
         data=data or model.trained_on,
         step=step,
-        conditions=model.conditions,
         versions=package_versions(),
     )
 
