@@ -13,6 +13,7 @@ from genhub import ModelConfig, PositiveInt, Section
 LossName = Literal["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]
 PenaltyName = Literal["none", "r1", "r1_r2", "gp"]
 Conditioning = Literal["projection", "concatenation"]
+ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
 Threshold = Annotated[float, Field(gt=0)]
 
 PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
@@ -31,8 +32,8 @@ class NetworkConfig(Section):
     """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
-    """Channels at each level, x's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7; of vectors,
-    which have no sides, 128 three times."""
+    """Channels at each level, x's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7; of
+    vectors, which have no sides, 128 three times."""
     blocks_per_level: PositiveInt = 1
     """Residual blocks of two convolutions of 3 a side; of vectors, of two linear layers."""
 
@@ -55,8 +56,8 @@ class GANConfig(ModelConfig):
     generator: NetworkConfig = NetworkConfig()
     discriminator: NetworkConfig = NetworkConfig()
     conditioning: Conditioning = "projection"
-    """Way that networks get labels and vectors. projection: Miyato & Koyama 2018; concatenation: Mirza & Osindero 2014, where
-    a label is one-hot. Images that it is given lie beside x with either."""
+    """Way that networks get labels, numbers and vectors. projection: Miyato & Koyama 2018; concatenation: Mirza & Osindero
+    2014, where a label is one-hot. Images that it is given lie beside x with either."""
     loss: LossName = "non_saturating"
     """Loss of generator and discriminator; relativistic: real against fake in pairs, as in R3GAN."""
     penalty: PenaltyName | None = None
@@ -98,11 +99,8 @@ class GANConfig(ModelConfig):
 
 
 class ConditionalGANConfig(GANConfig):
-    @model_validator(mode="after")
-    def _is_given_something(self) -> ConditionalGANConfig:
-        if self.data is not None and not self.conditions:
-            raise ValueError("conditions: a conditional GAN is given at least one column, such as [label]; `gan` does without")
-        return self
+    conditions: tuple[ColumnName, ...] = Field(min_length=1, max_length=100, examples=[["label"]])
+    """Columns that it is given, at least one: [label]; `gan` does without."""
 
     @classmethod
     def from_format_1(cls, config: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,8 @@ class Enlarge(nn.Module):
                 x = x @ weights
             else:  # later sides as one, so that this one is the last but one
                 after = x.shape[3 + side :]
-                x = (weights.T @ x.flatten(3 + side)).unflatten(-1, after)
+                x = weights.T @ x.flatten(3 + side)
+                x = x.reshape(*x.shape[: 3 + side], *after)
         return x
 
 

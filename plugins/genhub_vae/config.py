@@ -74,19 +74,19 @@ class KLConfig(Section):
 class VAEConfig(ModelConfig):
     network: Literal["conv", "kl"] = "conv"
     """conv: a small network of x's number of sides, any size, the latent is a vector. kl: diffusers' `AutoencoderKL` for
-    images, given nothing; the latents are (latent_dim, h, w), and the folder vae/ of a checkpoint is one that diffusers opens."""
+    images, given nothing; the latents are (latent_dim, h, w), and the folder vae/ of a checkpoint opens with diffusers."""
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
-    """conv: channels of the encoder's convolutions, each of which halves every side (odd ones round up); of vectors, widths of
-    hidden layers. kl: channels at each level; each level but the last halves height and width. Left out: 32, 64; of vectors
-    128, 128."""
+    """conv: channels of the encoder's convolutions, each of which halves every side (odd ones round up); of vectors, widths
+    of hidden layers. kl: channels at each level; each level but the last halves height and width. Left out: 32, 64; of
+    vectors 128, 128."""
     latent_dim: PositiveInt = 16
     """conv: how many numbers z has; kl: how many channels."""
     kl: KLConfig = KLConfig()
     """More keys for network: kl."""
     likelihood: Literal["gaussian", "bernoulli", "discretized_logistic"] = "gaussian"
     """Likelihood p(x|z). gaussian: one learned variance; bernoulli: for images that are nearly black and white;
-    discretized_logistic: probabilities of values that have levels, as 8-bit images do, with one learned scale (Salimans et al.
-    2017)."""
+    discretized_logistic: probabilities of values that have levels, as 8-bit images do, with one learned scale (Salimans et
+    al. 2017)."""
     beta: NonNegative = 1.0
     """Weight of the KL term: 1 is the bound itself, more is a beta-VAE (Higgins et al. 2017)."""
     kl_warmup_steps: Steps = 0
@@ -114,8 +114,8 @@ class VAEConfig(ModelConfig):
             check_halvings(len(self.widths), self.shape)
         if self.modality is not None and self.modality.levels is None and self.likelihood != "gaussian":
             raise ValueError(
-                f"likelihood: {self.likelihood} is for numbers with levels, such as 8-bit images; a {self.modality.modality} has "
-                f"none: gaussian"
+                f"likelihood: {self.likelihood} is for values with levels, such as 8-bit images have, and a "
+                f"{self.modality.modality} has none: gaussian does without"
             )
         return self
 

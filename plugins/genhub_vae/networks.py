@@ -110,7 +110,8 @@ class InTurn(nn.Sequential):
     """Networks one after another, of a model that is given nothing."""
 
     def forward(self, x: Tensor, conditions: Conditions = NOTHING) -> Tensor:
-        x = super().forward(x)
+        for network in self:
+            x = network(x)
         return x
 
 

@@ -127,9 +127,9 @@ class VAE(GenerativeModel):
         """Return the bits (n,) a number of x, at least as many as -log2 p(x|y): the negative ELBO, or the tighter bound of
         Burda et al. 2016 for more importance samples.
 
-        Of a modality with levels, such as 8-bit images, they are a probability's: a Gaussian gives each value its bin's mass.
-        Else they are a density's in the column's own units, and may be below 0. With a Bernoulli likelihood they are the
-        bits of the binarised image: a grey image has many more, so don't compare them with other models' figures.
+        Of a modality with levels, such as 8-bit images, they are a probability's: a Gaussian gives each value its bin's
+        mass. Else they are a density's in the column's own units, and may be below 0. With a Bernoulli likelihood they are
+        the bits of the binarised image: a grey image has many more, so don't compare them with other models' figures.
         """
         masses = self.modality.levels is not None
         nats = -self.log_likelihood(batch.x, batch.conditions, generator, importance_samples, masses)

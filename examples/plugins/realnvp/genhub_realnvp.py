@@ -12,10 +12,10 @@ import math
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Batch, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, randn
+from genhub import Batch, Conditions, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, randn
 
 ALPHA = 0.05
 """Keeps the logit away from its infinities (section 4.1; taken from both ends here)."""
@@ -35,6 +35,14 @@ class RealNVPConfig(ModelConfig):
     levels: Annotated[int, Field(strict=True, ge=2, le=256)] = 256
     """Number of values that a pixel really has. In training each becomes a bin that is filled evenly: discrete values have
     no density, and a flow would give them an endless one. digits has 17; 8-bit bins would leave 15 of 16 empty."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RealNVPConfig:
+        if self.conditions:
+            raise ValueError("conditions: realnvp is given nothing; leave them out")
+        if self.modality is not None and (len(self.modality.shape) != 3 or self.modality.levels is None):
+            raise ValueError(f"data: realnvp draws images of discrete values, not a {self.modality.modality}")
+        return self
 
 
 class Coupling(nn.Module):
@@ -73,9 +81,9 @@ class Coupling(nn.Module):
 class Flow(nn.Module):
     """Couplings in a row, each pair with a mask and its opposite."""
 
-    def __init__(self, sample_shape: tuple[int, int, int], config: RealNVPConfig) -> None:
+    def __init__(self, shape: tuple[int, ...], config: RealNVPConfig) -> None:
         super().__init__()
-        channel, row, column = torch.meshgrid(*(torch.arange(size) for size in sample_shape), indexing="ij")
+        channel, row, column = torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij")
         # A checkerboard, stripes both ways and a coarser checkerboard: every pixel meets every other as a condition.
         patterns = [row + column, row, column, row // 2 + column // 2]
         masks = [(patterns[i // 2 % 4] + channel + i) % 2 for i in range(config.num_couplings)]
@@ -153,8 +161,9 @@ class RealNVP(GenerativeModel):
 
     @torch.no_grad()
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
-        """(n,) bits a pixel and channel of 8-bit images. The density is exact; as a probability of 8-bit values, it is an
+        """(n,) bits a pixel and channel, of 8-bit images for one. The density is exact; as a probability of their values, it is an
         upper bound in expectation over the noise that fills their bins (Theis et al. 2016, eq. 6)."""
-        images = batch.x
+        images, levels = batch.x, self.modality.levels
+        assert levels is not None
         noise = torch.special.ndtr(randn(tuple(images.shape), generator, images.device)) - 0.5  # uniform
-        return self.bits(images, noise, 256)
+        return self.bits(images, noise, levels)

@@ -15,7 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genhub import Batch, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, load_strictly, randn, save_tensors
+from genhub import (
+    Batch, Conditions, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, load_strictly, randn, save_tensors,
+)  # fmt: skip
 
 
 class VQVAEConfig(ModelConfig):
@@ -37,10 +39,15 @@ class VQVAEConfig(ModelConfig):
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise ValueError(f"block_out_channels: {width} does not divide by norm_num_groups {self.norm_num_groups}")
-        levels = len(self.block_out_channels)
+        if self.conditions:
+            raise ValueError("conditions: a vqvae is given nothing; leave them out")
+        if self.shape is None:
+            return self
+        if len(self.shape) != 3:
+            raise ValueError(f"data: a vqvae copies images, of 2 sides, not {len(self.shape) - 1}")
+        levels, (_, height, width) = len(self.block_out_channels), self.shape
         divisor = 2 ** (levels - 1)
-        if self.shape is not None and any(side % divisor for side in self.shape[1:]):
-            height, width = self.shape[1:]
+        if height % divisor or width % divisor:
             raise ValueError(f"block_out_channels: {levels} levels need sides divisible by {divisor}, not {height}x{width}")
         return self
 
@@ -132,18 +139,21 @@ class VQVAE(GenerativeModel):
         bounds = bounds / bounds[:, -1:]
         drawn = torch.searchsorted(bounds, uniform.T.contiguous(), right=True).T  # (n, h w)
         codes = drawn.clamp(max=self.config.num_vq_embeddings - 1).reshape(n, *self.grid)
-        return self.decode_vectors(self.vectors(codes)).clamp(-1, 1)
+        return self.clipped(self.decode_vectors(self.vectors(codes)))
+
+    def clipped(self, images: Tensor) -> Tensor:
+        return images.clamp(*self.modality.bounds) if self.modality.bounds else images
 
     # The capability `Autoencoder`. As Rombach et al. 2022 have it, quantizing is the decoder's part: latents are z_e.
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         """(n, c, h, w) in [-1, 1] to z_e, (n, latent_channels, h', w')."""
-        latents: Tensor = self.vq.encode(images).latents
+        latents: Tensor = self.vq.encode(x).latents
         return latents.float()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
         """(n, latent_channels, h', w'), taken to its nearest codes, to (n, c, h, w) in [-1, 1]."""
-        return self.decode_vectors(self.vectors(self.codes(latents))).clamp(-1, 1)
+        return self.clipped(self.decode_vectors(self.vectors(self.codes(latents))))
 
     # Folders: vq/ opens with diffusers' VQModel.from_pretrained
 
