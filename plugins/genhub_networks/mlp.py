@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
@@ -16,10 +18,13 @@ class MLPConfig(NetworkConfig):
     takes: ClassVar = frozenset({"vector"})
     default_for: ClassVar = frozenset({0})
 
-    hidden: PositiveInt = 128
+    hidden: PositiveInt = 64
     """Width of the layers."""
     depth: PositiveInt = 3
     """Number of residual blocks."""
+    frequencies: int = Field(default=4, strict=True, ge=0, le=16)
+    """Number of sines and cosines that it sees of each number, of 1, 2, 4, ... times that: edges, as of a checkerboard, need
+    them."""
 
     @property
     def width(self) -> int:
@@ -39,7 +44,8 @@ class MLP(Network):
     ) -> None:
         super().__init__()
         size = shape[0]
-        self.enter = nn.Linear(size, config.hidden)
+        self.frequencies = config.frequencies
+        self.enter = nn.Linear(size * (1 + 2 * config.frequencies), config.hidden)
         self.time = TimeEmbedding(config.hidden, features=64)
         self.blocks = nn.ModuleList(Block(config.hidden) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.hidden)
@@ -50,7 +56,9 @@ class MLP(Network):
         if given.vector is not None:
             state = state + given.vector
         state = nn.functional.silu(state)
-        hidden = self.enter(x)
+        rates = 2.0 ** torch.arange(self.frequencies, device=x.device)
+        angles = (x[:, :, None] * rates).flatten(1)
+        hidden = self.enter(torch.cat([x, angles.sin().to(x.dtype), angles.cos().to(x.dtype)], 1))
         for block in self.blocks:
             hidden = block(hidden, state)
         output: Tensor = self.leave(nn.functional.silu(self.norm(hidden)))

@@ -17,6 +17,14 @@ from genhub_networks.shapes import check_sides, nearest_multiple
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
 
+ONLY_WITH_TOKENS = {
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "attn_norm_num_groups": None,
+    "time_embedding_type": "positional",
+}
+"""The one value of keys that UNet2DConditionModel lacks, or by which it means something else."""
+
 
 class UNetConfig(NetworkConfig):
     """Keys of the U-Net, under diffusers' names; their defaults suit a small network."""
@@ -110,17 +118,14 @@ class UNetConfig(NetworkConfig):
         middle = "UNetMidBlock2DCrossAttn" if self.add_attention else "UNetMidBlock2D"
         if not any("Attn" in name for name in (*options["down_block_types"], *options["up_block_types"], middle)):
             raise RecipeError("model.network.add_attention: a sequence of tokens can only be attended to; set it to true")
-        for key, plain in (("downsample_type", "conv"), ("upsample_type", "conv"), ("attn_norm_num_groups", None)):
-            if options[key] != plain:
-                raise RecipeError(f"model.network.{key}: a network that is given a sequence of tokens has no such key")
+        for key, only in ONLY_WITH_TOKENS.items():
+            if options[key] != only:
+                raise RecipeError(
+                    f"model.network.{key}: {options[key]} is not for a network that is given tokens; leave it out"
+                )
         heads = [max(1, width // (size or width)) for width in self.block_out_channels]  # diffusers misnames them
-        left_out = ("add_attention", "downsample_type", "upsample_type", "attn_norm_num_groups")
-        options = {key: value for key, value in options.items() if key not in left_out}
-        return options | {
-            "mid_block_type": middle,
-            "attention_head_dim": tuple(heads),
-            "cross_attention_dim": self.width,
-        }
+        own = {key: value for key, value in options.items() if key not in ("add_attention", *ONLY_WITH_TOKENS)}
+        return own | {"mid_block_type": middle, "attention_head_dim": tuple(heads), "cross_attention_dim": self.width}
 
 
 class UNet(Network):
@@ -148,7 +153,8 @@ class UNet(Network):
             out_channels=out_channels or channels,
             **options,
         )
-        if config.time_embedding_type == "positional":
+        self.fourier = config.time_embedding_type == "fourier"
+        if not self.fourier:
             self.unet.time_proj = Times(self.unet.time_proj)
             if attends:
                 self.unet.get_time_embed = partial(_embedded, self.unet.time_proj)
@@ -156,13 +162,25 @@ class UNet(Network):
     def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
         if given.spatial is not None:
             x = torch.cat([x, given.spatial], 1)
-        times = x.new_ones(len(x)) if t is None else t.movedim(0, -1)
+        times = x.new_ones(len(x)) if t is None else t
+        if times.ndim == 2:
+            times = times[:, 0] if times.shape[1] == 1 else self._several(times)
         tokens = {}
         if given.sequence is not None:
             tokens = {"encoder_hidden_states": given.sequence, "encoder_attention_mask": given.mask}
         label = given.label if given.vector is None else given.vector
         output: Tensor = self.unet(x, times, class_labels=label, return_dict=False, **tokens)[0]
         return output
+
+    def _several(self, times: Tensor) -> Tensor:
+        """Return (k, n) times, which `Times` embeds.
+
+        Raises:
+            RecipeError: it embeds one alone.
+        """
+        if self.fourier:
+            raise RecipeError("model.network.time_embedding_type: fourier embeds one time, not several; positional does")
+        return times.T
 
     def save(self, path: Path) -> None:
         """Write the folder that diffusers opens: config.json and its weights."""
