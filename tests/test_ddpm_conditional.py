@@ -13,7 +13,8 @@ from test_ddpm import Exact, make
 from test_trainer import metrics, same_bits
 
 import genhub
-from genhub import Likelihood
+from genhub import Batch, Conditions, Given, Likelihood
+from genhub.conditioning.guidance import dropped
 
 
 class Told(torch.nn.Module):
@@ -24,13 +25,17 @@ class Told(torch.nn.Module):
         self.place = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[list[int]] = []
 
-    def forward(self, x, timestep, labels=None, return_dict=False):
-        self.seen.append(labels.tolist())
-        return (torch.zeros_like(x) + labels.view(-1, 1, 1, 1),)
+    def forward(self, x, t, given):
+        self.seen.append(given.label.tolist())
+        return torch.zeros_like(x) + given.label.view(-1, 1, 1, 1)
 
 
 def conditional(**keys) -> DDPM:
-    return make(conditional=True, num_classes=3, **keys)
+    return make(classes=3, **keys)
+
+
+def labels(*values: int) -> Conditions:
+    return Conditions({"label": torch.tensor(values)}, {"label": torch.ones(len(values), dtype=torch.bool)})
 
 
 # Labels
@@ -39,37 +44,76 @@ def conditional(**keys) -> DDPM:
 def test_guidance_is_one_call_that_moves_away_from_no_label():
     """Ho & Salimans 2022: without + scale * (with - without)."""
     model = conditional()
-    model.unet = Told()
-    noisy, labels = torch.zeros(2, 1, 8, 8), torch.tensor([0, 2])
-    guided = model.predict(noisy, torch.tensor(5), labels, 4.0)
+    model.network = Told()
+    noisy, given = torch.zeros(2, 1, 8, 8), Given(label=torch.tensor([0, 2]))
+    nothing, level = model.conditioner(labels(0, 0).without(torch.ones(2, dtype=torch.bool))), torch.tensor([5, 5])
+    guided = model.predict(noisy, level, given, nothing, 4.0)
     assert guided[:, 0, 0, 0].tolist() == [3 + 4 * (0 - 3), 3 + 4 * (2 - 3)]
     assert model.network.seen == [[0, 2, 3, 3]]  # the class after the data's three stands for no label
-    assert model.predict(noisy, torch.tensor(5), labels, 0.0)[:, 0, 0, 0].tolist() == [3, 3]
-    model.predict(noisy, torch.tensor(5), labels, 1.0)
+    assert model.predict(noisy, level, given, nothing, 0.0)[:, 0, 0, 0].tolist() == [3, 3]
+    model.predict(noisy, level, given, nothing, 1.0)
     assert model.network.seen[-1] == [0, 2]
 
 
+def test_guidance_counts_within_its_interval_alone():
+    """Kynkaanniemi et al. 2024: levels t / T in [0.3, 0.8], of ten from 1 to 0.1."""
+    model = conditional(scheduler={"num_train_timesteps": 10}, sampling={"guidance_scale": 2.0, "num_inference_steps": 10})
+    model.network = Told()
+    list(model.denoise(1, conditions=labels(2), guidance_interval=(0.3, 0.8)))
+    assert [len(seen) for seen in model.network.seen] == [1, 1, 2, 2, 2, 2, 2, 2, 1, 1]
+    list(model.denoise(1, conditions=labels(2)))
+    assert [len(seen) for seen in model.network.seen[10:]] == [2] * 10
+    with pytest.raises(ValueError, match=r"guidance_interval.*from 0.8 to 0.3: the lower level comes first"):
+        conditional(sampling={"guidance_interval": (0.8, 0.3)})
+    plain = make()
+    assert set(plain.unused_options({"guidance_scale": 2.0, "guidance_interval": (0, 1)})) == {"guidance_scale", "guidance_interval"}
+
+
+@pytest.mark.parametrize(
+    "keys", [{"condition_dropout": 0.2}, {"sampling": {"guidance_scale": 2}}, {"sampling": {"guidance_interval": [0, 0.5]}}]
+)
+def test_what_is_for_conditions_is_refused_without_them(tiny, keys):
+    path = next(iter(keys)) + "".join("." + inner for inner in keys.get("sampling", ()))
+    with pytest.raises(genhub.RecipeError, match=f"model.{path}: changes nothing without conditions; leave it out"):
+        genhub.read_recipe(tiny, [f"model.{path}={value}" for value in [keys[path]] if "." not in path]
+                           or [f"model.{path}={next(iter(keys['sampling'].values()))}"])  # fmt: skip
+
+
 def test_labels_are_dropped_at_the_rate_asked_for():
-    model = conditional(label_dropout=0.3)
-    model.unet = Told()
-    batch = {"images": torch.zeros(4000, 1, 8, 8), "labels": torch.full((4000,), 1)}
-    model.loss(batch)
+    model = conditional(condition_dropout=0.3)
+    model.network = Told()
+    told = dropped(labels(*[1] * 4000), model.config.condition_dropout, torch.Generator().manual_seed(0))
+    model.loss(Batch(torch.zeros(4000, 1, 8, 8), told))
     seen = model.network.seen[0]
     assert set(seen) == {1, 3}
     assert seen.count(3) / 4000 == pytest.approx(0.3, abs=0.03)
 
 
-def test_labels_change_the_picture_and_must_be_given():
+def test_labels_change_the_picture():
     model = conditional().eval()
     with torch.no_grad():
-        model.network.class_embedding.weight.mul_(20)
-    zero, one = (
-        model.sample(1, labels=torch.tensor([label]), generator=torch.Generator().manual_seed(0), num_inference_steps=3)
-        for label in (0, 1)
-    )
+        model.network.unet.class_embedding.weight.mul_(20)
+
+    def drawn(conditions: Conditions | None) -> torch.Tensor:
+        return model.sample(1, conditions=conditions, generator=torch.Generator().manual_seed(0), num_inference_steps=3)
+
+    zero, one, none = drawn(labels(0)), drawn(labels(1)), drawn(None)
     assert not torch.equal(zero, one)
-    with pytest.raises(ValueError, match="give one an image"):
-        model.sample(1)
+    assert not torch.equal(zero, none)
+    assert torch.equal(none, drawn(labels(1).without(torch.tensor([True]))))
+    with pytest.raises(ValueError, match="of 2 rows, for 1 to draw"):
+        drawn(labels(0, 1))
+    with pytest.raises(ValueError, match="this model is given label, not nothing"):
+        drawn(Conditions())
+
+
+def test_the_guess_of_x_0_is_the_steps_own():
+    model = conditional().eval()
+    step = next(iter(model.denoise(3, conditions=labels(0, 1, 2), generator=torch.Generator().manual_seed(0))))
+    noise = genhub.randn((3, 1, 8, 8), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        guess = model.predict_x0(noise, torch.full((3,), round(step.timestep)), labels(0, 1, 2))
+    assert torch.equal(guess, step.pred_original_sample)
 
 
 def test_data_without_labels_is_refused_before_step_0(tiny, tmp_path):
@@ -78,27 +122,32 @@ def test_data_without_labels_is_refused_before_step_0(tiny, tmp_path):
     for i in range(3):
         Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
     tiny["data"] = {"name": str(tmp_path), "batch_size": 2}
-    tiny["model"]["conditional"] = True
-    with pytest.raises(genhub.RecipeError, match="model.conditional: needs labels, and the data has none"):
+    tiny["model"]["conditions"] = ["label"]
+    with pytest.raises(genhub.GenhubError, match=r"model.conditions: .*label"):
         genhub.train(tiny)
 
 
 def test_a_conditional_run_resumes_exactly_loads_and_samples(tiny, tmp_path):
-    tiny["model"]["conditional"] = True
+    tiny["model"]["conditions"] = ["label"]
     whole = genhub.train(tiny, ["trainer.sample_every=6"], run_dir=str(tmp_path / "whole"))
     genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
     same_bits(whole, genhub.train(tiny, run_dir=str(tmp_path / "parts")))
     assert [m for m in metrics(tmp_path / "parts") if m["step"] != 3] == metrics(tmp_path / "whole")
-    images = genhub.sample(whole, 4, labels=[9, 1], guidance_scale=2.0, num_inference_steps=2, out=tmp_path / "x.npz")
-    assert images.shape == (4, 1, 8, 8)
-    with pytest.raises(genhub.InputError, match="'10' is not a label of this model"):
-        genhub.sample(whole, 1, labels=[10])
+    drawn = genhub.sample(
+        whole, 4, conditions={"label": ["9", "1"]}, guidance_scale=2.0, num_inference_steps=2, out=tmp_path / "x.npz"
+    )
+    assert drawn.shape == (4, 1, 8, 8)
+    with pytest.raises(genhub.InputError, match="10"):
+        genhub.sample(whole, 1, conditions={"label": ["10"]})
+    assert {path.name for path in whole.iterdir() if path.is_dir()} >= {"unet", "scheduler"}
+    assert not (whole / "model_index.json").exists()  # a DDPMPipeline would draw without labels, that is wrongly
 
 
 def test_labels_are_not_said_to_be_unused(tiny, capsys):
-    tiny["model"]["conditional"] = True
-    genhub.train(tiny, ["trainer.max_steps=1"])
-    assert "does not use them" not in capsys.readouterr().out
+    genhub.train(tiny, ["trainer.max_steps=1", "model.conditions=[label]"])
+    assert "the data also has" not in capsys.readouterr().out
+    genhub.train(tiny, ["trainer.max_steps=1"], fresh=True)
+    assert "the data also has label; ddpm is not given it" in capsys.readouterr().out
 
 
 # The variational bound
@@ -127,10 +176,10 @@ def test_the_bound_of_an_exact_model_is_the_datas_entropy():
     bits = {}
     for variance in ("fixed_small", "fixed_large"):
         model = make(scheduler={"variance_type": variance, "beta_schedule": "linear", "prediction_type": "epsilon"})
-        model.unet = Exact(model, 0.1, 0.2)
+        model.network = Exact(model, 0.1, 0.2)
         assert isinstance(model, Likelihood)
         generator = torch.Generator().manual_seed(1)
-        bits[variance] = model.bits_per_dimension({"images": images}, generator=generator).mean().item()
+        bits[variance] = model.bits_per_dimension(Batch(images), generator=generator).mean().item()
     assert entropy - 0.02 < bits["fixed_large"] < entropy + 0.2
     assert bits["fixed_small"] - bits["fixed_large"] == pytest.approx(0.41 / math.log(2), abs=0.1)
 
@@ -142,21 +191,21 @@ class WithShare(torch.nn.Module):
         super().__init__()
         self.network, self.share = network, share
 
-    def forward(self, x, timestep, labels=None, return_dict=False):
-        (output,) = self.network(x, timestep, labels)
-        return (torch.cat([output, torch.full_like(output, self.share)], dim=1),)
+    def forward(self, x, t, given):
+        output = self.network(x, t, given)
+        return torch.cat([output, torch.full_like(output, self.share)], dim=1)
 
 
 def test_a_learned_variance_lies_between_the_fixed_ones():
     """Nichol & Dhariwal 2021, eq. 15: 1 is beta_t, -1 is eq. 7's, 0 their geometric mean; in the bound and in samples."""
-    images = {"images": torch.rand(4, 1, 8, 8).mul(255).round() / 127.5 - 1}
+    batch = Batch(torch.rand(4, 1, 8, 8).mul(255).round() / 127.5 - 1)
     bits, samples = {}, {}
     for variance, share in [("fixed_small", None), ("fixed_large", None)] + [("learned_range", s) for s in (-1, 0, 1)]:
         model = make(scheduler={"variance_type": variance, "num_train_timesteps": 50, "beta_end": 0.3,
                                 "beta_schedule": "linear", "timestep_spacing": "leading"})  # fmt: skip
-        model.unet = Exact(model, 0.1, 0.2) if share is None else WithShare(Exact(model, 0.1, 0.2), share)
+        model.network = Exact(model, 0.1, 0.2) if share is None else WithShare(Exact(model, 0.1, 0.2), share)
         generator = torch.Generator().manual_seed(0)
-        bits[variance, share] = model.bits_per_dimension(images, generator=generator).mean()
+        bits[variance, share] = model.bits_per_dimension(batch, generator=generator).mean()
         generator = torch.Generator().manual_seed(0)
         samples[variance, share] = model.sample(4, generator=generator, scheduler="ddpm", num_inference_steps=50)
     torch.testing.assert_close(bits["learned_range", -1], bits["fixed_small", None])
@@ -167,9 +216,9 @@ def test_a_learned_variance_lies_between_the_fixed_ones():
 
 def test_the_bound_trains_the_variance_alone(tiny):
     model = make(scheduler={"variance_type": "learned_range"}, vlb_weight=1.0)
-    losses = model.loss({"images": torch.rand(8, 1, 8, 8).mul(255).round() / 127.5 - 1})
+    losses = model.loss(Batch(torch.rand(8, 1, 8, 8).mul(255).round() / 127.5 - 1))
     losses["vlb"].backward()
-    gradient = model.network.conv_out.weight.grad
+    gradient = model.network.unet.conv_out.weight.grad
     assert torch.isfinite(gradient).all()
     assert gradient[0].abs().max() == 0
     assert gradient[1].abs().max() > 0
@@ -193,7 +242,7 @@ def test_a_learned_variance_trains_samples_with_all_and_opens_in_diffusers(tiny)
 
 def test_terms_have_their_places_and_signs():
     model = conditional(scheduler={"num_train_timesteps": 20, "beta_schedule": "linear", "beta_end": 0.5})
-    batch = {"images": torch.rand(3, 1, 8, 8).mul(255).round() / 127.5 - 1, "labels": torch.tensor([0, 1, 2])}
+    batch = Batch(torch.rand(3, 1, 8, 8).mul(255).round() / 127.5 - 1, labels(0, 1, 2))
     terms = variational_bound(model, batch, torch.Generator().manual_seed(0))
     assert terms.shape == (21, 3)
     assert (terms[1:] >= 0).all()
@@ -209,7 +258,7 @@ def test_digits_on_demand(tmp_path: Path):
     from judge import judge, read_labels
 
     folder = genhub.train("digits-ddpm-conditional", run_dir=str(tmp_path / "run"))
-    images = genhub.sample(folder, 2000, labels=range(10)).permute(0, 2, 3, 1).numpy()
+    images = genhub.sample(folder, 2000).permute(0, 2, 3, 1).numpy()
     figures = judge(images)
     assert figures["frechet"] <= 0.12, figures
     assert figures["near"] >= 0.98, figures

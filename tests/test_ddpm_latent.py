@@ -13,14 +13,15 @@ import torch
 from conftest import TINY_DDPM
 from genhub_ddpm import DDPM
 from genhub_ddpm.latent import WINDOW, Latents
+from models import images
 from safetensors.torch import load_file
 from test_ddpm import PREDICTIONS, Exact
+from test_ddpm import make as small
 from test_registry import install, site  # noqa: F401  # a fixture
 from test_trainer import metrics, same_bits
 
 import genhub
-from genhub import Denoiser
-from genhub.data.open import load_data
+from genhub import Batch, DataConfig, Denoiser, load_data
 from genhub.store.manifest import file_digest, read_manifest
 from genhub.training.ema import EMA
 
@@ -46,8 +47,8 @@ def latent(tiny, tmp_path, vae) -> dict:
 
 def build(autoencoder: Path, **keys) -> DDPM:
     torch.manual_seed(0)
-    unet = {"block_out_channels": [8, 16], "add_attention": False}
-    values = {"name": "ddpm", "sample_shape": (1, 8, 8), "unet": unet, "autoencoder": str(autoencoder), **keys}
+    network = {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}
+    values = {"name": "ddpm", "data": images(), "network": network, "autoencoder": str(autoencoder), **keys}
     return DDPM(DDPM.Config.model_validate(values))
 
 
@@ -55,12 +56,12 @@ def build(autoencoder: Path, **keys) -> DDPM:
 def halves(site, tmp_path) -> Path:  # noqa: F811
     """A third party's autoencoder, installed and saved."""
     install(site, "halves-model", "[genhub.models]\nhalves = models:Halves\n", version="1.2")
-    models.Halves(models.Halves.Config(name="halves", sample_shape=(1, 8, 8))).save_pretrained(tmp_path / "halves")
+    models.Halves(models.Halves.Config(name="halves", data=images())).save_pretrained(tmp_path / "halves")
     return tmp_path / "halves"
 
 
 def digits(n: int = 64) -> torch.Tensor:
-    return load_data(genhub.interfaces.columns.DataConfig()).images(range(n))
+    return load_data(DataConfig()).x(range(n))
 
 
 # The checkpoint
@@ -107,14 +108,14 @@ def test_a_checkpoint_moves_as_one_folder(latent, tmp_path):
 
 def test_resume_is_exact_without_the_autoencoders_run(latent, tmp_path):
     """Stopped after step 3 and inside the window of measuring; then the autoencoder is gone."""
-    latent["model"]["conditional"] = True
+    latent["model"]["conditions"] = ["label"]
     whole = genhub.train(latent, run_dir=str(tmp_path / "whole"))
     genhub.train(latent, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
     shutil.rmtree(tmp_path / "vae")
     same_bits(whole, genhub.train(latent, run_dir=str(tmp_path / "parts")))
     assert [m for m in metrics(tmp_path / "parts") if m["step"] != 3] == metrics(tmp_path / "whole")
     for name in ("weights", "averages"):  # what never changes is stored once
-        kept = {key for key in load_file(whole / "trainer" / f"{name}.safetensors") if not key.startswith("unet.")}
+        kept = {key for key in load_file(whole / "trainer" / f"{name}.safetensors") if not key.startswith("network.")}
         assert kept == {f"autoencoder.{key}" for key in ("mean", "variance", "batches", "model.batches")}
 
 
@@ -152,35 +153,35 @@ def test_the_autoencoder_is_frozen_and_shared(vae):
     assert model.training
     assert model.autoencoder.training
     assert not any(module.training for module in model.autoencoder.model.modules())
-    model.loss({"images": digits()})["loss"].backward()
+    model.loss(Batch(digits()))["loss"].backward()
     assert all(p.grad is None and not p.requires_grad for p in model.autoencoder.parameters())
     assert all(p.grad is not None for p in model.network.parameters())
-    copied = EMA(model, genhub.recipe.sections.EMAConfig(), {"unet"}).model
+    copied = EMA(model, genhub.recipe.sections.EMAConfig(), {"network"}).model
     assert copied.autoencoder.model.encoder[0].conv_in.weight is model.autoencoder.model.encoder[0].conv_in.weight
-    assert copied.unet.conv_in.weight is not model.network.conv_in.weight
+    assert copied.network.unet.conv_in.weight is not model.network.unet.conv_in.weight
 
 
 def test_the_scale_is_the_latents_own_and_then_stays(halves):
     model = build(halves)
-    space, images = model.autoencoder.train(), digits(320)
-    for batch in images.split(64):
+    space, real = model.autoencoder.train(), digits(320)
+    for batch in real.split(64):
         space.encode(batch)
-    plain = nn_latents(images)
+    plain = nn_latents(real)
     torch.testing.assert_close(space.mean.squeeze(), plain.mean(), rtol=1e-4, atol=0)
     torch.testing.assert_close(space.scale, plain.std(correction=0), rtol=1e-4, atol=0)
-    scaled = space.eval().encode(images)
+    scaled = space.eval().encode(real)
     assert scaled.mean().abs() < 1e-4
     assert scaled.std() == pytest.approx(1, abs=1e-3)
     torch.testing.assert_close(space.decode(scaled), models.Halves.decode(space.model, plain), atol=1e-5, rtol=0)
     assert space.batches == 5  # eval mode measures nothing
     space.train().batches.fill_(WINDOW)
     before = space.scale.clone()
-    space.encode(10 * images)
+    space.encode(10 * real)
     assert torch.equal(space.scale, before)
 
 
-def nn_latents(images: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.avg_pool2d(images, 2) * 5 + 30
+def nn_latents(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(x, 2) * 5 + 30
 
 
 # Any autoencoder
@@ -191,8 +192,8 @@ def test_a_third_partys_autoencoder_takes_part_unchanged(halves, tiny, tmp_path,
     folder = genhub.train(tiny)
     model = genhub.load(folder)
     assert type(model.autoencoder.model) is models.Halves
-    images = model.sample(2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(images, torch.nn.functional.interpolate(images[..., ::2, ::2], scale_factor=2))  # its decoder's
+    drawn = model.sample(2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, torch.nn.functional.interpolate(drawn[..., ::2, ::2], scale_factor=2))  # its decoder's
     (next(site.glob("*.dist-info")) / "entry_points.txt").write_text("")
     genhub.interfaces.registry.all_plugins.cache_clear()
     message = "this model needs 'halves' from halves-model 1.2: pip install halves-model"
@@ -201,27 +202,28 @@ def test_a_third_partys_autoencoder_takes_part_unchanged(halves, tiny, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["vae", "autoencoder"])
-def test_vectors_are_images_of_one_pixel(tiny, tmp_path, name):
+def test_latents_that_are_vectors_get_a_network_for_vectors(tiny, tmp_path, name):
     recipe = copy.deepcopy(TINY_DDPM) | {"model": {"name": name, "channels": [8], "latent_dim": 5}}
     genhub.train(recipe, ["trainer.max_steps=1"], run_dir=str(tmp_path / name))
     tiny["model"]["autoencoder"] = str(tmp_path / name)
-    message = (r"model.network.block_out_channels: 2 levels need sides divisible by 2, the autoencoder's latents are 1x1: "
-               r"use fewer levels")  # fmt: skip
+    message = r"model.network.name: unet is for 2 sides, .*mlp is for vectors \(x is the autoencoder's latents, 5\)"
     with pytest.raises(genhub.RecipeError, match=message):
         genhub.train(tiny)
-    tiny["model"]["unet"]["block_out_channels"] = [16]
+    del tiny["model"]["network"]
     folder = genhub.train(tiny, ["trainer.max_steps=1"])
-    assert genhub.load(folder).unet.config.in_channels == 5
+    model = genhub.load(folder)
+    assert model.config.network.name == "mlp"
+    assert model.network_shape == (5,)
+    assert (folder / "network").is_dir()
     assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
 
 
 def test_without_an_autoencoder_nothing_is_added():
-    values = {"name": "ddpm", "sample_shape": (1, 8, 8), "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}}
-    model = DDPM(DDPM.Config.model_validate(values))
-    assert {key.split(".")[0] for key in model.state_dict()} == {"unet"}
-    images = torch.randn(2, 1, 8, 8)
-    assert model.autoencoder.encode(images) is images
-    assert model.autoencoder.decode(images) is images
+    model = small()
+    assert {key.split(".")[0] for key in model.state_dict()} == {"network"}
+    x = torch.randn(2, 1, 8, 8)
+    assert model.autoencoder.encode(x) is x
+    assert model.autoencoder.decode(x) is x
     assert model.scheduler.config.clip_sample
 
 
@@ -233,49 +235,49 @@ def test_without_an_autoencoder_nothing_is_added():
 def test_latents_are_not_clipped(halves, name, prediction):
     """With the exact denoiser of latents N(2.5, 0.05^2), samples must be images of such latents."""
     model = build(halves, scheduler={"prediction_type": prediction})
-    model.unet = Exact(model, 2.5, 0.05)
+    model.network = Exact(model, 2.5, 0.05)
     model.autoencoder.mean.fill_(30.0)  # so that an image is twice its scaled latent over ten
     model.autoencoder.variance.fill_(1.0)
-    images = model.sample(64, generator=torch.Generator().manual_seed(0), scheduler=name, num_inference_steps=40)
-    assert images.mean() == pytest.approx(2.5 / 5, abs=0.01)
-    assert 0.005 < images.std() < 0.02
+    drawn = model.sample(64, generator=torch.Generator().manual_seed(0), scheduler=name, num_inference_steps=40)
+    assert drawn.mean() == pytest.approx(2.5 / 5, abs=0.01)
+    assert 0.005 < drawn.std() < 0.02
 
 
 def test_steps_are_images(vae):
     model, steps = build(vae).eval(), []
     assert isinstance(model, Denoiser)
-    images = model.sample(2, generator=torch.Generator().manual_seed(0), num_inference_steps=3, callback=steps.append)
+    drawn = model.sample(2, generator=torch.Generator().manual_seed(0), num_inference_steps=3, callback=steps.append)
     again = list(model.denoise(2, generator=torch.Generator().manual_seed(0), num_inference_steps=3))
     for ours, theirs in zip(steps, again, strict=True):
         assert torch.equal(ours.sample, theirs.sample)
         assert ours.sample.shape == ours.pred_original_sample.shape == (2, 1, 8, 8)
-    assert torch.equal(images, again[-1].sample.clamp(-1, 1))
+    assert torch.equal(drawn, again[-1].sample.clamp(-1, 1))
 
 
 def test_noise_is_added_to_latents_and_seen_in_images(halves):
     """Two by two pixels stay alike, as the decoder makes them, and at the first level the image is hardly changed."""
     model = build(halves).eval()
     model.autoencoder.mean.fill_(30.0)
-    images = digits(4)
-    noisy = model.add_noise(images, torch.randn(4, 1, 8, 8), torch.tensor([0, 300, 600, 999]))
+    real = digits(4)
+    noisy = model.add_noise(real, torch.randn(4, 1, 8, 8), torch.tensor([0, 300, 600, 999]))
     assert torch.equal(noisy, torch.nn.functional.interpolate(noisy[..., ::2, ::2], scale_factor=2))
-    clean = models.Halves.decode(model.autoencoder.model, nn_latents(images))
+    clean = models.Halves.decode(model.autoencoder.model, nn_latents(real))
     far = (noisy - clean).square().mean((1, 2, 3))
     assert far[0] < 1e-3 < far[1] < far[2]
 
 
 def test_a_variance_is_learned_by_the_latents_bound(vae):
     model = build(vae, scheduler={"variance_type": "learned_range"}, vlb_weight=1.0).train()
-    losses = model.loss({"images": digits()})
+    losses = model.loss(Batch(digits()))
     losses["loss"].backward()
     assert torch.isfinite(losses["vlb"])
-    assert model.network.conv_out.weight.grad[3:].abs().max() > 0
+    assert model.network.unet.conv_out.weight.grad[3:].abs().max() > 0
     assert model.sample(2, scheduler="ddpm", num_inference_steps=2).shape == (2, 1, 8, 8)
 
 
 def test_bits_per_dimension_are_refused(vae):
     with pytest.raises(genhub.InputError, match="bits per dimension: a latent DDPM bounds the density of latents"):
-        build(vae).bits_per_dimension({"images": digits(2)})
+        build(vae).bits_per_dimension(Batch(digits(2)))
 
 
 # What can't be
@@ -294,23 +296,32 @@ def test_what_can_not_serve_is_refused(tiny, tmp_path, vae, site):  # noqa: F811
     pixels = genhub.train(tiny, ["trainer.max_steps=1"], run_dir=str(tmp_path / "pixels"))
     with pytest.raises(genhub.RecipeError, match="model.autoencoder: 'ddpm' is no autoencoder .*vae is one"):
         genhub.train(tiny, [f"model.autoencoder={pixels}"])
-    message = "model.autoencoder: this 'vae' is for images of 1x8x8, not 3x8x8; train one on the same data"
+    message = "model.autoencoder: this 'vae' is for image 1x8x8, not image 3x8x8; train one on the same data"
     with pytest.raises(genhub.RecipeError, match=message):
-        genhub.train(tiny, [f"model.autoencoder={vae}", "data.channels=3"])
+        genhub.train(tiny, [f"model.autoencoder={vae}", "data.columns.image.channels=3"])
     with pytest.raises(genhub.RecipeError, match="model.autoencoder: must be a valid string or .*, not 3"):
         genhub.read_recipe(tiny, ["model.autoencoder=3"])
+
+
+def test_latents_of_one_side_get_a_network_for_signals(tiny, tmp_path, site):  # noqa: F811
     install(site, "tokens", "[genhub.models]\ntokens = tokens:Tokens\n", tokens=TOKENS)
     import tokens
 
-    tokens.Tokens(tokens.Tokens.Config(name="tokens", sample_shape=(1, 8, 8))).save_pretrained(tmp_path / "tokens")
-    with pytest.raises(genhub.RecipeError, match=r"model.autoencoder: its latents have the shape \(16, 4\)"):
-        genhub.train(tiny, [f"model.autoencoder={tmp_path / 'tokens'}"])
+    tokens.Tokens(tokens.Tokens.Config(name="tokens", data=images())).save_pretrained(tmp_path / "tokens")
+    keys = [f"model.autoencoder={tmp_path / 'tokens'}", "trainer.max_steps=1"]
+    with pytest.raises(genhub.RecipeError, match=r"model.network.name: unet is for 2 sides, .*latents, 4x4\)"):
+        genhub.train(tiny, keys)
+    del tiny["model"]["network"]
+    folder = genhub.train(tiny, keys)
+    assert genhub.load(folder).config.network.name == "unet1d"
+    assert genhub.sample(folder, 2).shape == (2, 1, 8, 8)
 
 
 TOKENS = """
 from models import Halves
 class Tokens(Halves):
-    def encode(self, images): return super().encode(images).view(-1, 16, 1).expand(-1, 16, 4)
+    def encode(self, x, conditions=None): return super().encode(x).flatten(2).unflatten(2, (4, 4))[:, 0]
+    def decode(self, latents, conditions=None): return super().decode(latents[:, None])
 """
 
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from genhub_ddpm import DDPM
 from genhub_ddpm.samplers import MAX_SIGMA, MOST_SIGNAL
+from models import images
 from test_ddpm import PREDICTIONS, Exact
+from test_ddpm import make as small
 
 import genhub
-from genhub import scheduler_names
+from genhub import Batch, scheduler_names
 
 STD, T = 0.5, 41
 """T is a prime, so that no number of steps divides it; and with 7, 14, 28 or 29, counting down by T / n in floats makes a step
@@ -28,11 +30,11 @@ STEADY_PNDM = 28
 
 
 def make(**schedule) -> DDPM:
-    unet = {"block_out_channels": [8], "add_attention": False}
-    values = {"name": "ddpm", "sample_shape": (1, 1, 1), "unet": unet,
+    network = {"name": "unet", "block_out_channels": [8], "add_attention": False}
+    values = {"name": "ddpm", "data": images((1, 1, 1)), "network": network,
               "scheduler": {"num_train_timesteps": T, "clip_sample": False, **schedule}}  # fmt: skip
     model = DDPM(DDPM.Config.model_validate(values))
-    model.unet = Exact(model, 0.0, STD)
+    model.network = Exact(model, 0.0, STD)
     return model
 
 
@@ -193,15 +195,12 @@ def test_zero_terminal_snr_says_nothing_of_an_image_to_epsilon(tmp_path):
 
 def test_zero_terminal_snr_has_finite_losses_and_bits():
     for prediction in ("v_prediction", "sample"):
-        values = {"name": "ddpm", "sample_shape": (1, 8, 8), "network": {"name": "unet", "block_out_channels": [8], "add_attention": False},
-                  "loss_weighting": "min_snr",
-                  "scheduler": {"num_train_timesteps": T, "prediction_type": prediction, "variance_type": "learned_range",
-                                **ZERO_SNR}}  # fmt: skip
-        model = DDPM(DDPM.Config.model_validate(values))
+        schedule = {"num_train_timesteps": T, "prediction_type": prediction, "variance_type": "learned_range", **ZERO_SNR}
+        model = small(loss_weighting="min_snr", scheduler=schedule)
         assert model.min_snr_weight(torch.arange(T)).isfinite().all()
         assert model.signal_to_noise(torch.tensor([T - 1])).item() == 0
-        images = torch.rand(T, 1, 8, 8).mul(255).round() / 127.5 - 1
-        assert all(loss.isfinite() for loss in model.loss({"images": images}).values())
-        assert model.bits_per_dimension({"images": images[:2]}).isfinite().all()
-        film = model.add_noise(images, torch.randn(T, 1, 8, 8), torch.arange(T))
+        clean = torch.rand(T, 1, 8, 8).mul(255).round() / 127.5 - 1
+        assert all(loss.isfinite() for loss in model.loss(Batch(clean)).values())
+        assert model.bits_per_dimension(Batch(clean[:2])).isfinite().all()
+        film = model.add_noise(clean, torch.randn(T, 1, 8, 8), torch.arange(T))
         assert film.isfinite().all()

@@ -53,11 +53,11 @@ def test_a_repository_of_plain_diffusers(hub, theirs, tmp_path, monkeypatch) -> 
     assert hub.asked("GET", "bin$|README|c.json") == 0
     pipeline = diffusers.DDPMPipeline.from_pretrained("google/small", use_safetensors=True)
     x = torch.randn(2, 1, 8, 8)
-    torch.testing.assert_close(model.unet(x, 7).sample, pipeline.unet.eval()(x, 7).sample)
+    torch.testing.assert_close(model.network.unet(x, 7).sample, pipeline.unet.eval()(x, 7).sample)
     tuned = genhub.train(
         {"model": {"from": "google/small"}, "trainer": {"max_steps": 1, "trackers": [], "sample_every": None}}
     )
-    assert genhub.load(tuned).config.unet == model.config.unet
+    assert genhub.load(tuned).config.network == model.config.network
     genhub.push_to_hub(tuned, "alice/tuned")
     assert "base_model: google/small" in hub.repos["alice/tuned"].files["README.md"].decode()
 
