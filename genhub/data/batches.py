@@ -1,21 +1,21 @@
-"""Make batches in [-1, 1] of images, and of their labels if there are any.
+"""Make batches of the target of a split's rows, and of their conditions if there are any.
 
 The order is a function, not a state: position p of a run (step * batch_size + place in the batch) is in epoch p // N
-and shows image permutation(seed, epoch)[p % N]. So a run can start at any step, with any number of processes and
-workers, and sees the same images, mirrored or not. Batches run on over the ends of epochs: one that crosses an end, or
-is larger than the data, may hold an image twice.
+and shows row permutation(seed, epoch)[p % N]. So a run can start at any step, with any number of processes and
+workers, and sees the same rows, mirrored or not. Batches run on over the ends of epochs: one that crosses an end, or
+is larger than the data, may hold a row twice.
 
-Images that take at most 1 GiB are decoded once and kept as bytes; more are decoded by worker processes when needed.
-Both give the same pixels but where only reading everything first can tell: without `data.channels`, a large set is grey
-if 1,000 evenly spaced images are (colour found later becomes grey); and with `on_error: skip` its unreadable images are
-replaced by the next readable ones, where a set in memory leaves them out.
+Columns that take at most 1 GiB together are read once and kept; more are read by worker processes when needed, but single
+numbers and classes, which are always kept. Both give the same values but where only reading everything first can tell: a
+large set is grey if 1,000 evenly spaced images are (colour found later becomes grey); and with `on_error: skip` its
+unreadable rows are replaced by the next readable ones, where a set in memory leaves them out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import count, islice
 from typing import Any
 
@@ -24,64 +24,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data.decode import Faults, Flips, Index, Reader, Span
+from genhub.conditioning.guidance import dropped
+from genhub.data.columns import Columns
+from genhub.data.raw import Index
+from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
 from genhub.ground.console import warn
 from genhub.ground.processes import ALONE, Share
-from genhub.ground.randomness import seed_for
-from genhub.interfaces.config import DataConfig, DataSpec
-
-TensorBatch = dict[str, Tensor]
-"""Part of a step's images: "images" (b, c, h, w) float32 in [-1, 1] and, with labels, "labels" (b,) int64."""
+from genhub.ground.randomness import seed_for, seed_in_turn
+from genhub.interfaces.columns import DataConfig, DataSpec
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.model import Batch
 
 CPU = torch.device("cpu")
 IN_MEMORY_BYTES = 2**30
-LOOKED_AT, NAMED = 64, 5
-"""Number of images looked at for the range of values in use, where not all are in memory; and of left out ones named."""
+NAMED = 5
+"""Number of left out rows that are named."""
+DROPOUT_STREAM = 2**32 + 2
+"""Number that keeps the dropout of conditions apart from the seeds of training steps, images and choices."""
 
 Order = Iterator[tuple[Index, Flips]]
-Decoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]  # uint8 images, their labels' places, which to mirror
-
-
-def find_range(reader: Reader, rows: Sequence[int]) -> Span:
-    """Return the values that are black and white: with `data.value_range: auto` the least and largest in these rows.
-
-    Raises:
-        DataError: they hold one value alone.
-    """
-    if reader.config.value_range != "auto":
-        return reader.config.value_range
-    low, high = reader.extent(rows)
-    if low == high:
-        raise DataError(f"data.value_range: auto: all images hold the value {low:g} alone; give [low, high]")
-    reader.config = reader.config.model_copy(update={"value_range": (low, high)})
-    return low, high
-
-
-def unused_range(reader: Reader, rows: Sequence[int]) -> Iterator[str]:
-    """Yield a warning if images use less than a quarter of their type's range of values, and `data.value_range` is not
-    set."""
-    if reader.config.value_range is None:
-        (low, high), top = reader.extent(rows), reader.top()
-        if 0 < high - low < top / 4:
-            yield (
-                f"{reader.config.title}: its values are {low:g} to {high:g}, and 0 to {top:g} are taken for black to white: "
-                f"few shades are left; data.value_range=auto, or =[{low:g},{high:g}], scales them"
-            )
-
-
-def few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+Indices = Sequence[int] | Index | Tensor
+Tensors = Mapping[str, Tensor]
 
 
 def tell_skipped(before: Faults, more: Iterable[tuple[int, str]]) -> None:
-    """Add to the images that were left out before, and name the first few as they are met."""
+    """Add to the rows that were left out before, and name the first few as they are met."""
     for row, text in more:
         before.append((row, text))
         if len(before) <= NAMED:
             warn(f"left out {text}")
+
+
+def check_flip(config: DataConfig, modalities: Mapping[str, Modality]) -> None:
+    """
+    Raises:
+        DataError: `data.flip` is on, and there is nothing to mirror.
+    """
+    if config.flip and not any(modality.mirrors for modality in modalities.values()):
+        kinds = ", ".join(f"{name} is a {modality.modality}" for name, modality in modalities.items())
+        raise DataError(f"data.flip: there is no image to mirror: {kinds}; leave it out")
 
 
 @lru_cache(maxsize=4)
@@ -99,41 +84,118 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-def _normalise(images: Tensor) -> Tensor:
-    return images.div(127.5).sub_(1)
+@dataclass(frozen=True)
+class BatchMaker:
+    """From kept values of some rows to a batch on a device."""
 
+    spec: DataSpec
+    device: torch.device
+    dropout: float | Mapping[str, float]
+    """`model.condition_dropout`."""
+    seed: int
+    rank: int
+    accumulation: int
 
-def finish(images: Tensor, labels: Tensor | None, flips: Tensor | None, device: torch.device) -> TensorBatch:
-    """Return a batch made of uint8 images (b, c, h, w), those marked in `flips` (b,) mirrored."""
-    images = to_device(images, device)
-    if flips is not None:
-        images = torch.where(to_device(flips, device)[:, None, None, None], images.flip(-1), images)
-    batch = {"images": _normalise(images)}
-    return batch if labels is None else batch | {"labels": to_device(labels, device)}
+    def batch(self, values: Tensors, present: Tensors, flips: Tensor | None, number: int) -> Batch:
+        """Return a micro-batch.
+
+        Args:
+            values: by column, as kept.
+            present: by condition, (b,) bool.
+            flips: which rows to mirror.
+            number: of the micro-batch on this process, from the run's first step on.
+        """
+        x = self._of(self.spec.modality, values[self.spec.target], flips)
+        return Batch(x, self.conditions(values, present, flips, number), number // self.accumulation)
+
+    def conditions(self, values: Tensors, present: Tensors, flips: Tensor | None, number: int) -> Conditions:
+        """Return the conditions of a micro-batch, with dropout."""
+        modalities = self.spec.conditions
+        if not modalities:
+            return Conditions()
+        conditions = Conditions(
+            {name: self._of(modality, values[name], flips) for name, modality in modalities.items()},
+            {name: to_device(present[name], self.device) for name in modalities},
+        )
+        if not self.dropout:
+            return conditions
+        generator = torch.Generator().manual_seed(seed_in_turn(self.seed, DROPOUT_STREAM, self.rank, number))
+        return dropped(conditions, self.dropout, generator)
+
+    def _of(self, modality: Modality, kept: Tensor, flips: Tensor | None) -> Tensor:
+        kept = to_device(kept, self.device)
+        if flips is not None and modality.mirrors:
+            kept = torch.where(to_device(flips, self.device).view(-1, *[1] * (kept.ndim - 1)), kept.flip(-1), kept)
+        return modality.to_batch(kept)
 
 
 @dataclass(eq=False)
-class ImageData:
-    """Images of a split: in endless batches whose order is known beforehand, or picked by number."""
+class Column:
+    """Column of a split: its values by the numbers of rows."""
+
+    name: str
+    modality: Modality
+    _values: Tensor | None
+    """All values (N, *shape) as kept, where they are in memory."""
+    _present: Tensor
+    """(N,) bool: which rows have a value, as far as is known before they are read."""
+    _reader: RowReader
+
+    def kept(self, indices: Indices) -> Tensor:
+        """Return the values of the rows with these numbers as they are kept, (n, *shape): zeros where a row has none."""
+        index = as_index(indices)
+        if self._values is not None:
+            return self._values[torch.from_numpy(index)].cpu()
+        return torch.from_numpy(self._reader.read(index)[0][self.name])
+
+    def present(self, indices: Indices) -> Tensor:
+        """Return which of the rows with these numbers have a value, (n,) bool."""
+        return self._present[torch.from_numpy(as_index(indices))]
+
+
+def as_index(indices: Indices) -> Index:
+    return np.asarray(indices, dtype=np.int64)
+
+
+@dataclass(eq=False)
+class TableData:
+    """Rows of a split: in endless batches whose order is known beforehand, or picked by number."""
 
     config: DataConfig
     spec: DataSpec
-    labels: Tensor | None
-    """Labels (N,) int64, if the data has any."""
     content: str
-    """Cache key for data derived from the images: `spec.fingerprint`, and of images that are not in memory also what
-    becomes of unreadable ones."""
+    """Cache key for data derived from the target: its fingerprint, and of rows that are not in memory also what becomes of
+    unreadable ones."""
     skipped: Faults
-    """Images left out so far (`data.on_error: skip`): row number, and name with why it can't be read."""
-    _kept: Index
-    _images: Tensor | Reader
-    notes: tuple[str, ...] = ()
-    """Lines to print on what is odd about the images."""
+    """Rows left out so far (`data.on_error: skip`): row number, and name with why it can't be read."""
+    notes: tuple[str, ...]
+    """Lines to print on what is odd about the data."""
+    _rows: Index
+    """The row in the split of each number."""
+    _columns: Columns
+    _values: dict[str, Tensor]
+    """Columns in memory: (N, *shape) as kept."""
+    _present: dict[str, Tensor]
+    """By column in use: (N,) bool."""
+    _reader: RowReader
+    """Reader of the columns that aren't in memory; it has none where all are."""
+    condition_dropout: float | Mapping[str, float] = 0.0
+    """`model.condition_dropout`: share of rows whose conditions `batches` drops."""
+    _opened: dict[str, Column] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of a batch's tensors."""
-        return ("images",) if self.labels is None else ("images", "labels")
+        """Names of the columns in a batch: the target and its conditions."""
+        return tuple(self.spec.columns)
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """Names of all columns whose modality is recognised, in use or not."""
+        return self._columns.names
+
+    @property
+    def num_rows(self) -> int:
+        return self.spec.num_rows
 
     def batches(
         self,
@@ -143,47 +205,95 @@ class ImageData:
         start_step: int = 0,
         device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:
+    ) -> Iterator[Batch]:
         """Return endless micro-batches from `start_step` on, `share.accumulation` of them a step on each rank. `state` is
         for streams.
 
-        Each holds batch_size / (share.world_size * share.accumulation) images, on `device`: "images" (b, c, h, w) float32 in
-        [-1, 1], contiguous, and "labels" (b,) int64.
+        Each holds batch_size / (share.world_size * share.accumulation) rows, on `device`: x (b, *shape) as the target's
+        modality gives it to networks, contiguous, and the conditions, of which `condition_dropout` is dropped.
 
         Raises:
-            DataError: batch_size is no multiple of world_size * accumulation; or, while iterating over images that are
+            DataError: batch_size is no multiple of world_size * accumulation; or, while iterating over rows that are
                 not kept in memory, one can't be read.
         """
         order = self.order(share, seed, start_step)
-        return self._batches(order, device)
+        return self._batches(order, self.maker(share, seed, device), start_step * share.accumulation)
+
+    def maker(self, share: Share, seed: int, device: torch.device) -> BatchMaker:
+        return BatchMaker(self.spec, device, self.condition_dropout, seed, share.rank, share.accumulation)
 
     def order(self, share: Share, seed: int, start_step: int) -> Order:
-        """Return, for each micro-batch, the numbers of its images and which of them to mirror."""
+        """Return, for each micro-batch, the numbers of its rows and which of them to mirror."""
         part, starts = self._starts(start_step, share)
         return (self._order(seed, start, part) for start in starts)
 
     def read(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield, for each of `order`, the images (b, c, h, w) in [-1, 1] and their numbers (b,): later ones in the place of
-        those that can't be read."""
-        for images, index, flips in self._decoded(order, CPU):
-            yield finish(images, None, flips, CPU)["images"], index
+        """Yield, for each of `order`, x (b, *shape) as in a batch and the numbers of the rows (b,): later ones in the place
+        of those that can't be read."""
+        maker = self.maker(ALONE, 0, CPU)
+        for values, present, index, flips in self._read(order, CPU):
+            yield maker.batch(values, present, flips, 0).x, index
+
+    def conditions_for(self, maker: BatchMaker, index: Tensor, flips: Flips, number: int) -> Conditions:
+        """Return the conditions of a micro-batch of these rows, some of them mirrored, with dropout."""
+        if not self.spec.conditions:
+            return Conditions()
+        in_memory = self._reader.columns.keys() <= {self.spec.target}
+        values, present = self._with_kept({}, {}, index) if in_memory else self._at(index)
+        return maker.conditions(values, present, None if flips is None else torch.from_numpy(flips), number)
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the state from which `batches` starts at a step: nothing, as the order is a function of the step."""
         return {}
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Index:
-        """Return the row numbers in the split of a rank's images in a step, its micro-batches one after another."""
+        """Return the row numbers in the split of a rank's part of a step, its micro-batches one after another."""
         part, starts = self._starts(step, share)
         index = [self._order(seed, start, part)[0] for start in islice(starts, share.accumulation)]
-        return np.take(self._kept, np.concatenate(index))
+        return np.take(self._rows, np.concatenate(index))
 
-    def images(self, indices: Sequence[int] | Index | Tensor) -> Tensor:
-        """Return the images with these numbers, below spec.num_images: (n, c, h, w) float32 in [-1, 1], never mirrored."""
-        index = np.asarray(indices, dtype=np.int64)
-        if isinstance(self._images, Reader):
-            return _normalise(self._images.read_some(index)[0])
-        return _normalise(self._images[torch.from_numpy(index)].cpu())
+    def x(self, indices: Indices) -> Tensor:
+        """Return the targets of the rows with these numbers, below num_rows, as in a batch: (n, *shape) float32, never
+        mirrored."""
+        return self.spec.modality.to_batch(self.kept(indices))
+
+    def kept(self, indices: Indices) -> Tensor:
+        """Return the targets of the rows with these numbers as they are kept: uint8 for 8-bit images."""
+        return self._at(indices)[0][self.spec.target]
+
+    def own(self, indices: Indices) -> Tensor:
+        """Return the targets of the rows with these numbers in the column's own units."""
+        return self.spec.modality.from_batch(self.x(indices))
+
+    def conditions(self, indices: Indices) -> Conditions:
+        """Return the conditions of the rows with these numbers, none dropped."""
+        values, present = self._at(indices)
+        return BatchMaker(self.spec, CPU, 0.0, 0, 0, 1).conditions(values, present, None, 0)
+
+    def column(self, name: str) -> Column:
+        """Return a recognised column, in use or not; what is not known of it is learnt now.
+
+        Raises:
+            DataError: there is no such column, or it can't be what it looks like.
+        """
+        if name not in self._opened:
+            stored, modality = self._columns.stored(name), self.spec.columns.get(name)
+            modality = modality or self._columns.modality(name, self.spec.target)
+            reader = RowReader({name: (stored, modality)}, self._rows, self.config.on_error)
+            present = self._present.get(name)
+            present = torch.from_numpy(~stored.stored.missing()[self._rows]) if present is None else present
+            self._opened[name] = Column(name, modality, self._values.get(name), present, reader)
+        return self._opened[name]
+
+    @cached_property
+    def labels(self) -> Column | None:
+        """The first column of classes that isn't the target, in use or not."""
+        others = [*self.spec.conditions, *(name for name in self.available if name not in self.spec.columns)]
+        return next((column for name in others if (column := self._if_classes(name))), None)
+
+    def _if_classes(self, name: str) -> Column | None:
+        column = self.column(name) if self._columns.can_be_classes(name) else None
+        return column if column and column.modality.classes else None
 
     def _starts(self, step: int, share: Share) -> tuple[int, Iterator[int]]:
         """Return the size of a micro-batch, and the positions where this rank's begin."""
@@ -192,32 +302,50 @@ class ImageData:
         return part, (at * whole + (m * share.world_size + share.rank) * part for at, m in turns)
 
     def _order(self, seed: int, position: int, size: int) -> tuple[Index, Flips]:
-        """Return the numbers of the images at `size` positions from `position` on, and which of them to mirror."""
+        """Return the numbers of the rows at `size` positions from `position` on, and which of them to mirror."""
         index, flips = list[Index](), list[NDArray[np.bool_]]()
         while size:
-            epoch, first = divmod(position, self.spec.num_images)
-            permutation, mirrored = _epoch(self.spec.num_images, self.config.flip, seed, epoch)
+            epoch, first = divmod(position, self.spec.num_rows)
+            permutation, mirrored = _epoch(self.spec.num_rows, self.config.flip, seed, epoch)
             index.append(permutation[first : first + size])
             if mirrored is not None:
                 flips.append(mirrored[first : first + size])
             position, size = position + len(index[-1]), size - len(index[-1])
         return _joined(index), _joined(flips) if flips else None
 
-    def _batches(self, order: Order, device: torch.device) -> Iterator[TensorBatch]:
-        for images, index, flips in self._decoded(order, device):
-            yield finish(images, None if self.labels is None else self.labels.index_select(0, index), flips, device)
+    def _at(self, indices: Indices) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the values and which are present, on the CPU, of the rows with these numbers: later ones in the place of
+        those that can't be read."""
+        index = as_index(indices)
+        values, present, used, _ = self._reader.read(index)
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        there = {name: torch.from_numpy(value) for name, value in present.items()}
+        return self._with_kept(tensors, there, torch.from_numpy(used))
 
-    def _decoded(self, order: Order, device: torch.device) -> Decoded:
-        if isinstance(self._images, Tensor):
-            if device.type == "cuda" and self._images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
-                self._images = self._images.to(device)
-            images = self._images
+    def _with_kept(self, values: Tensors, present: Tensors, index: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return values read now together with those of the columns in memory."""
+        kept = {name: every.index_select(0, to_device(index, every.device)) for name, every in self._values.items()}
+        there = {name: self._present[name].index_select(0, index) for name in self._values if name != self.spec.target}
+        return {**values, **kept}, {**present, **there}
+
+    def _batches(self, order: Order, maker: BatchMaker, first: int) -> Iterator[Batch]:
+        for number, (values, present, _, flips) in enumerate(self._read(order, maker.device), first):
+            yield maker.batch(values, present, flips, number)
+
+    def _read(self, order: Order, device: torch.device) -> Iterator[tuple[Tensors, Tensors, Tensor, Tensor | None]]:
+        """Yield values and which are present by column, the rows' numbers, and which to mirror."""
+        if not self._reader.columns:
+            size = sum(tensor.nbytes for tensor in self._values.values())
+            if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 4:
+                self._values = {name: tensor.to(device) for name, tensor in self._values.items()}
             for rows, flips in order:
                 index = torch.from_numpy(rows)
-                found = images.index_select(0, to_device(index, images.device))
-                yield found, index, None if flips is None else torch.from_numpy(flips)
+                yield *self._with_kept({}, {}, index), index, None if flips is None else torch.from_numpy(flips)
             return
-        for item in load_ahead(self._images, order, self.config, device):
-            found, index, faults, mirrored = item
+        names = tuple(self._reader.columns)
+        for item in load_ahead(self._reader, order, self.config, device):
+            values, present = item[: len(names)], item[len(names) : 2 * len(names)]
+            index, faults, mirrored = item[2 * len(names) :]
             tell_skipped(self.skipped, sorted({(row, text) for row, text in faults} - set(self.skipped)))
-            yield found, index, mirrored
+            found = dict(zip(names, values, strict=True)), dict(zip(names, present, strict=True))
+            yield *self._with_kept(*found, index), index, mirrored

@@ -1,10 +1,10 @@
-"""Latents of images, computed once by a frozen network and kept on the disk: `data.cache_latents: true`.
+"""Latents of the target, computed once by a frozen network and kept on the disk: `data.cache_latents: true`.
 
-A folder of the cache, named by (the images' content, the network's weights and Config), has files of `SHARD` images' latents
-each, and as many more of the mirrored images where `data.flip` is on. A file is made by whoever finds it missing or damaged
+A folder of the cache, named by (the target's content, the network's weights and Config), has files of `SHARD` rows' latents
+each, and as many more of the mirrored ones where `data.flip` is on. A file is made by whoever finds it missing or damaged
 and nobody at it: processes of a run, and runs beside one another, share the work by the files' locks, in no collective. A
 file appears whole, with a digest, so what a killed run has finished is used, and the rest is made by whoever comes next.
-Latents are float32 in any precision of training, and computed in the same groups of images whoever does it, so that their
+Latents are float32 in any precision of training, and computed in the same groups of rows whoever does it, so that their
 bits don't hang on it.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import tee
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genhub.data.batches import CPU, IN_MEMORY_BYTES, ImageData, Order, TensorBatch, to_device
-from genhub.data.decode import Index
-from genhub.data.stream import ImageStream
+from genhub.data.batches import CPU, IN_MEMORY_BYTES, BatchMaker, Order, TableData, to_device
+from genhub.data.raw import Index
+from genhub.data.stream import StreamData
 from genhub.data.workers import load_ahead
 from genhub.errors import RecipeError
 from genhub.ground.console import Progress, say
@@ -35,17 +36,17 @@ from genhub.ground.disk import cache_folder, made_once
 from genhub.ground.finite import check_finite
 from genhub.ground.processes import ALONE, Share, main_process
 from genhub.ground.weights import is_sealed, save_sealed
-from genhub.interfaces.config import DataConfig, DataSpec
-from genhub.interfaces.model import FrozenEncoder, Model
+from genhub.interfaces.columns import DataConfig, DataSpec
+from genhub.interfaces.model import Batch, FrozenEncoder, Model
 
 SHARD, GROUP = 1024, 32
-"""Images in a file, and in a call of the encoder."""
+"""Rows in a file, and in a call of the encoder."""
 VERSION = 1
 """Number to raise when the content of a file changes: files of other versions are not used."""
 
 
-def training_data(model: Model, data: ImageData | ImageStream) -> ImageData | ImageStream | CachedLatents:
-    """Return the data for a trainer: the images, or with `data.cache_latents` the latents that the model makes of them.
+def training_data(model: Model, data: TableData | StreamData) -> TableData | StreamData | CachedLatents:
+    """Return the data for a trainer: the rows, or with `data.cache_latents` the latents that the model makes of them.
 
     Raises:
         RecipeError: the model makes nothing of them that could be kept.
@@ -56,39 +57,39 @@ def training_data(model: Model, data: ImageData | ImageStream) -> ImageData | Im
     if encoder is None:
         name = model.config.name or type(model).__name__
         raise RecipeError(
-            f"data.cache_latents: this '{name}' learns from the images themselves, and not from what a frozen "
+            f"data.cache_latents: this '{name}' learns from its target itself, and not from what a frozen "
             "network makes of them; leave it out"
         )
-    assert isinstance(data, ImageData)  # a stream is refused with the recipe
+    assert isinstance(data, TableData)  # a stream is refused with the recipe
     return CachedLatents(model, encoder, data)
 
 
 @dataclass(eq=False)
 class CachedLatents:
-    """`ImageData` whose batches have "latents" (b, ...) float32 in the images' place."""
+    """`TableData` whose batches have "latents" (b, ...) float32 in the place of x."""
 
     model: Model
     encoder: FrozenEncoder
     """The model's frozen encoder."""
-    images: ImageData
+    data: TableData
 
     @property
     def config(self) -> DataConfig:
-        return self.images.config
+        return self.data.config
 
     @property
     def spec(self) -> DataSpec:
-        return self.images.spec
+        return self.data.spec
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return ("latents", *self.images.columns[1:])
+        return self.data.columns
 
     def state(self, step: int) -> dict[str, Any]:
-        return self.images.state(step)
+        return self.data.state(step)
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Index:
-        return self.images.rows(share, seed=seed, step=step)
+        return self.data.rows(share, seed=seed, step=step)
 
     def batches(
         self,
@@ -98,29 +99,33 @@ class CachedLatents:
         start_step: int = 0,
         device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:
-        """Return batches as `ImageData.batches` does, of the same images in the same order. Missing latents are made first,
+    ) -> Iterator[Batch]:
+        """Return batches as `TableData.batches` does, of the same rows in the same order, with `cached["latents"]` and an empty
+        x. Missing latents are made first,
         on the model's device: it may take long.
 
         Raises:
-            NotFinite: the encoder makes NaN or infinity of an image.
-            GenhubError: a file can't be written; or see `ImageData.batches`.
+            NotFinite: the encoder makes NaN or infinity of a row.
+            GenhubError: a file can't be written; or see `TableData.batches`.
         """
-        order = self.images.order(share, seed, start_step)
-        return self._batches(self.table, order, device)
+        order, maker = self.data.order(share, seed, start_step), self.data.maker(share, seed, device)
+        return self._batches(self.table, order, maker, start_step * share.accumulation)
 
-    def _batches(self, table: Table, order: Order, device: torch.device) -> Iterator[TensorBatch]:
-        labels, mirrored = self.images.labels, self.spec.num_images
-        index = (rows if flips is None else rows + mirrored * flips for rows, flips in order)
-        for latents, whose in table.read(index, self.config, device):
-            batch = {"latents": to_device(latents, device)}
-            yield batch if labels is None else batch | {"labels": to_device(labels.index_select(0, whose), device)}
+    def _batches(self, table: Table, order: Order, maker: BatchMaker, first: int) -> Iterator[Batch]:
+        order, again = tee(order)
+        index = (rows if flips is None else rows + self.spec.num_rows * flips for rows, flips in order)
+        for number, (latents, whose) in enumerate(table.read(index, self.config, maker.device), first):
+            _, flips = next(again)
+            conditions = self.data.conditions_for(maker, whose, flips, number)
+            latents = to_device(latents, maker.device)
+            x = latents.new_empty((len(latents), 0))
+            yield Batch(x, conditions, number // maker.accumulation, {"latents": latents})
 
     @cached_property
     def table(self) -> Table:
-        """All latents, of the images and then of the mirrored ones; missing ones are made."""
-        key = hash_of(VERSION, self.images.content, digest_of(self.encoder.networks), self.encoder.config)
-        folder, shards = cache_folder() / "latents" / key, -(-self.spec.num_images // SHARD)
+        """All latents, of the rows and then of the mirrored ones; missing ones are made."""
+        key = hash_of(VERSION, self.data.content, digest_of(self.encoder.networks), self.encoder.config)
+        folder, shards = cache_folder() / "latents" / key, -(-self.spec.num_rows // SHARD)
         names = [
             f"{number:05d}{kind}.safetensors"
             for kind in ("", "-mirrored")[: 1 + self.config.flip]
@@ -128,7 +133,7 @@ class CachedLatents:
         ]
         files = [folder / name for name in names]
         missing = [number for number, file in enumerate(files) if not is_sealed(file)]
-        say(f"Latents  {'computing' if missing else 'found'} those of {self.spec.num_images:,} images in {folder}")
+        say(f"Latents  {'computing' if missing else 'found'} those of {self.spec.num_rows:,} rows in {folder}")
         progress = Progress(len(files), len(files) - len(missing), unit="file", shown=main_process() and bool(missing))
         with closing(progress):
             for wait in (False, True):  # first those that nobody is at; then those that others were at, and perhaps died
@@ -136,17 +141,17 @@ class CachedLatents:
                     make = partial(self._make, number % shards, number >= shards)
                     made_once(files[number], make, wait, there=is_sealed)
                     progress.advance(sum(file.is_file() for file in files) if progress.shown else 0)
-        return Table(files, self.spec.num_images)
+        return Table(files, self.spec.num_rows)
 
     @torch.no_grad()
     def _make(self, shard: int, mirrored: bool, temporary: Path) -> None:
-        rows = np.arange(SHARD * shard, min(SHARD * (shard + 1), self.spec.num_images))
+        rows = np.arange(SHARD * shard, min(SHARD * (shard + 1), self.spec.num_rows))
         groups = np.resize(rows, (-(-len(rows) // GROUP), GROUP))  # the last one filled up: sizes are rounded differently
         order = ((group, np.ones(GROUP, np.bool_) if mirrored else None) for group in groups)
         latents, whose = list[Tensor](), list[Tensor]()
         with _in_float32():
-            for images, index in self.images.read(order):
-                found = self.encoder.encode(images.to(self.model.device)).float().cpu()
+            for x, index in self.data.read(order):
+                found = self.encoder.encode(x.to(self.model.device)).float().cpu()
                 latents.append(check_finite(found, f"data.cache_latents: latents of rows {index.min()} to {index.max()}"))
                 whose.append(index)
         save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, temporary)
@@ -170,7 +175,7 @@ class Table(Dataset[Any]):
     """Table of the latents in several files: in memory if they are few, else mapped, so that only what is used is read."""
 
     def __init__(self, files: Sequence[Path], length: int) -> None:
-        """Open the files of `length` images, and perhaps of as many mirrored ones behind them."""
+        """Open the files of `length` rows, and perhaps of as many mirrored ones behind them."""
         self.files, self.length = files, length
         whose = list[Tensor]()
         for file in files:
@@ -178,10 +183,10 @@ class Table(Dataset[Any]):
                 self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
                 whose.append(stored.get_tensor("rows").clone())
         self.whose = torch.cat(whose)
-        """Numbers (rows,) of the images whose latents they are: not the rows' own where those images can't be read."""
+        """Numbers of the rows whose latents they are: not the latents' own where those rows can't be read."""
 
     def read(self, order: Iterator[Index], config: DataConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield, for each of `order`, the latents (b, ...) and the numbers (b,) of their images."""
+        """Yield, for each of `order`, the latents (b, ...) and the numbers (b,) of their rows."""
         size = 4 * len(self.whose) * prod(self.shape)
         if not (config.in_memory or (config.in_memory is None and size <= IN_MEMORY_BYTES)):
             yield from load_ahead(self, order, config, device)
@@ -195,9 +200,9 @@ class Table(Dataset[Any]):
 
     def __getitem__(self, rows: Index) -> tuple[Tensor, Tensor]:
         """Return a batch for the DataLoader."""
-        mirrored, image = np.divmod(rows, self.length)
-        files = mirrored * -(-self.length // SHARD) + image // SHARD
-        found = [self._mapped[file][at] for file, at in zip(files.tolist(), (image % SHARD).tolist(), strict=True)]
+        mirrored, number = np.divmod(rows, self.length)
+        files = mirrored * -(-self.length // SHARD) + number // SHARD
+        found = [self._mapped[file][at] for file, at in zip(files.tolist(), (number % SHARD).tolist(), strict=True)]
         return torch.stack(found), self.whose[torch.from_numpy(rows)]
 
     @cached_property

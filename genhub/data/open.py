@@ -1,123 +1,171 @@
-"""Open the data that a recipe names: images in memory, images mapped from the disk, or a stream."""
+"""Open the data that a recipe names: rows in memory, rows read from the disk when needed, or a stream."""
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import ValidationError
 
-from genhub.data.batches import (
-    IN_MEMORY_BYTES,
-    LOOKED_AT,
-    ImageData,
-    few,
-    find_range,
-    unused_range,
-)
+from genhub.data.batches import IN_MEMORY_BYTES, TableData, check_flip
+from genhub.data.columns import Columns
 from genhub.data.contents import content_of
-from genhub.data.decode import SURVEYED, Faults, Reader
-from genhub.data.sources import ImageSource, find_images
-from genhub.data.stream import FILES, ImageStream, RowDecoder, as_rows
-from genhub.errors import DataError
+from genhub.data.objects import stored_name
+from genhub.data.raw import Index, Source
+from genhub.data.reading import Faults, Kept, RowReader, fault_of, read_all
+from genhub.data.sources import find_source
+from genhub.data.stream import StreamData, open_stream
+from genhub.data.tables import StreamSource
+from genhub.errors import DataError, first_fault
 from genhub.ground.digests import hash_of
-from genhub.interfaces.config import STORED_CONTENT, DataConfig, DataSpec, described
+from genhub.interfaces.columns import DataConfig, ModelData, described
+from genhub.interfaces.modality import Modality
+
+STORED_CONTENT = "stored-"
+"""Prefix of fingerprints that are of stored bytes, where the values are not in memory."""
 
 
-def load_data(config: DataConfig, known: DataSpec | None = None) -> ImageData:
-    """Find the images that a recipe's `data` names, and decode them if they are to be kept in memory.
+def open_data(
+    config: DataConfig, conditions: Sequence[str] = (), known: ModelData | None = None
+) -> TableData | StreamData:
+    """Open the rows or the stream that a recipe's `data` names, to be trained on.
 
     Args:
-        known: what a model was trained on: labels get the numbers that they had there, where it has them all.
-    Raises:
-        DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
-    """
-    if config.streaming:
-        raise DataError(
-            "data.streaming: this needs images by number, which a stream doesn't have; add data.streaming=false, and "
-            "perhaps data.split=train[:10000]"
-        )
-    source = find_images(config)
-    for key, had in [("image_column", "image"), ("label_column", "label")] if isinstance(source.rows, np.ndarray) else []:
-        if getattr(config, key) not in (None, had):
-            raise DataError(f"data.{key}: {config.title} is no table; its only columns are image and label")
-    if not len(source.rows):
-        raise DataError(f"data.name: {config.title} has no images in split {config.split}")
-    reader = Reader(source, config)
-    (labels, names), faults = _numbered_as(known, source), Faults()
-    images: Tensor | Reader = reader
-    shape, kept = reader.shape, np.arange(reader.length)
-    in_memory = config.in_memory or (config.in_memory is None and reader.length * prod(shape) <= IN_MEMORY_BYTES)
-    span = find_range(reader, range(reader.length) if in_memory else reader.spread(SURVEYED))
-    if in_memory:
-        pixels, faults = reader.read_all()
-        if faults and (config.on_error == "fail" or len(faults) == reader.length):
-            raise reader.fault(faults)
-        if faults:
-            kept = np.delete(kept, [row for row, _ in faults])
-            pixels, labels = pixels[kept], None if labels is None else labels[kept]
-        images, shape = torch.from_numpy(pixels), (pixels.shape[1], *shape[1:])
-        fingerprint = content = hash_of(pixels.shape, pixels, None if labels is None else labels.numpy())
-    else:
-        numbers = None if labels is None else labels.numpy()
-        fingerprint = STORED_CONTENT + hash_of(content_of(reader), config.size, config.channels, span, numbers)
-        content = hash_of(fingerprint, config.on_error)
-    notes = [f"{config.title}: passed over {few(source.passed_over)}: no regular file, or it leads back"]
-    notes = notes if source.passed_over else []
-    if not in_memory:
-        notes += unused_range(reader, reader.spread(LOOKED_AT))
-    elif len(kept) and int(pixels[:, :3].max()) - int(pixels[:, :3].min()) <= 64:  # all are looked at again, exactly
-        notes += unused_range(reader, kept.tolist())
-    spec = described(
-        name=config.title,
-        split=config.split,
-        shape=shape,
-        num_images=len(kept),
-        fingerprint=fingerprint,
-        class_names=names,
-        value_range=span,
-        num_classes=None if labels is None else len(names),
-    )
-    return ImageData(reader.config, spec, labels, content, reader.named(faults), kept, images, tuple(notes))
-
-
-def _numbered_as(known: DataSpec | None, source: ImageSource) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return labels and class names, numbered as in the data that a model was trained on, if all of them were there: another
-    split may lack some."""
-    names = known.class_names or tuple(map(str, range(known.num_classes or 0))) if known else ()
-    if source.labels is None or names == source.class_names or not set(source.class_names) <= set(names):
-        return source.labels, source.class_names
-    return torch.tensor([names.index(name) for name in source.class_names])[source.labels], names
-
-
-def open_data(config: DataConfig) -> ImageData | ImageStream:
-    """Open the images or the stream that a recipe's `data` names, to be trained on.
-
+        conditions: columns that a model is given.
+        known: the columns of a model that was made for such data: they are read by its modalities, and never learnt again.
     Raises:
         DataError: it is not there, can't be read or can't be streamed.
     """
     if not config.streaming:
-        return load_data(config)
+        return load_data(config, conditions, known)
     if config.in_memory:
         raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
-    source = find_images(config)
-    if not hasattr(source.rows, "state_dict"):
+    source = find_source(config)
+    if not isinstance(source, StreamSource):
         raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
-    table = source.rows if source.rows.num_shards >= FILES else source.rows.reshard()
-    reader = Reader(as_rows([row[source.columns[0]] for row in islice(table, SURVEYED)], source.remote), config)
-    span = find_range(reader, range(reader.length))
-    seen = [source.fingerprint, config.size, config.channels, config.shuffle_buffer]
+    return open_stream(source, config, conditions, known)
+
+
+def load_data(
+    data: Any = "digits", conditions: Sequence[str] = (), known: ModelData | None = None, **keys: Any
+) -> TableData:
+    """Find the columns that a recipe's `data` names, and read them if they are to be kept in memory.
+
+    Args:
+        data: a `DataConfig`; a name as `data.name` takes it; or a Python object: a datasets.Dataset, a torch Dataset of
+            dicts, tuples or tensors, an array or tensor or a dict of them, a pandas frame, a list of PIL images.
+        conditions: columns that a model is given.
+        known: the columns of a model that was made for such data: they are read by its modalities, and never learnt again.
+        keys: more keys of `data`: target, columns, split, ...
+    Raises:
+        DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
+    """
+    config = _config_of(data, keys)
+    if config.streaming:
+        raise DataError(
+            "data.streaming: this needs rows by number, which a stream doesn't have; add data.streaming=false, and "
+            "perhaps data.split=train[:10000]"
+        )
+    source = find_source(config)
+    assert isinstance(source, Source)
+    if not len(source):
+        raise DataError(f"data.name: {config.title} has no rows in split {config.split}")
+    columns = Columns(source.columns, config, known)
+    target = columns.target()
+    names = (target, *columns.conditions(conditions, target))
+    return _read(source, columns, names)
+
+
+def _config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
+    if isinstance(data, DataConfig):
+        return data.model_copy(update=dict(keys)) if keys else data
+    name = data if isinstance(data, str) else stored_name(data)
+    try:
+        return DataConfig(name=name, **keys)
+    except ValidationError as error:
+        raise DataError(f"data.{first_fault(error)}") from error
+
+
+def _read(source: Source, columns: Columns, names: Sequence[str]) -> TableData:
+    """Read the target and the conditions, where they are kept."""
+    config, target = columns.config, names[0]
+    missing = columns.stored(target).stored.missing()
+    rows: Index = np.flatnonzero(~missing)
+    if not len(rows):
+        raise DataError(f"data.target: no row of {config.title} has a value of '{target}'")
+    modalities = {name: columns.modality(name, target) for name in names}
+    check_flip(config, modalities)
+    notes = [f"{missing.sum():,} of {len(source):,} rows have no {target}, and are left out"] if missing.any() else []
+    notes += [f"{config.title}: passed over {few(source.passed_over)}"] if source.passed_over else []
+    notes += [note for name in names if not columns.is_known(name, target) for note in _notes(columns, name, modalities)]
+    kept = {
+        name: read_all(columns.stored(name), modality, rows, wider=not columns.is_known(name, target))
+        for name, modality in modalities.items()
+        if _in_memory(config, modality, modalities, len(rows))
+    }
+    rows, skipped = _left_out(columns, kept, rows, len(source))
+    modalities |= {name: column.modality for name, column in kept.items()}
+    lazy = {name: (columns.stored(name), modality) for name, modality in modalities.items() if name not in kept}
+    reader = RowReader(lazy, rows, config.on_error)
+    values = {name: torch.from_numpy(column.values) for name, column in kept.items()}
+    present = {name: torch.from_numpy(_present(columns, name, kept, rows)) for name in names}
+    prints = {name: fingerprint(columns, name, modality, kept.get(name), rows) for name, modality in modalities.items()}
     spec = described(
-        name=config.title,
-        split=config.split,
-        shape=reader.shape,
-        num_images=source.length,
-        fingerprint=hash_of(*seen, *([span] if span else [])),
-        class_names=source.class_names,
-        num_classes=len(source.class_names) or None,
-        value_range=span,
+        name=config.title, split=config.split, target=target, columns=modalities, num_rows=len(rows), fingerprints=prints
     )
-    notes = tuple(unused_range(reader, range(reader.length)))
-    return ImageStream(reader.config, spec, table, RowDecoder(reader, *source.columns), notes=notes)
+    content = hash_of(*(prints[name] for name in sorted({target, *lazy})), config.on_error) if lazy else prints[target]
+    return TableData(config, spec, content, skipped, tuple(notes), rows, columns, values, present, reader)
+
+
+def _in_memory(config: DataConfig, modality: Modality, modalities: Mapping[str, Modality], length: int) -> bool:
+    """Whether a column is kept in memory: single numbers always, all others together."""
+    size = sum(length * prod(its.shape) * np.dtype(its.dtype).itemsize for its in modalities.values())
+    return not modality.shape or (size <= IN_MEMORY_BYTES if config.in_memory is None else config.in_memory)
+
+
+def _notes(columns: Columns, name: str, modalities: Mapping[str, Modality]) -> Sequence[str]:
+    """Return what is odd about a column that was just learnt."""
+    return [f"data.columns.{name}: {note}" for note in modalities[name].notes(columns.stored(name))]
+
+
+def _left_out(columns: Columns, kept: dict[str, Kept], rows: Index, total: int) -> tuple[Index, Faults]:
+    """Take out of all columns the rows of which one can't be read; return the rows that are left, and what was wrong.
+
+    Raises:
+        DataError: there are such rows, and `data.on_error` says `fail`; or none is left.
+    """
+    on_error, bad, skipped = columns.config.on_error, set[int](), Faults()
+    for name, column in kept.items():
+        faults = [(int(rows[place]), reason) for place, reason in column.faults]
+        if faults and (on_error == "fail" or len(faults) == len(rows)):
+            raise fault_of(columns.stored(name), faults, total, on_error)
+        skipped += [(row, f"{columns.stored(name).place(row)}: {reason}") for row, reason in faults]
+        bad |= {place for place, _ in column.faults}
+    if not bad:
+        return rows, skipped
+    left = np.delete(np.arange(len(rows)), sorted(bad))
+    if not len(left):
+        raise DataError(f"data: none of the {total:,} rows of {columns.config.title} can be read wholly")
+    for name, column in kept.items():
+        kept[name] = Kept(column.modality, column.values[left], column.present[left], [])
+    return rows[left], sorted(skipped)
+
+
+def _present(columns: Columns, name: str, kept: Mapping[str, Kept], rows: Index) -> Any:
+    return kept[name].present if name in kept else ~columns.stored(name).stored.missing()[rows]
+
+
+def fingerprint(columns: Columns, name: str, modality: Modality, kept: Kept | None, rows: Index) -> str:
+    """Return what changes when a value of a column or the rows' order changes: of what is kept, else of what is stored."""
+    if kept is not None:
+        present = () if kept.present.all() else (kept.present,)
+        return hash_of(kept.values.shape, kept.values, *present)
+    stored = columns.stored(name)
+    return STORED_CONTENT + hash_of(content_of(stored, columns.config), modality.model_dump_json(), rows)
+
+
+def few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from genhub.errors import DataError
-from genhub.interfaces.config import DataConfig, TrainerConfig
+from genhub.interfaces.columns import DataConfig
+from genhub.interfaces.config import TrainerConfig
 from genhub.recipe.sections import AccelerateConfig
 
 
 def share_of(batch_size: int, processes: int, accumulation: int = 1) -> int:
-    """Return how many images of a batch are in one of a process's parts.
+    """Return how many rows of a batch are in one of a process's parts.
 
     >>> share_of(64, 4, 2)
     8

@@ -1,17 +1,17 @@
-"""Stream images: `data.streaming: true` reads them as they come, for data that are larger than the disk or not here.
+"""Stream rows: `data.streaming: true` reads them as they come, for data that are larger than the disk or not here.
 
 The order is a function, as in batches.py, of (seed, number of processes, position). Each epoch `datasets` shuffles the files
-(or the row groups of few), reads ten of them in turn, and gives each process its own, or every n-th image where files can't
-be shared out evenly. What comes is shuffled block by block, `data.shuffle_buffer` images in each, by a permutation of (seed,
+(or the row groups of few), reads ten of them in turn, and gives each process its own, or every n-th row where files can't
+be shared out evenly. What comes is shuffled block by block, `data.shuffle_buffer` rows in each, by a permutation of (seed,
 process, epoch, block). So a run could go on by reading all up to where it was; a checkpoint has where the block began, as
 `datasets` puts it, and a run that goes on reads that block again. Processes end their epochs apart: their shares differ.
+Rows without the target's value are passed over as if they weren't there.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from copy import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,29 +20,107 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from genhub.data.batches import CPU, TensorBatch, finish, tell_skipped
-from genhub.data.decode import Faults, Flips, Index, Reader
-from genhub.data.sources import ImageSource
+from genhub.data.batches import CPU, BatchMaker, check_flip, tell_skipped
+from genhub.data.columns import Columns, derived, sources_of
+from genhub.data.raw import Index, StoredColumn, as_objects
+from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
+from genhub.data.tables import StreamSource, checked, undecoded
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
+from genhub.ground.digests import hash_of
 from genhub.ground.processes import ALONE, Share
 from genhub.ground.randomness import seed_for
-from genhub.interfaces.config import DataConfig, DataSpec
+from genhub.interfaces.columns import DataConfig, DataSpec, ModelData, described
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.model import Batch
 
-SURVEYED = 100
-"""Number of first images that tell the shape of all."""
+LEARNT_FROM, LEARNT_BYTES = 10_000, 2**26
+"""Number of first rows from which columns are learnt, and the bytes at which fewer do."""
 FILES = 10
 """Number of files that are read in turn; of fewer, their row groups are."""
 
 Raw = list[dict[str, Any]]
 Mark = dict[str, Any]
-"""Position where a block begins, as JSON: epoch, its number there, the images that this process had before, and `datasets`'
+"""Position where a block begins, as JSON: epoch, its number there, the rows that this process had before, and `datasets`'
 state."""
 
 
+def open_stream(
+    source: StreamSource, config: DataConfig, conditions: Sequence[str], known: ModelData | None
+) -> StreamData:
+    """Open a stream; what is not known of its columns is learnt from its first rows.
+
+    Raises:
+        DataError: they can't be read, or don't say what classes there are.
+    """
+    table = undecoded(source.table, source.features)
+    seen = Columns(_stored(list(islice(table, 10)), source, config, list(source.features)), config, known)
+    target = seen.target()
+    names = (target, *seen.conditions(conditions, target))
+    used = sorted({source for name in names for source in sources_of(name, config.columns.get(name))})
+    table = undecoded(source.table.select_columns(used), {name: source.features[name] for name in used})
+    table = table if table.num_shards >= FILES else table.reshard()
+    said = {name: keys for name, keys in config.columns.items() if name in names}
+    first = _stored(_first(table), source, config, used)
+    columns = Columns(first, config.model_copy(update={"columns": said}), known)
+    modalities = {name: _learnt(columns, name, target) for name in names}
+    check_flip(config, modalities)
+    prints = {
+        name: hash_of(source.seen, sources_of(name, said.get(name)), modality.model_dump_json(), config.shuffle_buffer)
+        for name, modality in modalities.items()
+    }
+    spec = described(name=config.title, split=config.split, target=target, columns=modalities, num_rows=source.length,
+                     fingerprints=prints)  # fmt: skip
+    notes = [f"data.columns.{name}: {note}" for name in names if not columns.is_known(name, target)
+             for note in modalities[name].notes(columns.stored(name))]  # fmt: skip
+    decoder = RowDecoder(source, config, modalities)
+    return StreamData(config, spec, table, decoder, notes=tuple(notes), available=seen.names)
+
+
+def _stored(
+    rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]
+) -> dict[str, StoredColumn]:
+    """Return rows of a stream as columns."""
+    found = {name: as_objects(checked([row[name] for row in rows], source.remote)) for name in names}
+    return {name: StoredColumn(name, config.title, its, source.features[name], _somewhere) for name, its in found.items()}
+
+
+def _somewhere(_: int) -> str:
+    return "a row of the stream"
+
+
+def _first(table: Any) -> Raw:
+    """Return a stream's first rows."""
+    rows, size = Raw(), 0
+    for row in islice(table, LEARNT_FROM):
+        rows.append(row)
+        size += sum(_size(value) for value in row.values())
+        if size > LEARNT_BYTES:
+            break
+    return rows
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(_size(inner) for inner in value.values())
+    return len(value) if isinstance(value, bytes | str | list) else 8
+
+
+def _learnt(columns: Columns, name: str, target: str) -> Modality:
+    modality, said = columns.modality(name, target), columns.config.columns.get(name)
+    if columns.is_known(name, target) or not modality.classes:
+        return modality
+    if not hasattr(columns.stored(name).feature, "names") and not (said and said.model_extra):
+        raise DataError(
+            f"data.columns.{name}: doesn't say what classes there are; a stream needs a ClassLabel, or their names: "
+            "{modality: label, names: [...]}"
+        )
+    return modality
+
+
 @dataclass(eq=False)
-class ImageStream:
+class StreamData:
     """Endless batches of a split that is read as it comes."""
 
     config: DataConfig
@@ -50,17 +128,21 @@ class ImageStream:
     _table: Any
     _decoder: RowDecoder
     skipped: Faults = field(default_factory=list)
-    """Images left out so far (`data.on_error: skip`): place in the batch, and name with why it can't be read."""
+    """Rows left out so far (`data.on_error: skip`): place in the batch, and name with why it can't be read."""
     notes: tuple[str, ...] = ()
-    """Lines to print on what is odd about the images."""
+    """Lines to print on what is odd about the data."""
+    available: tuple[str, ...] = ()
+    """Names of all columns whose modality is recognised, in use or not."""
+    condition_dropout: float | Mapping[str, float] = 0.0
+    """`model.condition_dropout`: share of rows whose conditions `batches` drops."""
     _marks: deque[Mark] = field(default_factory=deque)
     _a_step: int = 0
-    """Number of images of a step on this process."""
+    """Number of rows of a step on this process."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of a batch's tensors."""
-        return ("images", "labels") if self.spec.num_classes else ("images",)
+        """Names of the columns in a batch: the target and its conditions."""
+        return tuple(self.spec.columns)
 
     def batches(
         self,
@@ -70,27 +152,28 @@ class ImageStream:
         start_step: int = 0,
         device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
-    ) -> Iterator[TensorBatch]:
-        """Return batches as `ImageData.batches` does. Without `state`, all images up to `start_step` are read and dropped.
+    ) -> Iterator[Batch]:
+        """Return batches as `TableData.batches` does. Without `state`, all rows up to `start_step` are read and dropped.
 
         Args:
             state: what `state(start_step)` gave, on this process and with as many.
         Raises:
-            DataError: while iterating: an image can't be read, or this process gets none.
+            DataError: while iterating: a row can't be read, or this process gets none.
         """
         part = share_of(self.config.batch_size, share.world_size, share.accumulation)
         self._a_step = part * share.accumulation
-        ahead = (2 * self.config.num_workers + 1) * part  # images that workers may have been given already
+        ahead = (2 * self.config.num_workers + 1) * part  # rows that workers may have been given already
         self._marks = deque(maxlen=3 + ahead // self.config.shuffle_buffer)
         order = self._order(seed, share, start_step * self._a_step, part, state, self._marks)
-        return self._batches(order, device)
+        maker = BatchMaker(self.spec, device, self.condition_dropout, seed, share.rank, share.accumulation)
+        return self._batches(order, maker, start_step * share.accumulation)
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the state, as JSON, from which the latest `batches` would start at a step without reading up to it."""
         return next(mark for mark in reversed(self._marks) if mark["position"] <= step * self._a_step)
 
     def rows(self, share: Share = ALONE, *, seed: int, step: int) -> Index:
-        """Return how many images a process had before each of a step's, for messages: a stream has no row numbers."""
+        """Return how many rows a process had before each of a step's, for messages: a stream has no row numbers."""
         number = share_of(self.config.batch_size, share.world_size)
         return np.arange(step * number, (step + 1) * number)
 
@@ -104,7 +187,7 @@ class ImageStream:
             table.load_state_dict(mark["stream"])
         while True:
             table.set_epoch(epoch)
-            rows = iter(table)
+            rows = (row for row in table if self._decoder.has_target(row))
             while True:
                 at = {"epoch": epoch, "block": block, "position": position, "stream": table.state_dict()}
                 found = list(islice(rows, self.config.shuffle_buffer))
@@ -114,14 +197,14 @@ class ImageStream:
                 block, position = block + 1, position + len(found)
             if not block:
                 raise DataError(
-                    f"data.name: {self.config.title} has no images for process {share.rank + 1} of {share.world_size}"
+                    f"data.name: {self.config.title} has no rows for process {share.rank + 1} of {share.world_size}"
                 )
             epoch, block = epoch + 1, 0
 
     def _order(
         self, seed: int, share: Share, start: int, size: int, state: Mapping[str, Any] | None, marks: deque[Mark]
     ) -> Iterator[tuple[Raw, Flips]]:
-        """Yield batches of undecoded images, and which of them to mirror."""
+        """Yield batches of undecoded rows, and which of them to mirror."""
         waiting, mirrored = Raw(), list[bool]()
         for mark, rows in self._blocks(seed, share, state):
             if mark["position"] + len(rows) <= start:
@@ -135,36 +218,40 @@ class ImageStream:
                 yield waiting[:size], np.array(mirrored[:size]) if self.config.flip else None
                 del waiting[:size], mirrored[:size]
 
-    def _batches(self, order: Iterator[tuple[Raw, Flips]], device: torch.device) -> Iterator[TensorBatch]:
-        for images, labels, flips, faults in load_ahead(self._decoder, order, self.config, device):
+    def _batches(self, order: Iterator[tuple[Raw, Flips]], maker: BatchMaker, first: int) -> Iterator[Batch]:
+        names = self.columns
+        for number, item in enumerate(load_ahead(self._decoder, order, self.config, maker.device), first):
+            values, present, (flips, faults) = item[: len(names)], item[len(names) : -2], item[-2:]
             tell_skipped(self.skipped, faults)
-            yield finish(images, labels, flips, device)
+            values, present = dict(zip(names, values, strict=True)), dict(zip(names, present, strict=True))
+            yield maker.batch(values, present, flips, number)
 
 
 class RowDecoder(Dataset[Any]):
     """Decoder of a stream's batches, in the workers."""
 
-    def __init__(self, reader: Reader, image: str, label: str | None = None) -> None:
-        self.reader, self.image, self.label = reader, image, label
+    def __init__(self, source: StreamSource, config: DataConfig, modalities: Mapping[str, Modality]) -> None:
+        """
+        Args:
+            modalities: of the target, which is the first, and of the conditions.
+        """
+        self.source, self.config, self.modalities = source, config, modalities
+
+    def has_target(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a value of the target."""
+        target = next(iter(self.modalities))
+        return not self._column(target, [dict(row)]).stored.missing()[0]
+
+    def _column(self, name: str, rows: Raw) -> StoredColumn:
+        said = self.config.columns.get(name)
+        return derived(name, said, _stored(rows, self.source, self.config, sources_of(name, said)))
 
     def __getitem__(self, item: tuple[Raw, Flips]) -> Any:
-        """Return (images, labels, which to mirror, faults), or the DataError, as `Reader` does."""
+        """Return (values..., present..., which to mirror, faults), or the DataError, as `RowReader` does."""
         raw, flips = item
-        reader = copy(self.reader)
-        reader.rows, reader.length, reader.first = as_rows([row[self.image] for row in raw]).rows, len(raw), 0
         try:
-            images, used, faults = reader.read_some(np.arange(len(raw)))
+            columns = {name: (self._column(name, raw), modality) for name, modality in self.modalities.items()}
+            values, present, _, faults = RowReader(columns, np.arange(len(raw)), self.config.on_error).read(np.arange(len(raw)))
         except DataError as error:
             return error
-        labels = None if self.label is None else torch.tensor([raw[at][self.label] for at in used.tolist()])
-        return images, labels, None if flips is None else torch.from_numpy(flips), faults
-
-
-def as_rows(images: list[Any], remote: bool = False) -> ImageSource:
-    rows = np.empty(len(images), dtype=object)
-    rows[:] = images
-    return ImageSource(rows, place=_somewhere, remote=remote)
-
-
-def _somewhere(_: int) -> str:
-    return "an image of the stream"
+        return (*values.values(), *present.values(), None if flips is None else torch.from_numpy(flips), faults)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from genhub.errors import DataError, TrainingError
 from genhub.ground.console import warn
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
 
 PATIENCE, LONGEST_WAIT = 60, 1800
 """Seconds to wait for a batch before a line says so, and before the run ends."""

@@ -1,0 +1,40 @@
+"""NumPy's files: each array of an .npz is a column, and an .npy is one; the first dimension are the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genhub.data.raw import Source, first_line, of_arrays
+from genhub.errors import DataError
+from genhub.interfaces.columns import DataConfig
+
+ENDINGS = {".npz", ".npy"}
+
+
+def array_source(file: str, config: DataConfig) -> Source:
+    """Return the columns of a file. Arrays of another length than the longest are passed over.
+
+    Raises:
+        DataError: it can't be read, or holds no rows; pickled objects are never read.
+    """
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        arrays: dict[str, NDArray[object]] = (
+            {Path(file).stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        )
+    except Exception as error:  # whatever NumPy and zipfile raise
+        raise DataError(f"data.name: {file}: {first_line(error)}") from error
+    length = max((len(array) for array in arrays.values() if array.ndim), default=0)
+    if not length:
+        raise DataError(f"data.name: {file} holds no array with rows")
+    columns = {name: array for name, array in arrays.items() if array.ndim and len(array) == length}
+    source = of_arrays({name: _as_rows(array) for name, array in columns.items()}, config)
+    return Source(source.columns, passed_over=tuple(f"{file}: {name}" for name in arrays if name not in columns))
+
+
+def _as_rows(array: NDArray[object]) -> NDArray[object]:
+    """Return texts as Python's, so that rows are str; numbers as they are."""
+    return array.astype(object) if array.dtype.kind in "US" else array

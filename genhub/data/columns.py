@@ -1,0 +1,155 @@
+"""Columns of a split by name, those that the recipe derives from others among them, and the modality of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from pydantic import ValidationError
+
+from genhub.data.raw import Joined, Numbers, StoredColumn
+from genhub.data.recognition import modality_class
+from genhub.errors import DataError, did_you_mean, first_fault
+from genhub.interfaces.columns import ColumnConfig, DataConfig, ModelData
+from genhub.interfaces.modality import Modality
+
+
+def sources_of(name: str, said: ColumnConfig | None) -> tuple[str, ...]:
+    """Return the names of the stored columns that a column is made from."""
+    source = said.source if said else None
+    return source if isinstance(source, tuple) else (source or name,)
+
+
+def derived(name: str, said: ColumnConfig | None, stored: Mapping[str, StoredColumn]) -> StoredColumn:
+    """Return a column as it is made from those that are stored."""
+    parts = [stored[source] for source in sources_of(name, said)]
+    if said is None or not isinstance(said.source, tuple):
+        return parts[0].called(name)
+    joined = Joined(tuple(part.stored for part in parts))
+    return StoredColumn(name, parts[0].title, joined, Numbers(said.source), parts[0].where)
+
+
+class Columns:
+    """What can be made of a split's columns. A modality is learnt when it is first asked for; one that is known already, as
+    a model's columns are, is never learnt again."""
+
+    def __init__(self, stored: Mapping[str, StoredColumn], config: DataConfig, known: ModelData | None) -> None:
+        """
+        Raises:
+            DataError: `data.columns` names a column that there isn't.
+        """
+        self.config, self.known = config, known
+        self._check_derived(stored)
+        self._stored = dict(stored) | {name: derived(name, said, stored) for name, said in config.columns.items()}
+        self._learnt: dict[str, Modality] = {}
+
+    def _check_derived(self, stored: Mapping[str, StoredColumn]) -> None:
+        for name, said in self.config.columns.items():
+            for source in sources_of(name, said):
+                if source not in stored:
+                    key = f"data.columns.{name}" + (".from" if said.source else "")
+                    raise DataError(f"{key}: {self._no_column(source, stored)}")
+
+    def _no_column(self, name: str, there: Mapping[str, object] | Sequence[str]) -> str:
+        """Return the tail of a message that there is no such column."""
+        nearest = did_you_mean(name, there)
+        listing = f" the columns: {', '.join(there)}" if nearest.startswith("did") else ""
+        return f"{self.config.title} has no column '{name}'; {nearest}{listing}"
+
+    @cached_property
+    def _classes(self) -> dict[str, tuple[str, type[Modality]]]:
+        """The modality of each column that is recognised: its name and its class."""
+        found = {name: modality_class(column, self.config.columns.get(name)) for name, column in self._stored.items()}
+        return {name: its for name, its in found.items() if its is not None}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns that are recognised."""
+        return tuple(self._classes)
+
+    @property
+    def unrecognised(self) -> tuple[str, ...]:
+        """Names of the columns that no modality reads."""
+        return tuple(name for name in self._stored if name not in self._classes)
+
+    def target(self) -> str:
+        """Return the column that a model learns to draw: the one that the recipe names, the known one, or the only one that
+        can be drawn.
+
+        Raises:
+            DataError: there is none, or several would do.
+        """
+        if self.config.target is not None:
+            return self._checked(self.config.target, "data.target")
+        if self.known and self.known.column in self._stored:
+            return self.known.column
+        found = [name for name, (_, cls) in self._classes.items() if cls.can_be_target]
+        if len(found) > 1:
+            raise DataError(f"data.target: several columns would do; set it to one of: {', '.join(found)}")
+        if not found:
+            kinds = ", ".join(f"{name} ({kind})" for name, (kind, _) in self._classes.items())
+            kinds = ", ".join(filter(None, [kinds, *self.unrecognised]))
+            raise DataError(
+                f"data.target: no column of {self.config.title} can be drawn; it has {kinds}. Say of one what it is, "
+                "data.columns.NAME.modality, or make a vector of numbers: {from: [a, b], modality: vector}"
+            )
+        return found[0]
+
+    def conditions(self, names: Sequence[str], target: str) -> tuple[str, ...]:
+        """Return the names of the conditions, checked."""
+        for name in names:
+            self._checked(name, "model.conditions")
+            if name == target:
+                raise DataError(f"model.conditions: '{name}' is what the model draws (data.target)")
+        return tuple(names)
+
+    def _checked(self, name: str, key: str) -> str:
+        if name not in self._stored:
+            raise DataError(f"{key}: {self._no_column(name, self._stored)}")
+        if self._known(name, key == "data.target"):
+            return name
+        if name not in self._classes:
+            raise DataError(f"{key}: of column '{name}' genhub can't see what it is; say data.columns.{name}.modality")
+        kind, cls = self._classes[name]
+        if key == "data.target" and not cls.can_be_target:
+            hint = "; {from: [a, b], modality: vector} makes a vector of numbers" if kind == "number" else ""
+            raise DataError(f"data.target: '{name}' is a {kind}, which can be a condition alone{hint}")
+        return name
+
+    def _known(self, name: str, target: bool) -> Modality | None:
+        if self.known is None:
+            return None
+        return self.known.target if target else self.known.conditions.get(name)
+
+    def stored(self, name: str) -> StoredColumn:
+        """Return a column as it is stored."""
+        return self._stored[name]
+
+    def is_known(self, name: str, target: str) -> bool:
+        """Whether a column's modality is known already."""
+        return self._known(name, name == target) is not None
+
+    def modality(self, name: str, target: str) -> Modality:
+        """Return the modality of a recognised column, learnt from it where it isn't known.
+
+        Raises:
+            DataError: the column can't be of this modality.
+        """
+        if known := self._known(name, name == target):
+            return known
+        if name not in self._learnt:
+            kind, cls = self._classes[name]
+            said = self.config.columns.get(name)
+            try:
+                options = said.options(kind) if said else cls.Options()
+                self._learnt[name] = cls.learn(self._stored[name], options)
+            except ValidationError as error:
+                raise DataError(f"data.columns.{name}: {first_fault(error)}") from error
+            except ValueError as error:
+                raise DataError(f"data.columns.{name}: {error}") from error
+        return self._learnt[name]
+
+    def can_be_classes(self, name: str) -> bool:
+        """Whether a recognised column may have classes: its modality is known to, or is learnt from it to find out; what can
+        be drawn never is."""
+        return self._known(name, target=False) is not None or not self._classes[name][1].can_be_target
