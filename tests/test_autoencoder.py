@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from genhub_vae import Autoencoder
+from made_columns import columns, image
 
 import genhub
 
@@ -17,7 +18,7 @@ SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 5, 7), (1, 1, 3)]
 
 def make(shape=(1, 8, 8), **keys) -> Autoencoder:
     torch.manual_seed(0)
-    values = {"name": "autoencoder", "sample_shape": shape, "channels": [8], "latent_dim": 4, **keys}
+    values = {"name": "autoencoder", **columns(image(*shape)), "channels": [8], "latent_dim": 4, **keys}
     return Autoencoder(Autoencoder.Config.model_validate(values))
 
 
@@ -42,7 +43,7 @@ def metrics(run: Path) -> list[dict]:
 def test_loss_is_the_squared_error_summed_over_an_image():
     model, x = make(), images(6)
     expected = (model.decoder(model.encoder(x)) - x).square().sum() / 6
-    losses = model.loss({"images": x})
+    losses = model.loss(genhub.Batch(x))
     torch.testing.assert_close(losses["loss"], expected)
     torch.testing.assert_close(losses["mse"], expected / 64)
 
@@ -57,7 +58,7 @@ def test_images_of_any_size(shape):
     assert model.decode(model.encode(x)).shape == x.shape
     assert model.decode(100 * model.encode(x)).abs().max() <= 1
     assert model.sample(2).shape == (2, *shape)
-    model.loss({"images": x})["loss"].backward()
+    model.loss(genhub.Batch(x))["loss"].backward()
 
 
 # The Gaussian
@@ -70,7 +71,7 @@ def test_the_gaussian_is_that_of_all_latents_of_a_fixed_model(offset):
     model.encoder.linear.bias.data += offset
     x = images(60 * 16)
     for part in x.split(16):
-        model.loss({"images": part})
+        model.loss(genhub.Batch(part))
     latents = model.encode(x).detach().double()
     torch.testing.assert_close(model.latent_mean, latents.mean(0).float(), rtol=1e-5, atol=1e-5)
     expected = torch.cov(latents.T, correction=0).float()
@@ -97,11 +98,11 @@ def test_samples_decode_draws_from_the_gaussian():
 
 def test_evaluation_does_not_move_the_gaussian_and_copies_carry_it():
     model = make()
-    model.loss({"images": images(16)})
+    model.loss(genhub.Batch(images(16)))
     twin = copy.deepcopy(model).eval()
-    twin.loss({"images": images(16, seed=2)})
+    twin.loss(genhub.Batch(images(16, seed=2)))
     assert torch.equal(twin.latent_mean, model.latent_mean)
-    model.loss({"images": images(16, seed=2)})
+    model.loss(genhub.Batch(images(16, seed=2)))
     assert not torch.equal(twin.latent_mean, model.latent_mean)
 
 
@@ -111,7 +112,7 @@ def test_an_untrained_model_draws():
 
 def test_sample_is_the_generators_alone_and_image_by_image():
     model = make()
-    model.loss({"images": images(16)})
+    model.loss(genhub.Batch(images(16)))
     generators = lambda: [torch.Generator().manual_seed(i) for i in range(3)]  # noqa: E731
     state = torch.random.get_rng_state()
     a = model.sample(3, generator=generators())
@@ -144,7 +145,7 @@ def test_bf16_trains_and_fits_in_float32(tmp_path):
     assert genhub.sample(genhub.train(run), 3).shape == (3, 1, 8, 8)
     model, x = make(), images(64)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model.loss({"images": x})["loss"].dtype == torch.float32
+        assert model.loss(genhub.Batch(x))["loss"].dtype == torch.float32
         latents = model.encoder(x).double()
     torch.testing.assert_close(model.latent_covariance.double(), torch.cov(latents.T, correction=0), rtol=1e-3, atol=1e-5)
 
@@ -152,7 +153,7 @@ def test_bf16_trains_and_fits_in_float32(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.channels=[8,8,8,8,8]", "channels: 5 halvings given, but 8x8 images are 1x1 after 3"),
+        ("model.channels=[8,8,8,8,8]", "channels: 5 halvings given, but sides of 8x8 are 1 after 3"),
         ("model.latent_dim=0", "latent_dim"),
         ("model.latent_size=3", "did you mean|latent_dim"),
     ],

@@ -14,6 +14,7 @@ from genhub_gan import GAN
 from genhub_gan.gan import truncated
 from genhub_gan.networks import Discriminator, Generator, level_sizes
 from judge import judge
+from made_columns import columns, image, volume
 from test_trainer import metrics, same_bits
 
 import genhub
@@ -26,11 +27,11 @@ SMALL = {"latent_dim": 4, "generator": {"channels": [4, 8]}, "discriminator": {"
 
 def make(shape=(1, 8, 8), **keys) -> GAN:
     torch.manual_seed(0)
-    return GAN(GAN.Config.model_validate({"name": "gan", "sample_shape": shape, **SMALL, **keys}))
+    return GAN(GAN.Config.model_validate({"name": "gan", **columns(image(*shape)), **SMALL, **keys}))
 
 
-def batch(shape=(1, 8, 8), n: int = 6) -> dict[str, torch.Tensor]:
-    return {"images": torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1}
+def batch(shape=(1, 8, 8), n: int = 6) -> genhub.Batch:
+    return genhub.Batch(torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1)
 
 
 def gan(tiny: dict, **model) -> dict:
@@ -83,7 +84,7 @@ def test_two_optimizers_have_their_own_settings(tiny):
     from safetensors.torch import load_file
 
     torch.manual_seed(0)
-    before = GAN(GAN.Config(sample_shape=(1, 8, 8), num_classes=10, **SMALL)).state_dict()
+    before = make().state_dict()
     after = load_file(folder / "trainer/weights.safetensors")
     moved = {key.split(".")[0] for key in before if not torch.allclose(before[key], after[key], atol=1e-7)}
     assert moved == {"generator"}
@@ -102,9 +103,9 @@ def test_told_apart_and_spread_say_what_goes_wrong():
     model = make()
     model.discriminator.forward = lambda x, y=None: x.mean((1, 2, 3))
     model.generator.forward = lambda z, y=None: torch.full((len(z), 1, 8, 8), -0.9)  # collapsed: one image
-    assert model.discriminator_loss({"images": torch.rand(6, 1, 8, 8)})["told_apart"] == 1
+    assert model.discriminator_loss(genhub.Batch(torch.rand(6, 1, 8, 8)))["told_apart"] == 1
     assert model.generator_loss(batch())["spread"] == 0
-    model.generator.forward = lambda z, y=None: batch()["images"]
+    model.generator.forward = lambda z, y=None: batch().x
     assert model.generator_loss(batch())["spread"].item() == pytest.approx(1)
 
 
@@ -196,7 +197,7 @@ def test_truncation_is_checked(tmp_path):
     "shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 12, 20), (1, 7, 5), (2, 9, 33), (1, 1, 1), (3, 1, 6)]
 )
 def test_any_size(shape):
-    model = GAN(GAN.Config(sample_shape=shape, loss="relativistic"))
+    model = GAN(GAN.Config(**columns(image(*shape)), loss="relativistic"))
     assert model.sample(2).shape == (2, *shape)
     model.discriminator_loss(batch(shape, 2))["loss"].backward()
     model.generator_loss(batch(shape, 2))["loss"].backward()
@@ -204,12 +205,16 @@ def test_any_size(shape):
 
 
 def test_sizes_and_default_widths():
-    assert level_sizes(7, 5, 3) == [(7, 5), (4, 3), (2, 2)]
+    assert level_sizes((7, 5), 3) == [(7, 5), (4, 3), (2, 2)]
+    assert level_sizes((9,), 3) == [(9,), (5,), (3,)]
+    assert level_sizes((), 2) == [(), ()]
     widths = make().config.generator.model_copy(update={"channels": None}).widths
     assert widths((1, 8, 8)) == (32, 64)
     assert widths((1, 28, 28)) == (32, 64, 128)
     assert widths((3, 256, 300)) == (32, 64, 128, 256, 256, 256, 256)[:7]
     assert widths((1, 4, 4)) == (32,)
+    assert widths((1, 28)) == widths((2, 28, 28, 28)) == (32, 64, 128)
+    assert widths((2,)) == (128, 128, 128)
 
 
 def test_a_generator_that_has_gone_all_black_can_come_back():
@@ -223,12 +228,12 @@ def test_a_generator_that_has_gone_all_black_can_come_back():
 def test_residual_branches_start_at_zero():
     """So a discriminator twice as deep starts as the same function."""
     torch.manual_seed(0)
-    shallow = Discriminator((1, 8, 8), (4, 8), 1)
-    deep = Discriminator((1, 8, 8), (4, 8), 3)
+    shallow = Discriminator({}, (1, 8, 8), (4, 8), 1)
+    deep = Discriminator({}, (1, 8, 8), (4, 8), 3)
     deep.load_state_dict(shallow.state_dict(), strict=False)
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(deep(x), shallow(x))
-    assert Generator((1, 8, 8), 4, (4,), 1)(torch.randn(2, 4)).shape == (2, 1, 8, 8)  # a single level
+    assert Generator({}, (1, 8, 8), 4, (4,), 1)(torch.randn(2, 4)).shape == (2, 1, 8, 8)  # a single level
 
 
 @pytest.mark.parametrize(
@@ -240,6 +245,7 @@ def test_residual_branches_start_at_zero():
         ({"penalty_weight": -1}, "penalty_weight"),
         ({"generator": {"channels": []}}, "at least 1 item"),
         ({"generator": {"channel": [8]}}, "channel"),
+        (columns(volume(1, 2, 2, 2, 2)), "1 to 3 sides, not elements of 1x2x2x2x2"),
     ],
 )
 def test_options_are_checked(keys, message):
@@ -274,7 +280,7 @@ def trained(tmp_path: Path, recipe: str, seed: int, *sampling: str) -> Path:
 @pytest.mark.timeout(900)
 def test_digits_recipe(tmp_path):
     with np.load(trained(tmp_path, "digits-gan", 0)) as arrays:
-        figures = judge(arrays["images"])
+        figures = judge(arrays["image"])
     assert figures["frechet"] <= 0.3, figures
     assert figures["smallest_class"] >= 0.04, figures
     assert figures["copies"] < 0.1, figures

@@ -145,4 +145,4 @@ def test_penalties_and_losses_are_float32_under_autocast(loss):
         penalty = model.penalty(batch())["loss"]
     assert {value.dtype for value in [*parts.values(), penalty]} == {torch.float32}
     if loss != "wasserstein":  # R1 at real images has nothing random in it
-        torch.testing.assert_close(losses.zero_centred(model.discriminator, batch()["images"]), model.penalty(batch())["r1"])
+        torch.testing.assert_close(losses.zero_centred(model.discriminator, batch().x), model.penalty(batch())["r1"])

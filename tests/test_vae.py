@@ -11,23 +11,25 @@ import torch
 from genhub_vae import VAE
 from genhub_vae.likelihoods import LIKELIHOODS, PixelLikelihood
 from genhub_vae.vae import gaussian_kl
+from made_columns import columns, image
 from torch import nn
 
 import genhub
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 5, 7), (1, 1, 3)]
 VALUES = torch.arange(256) / 127.5 - 1
+PIXELS = genhub.Image(shape=(1, 1, 1))
 
 
 def make(shape=(1, 8, 8), **keys) -> VAE:
     torch.manual_seed(0)
-    values = {"name": "vae", "sample_shape": shape, "channels": [8], "latent_dim": 4, **keys}
+    values = {"name": "vae", **columns(image(*shape)), "channels": [8], "latent_dim": 4, **keys}
     return VAE(VAE.Config.model_validate(values))
 
 
-def batch(n: int = 6, shape=(1, 8, 8)) -> dict[str, torch.Tensor]:
+def batch(n: int = 6, shape=(1, 8, 8)) -> genhub.Batch:
     generator = torch.Generator().manual_seed(1)
-    return {"images": torch.randint(0, 256, (n, *shape), generator=generator) / 127.5 - 1}
+    return genhub.Batch(torch.randint(0, 256, (n, *shape), generator=generator) / 127.5 - 1)
 
 
 def recipe(folder: Path, **model) -> dict:
@@ -67,12 +69,12 @@ def test_closed_form_kl_is_what_monte_carlo_says(mean, log_variance):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_loss_is_nats_summed_over_an_image_and_averaged_over_the_batch(likelihood):
     model, one = make(likelihood=likelihood, beta=2.0), batch(1)
-    twice = {"images": one["images"].repeat(3, 1, 1, 1)}
+    twice = genhub.Batch(one.x.repeat(3, 1, 1, 1))
     fixed_posterior(model, torch.tensor([1.0, 0, 0, 0]), torch.full((4,), -30.0))
     a, b = model.loss(one), model.loss(twice)
     output = model.decoder(torch.tensor([[1.0, 0, 0, 0]]))
     assert a["kl"].item() == pytest.approx(gaussian_kl(torch.tensor([1.0, 0, 0, 0]), torch.tensor(-30.0)).sum().item())
-    assert a["reconstruction"].item() == pytest.approx(-model.likelihood.log_prob(one["images"], output).item(), rel=1e-4)
+    assert a["reconstruction"].item() == pytest.approx(-model.likelihood.log_prob(one.x, output).item(), rel=1e-4)
     assert a["loss"].item() == pytest.approx((a["reconstruction"] + 2 * a["kl"]).item())
     assert b["loss"].item() == pytest.approx(a["loss"].item(), rel=1e-4)
 
@@ -137,15 +139,15 @@ def log_probs(likelihood: PixelLikelihood, values: torch.Tensor, output: float, 
 @pytest.mark.parametrize("log_scale", [-6.0, -3.0, 0.5])
 @pytest.mark.parametrize("name", ["gaussian", "discretized_logistic"])
 def test_probabilities_of_8_bit_values_sum_to_1(name, log_scale, output):
-    likelihood = LIKELIHOODS[name]()
+    likelihood = LIKELIHOODS[name](PIXELS)
     likelihood.scaled.data.fill_(log_scale / 10)
-    logs = log_probs(likelihood, VALUES, output, "log_prob_8bit")
+    logs = log_probs(likelihood, VALUES, output, "log_mass")
     assert torch.isfinite(logs).all()
     assert logs.double().exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_gaussian_density_integrates_to_1():
-    likelihood = LIKELIHOODS["gaussian"]()
+    likelihood = LIKELIHOODS["gaussian"](PIXELS)
     likelihood.scaled.data.fill_(-0.3)
     grid = torch.linspace(-8, 8, 40_001)
     assert log_probs(likelihood, grid, 0.3, "log_prob").exp().sum().item() * 16 / 40_000 == pytest.approx(1, abs=1e-4)
@@ -162,7 +164,7 @@ def test_bernoulli_sums_to_1_and_a_grey_pixel_is_its_binarisations_mean(output):
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_draws_follow_the_probabilities(name):
     """The mean and, where the edges cut nothing off, the spread of draws are the likelihood's own."""
-    likelihood, output = LIKELIHOODS[name](), torch.full((1, 1, 1, 200_000), 0.2)
+    likelihood, output = LIKELIHOODS[name](PIXELS), torch.full((1, 1, 1, 200_000), 0.2)
     if name != "bernoulli":
         likelihood.scaled.data.fill_(-0.5 if name == "gaussian" else -0.35)
     drawn = likelihood.draw(output, torch.randn(output.shape, generator=torch.Generator().manual_seed(0)))
@@ -184,7 +186,7 @@ class Linear(nn.Module):
         super().__init__()
         self.weight, self.before, self.after, self.shape = weight, before, after, shape
 
-    def forward(self, x):
+    def forward(self, x, conditions=None):
         y = (x.flatten(1) - self.before) @ self.weight.T
         return (
             torch.cat([y, self.after.expand(len(x), -1)], 1) if self.shape == () else (y + self.after).view(-1, *self.shape)
@@ -212,9 +214,9 @@ def linear_gaussian(variance_scale: float = 1.0) -> tuple[VAE, torch.Tensor, tor
 @pytest.mark.parametrize("k", [1, 7])
 def test_the_exact_posterior_makes_the_bound_exact_for_every_k(k):
     model, images, exact = linear_gaussian()
-    found = model.log_likelihood(images, torch.Generator().manual_seed(0), k)
+    found = model.log_likelihood(images, genhub.Conditions(), torch.Generator().manual_seed(0), k)
     torch.testing.assert_close(found, exact, atol=2e-3, rtol=0)
-    bits = model.bits_per_dimension({"images": images}, generator=torch.Generator().manual_seed(0), importance_samples=k)
+    bits = model.bits_per_dimension(genhub.Batch(images), generator=torch.Generator().manual_seed(0), importance_samples=k)
     # The probability of a bin is the density times its width, but for terms of (width / sigma)^2.
     expected = -(exact + 12 * math.log(2 / 255)) / (12 * math.log(2))
     torch.testing.assert_close(bits, expected, atol=2e-3, rtol=0)
@@ -225,7 +227,7 @@ def test_a_wrong_posterior_bounds_from_above_and_importance_samples_tighten():
     expected = (-(exact + 12 * math.log(2 / 255)) / (12 * math.log(2))).mean()
     elbo, iwae, tight = (
         model.bits_per_dimension(
-            {"images": images.repeat(50, 1, 1, 1)}, generator=torch.Generator().manual_seed(0), importance_samples=k
+            genhub.Batch(images.repeat(50, 1, 1, 1)), generator=torch.Generator().manual_seed(0), importance_samples=k
         ).mean()
         for k in (1, 5, 100)
     )
@@ -244,7 +246,7 @@ def test_bits_come_one_an_image_from_the_generators_alone(likelihood):
     bits = model.bits_per_dimension(batch(), generator=generators())
     assert bits.shape == (6,)
     assert torch.equal(state, torch.random.get_rng_state())
-    alone = model.bits_per_dimension({"images": batch()["images"][2:3]}, generator=generators()[2:3])
+    alone = model.bits_per_dimension(genhub.Batch(batch().x[2:3]), generator=generators()[2:3])
     torch.testing.assert_close(alone[0], bits[2], atol=1e-4, rtol=1e-5)
 
 
@@ -255,13 +257,13 @@ def test_bits_come_one_an_image_from_the_generators_alone(likelihood):
 def test_images_of_any_size(shape):
     model = make(shape, channels=[8, 4] if max(shape[1:]) > 2 else [8])
     assert isinstance(model, genhub.Autoencoder)
-    images = batch(3, shape)["images"]
+    images = batch(3, shape).x
     latents = model.encode(images)
     assert latents.shape == (3, 4)
     assert model.decode(latents).shape == images.shape
     assert model.decode(latents).abs().max() <= 1
     assert model.sample(2).shape == (2, *shape)
-    model.loss({"images": images})["loss"].backward()
+    model.loss(genhub.Batch(images))["loss"].backward()
 
 
 @pytest.mark.parametrize("observe", [False, True])
@@ -326,7 +328,7 @@ def test_plain_diffusers_opens_the_kl_network(tmp_path):
     model = make((3, 16, 8), network="kl", channels=[8, 16], likelihood="discretized_logistic").eval()
     model.save_pretrained(tmp_path)
     theirs = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
-    images = batch(2, (3, 16, 8))["images"]
+    images = batch(2, (3, 16, 8)).x
     with torch.no_grad():
         latents = model.encode(images)
         assert latents.shape == (2, *model.latent_shape) == (2, 4, 8, 4)
@@ -335,22 +337,23 @@ def test_plain_diffusers_opens_the_kl_network(tmp_path):
         again = VAE.from_pretrained(tmp_path)
         assert torch.equal(again.encode(images), latents)
         assert model.sample(2).shape == (2, 3, 16, 8)
-        assert model.bits_per_dimension({"images": images}).shape == (2,)
+        assert model.bits_per_dimension(genhub.Batch(images)).shape == (2,)
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"model.channels": "[8,8,8,8,8]"}, "channels: 5 halvings given, but 8x8 images are 1x1 after 3"),
+        ({"model.channels": "[8,8,8,8,8]"}, "channels: 5 halvings given, but sides of 8x8 are 1 after 3"),
         ({"model.channels": "[]"}, "at least 1 item"),
         ({"model.beta": "-1"}, "greater than or equal to 0"),
         ({"model.likelihood": "gausian"}, "gaussian"),
         ({"model.free_bit": "1"}, "free_bits"),
         ({"model.network": "kl", "model.channels": "[12,16]"}, "12 does not divide by kl.norm_num_groups 8; 16 does"),
         (
-            {"model.network": "kl", "model.channels": "[8,8]", "data.image_size": "[8,9]"},
+            {"model.network": "kl", "model.channels": "[8,8]", "data.columns.image.size": "[8,9]"},
             "sides divisible by 2, the images are 8x9",
         ),
+        ({"model.network": "kl", "model.conditions": "[label]"}, "network kl is given none; network: conv takes any"),
     ],
 )
 def test_mistakes_in_options_are_answered(tmp_path, keys, message):

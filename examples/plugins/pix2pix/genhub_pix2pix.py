@@ -28,7 +28,7 @@ SLOPE = 0.2
 
 class Pix2PixConfig(ModelConfig):
     conditions: tuple[str, ...] = Field(min_length=1, max_length=100, examples=[["source"]])
-    """Columns of images that are turned into the target; a derived one, {from: image, size: 4}, makes pairs of any images."""
+    """Columns of images that are turned into the target; a derived one, {from: image, size: 4}, makes pairs of any."""
     generator_channels: tuple[PositiveInt, ...] = Field(default=(32, 64, 64), min_length=1)
     """Channels at each level of the U-Net, the image's own size first; each halves the sides, which may be odd."""
     discriminator_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)

@@ -24,7 +24,11 @@ def make(shape=(1, 8, 8), conditions=None, **keys) -> Pix2Pix:
 
 def batch(n: int = 4, shape=(1, 8, 8)) -> genhub.Batch:
     x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return genhub.Batch(x, genhub.Conditions({"source": avg_pool2d(x[:, :1], 2)}, {"source": torch.ones(n, dtype=torch.bool)}))
+    return genhub.Batch(x, sources(avg_pool2d(x[:, :1], 2)))
+
+
+def sources(images: torch.Tensor) -> genhub.Conditions:
+    return genhub.Conditions({"source": images}, {"source": torch.ones(len(images), dtype=torch.bool)})
 
 
 def test_the_losses_are_the_papers():
@@ -60,7 +64,10 @@ def test_the_discriminator_judges_patches_and_sees_the_source():
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 5), (2, 9, 33)])
 def test_what_is_drawn_is_the_sources_and_the_noises(shape):
     model, pairs = make(shape).eval(), batch(2, shape)
-    draw = lambda given, seed=0: model.sample(2, conditions=given, generator=torch.Generator().manual_seed(seed))  # noqa: E731
+
+    def draw(given, seed=0):
+        return model.sample(2, conditions=given, generator=torch.Generator().manual_seed(seed))
+
     drawn = draw(pairs.conditions)
     assert drawn.shape == (2, *shape)
     assert torch.equal(drawn, draw(pairs.conditions))
@@ -72,13 +79,13 @@ def test_what_is_drawn_is_the_sources_and_the_noises(shape):
 def test_it_learns_pairs():
     """That x is its source, enlarged, where more is not to be known: half of the error is gone in a few steps."""
     model = make(l1_weight=10.0)
-    optimizers = {phase.name: torch.optim.Adam(getattr(model, phase.trains[0]).parameters(), 2e-3) for phase in model.phases()}
+    networks = {phase.name: getattr(model, phase.trains[0]) for phase in model.phases()}
+    optimizers = {name: torch.optim.Adam(network.parameters(), 2e-3) for name, network in networks.items()}
     generator = torch.Generator().manual_seed(0)
     errors = []
     for _ in range(60):
         source = torch.rand(32, 1, 4, 4, generator=generator) * 2 - 1
-        given = genhub.Conditions({"source": source}, {"source": torch.ones(32, dtype=torch.bool)})
-        pairs = genhub.Batch(interpolate(source, scale_factor=2, mode="nearest"), given)
+        pairs = genhub.Batch(interpolate(source, scale_factor=2, mode="nearest"), sources(source))
         for name, optimizer in optimizers.items():
             optimizer.zero_grad()
             losses = model(pairs, name)
