@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from models import images
 from pydantic import ValidationError
 from test_hub import sealed
 from torch import nn
 
 import genhub
-from genhub import GenerativeModel, ModelConfig, Phase
+from genhub import GenerativeModel, Image, Label, ModelConfig, ModelData, Phase
 from genhub.hub.load import load_model
 from genhub.interfaces.columns import DataSpec, described
 from genhub.sampling.draw import check_room
-from genhub.sampling.labels import labels_for
+from genhub.sampling.request import Drawing
 
 
 class Asks(GenerativeModel):
@@ -53,7 +54,7 @@ class Asks(GenerativeModel):
     def phases(self) -> list[Phase]:
         return [Phase("fit", lambda batch: {"loss": self.network.weight.sum()}, trains=("network",))]
 
-    def sample(self, n: int, *, labels: Any = None, generator: Any = None) -> torch.Tensor:
+    def sample(self, n: int, *, conditions: Any = None, generator: Any = None) -> torch.Tensor:
         return torch.zeros(n, *self.shape)
 
 
@@ -68,7 +69,7 @@ def edited(folder: Path, **config: object) -> Path:
 @pytest.mark.parametrize("reads", [False, True])
 @pytest.mark.parametrize("how", ["parameter", "buffer", "table", "linspace", "on the cpu", "like", "many"])
 def test_more_than_the_weights_have_is_refused_before_memory_is_taken(tmp_path: Path, how: str, reads: bool) -> None:
-    Asks(Asks.Config(sample_shape=(1, 8, 8), how=how, numbers=2)).save_pretrained(tmp_path)
+    Asks(Asks.Config(data=images(), how=how, numbers=2)).save_pretrained(tmp_path)
     load_model(edited(tmp_path, reads=reads), model_class=Asks)
     if how == "like" and reads:
         return  # a copy on the CPU is counted once it is there
@@ -82,7 +83,7 @@ def test_the_models_that_come_with_genhub_are_within_it(tmp_path: Path) -> None:
     from genhub.interfaces.registry import MODELS, load_all
 
     for name, cls in load_all(MODELS)[0].items():
-        shape = {"sample_shape": (1, 8, 8), "num_classes": 3}
+        shape = {"data": images(classes=3), "conditions": ["label"]}
         torch.manual_seed(1)
         model = cls(cls.Config(name=name, **shape))
         model.save_pretrained(tmp_path / name)
@@ -102,39 +103,42 @@ def test_a_covariance_of_gigabytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "text"),
-    [({"shape": (3, 65_536, 65_536)}, "an image of 3x65536x65536 is more than genhub draws, 268,435,456 numbers"),
-     ({"num_classes": 2**62}, "num_classes: must be less than or equal to 1000000, not 4611686018427387904"),
-     ({"class_names": ("a" * 200_000,)}, "class_names.0: must have at most 255 characters, not 'aaa"),
-     ({"class_names": ("a",) * 1_000_001}, "class_names: must have at most 1000000 items")],
+    ("modality", "text"),
+    [({"modality": "image", "shape": (3, 65_536, 65_536)},
+      "columns.it.shape: an element of 3x65536x65536 is more than genhub draws, 268,435,456 numbers"),
+     ({"modality": "label", "number": 2**62}, "columns.it.number: must be less than or equal to 1000000, not 4611686018427387904"),
+     ({"modality": "label", "number": 1, "names": ("a" * 200_000,)}, "columns.it.names.0: must have at most 255 characters, not 'aaa"),
+     ({"modality": "label", "number": 1, "names": ("a",) * 1_000_001}, "columns.it.names: must have at most 1000000 items")],
     ids=["shape", "classes", "name", "names"],
 )  # fmt: skip
-def test_a_data_set_has_bounds(keys: dict[str, Any], text: str) -> None:
-    values = {"name": "x", "split": "train", "shape": (1, 8, 8), "num_images": 1, "fingerprint": "x"}
+def test_a_data_set_has_bounds(modality: dict[str, Any], text: str) -> None:
+    values = {"name": "x", "split": "train", "target": "image", "columns": {"image": Image(shape=(1, 8, 8))}, "num_rows": 1,
+              "fingerprints": {"image": "x"}}  # fmt: skip
     assert described(**values) == DataSpec(**values)
+    columns = {"columns": {**values["columns"], "it": modality}, "fingerprints": {"image": "x", "it": "x"}}
     with pytest.raises(genhub.DataError) as caught:
-        described(**values | keys)
+        described(**values | columns)
     assert text in str(caught.value)
     assert len(str(caught.value)) < 300
-    if keys.keys() & {"shape", "num_classes"}:
-        with pytest.raises(ValidationError):
-            ModelConfig(**{"sample_shape" if key == "shape" else key: value for key, value in keys.items()})
+    with pytest.raises(ValidationError):
+        ModelData.model_validate({"target": modality})
 
 
 def test_images_that_memory_has_no_room_for() -> None:
-    model = Asks(Asks.Config(sample_shape=(1, 16_384, 16_384)))
+    model = Asks(Asks.Config(data=images((1, 16_384, 16_384))))
     with pytest.raises(
-        genhub.InputError, match=r"^1,000,000 images of 1x16384x16384 take 250,002.0 GiB of memory, and this machine"
+        genhub.InputError, match=r"^1,000,000 rows of 1x16384x16384 take 250,002.0 GiB of memory, and this machine"
     ):
         genhub.sample(model, 10**6)
-    check_room(Asks(Asks.Config(sample_shape=(1, 8, 8))), 64)
+    check_room(Asks(Asks.Config(data=images())), 64)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 2**62, 10**30])
-def test_a_label_that_the_model_does_not_have(label: int) -> None:
+def test_a_class_that_the_model_does_not_have(label: int) -> None:
     from models import Labelled
 
-    model = Labelled(Labelled.Config(sample_shape=(1, 8, 8), num_classes=3))
-    assert labels_for(model, 4, [2]).tolist() == [2, 2, 2, 2]
-    with pytest.raises(genhub.InputError, match=rf"--labels: {label} is not a label of this model"):
-        labels_for(model, 4, [label])
+    data = ModelData(target=Image(shape=(1, 8, 8)), conditions={"label": Label(number=3)})
+    model = Labelled(Labelled.Config(data=data, conditions=("label",)))
+    assert Drawing.of(model, 4, {}, conditions={"label": [2]}).conditions_of(model).values["label"].tolist() == [2, 2, 2, 2]
+    with pytest.raises(genhub.InputError, match=rf"^--condition label: {label} is not one of "):
+        Drawing.of(model, 4, {}, conditions={"label": [label]})

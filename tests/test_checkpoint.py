@@ -17,7 +17,7 @@ import genhub
 
 def make(cls=models.Pair) -> models.Pair:
     torch.manual_seed(0)
-    return cls(cls.Config(sample_shape=(1, 4, 4), num_classes=10)).eval()
+    return cls(cls.Config(data=models.images((1, 4, 4)))).eval()
 
 
 def draw(model) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_damage_is_found_and_named(tmp_path, damage):
 
 def test_another_models_weights_are_refused(tmp_path):
     make().save_networks(tmp_path)
-    bigger = models.Pair(models.Pair.Config(sample_shape=(1, 4, 4), hidden=9))
+    bigger = models.Pair(models.Pair.Config(data=models.images((1, 4, 4)), hidden=9))
     with pytest.raises(
         genhub.CheckpointError, match=r"tensors don't fit: .*generator.0.weight is \(8, 4\), the model's is \(9, 4\)"
     ):

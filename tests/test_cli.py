@@ -146,7 +146,7 @@ def test_plugins_list_and_info() -> None:
     assert len(genhub("plugins").splitlines()) == len(rows)
     text = genhub("plugins", "info", "ddpm")
     assert "ddpm (model): genhub_ddpm:DDPM, genhub-framework 0.1.0" in text
-    assert "  unet.layers_per_block: 1  (int)" in text
+    assert "  network: null  (" in text
     assert "Capabilities: denoiser, likelihood" in text
     assert yaml.safe_load(text.partition("A recipe:\n")[2].partition("ddpm (scheduler)")[0])["model"] == {"name": "ddpm"}
     assert [facts["kind"] for facts in json.loads(genhub("plugins", "info", "ddpm", "--json"))] == ["model", "scheduler"]
@@ -167,7 +167,7 @@ def test_plugins_of_other_distributions_in_a_real_process(tmp_path: Path) -> Non
     assert states["model", "broken"] == ("broken: SystemExit('gone')", "")
     assert states["model", "ddpm"][0] == "claimed twice: uninstall one"
     assert states["model", "vae"] == ("fine", "autoencoder, likelihood")
-    assert states["model", "cgan"] == ("fine", "labels")
+    assert states["model", "cgan"] == ("fine", "")
     assert states["scheduler", "ddim"] == ("fine", "")
     assert "copycat" in "".join(marked)
     assert "genhub-framework" in "".join(marked)
@@ -213,11 +213,11 @@ def test_info_of_a_model_folder(tmp_path: Path) -> None:
 
 def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("genhub.api.sample_to", lambda **given: calls.append(given))
-    text = genhub("sample", "runs/x", "-n", "3", "--labels", "1,2", "--seed", "7", "--set", "num_inference_steps=20",
+    monkeypatch.setattr("genhub.api.sample_to", lambda **given: calls.append(given) or 3)
+    text = genhub("sample", "runs/x", "-n", "3", "--condition", "label=1,2", "--condition", "ink=0.2", "--condition", "label=3", "--seed", "7", "--set", "num_inference_steps=20",
                   "--set", "scheduler=ddim", "--out", "a.png", "--dtype", "bfloat16", "--compile")  # fmt: skip
-    assert text == "3 images: a.png\n"
-    expected = {"source": "runs/x", "n": 3, "labels": "1,2", "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
+    assert text == "3 drawn: a.png\n"
+    expected = {"source": "runs/x", "n": 3, "conditions": {"label": ("1,2", "3"), "ink": ("0.2",)}, "seed": 7, "out": Path("a.png"), "num_inference_steps": 20,
                 "scheduler": "ddim", "dtype": "bfloat16", "compile": True}  # fmt: skip
     assert expected.items() <= calls[0].items()
 
@@ -225,6 +225,9 @@ def test_sample_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--labels", "1,2"], "--labels: is --condition now: --condition label=1,2, by the name of the column"),
+        (["--condition", "3"], "--condition: NAME=VALUES, such as label=3,7 or source=photo.png; not '3'"),
+        (["--condition", "=3"], "--condition: NAME=VALUES, such as label=3,7 or source=photo.png; not '=3'"),
         (["--set", "steps"], "--set: 'steps' must look like key.path=value"),
         (["--set", "seed=3"], "--set seed: has an option of its own; see genhub sample --help"),
         (["--set", "model=3"], "--set model: has an option of its own; see genhub sample --help"),

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from models import images
 
 import genhub
 from genhub import cli, errors
@@ -123,7 +124,7 @@ def test_how_values_are_quoted() -> None:
 def test_no_message_shows_a_value_longer_than_a_line(value: object) -> None:
     """As any key of any section."""
     for section in ("data", "trainer", "model"):
-        for key in ("name", "batch_size", "max_steps", "sample_shape", "nonsense"):
+        for key in ("name", "batch_size", "max_steps", "conditions", "nonsense"):
             message = fault({"model": {"name": "vae"}, "data": {}, "trainer": {}} | {section: {"name": "vae", key: value}})
             assert max(map(len, message.split("\n"))) < 600
             assert message or (section, key) == ("data", "name")  # text, and a list of it
@@ -166,7 +167,10 @@ def rewritten(folder: Path, **keys: Any) -> Manifest:
 
 
 def spec(text: str) -> Any:
-    return DataSpec(name=text, split=text, shape=(1, 8, 8), num_images=3, fingerprint=text, class_names=(text[:255],))
+    columns = {"image": genhub.Image(shape=(1, 8, 8)), f"{text}k"[:255]: genhub.Label(number=1, names=(text[:255],))}
+    return DataSpec(
+        name=text, split=text, target="image", columns=columns, num_rows=3, fingerprints=dict.fromkeys(columns, text)
+    )
 
 
 @given(TEXTS)
@@ -175,7 +179,7 @@ def test_a_strangers_manifest(folder: Path, text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     manifest = rewritten(folder, data=spec(text))
     said("info", str(folder))
-    for key, value in {"plugin": {"name": text}, text: 1, "versions": {text: text}, "genhub": text, "conditions": [text],
+    for key, value in {"plugin": {"name": text}, text: 1, "versions": {text: text}, "genhub": text, "parts": [{"kind": "network", "name": text}],
                        "files": {text: {"size": 1, "sha256": text}}, "config": {"name": "vae", text: text}}.items():  # fmt: skip
         content = json.loads(manifest.text()) | {key: value}
         (folder / "genhub.json").write_text(json.dumps(content))
@@ -303,7 +307,7 @@ def test_a_hint_ends_an_options_message() -> None:
     from genhub.sampling.options import read_options
 
     cls = registry.load_class(MODELS, "ddpm")
-    ddpm = cls(cls.Config(sample_shape=(1, 8, 8)))
+    ddpm = cls(cls.Config(data=images()))
     for value, text in [
         ("dpmsolver++", "no scheduler is called 'dpmsolver++'; did you mean 'dpmsolver'?"),
         ("nope", "known: .*vae|known: .*unipc"),

@@ -134,9 +134,9 @@ def test_case_05_a_checkpoint_of_a_newer_genhub_is_left_alone(tiny):
     folder = genhub.train(pair(tiny))
     from genhub.store.manifest import Manifest, read_manifest
 
-    newer = Manifest.model_validate(read_manifest(folder).model_dump() | {"format": 2, "genhub": "9.1.0"}).sealed()
+    newer = Manifest.model_validate(read_manifest(folder).model_dump() | {"format": 3, "genhub": "9.1.0"}).sealed()
     (folder / "genhub.json").write_text(newer.model_dump_json())
-    with pytest.raises(genhub.CheckpointError, match=r"step-000006/genhub.json: format 2 needs genhub >= 9.1.0"):
+    with pytest.raises(genhub.CheckpointError, match=r"step-000006/genhub.json: format 3 needs genhub >= 9.1.0"):
         genhub.train(tiny)
     assert (folder.parent / "step-000003").is_dir()
     assert (folder / "genhub.json").is_file()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from genhub_gan import GAN
+from models import Labelled, images
 from PIL import Image
 from test_launch import start
 from test_trainer import wait_for
@@ -23,17 +24,15 @@ from genhub.api import sample_to
 from genhub.data.open import load_data
 from genhub.interfaces.columns import DataConfig
 from genhub.sampling.draw import PART, draw_parts, read_part, sample_elements
-from genhub.sampling.files import draw_to, save_images
-from genhub.sampling.pictures import picture
+from genhub.sampling.files import draw_to, save_elements
 from genhub.sampling.request import Drawing
 
 
 def make(channels: int = 1) -> GAN:
     torch.manual_seed(0)
     networks = {"channels": (4,)}
-    shape = (channels, 8, 8)
-    config = GAN.Config(name="gan", sample_shape=shape, latent_dim=4, generator=networks, discriminator=networks)
-    return GAN(config).eval()
+    data = images((channels, 8, 8))
+    return GAN(GAN.Config(name="gan", data=data, latent_dim=4, generator=networks, discriminator=networks)).eval()
 
 
 @pytest.fixture
@@ -44,32 +43,44 @@ def saved(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 def test_files(tmp_path: Path, channels):
-    images = torch.randint(256, (5, channels, 8, 6), dtype=torch.uint8)
-    arrays = np.load(save_images(images, tmp_path / "new" / "x.npz", [3, 4]))
-    assert np.array_equal(arrays["images"], images.permute(0, 2, 3, 1).numpy())
-    assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
-    folder = save_images(images, tmp_path / "folder")
-    files = sorted(folder.iterdir())
+    data = images((channels, 8, 6), 10)
+    model = Labelled(Labelled.Config(data=data, conditions=("label",)))
+    drawing = Drawing(5, conditions={"label": torch.tensor([3, 4])})
+    pixels = torch.randint(256, (5, channels, 8, 6), dtype=torch.uint8)
+
+    def write(out: str) -> Path:
+        return save_elements(pixels, tmp_path / out, model, drawing)
+
+    arrays = np.load(write("new/x.npz"))
+    assert np.array_equal(arrays["image"], pixels.permute(0, 2, 3, 1).numpy())
+    assert arrays["label"].tolist() == [3, 4, 3, 4, 3]
+    assert arrays["label_names"][arrays["label"]].tolist() == ["3", "4", "3", "4", "3"]
+    files = sorted(write("folder").iterdir())
     assert [f.name for f in files] == [f"{i:06d}.png" for i in range(5)]
     with Image.open(files[2]) as image:
-        assert np.array_equal(np.asarray(image), np.asarray(picture(images[2])))
+        shown = pixels[2] if channels in (1, 3, 4) else pixels[2, : 1 if channels == 2 else 3]
+        assert np.array_equal(np.asarray(image).reshape(8, 6, -1), shown.permute(1, 2, 0).numpy())
         assert image.size == (6, 8)
-    save_images(images, tmp_path / "grid.png")
-    with pytest.raises(genhub.InputError, match=r"give x.png \(a grid\), x.npz"):
-        save_images(images, tmp_path / "x.jpg")
+    with Image.open(write("grid.png")) as image:
+        assert image.width > 6 * 8
+    with pytest.raises(genhub.InputError, match=r"x.jpg: give x.png \(a picture\), x.npz, x.parquet or a folder"):
+        write("x.jpg")
+    with pytest.raises(genhub.InputError, match=r"x.csv: give x.png \(a picture\), x.npz, x.parquet or a folder"):
+        write("x.csv")
     if channels in (2, 5):
         with pytest.raises(genhub.InputError, match="1, 3 or 4 channels, not .; x.npz keeps them all"):
-            save_images(images, tmp_path / "x.parquet")
+            write("x.parquet")
         return
-    data = load_data(DataConfig(name=str(save_images(images, tmp_path / "x.parquet", [3, 4])), channels=channels))
-    assert torch.equal(data.images(range(5)), images / 127.5 - 1)
-    assert [data.spec.class_names[label] for label in data.labels] == ["3", "4", "3", "4", "3"]
+    read = load_data(DataConfig(name=str(write("x.parquet")), target="image"), conditions=("label",))
+    assert torch.equal(read.kept(range(5)), pixels)
+    assert read.labels is not None
+    assert [read.labels.modality.names[label] for label in read.labels.kept(range(5))] == ["3", "4", "3", "4", "3"]
 
 
 def test_a_place_that_can_not_be_written(tmp_path: Path, saved):
     (tmp_path / "file").write_text("")
     with pytest.raises(genhub.InputError, match="--out"):
-        save_images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), tmp_path / "file" / "x.png")
+        save_elements(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), tmp_path / "file" / "x.png", make(), Drawing(1))
     for out in ("x.npz", "x.parquet", "folder"):
         with pytest.raises(genhub.InputError, match=f"--out {tmp_path}/file/{out}: Not a directory"):
             sample_to(saved, 2, tmp_path / "file" / out)
@@ -102,10 +113,10 @@ def test_a_stopped_drawing_goes_on(tmp_path, out):
     draw_to(model, drawing, tmp_path / out)
     assert sum(drawn) == n - PART  # what was there is not drawn again
     if out == "x.npz":
-        found = torch.from_numpy(np.load(tmp_path / out)["images"]).permute(0, 3, 1, 2)
+        found = torch.from_numpy(np.load(tmp_path / out)["image"]).permute(0, 3, 1, 2)
     else:
         name = str(tmp_path / out)
-        found = ((load_data(DataConfig(name=name)).images(range(n)) + 1) * 127.5).round().to(torch.uint8)
+        found = load_data(DataConfig(name=name)).kept(range(n))
     assert torch.equal(found, whole)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {out}, left
@@ -172,7 +183,7 @@ def test_a_folder_of_other_images_is_left_alone(tmp_path, saved):
     for folder, options in [("a", {"seed": 1}), ("a", {"truncation": 1.0}), ("photos", {})]:
         for draw in (lambda out, options: sample_to(saved, 3, out, **options),
                      lambda out, options: genhub.sample(saved, 3, out=out, **options)):  # fmt: skip
-            with pytest.raises(genhub.InputError, match=f"{folder}: holds other things than these images; choose another"):
+            with pytest.raises(genhub.InputError, match=f"{folder}: holds other things than these rows; choose another"):
                 draw(tmp_path / folder, options)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
 
@@ -209,7 +220,7 @@ def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):
     draw_to(model, drawing, tmp_path / out)
     images = sample_elements(model, drawing)
     if out == "x.npz":
-        assert np.array_equal(np.load(tmp_path / out)["images"], images.permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(np.load(tmp_path / out)["image"], images.permute(0, 2, 3, 1).numpy())
     else:
         assert file.read_bytes() == whole
 
@@ -229,7 +240,7 @@ def test_two_draw_into_one_place(tmp_path, out):
     draw_to(model, drawing, tmp_path / out, on_progress=second)
     assert len(told) > 4
     in_use = rf" is in use by process {os.getpid()} on \S+; wait until it ends, stop it, or choose another with --out"
-    others = ": holds other things than these images; choose another folder"  # said first, where it is so
+    others = ": holds other things than these rows; choose another folder"  # said first, where it is so
     assert all(re.fullmatch(f"--out {tmp_path / out}{in_use}", text) for text in told[::2]), told
     assert all(re.fullmatch(f"--out {tmp_path / out}(?:{in_use}|{others})", text) for text in told[1::2]), told
     draw_to(model, drawing, tmp_path / "alone")
@@ -269,14 +280,14 @@ def test_two_processes_one_killed_and_the_same_images_in_the_end(zygote, tmp_pat
     assert 200 < len(there) < 4000
     again = start(*words, "pictures", "--num-processes", "2", cwd=tmp_path)
     output, errors = again.communicate(timeout=120)
-    assert (again.returncode, output) == (0, "4000 images: pictures\n"), errors
+    assert (again.returncode, output) == (0, "4000 drawn: pictures\n"), errors
     files = sorted(pictures.glob("*.png"))
     assert len(files) == 4000
     assert {file: file.stat().st_mtime_ns for file in there} == there
 
     alone = zygote.genhub(*words, "x.npz", cwd=tmp_path)
     assert alone.wait() == 0, alone.err
-    expected = np.load(tmp_path / "x.npz")["images"][..., 0]
+    expected = np.load(tmp_path / "x.npz")["image"][..., 0]
     for number in range(0, 4000, 37):
         with Image.open(files[number]) as image:
             assert np.array_equal(np.asarray(image), expected[number]), number

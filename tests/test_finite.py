@@ -20,7 +20,6 @@ from genhub.ground.finite import check_finite, check_weights
 from genhub.interfaces.registry import MODELS, load_class, plugin_names
 from genhub.sampling.draw import draw_preview, sample_elements
 from genhub.sampling.files import draw_to
-from genhub.sampling.pictures import to_uint8
 from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder
 from genhub.views import VIEWS
@@ -33,7 +32,8 @@ SMALL = {"ddpm": TINY_DDPM["model"], "vae": {"channels": [4], "latent_dim": 2}, 
 
 def shipped(name: str) -> GenerativeModel:
     cls = load_class(MODELS, name)
-    keys = {"name": name, "sample_shape": (1, 8, 8), "num_classes": 10, **SMALL.get(name, {})}
+    given = {"conditions": ["label"]} if name == "cgan" else {}
+    keys = {"name": name, "data": models.images(classes=10 * len(given)), **given, **SMALL.get(name, {})}
     return cls(cls.Config.model_validate(keys)).eval()
 
 
@@ -71,7 +71,7 @@ def test_the_verbs_say_it_in_a_line_and_leave_nothing(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     model = shipped("ddpm")
     with torch.no_grad():
-        model.network.conv_out.bias.fill_(torch.nan)
+        model.network.unet.conv_out.bias.fill_(torch.nan)
     model.save_pretrained("model")
     before = sorted(tmp_path.rglob("*"))
     lines = [["sample", "model", "--out", out, "-n", "2"] for out in OUTPUTS]
@@ -119,15 +119,15 @@ class Breaks(models.Pair):
 
 def breaks() -> Breaks:
     torch.manual_seed(0)
-    return Breaks(Breaks.Config(sample_shape=(1, 8, 8))).eval()
+    return Breaks(Breaks.Config(data=models.images())).eval()
 
 
 def test_the_step_and_the_option_that_did_it_are_named(tmp_path: Path):
     model = breaks()
     assert genhub.sample(model, 2).shape == (2, 1, 8, 8)
     refuse(lambda: genhub.sample(model, 3, seed=4, spread=1e15, out=tmp_path / "x.png"),
-           r"Breaks: image 0 of seed 4 is NaN or infinite from step 3 \(t = 5\) on, with spread=1000000000000000.0; it is not written")  # fmt: skip
-    refuse(lambda: sample_elements(model, Drawing(3, first=6, batch_size=1, options={"spread": 1e15})), "image 6 of seed 0")
+           r"Breaks: row 0 of seed 4 is NaN or infinite from step 3 \(t = 5\) on, with spread=1000000000000000.0; it is not written")  # fmt: skip
+    refuse(lambda: sample_elements(model, Drawing(3, first=6, batch_size=1, options={"spread": 1e15})), "row 6 of seed 0")
     for out in OUTPUTS:
         with pytest.raises(NotFinite):
             draw_to(model, Drawing(3, options={"spread": 1e15}), tmp_path / out)
@@ -142,7 +142,7 @@ def test_the_step_and_the_option_that_did_it_are_named(tmp_path: Path):
         ("reconstruct", {}, "what encode gives: NaN"),
         ("latent", {}, "what encode gives: NaN"),
         ("interpolate", {}, "what encode gives: NaN"),
-        ("interpolate", {"between": "seeds", "spread": 1e15}, "images drawn 0 of the way: NaN"),
+        ("interpolate", {"between": "seeds", "spread": 1e15}, "drawn 0 of the way: NaN"),
         ("neighbours", {"spread": 1e15}, r"from step 3 \(t = 5\) on"),
     ],
 )
@@ -194,7 +194,7 @@ def test_latents_that_are_not_finite_are_not_kept(tmp_path: Path, monkeypatch):
     from genhub.interfaces.columns import DataConfig
 
     monkeypatch.setenv("GENHUB_CACHE", str(tmp_path))
-    data = training_data(Encoded(Encoded.Config(sample_shape=(1, 8, 8))), load_data(DataConfig(cache_latents=True)))
+    data = training_data(Encoded(Encoded.Config(data=models.images())), load_data(DataConfig(cache_latents=True)))
     refuse(lambda: next(data.batches(seed=0)), "data.cache_latents: latents of rows 0 to 31: NaN")
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -212,10 +212,10 @@ def test_a_preview_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_path:
     genhub.train(recipe)
     said = [line for line in capsys.readouterr().err.splitlines() if "no picture" in line]
     assert [line.partition("no picture")[2] for line in said] == [
-        f" of step {step}: Draws: image 0 of seed 0 is NaN or infinite; it is not written" for step in (1, 2)
+        f" of step {step}: Draws: row 0 of seed 0 is NaN or infinite; it is not written" for step in (1, 2)
     ]
     assert not list((tmp_path / "run").rglob("*.png"))
-    model = Draws(Draws.Config(sample_shape=(1, 8, 8))).train()
+    model = Draws(Draws.Config(data=models.images())).train()
     assert draw_preview(model, Drawing(2), RunFolder(tmp_path), 1) is None
     assert model.training
 
@@ -235,4 +235,5 @@ def test_what_is_finite_passes():
     check_weights(torch.nn.Identity())
     assert check_finite(torch.tensor([1e38, -1.0]), "x").tolist() == pytest.approx([1e38, -1.0])
     for bad in (torch.nan, torch.inf, -torch.inf):
-        refuse(lambda bad=bad: to_uint8(torch.tensor([0.0, bad])), "images: NaN or infinity, which is not shown, written")
+        x = torch.tensor([0.0, bad]).view(1, 1, 1, 2)
+        refuse(lambda x=x: models.images((1, 1, 2)).target.from_batch(x), "NaN or infinity, which is not shown, written")

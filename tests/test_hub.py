@@ -279,7 +279,7 @@ def test_offline_mode_asks_nobody(published, model, hub) -> None:
     hub.requests.clear()
     code = """
 import genhub, sys
-print(tuple(genhub.load("alice/ae").sample_shape))
+print(tuple(genhub.load("alice/ae").shape))
 try:
     genhub.load("alice/other")
 except genhub.HubUnavailable as error:
@@ -386,7 +386,7 @@ def test_case_24_an_etag_that_leads_out(hub, model) -> None:
 @pytest.mark.parametrize(
     "config",
     [{"channels": [10**6, 10**6]}, {"channels": [2**40]}, {"latent_dim": 10**12}, {"channels": [8, 8], "latent_dim": 2**62},
-     {"sample_shape": [1, 2**31, 2**31]}],
+     {"data": {"target": {"modality": "image", "shape": [1, 2**31, 2**31]}}}],
 )  # fmt: skip
 def test_case_24_a_config_that_asks_for_terabytes(hub, model, published, config) -> None:
     own = json.loads(published["genhub.json"])["config"]
@@ -402,7 +402,7 @@ def test_case_24_a_config_without_end(hub, tmp_path) -> None:
 
     make().save_pretrained(tmp_path)
     content = json.loads((tmp_path / "genhub.json").read_text())
-    content["config"]["unet"]["layers_per_block"] = 10**9
+    content["config"]["network"]["layers_per_block"] = 10**9
     with (tmp_path / "big.safetensors").open("wb") as stream:
         stream.truncate(2**34)
     (tmp_path / "genhub.json").write_bytes(sealed(content))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models import images
 
 from genhub import CheckpointError
 from genhub.errors import NewerFormat
@@ -23,7 +24,8 @@ def write(folder: Path, **changes: object) -> Manifest:
     (folder / "unet").mkdir(parents=True, exist_ok=True)
     (folder / "unet" / "weights.bin").write_bytes(bytes(range(256)))
     plugin = PluginEntry(name="ddpm", distribution="genhub-framework", version="0.1.0")
-    manifest = Manifest(genhub="0.1.0", plugin=plugin, config={"name": "ddpm"}, files=describe_files(folder), step=3)
+    config = {"name": "ddpm", "data": images().model_dump(mode="json")}
+    manifest = Manifest(genhub="0.1.0", plugin=plugin, config=config, files=describe_files(folder), step=3)
     manifest = manifest.model_copy(update=changes).sealed()
     (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=2))
     return manifest
@@ -100,8 +102,8 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_says_which_genhub_reads_it(tmp_path: Path) -> None:
-    write(tmp_path, format=2, genhub="7.1.0")
-    with pytest.raises(CheckpointError, match="format 2 needs genhub >= 7.1.0"):
+    write(tmp_path, format=3, genhub="7.1.0")
+    with pytest.raises(CheckpointError, match="format 3 needs genhub >= 7.1.0"):
         read_manifest(tmp_path)
 
 
@@ -128,7 +130,7 @@ def test_a_checkpoint_imports_nothing_that_is_not_registered(tmp_path: Path, mon
 
 def test_a_config_that_the_plugin_refuses(tmp_path: Path) -> None:
     write(tmp_path, config={"name": "ddpm", "network": {"name": "unet", "block_out_channels": "wide"}})
-    with pytest.raises(CheckpointError, match=r"config: unet.block_out_channels: "):
+    with pytest.raises(CheckpointError, match=r"config: network.block_out_channels: "):
         read_model(tmp_path)
 
 
@@ -148,7 +150,7 @@ def test_a_runs_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     write(folders[1], step=9)
     assert RunFolder(tmp_path).newest_whole()[0] == folders[0]
     assert "step-000010: holds step 9" in RunFolder(tmp_path).newest_whole()[1][1]
-    write(folders[1], format=2, genhub="7.1.0", step=10)
+    write(folders[1], format=3, genhub="7.1.0", step=10)
     with pytest.raises(NewerFormat, match=r"needs genhub >= 7.1.0"):  # nothing is wrong with it: going back would lose it
         RunFolder(tmp_path).newest_whole()
     for folder in folders:
@@ -187,6 +189,8 @@ def test_what_info_prints(tmp_path: Path) -> None:
     assert facts["parameters"] == 12
     assert facts["step"] == 3
     assert facts["plugin"]["name"] == "ddpm"
+    assert facts["draws"]["image"].items() >= {"modality": "image", "shape": [1, 8, 8]}.items()
+    assert facts["can be told"] == {}
     assert "checksum" not in facts
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(CheckpointError, match=r"model.safetensors: damaged"):

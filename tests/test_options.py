@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_DDPM
+from models import images
 from typer.testing import CliRunner
 
 import genhub
@@ -29,19 +30,19 @@ TRIED: dict[str, list[Any]] = {
 def make(name: str, **keys: Any) -> GenerativeModel:
     cls = load_class(MODELS, name)
     torch.manual_seed(0)
-    values = {"name": name, "sample_shape": (1, 8, 8), "num_classes": 10, **keys}
+    values = {"name": name, "data": images(classes=10 * len(keys.get("conditions", ()))), **keys}
     return cls(cls.Config.model_validate(values)).eval()
 
 
 def ddpm(sampler: str = "ddim", **keys: Any) -> GenerativeModel:
-    own = {"unet": TINY_DDPM["model"]["unet"], "sampling": {"scheduler": sampler, "num_inference_steps": 5}}
+    own = {"network": TINY_DDPM["model"]["network"], "sampling": {"scheduler": sampler, "num_inference_steps": 5}}
     return make("ddpm", **{**own, **keys})
 
 
 MODELS_TRIED = {
-    "ddpm": ddpm, "ddpm with euler": lambda: ddpm("euler"), "conditional ddpm": lambda: ddpm(conditional=True),
+    "ddpm": ddpm, "ddpm with euler": lambda: ddpm("euler"), "conditional ddpm": lambda: ddpm(conditions=["label"]),
     "vae": lambda: make("vae", channels=[4], latent_dim=2), "autoencoder": lambda: make("autoencoder", channels=[4]),
-    "gan": lambda: make("gan", generator={"channels": [8]}), "cgan": lambda: make("cgan", generator={"channels": [8]}),
+    "gan": lambda: make("gan", generator={"channels": [8]}), "cgan": lambda: make("cgan", generator={"channels": [8]}, conditions=["label"]),
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ MODELS_TRIED = {
 def test_an_option_changes_what_is_drawn_or_is_refused(which):
     model = MODELS_TRIED[which]()
     plain = genhub.sample(model, 2)
-    names = inspect.signature(type(model).sample).parameters.keys() - {"self", "n", "labels", "generator", "callback"}
+    names = inspect.signature(type(model).sample).parameters.keys() - {"self", "n", "conditions", "generator", "callback"}
     refused = {}
     for name in names:
         for value in TRIED[name]:
@@ -99,8 +100,7 @@ def test_every_verb_that_draws_refuses_it_and_writes_nothing(tmp_path: Path, mon
         result = CliRunner().invoke(cli.app, [*line, "--set", "guidance_scale=7"])
         assert isinstance(result.exception, InputError), (line, result.output)
         assert str(result.exception) == (
-            "--set guidance_scale: changes nothing here: this model draws without labels; it is for one trained with "
-            "model.conditional: true"
+            "--set guidance_scale: changes nothing here: this model is given nothing; it is for one with model.conditions"
         )
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -109,14 +109,15 @@ def test_every_verb_that_draws_refuses_it_and_writes_nothing(tmp_path: Path, mon
 
 IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("sampling.eta", {"sampling": {"scheduler": "euler", "eta": 0.5}}, {"sampling": {"scheduler": "ddim", "eta": 0.5}}),
-    ("sampling.guidance_scale", {"sampling": {"guidance_scale": 3}}, {"sampling": {"guidance_scale": 3}, "conditional": True}),
-    ("label_dropout", {"label_dropout": 0.2}, {"label_dropout": 0.2, "conditional": True}),
+    ("sampling.guidance_scale", {"sampling": {"guidance_scale": 3}}, {"sampling": {"guidance_scale": 3}, "conditions": ["label"]}),
+    ("condition_dropout", {"condition_dropout": 0.2}, {"condition_dropout": 0.2, "conditions": ["label"]}),
     ("vlb_weight", {"vlb_weight": 0.1}, {"vlb_weight": 0.1, "scheduler": {"variance_type": "learned_range"}}),
     ("min_snr_gamma", {"min_snr_gamma": 2}, {"min_snr_gamma": 2, "loss_weighting": "min_snr"}),
     ("sampling.num_inference_steps", {"sampling": {"num_inference_steps": 1001}}, {"sampling": {"num_inference_steps": 1000}}),
     ("kl", {"name": "vae", "kl": {"layers_per_block": 2}}, {"name": "vae", "kl": {"layers_per_block": 2}, "network": "kl"}),
     ("penalty_weight", {"name": "gan", "penalty": "none", "penalty_weight": 2.0}, {"name": "gan", "penalty_weight": 2.0}),
-    ("penalty_interval", {"name": "cgan", "penalty": "none", "penalty_interval": 2}, {"name": "cgan", "penalty_interval": 2}),
+    ("penalty_interval", {"name": "cgan", "conditions": ["label"], "penalty": "none", "penalty_interval": 2},
+     {"name": "cgan", "conditions": ["label"], "penalty_interval": 2}),
 ]  # fmt: skip
 
 
@@ -136,13 +137,13 @@ def test_shipped_and_resolved_recipes_have_no_such_key():
 
 
 def test_a_key_that_another_run_had_is_not_the_recipes_mistake(tmp_path: Path):
-    ddpm(label_dropout=0.3).save_pretrained(tmp_path / "theirs")
+    ddpm(condition_dropout=0.3).save_pretrained(tmp_path / "theirs")
     recipe = genhub.read_recipe({"model": {"from": str(tmp_path / "theirs")}})
-    assert recipe.model.label_dropout == 0.3
+    assert recipe.model.condition_dropout == 0.3
     with pytest.raises(
-        genhub.RecipeError, match="model.label_dropout: changes nothing without conditional: true; leave it out"
+        genhub.RecipeError, match="model.condition_dropout: changes nothing without conditions; leave it out"
     ):
-        genhub.read_recipe({"model": {"from": str(tmp_path / "theirs"), "label_dropout": 0.4}})
+        genhub.read_recipe({"model": {"from": str(tmp_path / "theirs"), "condition_dropout": 0.4}})
 
 
 def test_an_error_of_a_model_keeps_its_traceback_and_a_refusal_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +172,9 @@ def test_a_scheduler_that_refuses_a_models_schedule_is_one_line(monkeypatch: pyt
 
 
 def test_overrides_that_change_nothing_are_refused_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ddpm(conditional=True)
+    model = ddpm(conditions=["label"])
     monkeypatch.setattr(model, "sample", lambda *_, **__: pytest.fail("it draws"))
     monkeypatch.setattr(model, "denoise", lambda *_, **__: pytest.fail("it draws"))
     for view, options in (("reverse", {}), ("classes", {}), ("interpolate", {"between": "seeds"})):
-        with pytest.raises(InputError, match=f"data.name=digits: {view} of DDPM shows no real images"):
+        with pytest.raises(InputError, match=f"data.name=digits: {view} of DDPM shows no real "):
             genhub.show(view, model, ["data.name=digits"], **options)

@@ -30,12 +30,16 @@ TINY = {
     "model": {"name": "autoencoder", "channels": [8]},
     "trainer": {"max_steps": 2, "sample_every": 2, "num_samples": 4, "trackers": []},
 }
-UNET = {"network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
+UNET = {
+    "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
+    "sampling": {"num_inference_steps": 4},
+}
 BUILT_IN = {
     "autoencoder": {"name": "autoencoder", "channels": [8]},
     "vae": {"name": "vae", "network": "kl", "channels": [8, 16], "latent_dim": 2},
     "gan": {"name": "gan", "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
-    "cgan": {"name": "cgan", "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},
+    "cgan": {"name": "cgan", "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]},
+             "conditions": ["label"]},
     "ddpm": {"name": "ddpm", **UNET},
     "latent": {"name": "ddpm", "autoencoder": "run/vae", **UNET},
 }  # fmt: skip
@@ -97,11 +101,11 @@ def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monke
     cards = {name: hub.repos[f"alice/{name}"].files["README.md"].decode() for name in BUILT_IN}
     assert "samples it, too:\n\n```python\nfrom diffusers import DDPMPipeline\n" in cards["ddpm"]
     assert 'DDPMPipeline.from_pretrained("alice/ddpm")' in cards["ddpm"]
-    assert "draws not images but latents of the model in `autoencoder`" in cards["latent"]
+    assert "which draws latents of the model in `autoencoder`" in cards["latent"]
     assert 'AutoencoderKL.from_pretrained("alice/vae", subfolder="vae")' in cards["vae"]
     assert "diffusers" not in cards["gan"].partition("## Versions")[0]
     assert ModelCard(cards["cgan"]).data.pipeline_tag is None
-    assert "labels=['0', '1']" in cards["cgan"]  # the classes' names
+    assert "conditions={'label': ['0', '1']}" in cards["cgan"]  # the classes' names
 
 
 def test_a_live_model_and_a_folder_of_diffusers(hub, tmp_path) -> None:
@@ -115,12 +119,12 @@ def test_a_live_model_and_a_folder_of_diffusers(hub, tmp_path) -> None:
     assert "without a recipe" in repo.files["README.md"].decode()
     with torch.inference_mode():
         again = type(model).from_pretrained("alice/live", revision="v1")
-    assert torch.equal(again.unet.conv_in.weight, model.network.conv_in.weight)
+    assert torch.equal(again.network.unet.conv_in.weight, model.network.unet.conv_in.weight)
     model.save_networks(tmp_path)
     genhub.push_to_hub(tmp_path, "alice/theirs")
     assert "genhub.json" in hub.repos["alice/theirs"].files
     with pytest.raises(genhub.InputError, match="must look like user/name"):
-        models.Pair(models.Pair.Config(sample_shape=(1, 4, 4))).push_to_hub("nowhere")
+        models.Pair(models.Pair.Config(data=models.images((1, 4, 4)))).push_to_hub("nowhere")
 
 
 # Case 23: one commit, whatever happens
@@ -308,7 +312,7 @@ def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
     files = hub.repos["alice/listed"].files
     assert not [name for name, content in files.items() if b"secret" in content]
     assert yaml.safe_load(files["recipe.yaml"])["data"]["name"] == ["a.parquet", "b*.parquet"]
-    assert b"On `a.parquet + b*.parquet`, split `train`: 8 images." in files["README.md"]
+    assert b"On `a.parquet + b*.parquet`, split `train`: 8 rows, of which it draws `image`." in files["README.md"]
 
 
 # The card
@@ -336,8 +340,8 @@ def test_the_card(hub, checkpoint) -> None:
     assert results["kid"].metric_args["reference"] == f"digits train, fingerprint {spec.fingerprint}"
     assert b"secret" not in files["README.md"] + files["metrics.json"]
     assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
-    for part in ("![Images drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
-                 "1,797 images, 10 classes", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)", "\n\n- few images\n"):  # fmt: skip
+    for part in ("![Drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
+                 "1,797 rows, of which it draws `image`.", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)", "\n\n- few images\n"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
     assert yaml.safe_load(shown) == yaml.safe_load(files["recipe.yaml"])

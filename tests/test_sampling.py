@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import models
-import numpy as np
 import pytest
 import torch
 
 import genhub
 from genhub.sampling.draw import sample_elements
-from genhub.sampling.pictures import image_grid, to_uint8
 from genhub.sampling.request import Drawing
 
 
 def make(cls=models.Pair, shape=(1, 4, 4)) -> models.Pair:
     torch.manual_seed(0)
-    return cls(cls.Config(sample_shape=shape, num_classes=10)).eval()
+    given = {"conditions": ("label",)} if cls is models.Labelled else {}
+    return cls(cls.Config(data=models.images(shape, 10 if given else 0), **given)).eval()
 
 
 def test_an_image_depends_on_its_seed_and_index_alone():
@@ -25,14 +24,14 @@ def test_an_image_depends_on_its_seed_and_index_alone():
     assert len({tuple(image.flatten().tolist()) for image in ten}) == 10
 
 
-def test_labels_are_asked_for_in_turn_or_refused():
-    images = sample_elements(make(models.Labelled), Drawing(12))
-    assert images[:, 0, 0, 0].tolist() == to_uint8(torch.arange(12) % 10 / 9 * 2 - 1).tolist()
-    assert sample_elements(make(models.Labelled), Drawing(3, labels=[9])).float().mean() == 255
-    with pytest.raises(genhub.InputError, match="12 is not a label of this model; it has 0 to 9"):
-        sample_elements(make(models.Labelled), Drawing(2, labels=[12]))
-    with pytest.raises(genhub.InputError, match="Pair is not conditional on labels"):
-        sample_elements(make(), Drawing(2, labels=[1]))
+def test_classes_take_turns_or_are_asked_for():
+    greys = [round(255 * label / 9) for label in range(10)]
+    elements = sample_elements(make(models.Labelled), Drawing(12))
+    assert elements[:, 0, 0, 0].tolist() == [greys[number % 10] for number in range(12)]
+    drawing = Drawing(5, conditions={"label": torch.tensor([9, 2])})
+    assert sample_elements(make(models.Labelled), drawing)[:, 0, 0, 0].tolist() == [greys[n] for n in (9, 2, 9, 2, 9)]
+    part = sample_elements(make(models.Labelled), drawing.part(range(3, 5)))
+    assert part[:, 0, 0, 0].tolist() == [greys[2], greys[9]]
 
 
 def test_options_are_checked_against_the_signature():
@@ -41,18 +40,6 @@ def test_options_are_checked_against_the_signature():
         genhub.sample(make(), 2, scal=2)
     with pytest.raises(genhub.InputError, match="--set scale: .* not 'big'"):
         genhub.sample(make(), 2, scale="big")
-
-
-def test_uint8_covers_the_range():
-    values = to_uint8(torch.tensor([-1.5, -1, 0, 1, 1.5]))
-    assert values.tolist() == [0, 0, 128, 255, 255]
-
-
-def test_grid_holds_every_image_in_order():
-    images = torch.arange(6, dtype=torch.uint8).mul(40).view(6, 1, 1, 1).expand(6, 1, 64, 64)
-    grid = np.asarray(image_grid(images, columns=3))
-    assert grid.shape == (2 * 66 + 2, 3 * 66 + 2)
-    assert [grid[2 + 66 * (i // 3) + 30, 2 + 66 * (i % 3) + 30] for i in range(6)] == [0, 40, 80, 120, 160, 200]
 
 
 def test_too_little_memory_draws_fewer_images_at_once():

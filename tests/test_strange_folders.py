@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0}, images=IMAGES,
                weights=weights_digest(checkpoint)).write(folder / "evaluations")  # fmt: skip
     (folder / "evaluations" / IMAGES).mkdir()
-    save_sealed({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, part_file(folder / "evaluations" / IMAGES, 0))
+    save_sealed({"elements": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, part_file(folder / "evaluations" / IMAGES, 0))
     return folder
 
 

@@ -153,7 +153,7 @@ def evaluate(
     for name, value in found.values.items():
         put(f"{name:24}{value:,.6g}")
     protocol = found.protocol
-    put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_images} of {protocol.reference.name}")
+    put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_rows} of {protocol.reference.name}")
     put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
     for note in found.notes:
         put(f"note: {note}")

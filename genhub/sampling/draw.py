@@ -242,8 +242,8 @@ def draw_blocks(
 def draw_preview(
     model: Model, drawing: Drawing, run: RunFolder, step: int, *, together: Together | None = None
 ) -> Path | None:
-    """Draw rows in eval mode, and write their picture, with what each was given, as a run's of a step. Return None if another
-    process writes it, or if they are not finite, which is warned of, as the run looks after its numbers itself."""
+    """Draw rows in eval mode, and write their picture, with what each was given, as a run's of a step. Return None if
+    another process writes it, or if they are not finite, which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
         elements = sample_elements(model.eval(), drawing, together=together)

@@ -111,15 +111,15 @@ class Manifest(Section):
 
     @property
     def columns(self) -> ModelData | None:
-        """The columns that the model draws and is given; None where a folder of format 1 has no data.
+        """The columns that the model draws and is given; None where they are not said: in format 1, of no known data.
 
         Raises:
             CheckpointError: they are not valid.
         """
-        if self.format < FORMAT:
+        if "data" not in self.config:
             return self.data.model_data if self.data else None
         try:
-            return ModelData.model_validate(self.config.get("data"), context=STORED)
+            return ModelData.model_validate(self.config["data"], context=STORED)
         except ValidationError as error:
             raise CheckpointError(f"{MANIFEST}: config.data: {first_fault(error)}") from error
 
@@ -233,7 +233,7 @@ def _converted(content: Any) -> Any:
 
 
 def _data_of_format_1(data: Any, conditional: bool) -> Any:
-    """Return the facts of data as this format has them: the images are the column `image`, the classes the column `label`."""
+    """Return the facts of data as this format has them: images are the column `image`, classes the column `label`."""
     if not isinstance(data, dict) or "shape" not in data:
         return data
     columns = {"image": {"modality": "image", "shape": data["shape"], "value_range": data.get("value_range")}}
