@@ -161,8 +161,9 @@ class RealNVP(GenerativeModel):
 
     @torch.no_grad()
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
-        """(n,) bits a pixel and channel, of 8-bit images for one. The density is exact; as a probability of their values, it is an
-        upper bound in expectation over the noise that fills their bins (Theis et al. 2016, eq. 6)."""
+        """(n,) bits a pixel and channel, of images with the modality's values, 256 for 8 bits. The density is exact; as a
+        probability of these, it is an upper bound in expectation over the noise that fills their bins (Theis et al. 2016,
+        eq. 6)."""
         images, levels = batch.x, self.modality.levels
         assert levels is not None
         noise = torch.special.ndtr(randn(tuple(images.shape), generator, images.device)) - 0.5  # uniform
