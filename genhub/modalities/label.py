@@ -1,0 +1,211 @@
+"""Labels: one of some classes, known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from genhub.errors import did_you_mean, shown
+from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.section import NumClasses, Section
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
+
+MOST_NAMES = 10
+"""Most names that a message lists."""
+MOST_INTEGERS, MOST_TEXTS = 20, 1000
+"""Most different values of a column of integers, and of texts, that is taken for one of classes."""
+
+ClassName = Annotated[str, Field(max_length=255)]
+
+
+def is_label(feature: Any, values: Sequence[Any]) -> bool:
+    """Whether a column is one of classes: its feature names them (a ClassLabel); or its values are truth values, integers
+    from 0 on of at most 20 different values, or texts of at most 1,000 different values in fewer than half as many rows."""
+    if getattr(feature, "names", None):
+        return True
+    different = set(values)
+    if not values or all(isinstance(value, bool) for value in values):
+        return bool(values)
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return min(different) >= 0 and len(different) <= MOST_INTEGERS
+    if all(isinstance(value, str) for value in values):
+        return len(different) <= MOST_TEXTS and 2 * len(different) < len(values)
+    return False
+
+
+class Label(Modality):
+    """A column of classes. Texts, truth values and integers become the classes that they name, in order: as numbers if all
+    of them are numbers, else as texts; so labels 1, 2 and 10 are three classes."""
+
+    modality: Literal["label"] = "label"
+    shape: tuple[()] = ()
+    number: NumClasses
+    """How many classes there are."""
+    names: Annotated[tuple[ClassName, ...], Field(max_length=1_000_000)] = ()
+    """Their names, in the order of their numbers; (): they have none, and are known by number."""
+
+    class Options(Section):
+        names: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=1_000_000)] | None = None
+        """The classes' names in their order; left out: those that there are."""
+
+    can_be_target = False
+
+    @model_validator(mode="after")
+    def _has_as_many_names(self) -> Self:
+        if self.names and len(self.names) != self.number:
+            raise ValueError(f"names: {len(self.names)} of {self.number} classes")
+        return self
+
+    @property
+    def dtype(self) -> str:
+        return "int64"
+
+    @property
+    def classes(self) -> int:
+        return self.number
+
+    @classmethod
+    def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
+        return is_label(feature, [value for value in values if value is not None])
+
+    @classmethod
+    def learn(cls, column: RawColumn, options: Any) -> Self:
+        stated = options.names or tuple(getattr(column.feature, "names", None) or ())
+        if stated:
+            return cls(number=len(stated), names=tuple(stated))
+        found = column.each(_text, range(len(column)))
+        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
+        if wrong is not None:
+            raise ValueError(wrong)
+        names = in_order(value for value in found if value is not None)
+        if not names:
+            raise ValueError("has no class at all")
+        return cls(number=len(names), names=names)
+
+    def read(self, value: Any) -> NDArray[Any]:
+        """Return the number of the class that a value names: a text, or an integer or truth value whose text is a name. Only
+        where the classes have no names is an integer a number."""
+        import numpy as np
+
+        (number,) = class_numbers([value], self.names, self.number)
+        return np.asarray(number, np.int64)
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        different, which = np.unique(values, return_inverse=True)
+        numbers = np.array([self.read(value) for value in different.tolist()], np.int64)
+        found: NDArray[Any] = numbers[which.reshape(values.shape)]
+        return found
+
+    def to_batch(self, kept: Tensor) -> Tensor:
+        return kept
+
+    def from_batch(self, x: Tensor) -> Tensor:
+        return x.cpu()
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        from genhub.modalities.embeddings import LabelEmbedding
+
+        return LabelEmbedding(self.number, width)
+
+    def split(self, text: str) -> list[str]:
+        return split_names(text, set(self.names))
+
+    def told(self) -> str:
+        names = self.names[:MOST_NAMES] or tuple(map(str, range(min(self.number, MOST_NAMES))))
+        more = self.number - len(names)
+        return f"one of {', '.join(name[:40] for name in names)}" + (f" and {more:,} more" if more else "")
+
+    def caption(self, kept: Tensor) -> str:
+        return self.names[int(kept)] if self.names else str(int(kept))
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"classes": self.number, "names": list(self.names)}
+
+    def to_rows(self, values: Tensor) -> list[Any]:
+        return [int(value) for value in values]
+
+    def feature(self) -> Any:
+        from datasets import ClassLabel, Value
+
+        return ClassLabel(names=list(self.names)) if self.names else Value("int64")
+
+    def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        from genhub.modalities.pictures import bars
+
+        return bars([self.caption(value) for value in values])
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return distinct names in the order of their classes: as numbers if all of them are numbers, else as text.
+
+    >>> in_order(["10", "2", "1", "2"])
+    ('1', '2', '10')
+    """
+    found = set(names)
+    if all(name.isdecimal() and len(name) <= 100 for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
+
+
+def class_numbers(labels: Iterable[Any], names: Sequence[str], classes: int) -> list[int]:
+    """Return the numbers of the classes that labels name. A label is its name; its number, from 0 on, only where the
+    classes have no names.
+
+    >>> class_numbers(["3", "10"], ("1", "2", "3", "10"), 4)
+    [2, 3]
+
+    Args:
+        names: of the classes, in their order; () if they have none.
+        classes: how many there are.
+    Raises:
+        ValueError: a label that none of them has, with the nearest name.
+    """
+    parts = [_text(label) for label in labels]
+    numbers = {name: number for number, name in enumerate(names)} if names else {}
+    for part in parts:
+        if not names and not (part.isdecimal() and len(part) < 20 and int(part) < classes):
+            raise ValueError(f"{shown(part)} is none of its classes; it has 0 to {classes - 1}")
+        if names and part not in numbers:
+            raise ValueError(f"{shown(part)} is none of its classes; {_nearest(part, names)}")
+    return [numbers[part] if names else int(part) for part in parts]
+
+
+def _text(label: Any) -> str:
+    if isinstance(label, str):
+        return label
+    if isinstance(label, bool):
+        return str(label)
+    try:
+        return str(index(label))
+    except TypeError:
+        raise ValueError(f"a label is a name or a number, not a {type(label).__name__}") from None
+
+
+def split_names(text: str, names: set[str]) -> list[str]:
+    """Return the parts of a text at its commas, but not within a name that has commas, as in `tench, Tinca tinca`."""
+    parts, found, most = text.split(","), list[str](), max((name.count(",") for name in names), default=0)
+    while parts:
+        joined = (",".join(parts[:end]).strip() for end in range(most + 1, 1, -1))
+        name = next((each for each in joined if each in names), parts[0].strip())
+        found.append(name)
+        del parts[: name.count(",") + 1]
+    return found
+
+
+def _nearest(label: str, names: Sequence[str]) -> str:
+    near = did_you_mean(label, names)
+    if near.startswith("did"):
+        return near
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"it has {', '.join(name[:40] for name in names[:MOST_NAMES])}{more}"

@@ -1,0 +1,109 @@
+"""Numbers: conditions in units of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
+
+
+class Number(Modality):
+    """A column of single numbers: integers or floating point, of which it was not said that they are classes. Networks get
+    them standardised by the training data's mean and deviation."""
+
+    modality: Literal["number"] = "number"
+    shape: tuple[()] = ()
+    mean: float = 0.0
+    std: float = 1.0
+    """Standard deviation in the training data; 1 where all are equal."""
+    low: float = 0.0
+    """The least in the training data."""
+    high: float = 0.0
+    """The largest in the training data."""
+
+    can_be_target = False
+
+    @property
+    def log_scale(self) -> float:
+        return math.log(self.std)
+
+    @classmethod
+    def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
+        """Whether all are numbers, and the column isn't one of classes (`Label` says which those are)."""
+        from genhub.modalities.label import is_label
+
+        numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
+        return bool(numbers) and all(numbers) and not is_label(feature, values)
+
+    @classmethod
+    def learn(cls, column: RawColumn, options: Any) -> Self:
+        import numpy as np
+
+        found = column.each(float, range(len(column)))
+        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
+        if wrong is not None:
+            raise ValueError(f"has values that are no numbers: {wrong}")
+        values = np.array([value for value in found if value is not None], np.float64)
+        if not len(values):
+            raise ValueError("has no number at all")
+        if not np.isfinite(values).all():
+            raise ValueError("has values that are not finite")
+        std = float(values.std())
+        return cls(mean=float(values.mean()), std=std or 1.0, low=float(values.min()), high=float(values.max()))
+
+    def read(self, value: Any) -> NDArray[Any]:
+        import numpy as np
+
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError("is not finite")
+        return np.asarray(number, np.float32)
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values.astype("float32")
+
+    def to_batch(self, kept: Tensor) -> Tensor:
+        return (kept - self.mean) / self.std
+
+    def from_batch(self, x: Tensor) -> Tensor:
+        from genhub.ground.finite import check_finite
+
+        check_finite(x, "numbers")
+        return (x.double() * self.std + self.mean).float().cpu()
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        from genhub.modalities.embeddings import FourierEmbedding
+
+        return FourierEmbedding(width)
+
+    def split(self, text: str) -> list[str]:
+        return [part.strip() for part in text.split(",")]
+
+    def ask(self, value: Any) -> NDArray[Any]:
+        try:
+            return self.read(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"must be {self.told()}") from None
+
+    def told(self) -> str:
+        return f"a number, {self.low:g} to {self.high:g} in the training data"
+
+    def caption(self, kept: Tensor) -> str:
+        return f"{float(kept):.3g}"
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"low": self.low, "high": self.high, "mean": self.mean, "std": self.std}
+
+    def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        from genhub.modalities.pictures import histograms
+
+        return histograms(values[:, None].numpy(), [""])

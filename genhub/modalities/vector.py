@@ -1,0 +1,151 @@
+"""Vectors: points, rows of a table, anything that is a fixed number of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.section import PositiveInt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
+
+MOST_DIMENSIONS = 100_000
+"""Most numbers of a vector."""
+
+
+class Vector(Modality):
+    """A column of vectors (d,). Networks get each number standardised by its own mean and deviation in the training data."""
+
+    modality: Literal["vector"] = "vector"
+    shape: tuple[PositiveInt]
+    mean: Annotated[tuple[float, ...], Field(max_length=MOST_DIMENSIONS)]
+    """Of each number in the training data."""
+    std: Annotated[tuple[float, ...], Field(max_length=MOST_DIMENSIONS)]
+    """Standard deviation of each number in the training data; 1 where all are equal."""
+    names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=MOST_DIMENSIONS)] = ()
+    """Names of the numbers; (): they have none."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if {len(self.mean), len(self.std)} != {self.shape[0]} or len(self.names) not in (0, self.shape[0]):
+            raise ValueError(f"mean, std: must have {self.shape[0]} numbers each, and as many names or none")
+        if min(self.std) <= 0:
+            raise ValueError("std: must be greater than 0")
+        return self
+
+    @property
+    def log_scale(self) -> float:
+        return sum(map(math.log, self.std))
+
+    @classmethod
+    def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
+        """Whether all values are lists or arrays of equally many numbers."""
+        import numpy as np
+
+        there = [value for value in values if value is not None]
+        try:
+            arrays = [np.asarray(value) for value in there if isinstance(value, list | tuple | np.ndarray)]
+        except ValueError:  # lists of unequal length inside one another
+            return False
+        plain = all(array.ndim == 1 and array.dtype.kind in "biuf" and array.size for array in arrays)
+        return bool(arrays) and len(arrays) == len(there) and plain and len({array.shape for array in arrays}) == 1
+
+    @classmethod
+    def learn(cls, column: RawColumn, options: Any) -> Self:
+        import numpy as np
+
+        found = column.each(_numbers, range(len(column)))
+        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
+        if wrong is not None:
+            raise ValueError(f"has values that are no vectors: {wrong}")
+        there = [value for value in found if value is not None]
+        sizes = sorted({len(value) for value in there})
+        if not there:
+            raise ValueError("has no vector at all")
+        if len(sizes) > 1:
+            raise ValueError(f"has vectors of {sizes[0]} and of {sizes[1]} numbers; they must all be as long")
+        values = np.stack(there)
+        if not np.isfinite(values).all():
+            raise ValueError("has values that are not finite")
+        std = values.std(0)
+        return cls(
+            shape=(sizes[0],),
+            mean=tuple(values.mean(0).tolist()),
+            std=tuple(np.where(std == 0, 1.0, std).tolist()),
+            names=tuple(getattr(column.feature, "numbers", ())),
+        )
+
+    def read(self, value: Any) -> NDArray[Any]:
+        import numpy as np
+
+        numbers = _numbers(value)
+        if numbers.shape != self.shape:
+            raise ValueError(f"must be {self.shape[0]} numbers, not {len(numbers)}")
+        if not np.isfinite(numbers).all():
+            raise ValueError("has values that are not finite")
+        return numbers.astype(np.float32)
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        return values.reshape(len(values), -1).astype(np.float32)
+
+    def to_batch(self, kept: Tensor) -> Tensor:
+        return (kept - kept.new_tensor(self.mean)) / kept.new_tensor(self.std)
+
+    def from_batch(self, x: Tensor) -> Tensor:
+        from genhub.ground.finite import check_finite
+
+        x = x.detach().double().cpu()
+        check_finite(x, "vectors")
+        return (x * x.new_tensor(self.std) + x.new_tensor(self.mean)).float()
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        from genhub.modalities.embeddings import VectorEmbedding
+
+        return VectorEmbedding(self.shape[0], width)
+
+    def ask(self, value: Any) -> NDArray[Any]:
+        """Return a vector as it is kept: of numbers, or of a text of numbers with blanks or semicolons between, `0.5 1`."""
+        if isinstance(value, str):
+            value = value.replace(";", " ").split()
+        return self.read(value)
+
+    def split(self, text: str) -> list[str]:
+        return [part.strip() for part in text.split(",")]
+
+    def told(self) -> str:
+        return f"{self.shape[0]} numbers" + (f": {', '.join(self.names[:6])}" if self.names else "")
+
+    def caption(self, kept: Tensor) -> str:
+        return " ".join(f"{number:.2g}" for number in kept.tolist()) if self.shape[0] <= 3 else ""
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"mean": list(self.mean), "std": list(self.std)} | ({"names": list(self.names)} if self.names else {})
+
+    def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        """Return a scatter of points of the plane, coloured by their captions; of other vectors, a histogram a number."""
+        from genhub.modalities.pictures import histograms, scatter
+
+        if self.shape[0] == 2:
+            return scatter(values.numpy(), captions, self.names)
+        return histograms(values.numpy(), self.names or [str(number) for number in range(self.shape[0])])
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    """Return a list, a tuple, an array or a tensor of numbers as float64 (d,)."""
+    import numpy as np
+
+    numbers = np.asarray(value, dtype=np.float64)
+    if numbers.ndim != 1:
+        raise ValueError(f"must be a list of numbers, not of shape {numbers.shape}")
+    return numbers
