@@ -15,7 +15,7 @@ from genhub import CheckpointError
 from genhub.errors import NewerFormat
 from genhub.store.classes import describe_folder, read_model
 from genhub.store.find import find_checkpoint
-from genhub.store.manifest import MANIFEST, Manifest, PluginEntry, describe_files, read_json, read_manifest
+from genhub.store.manifest import MANIFEST, Manifest, PartEntry, PluginEntry, describe_files, read_json, read_manifest
 from genhub.store.run_folder import RunFolder
 
 
@@ -118,6 +118,45 @@ def test_an_unknown_plugin_is_named_with_its_distribution(tmp_path: Path) -> Non
     write(tmp_path, plugin=PluginEntry(name="flow", distribution="flow-models", version="0.4"))
     with pytest.raises(CheckpointError, match=r"needs 'flow' from flow-models 0.4: pip install flow-models$"):
         read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "distribution", "message"),
+    [("network", "mamba", "genhub-mamba", "needs network 'mamba' from genhub-mamba 2.0: pip install genhub-mamba$"),
+     ("modality", "volume", "volumes", "needs modality 'volume' from volumes 2.0: pip install volumes$"),
+     ("scheduler", "edm", "schedules", "needs scheduler 'edm' from schedules 2.0: pip install schedules$"),
+     ("modality", "intruder:Volume", "", "needs modality 'intruder:Volume' from its author's own code; import intruder first$"),
+     ("kindless", "x", "others", "needs kindless 'x' from others 2.0: pip install others$")],
+)  # fmt: skip
+def test_a_part_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, distribution: str, message: str
+) -> None:
+    (tmp_path / "intruder.py").write_text("raise SystemExit('ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, parts=(PartEntry(kind=kind, name=name, distribution=distribution, version="2.0"),))
+    with pytest.raises(CheckpointError, match=message):
+        read_model(tmp_path)
+
+
+def test_every_part_is_listed(tmp_path: Path) -> None:
+    import torch
+    from genhub_ddpm import DDPM
+
+    torch.manual_seed(0)
+    network = {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}
+    given = {"conditions": ["label"], "data": images(classes=3)}
+    DDPM(DDPM.Config.model_validate({"name": "ddpm", "network": network, **given})).save_pretrained(tmp_path)
+    parts = read_manifest(tmp_path).parts
+    kinds = {(part.kind, part.name) for part in parts}
+    assert kinds >= {
+        ("model", "ddpm"),
+        ("network", "unet"),
+        ("modality", "image"),
+        ("modality", "label"),
+        ("scheduler", "ddim"),
+    }
+    assert {part.distribution for part in parts} == {"genhub-framework"}
+    assert len(set(parts)) == len(parts)
 
 
 def test_a_checkpoint_imports_nothing_that_is_not_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
