@@ -17,11 +17,12 @@ from models import images
 from safetensors.torch import load_file
 from test_ddpm import PREDICTIONS, Exact
 from test_ddpm import make as small
+from test_ddpm_conditional import labels
 from test_registry import install, site  # noqa: F401  # a fixture
 from test_trainer import metrics, same_bits
 
 import genhub
-from genhub import Batch, DataConfig, Denoiser, load_data
+from genhub import Batch, Conditions, DataConfig, Denoiser, load_data
 from genhub.store.manifest import file_digest, read_manifest
 from genhub.training.ema import EMA
 
@@ -322,6 +323,39 @@ from models import Halves
 class Tokens(Halves):
     def encode(self, x, conditions=None): return super().encode(x).flatten(2).unflatten(2, (4, 4))[:, 0]
     def decode(self, latents, conditions=None): return super().decode(latents[:, None])
+"""
+
+
+def test_an_autoencoder_is_given_what_it_was_trained_with(tmp_path, site):  # noqa: F811
+    install(site, "shifts", "[genhub.models]\nshifts = shifts:Shifts\n", shifts=SHIFTS)
+    import shifts
+
+    shifts.Shifts(
+        shifts.Shifts.Config(name="shifts", data=images(classes=3), conditions=["label"])
+    ).save_pretrained(tmp_path / "shifts")
+    message = "model.autoencoder: this 'shifts' is given label; model.conditions needs it, too"
+    with pytest.raises(genhub.RecipeError, match=message):
+        build(tmp_path / "shifts")
+    model = build(tmp_path / "shifts", data=images(classes=3), conditions=["label"]).eval()
+    space, zeros, told = model.autoencoder, labels(0, 0, 0), labels(0, 1, 2)
+    torch.testing.assert_close(space.encode(digits(3), told), space.encode(digits(3) - shift(told), zeros))
+    latents = torch.randn(3, 1, 4, 4)
+    torch.testing.assert_close(space.decode(latents, told), space.decode(latents, zeros) + shift(told))
+    assert model.frozen_encoder() is None  # latents are no function of x alone
+    assert model.sample(3, conditions=told, num_inference_steps=2).shape == (3, 1, 8, 8)
+    assert model.loss(Batch(digits(3), told))["loss"].isfinite()
+
+
+def shift(conditions: Conditions) -> torch.Tensor:
+    return conditions.values["label"].view(-1, 1, 1, 1)
+
+
+SHIFTS = """
+from models import Halves
+class Shifts(Halves):
+    def encode(self, x, conditions=None): return super().encode(x - self.by(len(x), conditions))
+    def decode(self, latents, conditions=None): return super().decode(latents) + self.by(len(latents), conditions)
+    def by(self, n, conditions): return self.conditions_of(n, conditions).values["label"].view(-1, 1, 1, 1)
 """
 
 
