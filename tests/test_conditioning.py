@@ -129,8 +129,7 @@ def test_what_a_network_does_not_take_is_one_line(part, takes, others):
     with pytest.raises(RecipeError) as caught:
         conditioner({"photo": Asked(gives=part)}, takes=takes)
     assert str(caught.value) == (
-        f"model.conditions: photo (asked) gives a {part} part, which this network does not take; "
-        f"model.network can be one that does: {others}"
+        f"model.conditions: photo (asked) gives a {part} part, which this network does not take; networks that do: {others}"
     )
 
 

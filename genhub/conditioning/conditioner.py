@@ -90,4 +90,4 @@ def _embedding(name: str, modality: Modality, shape: tuple[int, ...], width: int
 def _who_takes(part: str) -> str:
     """Return the tail of a message: which networks take a part."""
     names = [name for name, network in load_all(NETWORKS)[0].items() if part in network.Config.takes]
-    return f"model.network can be one that does: {', '.join(names)}" if names else "no installed network does"
+    return f"networks that do: {', '.join(names)}" if names else "no installed network does"

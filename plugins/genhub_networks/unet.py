@@ -111,9 +111,8 @@ class UNetConfig(NetworkConfig):
         options, size = self.options(), self.attention_head_dim
         for key in ("down_block_types", "up_block_types"):
             if skipping := [name for name in options[key] if "Skip" in name]:
-                raise RecipeError(
-                    f"model.network.{key}: {skipping[0]} can't be given a sequence of tokens; AttnDownBlock2D can"
-                )
+                wrong, right = skipping[0], skipping[0].replace("Skip", "")
+                raise RecipeError(f"model.network.{key}: {wrong} can't be given a sequence of tokens; {right} can")
             options[key] = tuple(name.replace("Attn", "CrossAttn") for name in options[key])
         middle = "UNetMidBlock2DCrossAttn" if self.add_attention else "UNetMidBlock2D"
         if not any("Attn" in name for name in (*options["down_block_types"], *options["up_block_types"], middle)):
