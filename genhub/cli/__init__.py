@@ -9,13 +9,14 @@ import sys
 import traceback
 from typing import NoReturn
 
-from genhub.cli import plugins, recipes, streams
+from genhub.cli import data, plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put
 from genhub.ground.processes import first_to_say, launched
 
+app.command("data")(data.data)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
 

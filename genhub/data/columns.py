@@ -67,6 +67,10 @@ class Columns:
         """Names of the columns that are recognised."""
         return tuple(self._classes)
 
+    def recognised(self, name: str) -> tuple[str, type[Modality]]:
+        """Return the modality of a recognised column, its name and its class; nothing is learnt."""
+        return self._classes[name]
+
     @property
     def unrecognised(self) -> tuple[str, ...]:
         """Names of the columns that no modality reads."""

@@ -63,7 +63,7 @@ def load_data(
     Raises:
         DataError: there are none, they are a stream, or they can't be read or don't fit together: which, and what to do.
     """
-    config = _config_of(data, keys)
+    config = config_of(data, keys)
     if config.streaming:
         raise DataError(
             "data.streaming: this needs rows by number, which a stream doesn't have; add data.streaming=false, and "
@@ -79,7 +79,8 @@ def load_data(
     return _read(source, columns, names)
 
 
-def _config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
+def config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
+    """Return the section `data` that names data, or a Python object, with more keys."""
     if isinstance(data, DataConfig):
         return data.model_copy(update=dict(keys)) if keys else data
     name = data if isinstance(data, str) else stored_name(data)

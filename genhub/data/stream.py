@@ -78,6 +78,11 @@ def open_stream(
     return StreamData(config, spec, table, decoder, notes=tuple(notes), available=seen.names)
 
 
+def first_columns(source: StreamSource, config: DataConfig) -> dict[str, StoredColumn]:
+    """Return the columns of a stream's first rows."""
+    return _stored(_first(undecoded(source.table, source.features)), source, config, list(source.features))
+
+
 def _stored(
     rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]
 ) -> dict[str, StoredColumn]:
