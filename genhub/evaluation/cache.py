@@ -1,4 +1,4 @@
-"""Results computed from real images once and kept in the cache."""
+"""Results computed from real data once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kept(file: Path, compute: Callable[[], Computed]) -> Computed:
     try:
         return load_sealed(made_once(file, make, there=is_sealed))
     except GenhubError as error:
-        if type(error) is not GenhubError:  # of the images, and not of the disk
+        if type(error) is not GenhubError:  # of the data, and not of the disk
             raise
         warn(f"{error}; it is computed each time")
         return compute()

@@ -12,7 +12,7 @@ from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_eva
 from genhub.ground.parsing import TextSource, parse_yaml, read_text
 from genhub.ground.run_log import read_metrics
 from genhub.hub.named import NamedModel
-from genhub.interfaces.config import NonNegativeInt, Section
+from genhub.interfaces.section import NonNegativeInt, Section
 from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
 
@@ -25,8 +25,8 @@ class ModelRow(Section):
     checkpoint: Path
     model: str
     steps: NonNegativeInt
-    images: NonNegativeInt | None = None
-    """Images seen in training: steps times the batch size."""
+    rows_seen: NonNegativeInt | None = None
+    """Rows seen in training: steps times the batch size."""
     seconds: float | None = None
     """Seconds of training up to the last line logged, without previews and saves."""
     evaluations: tuple[Evaluation, ...] = ()
@@ -60,9 +60,9 @@ class Comparison(Section):
         for row, found in zip(self.rows, shown, strict=True):
             mark = " *" if found and base and found.protocol.differences(base.protocol) else ""
             figures = [_number(found.values[name]) + mark if found and name in found.values else "" for name in names]
-            trained = ["" if value is None else _number(value) for value in (row.images, row.seconds)]
+            trained = ["" if value is None else _number(value) for value in (row.rows_seen, row.seconds)]
             lines.append([row.name, row.model, _number(row.steps), *trained, *figures])
-        return ["run", "model", "steps", "images seen", "seconds", *names], lines
+        return ["run", "model", "steps", "rows seen", "seconds", *names], lines
 
     def figure_notes(self) -> Iterator[str]:
         """Yield notes on the figures shown, each once with all models that it holds for."""
@@ -116,7 +116,7 @@ def _row(name: str, checkpoint: Path) -> ModelRow:
         checkpoint=checkpoint,
         model=manifest.plugin.name if manifest else "",
         steps=steps,
-        images=_images_seen(checkpoint, steps),
+        rows_seen=_rows_seen(checkpoint, steps),
         evaluations=tuple(evaluations),
     )
     lines, fault = read_metrics(row.run.metrics) if row.run else ([], None)
@@ -125,7 +125,7 @@ def _row(name: str, checkpoint: Path) -> ModelRow:
     return row.model_copy(update={"seconds": seconds[-1] if seconds else None, "notes": tuple(notes)})
 
 
-def _images_seen(checkpoint: Path, steps: int) -> int | None:
+def _rows_seen(checkpoint: Path, steps: int) -> int | None:
     """Return steps times the batch size, which can't change in a run."""
     file = checkpoint / RECIPE
     data = parse_yaml(read_text(file), TextSource(str(file))).get("data") if file.is_file() else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.given import given_rows
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
 from genhub.ground.console import say, warn
@@ -20,7 +21,7 @@ from genhub.ground.processes import Together, main_process
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.model import Model
 from genhub.recipe.sections import EvaluateConfig
-from genhub.sampling.draw import BATCH_SIZE, sample_images
+from genhub.sampling.draw import BATCH_SIZE, sample_elements
 from genhub.sampling.request import Drawing
 from genhub.store.manifest import MANIFEST
 from genhub.store.run_folder import RunFolder
@@ -34,14 +35,16 @@ class Evaluator:
     in the run's `evaluations/` and then in metrics.jsonl: a step has been measured if there is a line of it and figures of
     its checkpoint's weights."""
 
-    def __init__(self, config: EvaluateConfig, model: Model, data: ImageData, run: RunFolder, max_steps: int) -> None:
+    def __init__(self, config: EvaluateConfig, model: Model, data: TableData, run: RunFolder, max_steps: int) -> None:
         """Find out before step 0 whether all can be measured.
 
         Raises:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
         self.config, self._data, self._run, self._max_steps = config, data, run, max_steps
-        self._held_out = held_out_of(data.config, config.held_out, data.spec)
+        self._held_out = held_out_of(model, data.config, config.held_out)
+        drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, data.config.batch_size))
+        self._drawing, self._rows_of = given_rows(drawing, model, [self._held_out, data])
         subject = self._subject(model, None)
         try:
             self._digest = subject.protocol.digest()
@@ -90,13 +93,13 @@ class Evaluator:
             say(f"Best     {self._run.checkpoint(best.step)}, {metric.own} {best.values[metric.own]:.4g}")
 
     def _subject(self, model: Model, together: Together | None) -> Measurement:
-        config = self.config
-        drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, self._data.config.batch_size))
+        def draw() -> Tensor:
+            return sample_elements(model, self._drawing, together=together)
 
-        def draw() -> Any:
-            return sample_images(model, drawing, together=together)
-
-        return Measurement(model, self._data, self._held_out, config.extractor, drawing, draw, together)
+        name, drawing = self.config.extractor, self._drawing
+        return Measurement(
+            model, self._data, self._held_out, name, drawing, draw, together, rows_of=self._rows_of
+        )
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says
@@ -127,4 +130,4 @@ class Evaluator:
         with saving(file):
             append(file, json.dumps({"step": evaluation.step, **values}))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in evaluation.values.items())
-        say(f"step {evaluation.step} measured by {self.config.n} images: {shown}")
+        say(f"step {evaluation.step} measured by {self.config.n} rows: {shown}")

@@ -1,11 +1,11 @@
-"""Draw a model's images once, hand them to every metric, and store the figures with their protocol."""
+"""Draw from a model once, hand it to every metric, and store the figures with their protocol."""
 
 from __future__ import annotations
 
 import atexit
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.data.batches import ImageData
-from genhub.data.open import load_data
+from genhub.data.batches import TableData
 from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean, shown
 from genhub.evaluation.figures import METRICS, about
+from genhub.evaluation.given import data_for, given_rows, told
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.ground.console import Progress, warn
@@ -29,14 +29,13 @@ from genhub.ground.ids import split_id
 from genhub.ground.processes import check_launcher, main_process, meet
 from genhub.hub.load import placed
 from genhub.hub.named import NamedModel
-from genhub.interfaces.config import DataConfig, DataSpec
+from genhub.interfaces.columns import DataConfig, DataSpec
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import read_data_config
 from genhub.sampling.draw import draw_parts, read_part
-from genhub.sampling.labels import Labels
 from genhub.sampling.request import Drawing
 from genhub.store.card import package_versions
-from genhub.store.manifest import MANIFEST, Manifest, read_manifest
+from genhub.store.manifest import FORMAT, MANIFEST, Manifest, read_manifest
 from genhub.store.models import load_folder
 from genhub.store.run_folder import RECIPE
 
@@ -50,51 +49,55 @@ def evaluate(
     seed: int = 0,
     overrides: Sequence[str] = (),
     held_out: str = "test",
-    labels: Labels = None,
+    conditions: Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     device: str | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Measure a model by images drawn from it, and store the figures with their protocol beside its run. Of several
+    """Measure a model by what is drawn from it, and store the figures with their protocol beside its run. Of several
     processes that a launcher started, each draws a share and extracts its features.
 
     Args:
         model: what `genhub.load` takes.
-        n: how many images to draw; those that an earlier call drew are not drawn again.
+        n: how many rows to draw; those that an earlier call drew are not drawn again.
         metrics: names from METRICS; left out: all that apply to the model and the data.
         extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
         overrides: `data.key=value` on top of the recipe's data section, such as data.name=path/to/mnist.
         held_out: the split of the same data that the model was not trained on, for the metrics that need one.
-        labels: for a conditional model, the labels to ask for in turn, as `genhub.sample` takes them; left out: every class.
+        conditions: what to ask a conditional model for, as `genhub.sample` takes it; left out: of a model that is given a
+            class alone every class in turn, of another one the conditions of rows of the held-out split, else of the real
+            ones.
         options: the model's own sampler options.
     Raises:
         InputError: an unknown metric or extractor, or one that can't be had here.
-        DataError: the real images are not there.
+        DataError: the real data are not there.
         CheckpointError: the model is not.
     """
     for name in metrics or ():
         if name not in METRICS:
             raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
     if n < 2:
-        raise InputError(f"-n: a figure needs 2 images or more, not {n}")
+        raise InputError(f"-n: a figure needs 2 rows or more, not {n}")
     check_launcher()
     theirs, together = str(model) if split_id(model) else None, meet(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     opened = NamedModel(model).read(partial(_open, overrides, theirs, where), checked=True)
     loaded, manifest, config = opened.model, opened.manifest, opened.config
-    drawing = Drawing.of(loaded, n, options, seed=seed, labels=labels, batch_size=batch_size)
+    drawing = Drawing.of(loaded, n, options, seed=seed, conditions=conditions, batch_size=batch_size)
+    real, unseen = data_for(loaded, config), held_out_of(loaded, config, held_out)
+    drawing, rows_of = given_rows(drawing, loaded, [unseen, real])
     folders = evaluation_folders(opened.checkpoint, opened.weights)
-    drawn = hash_of(drawing.seed, drawing.labels, sorted(drawing.options.items()), opened.weights)
-    images = f"images-{drawn[:12]}"
+    given = sorted(told(drawing, loaded).items()) if drawing.conditions else None
+    drawn = f"drawn-{hash_of(drawing.seed, given, sorted(drawing.options.items()), opened.weights)[:12]}"
 
     @cache
     def folder() -> Path:
-        """Return the folder for images and figures, which the main process chooses for all."""
+        """Return the folder for what is drawn and for figures, which the main process chooses for all."""
         found = _first_writable(folders) if main_process() else Path()
         return together.broadcast(found) if together else found
 
     def draw() -> Tensor:
-        progress, place = Progress(n, unit="image", shown=main_process()), folder() / images
+        progress, place = Progress(n, unit="row", shown=main_process()), folder() / drawn
         try:
             parts = draw_parts(
                 loaded, drawing, place, together=together, on_progress=lambda done: progress.advance(min(done, n))
@@ -103,8 +106,8 @@ def evaluate(
             progress.close()
         return torch.cat([read_part(part) for part in parts])[:n]
 
-    known = loaded.trained_on
-    real, unseen = load_data(config, known=known), held_out_of(config, held_out, known)
+    spec = manifest.data if manifest and manifest.format == FORMAT else None  # older fingerprints are not comparable
+    recipe = opened.checkpoint / RECIPE
     subject = Measurement(
         loaded,
         real,
@@ -113,13 +116,14 @@ def evaluate(
         drawing,
         draw,
         together,
-        training=lambda: _trained_on(real, manifest.data if manifest else None, opened.checkpoint / RECIPE, theirs),
+        training=lambda: _trained_on(loaded, real, spec, recipe, theirs),
+        rows_of=rows_of,
     )
-    evaluation = measure(subject, metrics, manifest.step if manifest else 0, manifest)
+    evaluation = measure(subject, metrics, manifest.step if manifest else 0, spec)
     evaluation = evaluation.model_copy(update={"weights": opened.weights})
     kept = folder() in folders
-    if kept and (folder() / images).is_dir():
-        evaluation = evaluation.model_copy(update={"images": images})
+    if kept and (folder() / drawn).is_dir():
+        evaluation = evaluation.model_copy(update={"drawn": drawn})
     if main_process() and kept:
         _keep(evaluation, folder())
     if together:
@@ -162,7 +166,7 @@ def _first_writable(folders: Sequence[Path]) -> Path:
             faults.append(f"{folder}: {error.strerror}")
             continue
         if faults:
-            warn(f"{faults[0]}; figures and images are kept in {folder}")
+            warn(f"{faults[0]}; figures and drawn rows are kept in {folder}")
         return folder
     warn(f"{faults[0]}; the figures are shown, but not kept")
     folder = Path(mkdtemp(prefix="genhub-"))
@@ -178,12 +182,16 @@ def _keep(evaluation: Evaluation, folder: Path) -> None:
         warn(f"{error}; the figures are shown, but not kept")
 
 
-def measure(subject: Measurement, names: Sequence[str] | None, step: int, manifest: Manifest | None = None) -> Evaluation:
+def measure(
+    subject: Measurement, names: Sequence[str] | None, step: int, trained_on: DataSpec | None = None
+) -> Evaluation:
     """Compute the metrics named, or all that apply and are computed by default.
 
+    Args:
+        trained_on: spec of the data that the model was trained on, where it is known.
     Raises:
         InputError: a metric that is named does not apply.
-        NotFinite: a weight, an image or a feature is NaN or infinite, or every figure is.
+        NotFinite: a weight, a drawn number or a feature is NaN or infinite, or every figure is.
     """
     check_weights(subject.model)
     values, left_out, reader = dict[str, float](), list[str](), None
@@ -203,9 +211,8 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, manife
     subject.notes += [*left_out, *about(subject, wanted)]
     if left_out and not values:
         raise NotFinite(f"nothing could be measured: {'; '.join(left_out)}")
-    trained_on = manifest.data if manifest else None
-    if trained_on is not None and trained_on.fingerprint != subject.reference.spec.fingerprint:
-        subject.notes.append("the real images are not those that the model was trained on")
+    if trained_on is not None and not _same_target(trained_on, subject.reference.spec):
+        subject.notes.append("the real rows are not those that the model was trained on")
     config, protocol = subject.model.config, subject.protocol.model_copy(update={"reader": reader})
     return Evaluation(
         model=config.name,
@@ -218,19 +225,24 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, manife
     )
 
 
-def _trained_on(real: ImageData, spec: DataSpec | None, recipe: Path, theirs: str | None) -> ImageData:
-    """Return the images that a model was trained on; where they can't be had, the real ones that it is compared with."""
-    if spec and spec.fingerprint != real.spec.fingerprint and recipe.is_file():
+def _same_target(one: DataSpec, other: DataSpec) -> bool:
+    """Whether two data sets have the same targets in the same order, whatever else they have."""
+    return one.fingerprints[one.target] == other.fingerprints[other.target]
+
+
+def _trained_on(model: Model, real: TableData, spec: DataSpec | None, recipe: Path, theirs: str | None) -> TableData:
+    """Return the data that a model was trained on; where they can't be had, the real ones that it is compared with."""
+    if spec and not _same_target(spec, real.spec) and recipe.is_file():
         with suppress(DataError, RecipeError):
-            own = load_data(read_data_config(recipe, (), theirs), known=spec)
-            if own.spec.fingerprint == spec.fingerprint:
+            own = data_for(model, read_data_config(recipe, (), theirs))
+            if _same_target(spec, own.spec):
                 return own
     return real
 
 
-def held_out_of(config: DataConfig, split: str, known: DataSpec | None) -> ImageData | DataError:
-    """Return the split that was not trained on, its labels numbered as in the trained one, or why there is none."""
+def held_out_of(model: Model, config: DataConfig, split: str) -> TableData | DataError:
+    """Return the split that was not trained on, read as the model knows its columns, or why there is none."""
     try:
-        return load_data(config.model_copy(update={"split": split}), known=known)
+        return data_for(model, config.model_copy(update={"split": split}))
     except DataError as error:
         return error

@@ -1,8 +1,9 @@
-"""Extract features by networks that others trained, or take the pixels. Registered under `genhub.extractors`."""
+"""Extract features by networks that others trained, or take the numbers themselves. Registered under `genhub.extractors`."""
 
 from __future__ import annotations
 
 import logging
+import math
 from functools import cached_property
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genhub.errors import InputError
-from genhub.ground.digests import digest_of
+from genhub.ground.digests import digest_of, hash_of
 from genhub.hub.client import connect
 from genhub.interfaces.trainer import TrainingData
 
@@ -22,22 +23,55 @@ OFFLINE = "`probe` and `pixels` need no download"
 MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"
 
 
+MOST = 4096
+"""Most numbers of an element that are compared as they are."""
+
+
 class Pixels:
     """Extractor of the pixels themselves, in [0, 1]: the same everywhere, and of use for small images that are centred."""
 
-    MOST = 4096
     fingerprint = source = "pixels"
     preprocessing = "none"
 
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
-        size = torch.Size(data.spec.shape).numel()
-        if size > self.MOST:
-            raise InputError(
-                f"extractor 'pixels' is for images of at most {self.MOST} numbers, these have {size}; use probe"
-            )
+        self.top = levels_of("pixels", data) - 1
+        size = math.prod(data.spec.modality.shape)
+        if size > MOST:
+            raise InputError(f"extractor 'pixels' is for images of at most {MOST} numbers, these have {size}; use probe")
 
-    def features(self, images: Tensor) -> Tensor:
-        return images.flatten(1).float() / 255
+    def features(self, values: Tensor) -> Tensor:
+        return values.flatten(1).float() / self.top
+
+
+class Values:
+    """Extractor of the numbers themselves, standardised as the data's modality does it: for anything that is made of few."""
+
+    source = "values"
+    preprocessing = "standardised"
+
+    def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
+        self.modality = data.spec.modality
+        self.fingerprint = hash_of(self.modality.model_dump_json())
+        size = math.prod(self.modality.shape)
+        if size > MOST:
+            labels = "where the data has a column of labels, probe learns to read it"
+            raise InputError(f"extractor 'values' is for at most {MOST} numbers, '{data.spec.target}' has {size}; {labels}")
+
+    def features(self, values: Tensor) -> Tensor:
+        return self.modality.to_batch(values).flatten(1).float()
+
+
+def levels_of(name: str, data: TrainingData) -> int:
+    """Return the number of levels of the images that an extractor is for.
+
+    Raises:
+        InputError: the data are no images, (c, h, w) of so many levels.
+    """
+    modality = data.spec.modality
+    if len(modality.shape) != 3 or modality.levels is None:
+        what = f"'{data.spec.target}' is {modality.told()}"
+        raise InputError(f"extractor '{name}' is for images, and {what}; probe and values take it")
+    return modality.levels
 
 
 class Pretrained:
@@ -55,6 +89,7 @@ class Pretrained:
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
         self.source, self.device = source or self.default, device
         name = type(self).__name__.lower()
+        self.levels = levels_of(name, data)
         try:
             import transformers
         except ImportError as error:
@@ -88,11 +123,11 @@ class Pretrained:
         return digest_of(self.model, self.preprocessing)
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+    def features(self, values: Tensor) -> Tensor:
+        mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (self.mean, self.std))
         rows = []
-        for batch in torch.split(images, self.batch_size):
-            pixels = (resized(as_rgb(batch), self.side) - mean) / std
+        for batch in torch.split(values, self.batch_size):
+            pixels = (resized(as_rgb(in_bytes(batch, self.levels)), self.side) - mean) / std
             rows.append(self.pooled(self.model(pixel_values=pixels.to(self.device))).float().cpu())
         return torch.cat(rows)
 
@@ -124,7 +159,7 @@ class Inception:
     batch_size = 64
 
     def __init__(self, data: TrainingData, source: str | None, device: torch.device) -> None:
-        self.device = device
+        self.device, self.levels = device, levels_of("inception", data)
         if source is None or not source.endswith(".safetensors"):
             raise InputError(
                 "extractor 'inception' needs its weights as safetensors, inception:FILE.safetensors; docs/evaluation.md has "
@@ -155,9 +190,9 @@ class Inception:
         return digest_of(self.model, self.preprocessing)
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> Tensor:
-        batches = (self.model(as_rgb(batch).to(self.device))[0] for batch in torch.split(images, self.batch_size))
-        return torch.cat([batch.float().cpu() for batch in batches])
+    def features(self, values: Tensor) -> Tensor:
+        parts = (as_rgb(in_bytes(part, self.levels)) for part in torch.split(values, self.batch_size))
+        return torch.cat([self.model(part.to(self.device))[0].float().cpu() for part in parts])
 
 
 def _cause(error: BaseException) -> str:
@@ -165,6 +200,11 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
+
+
+def in_bytes(images: Tensor, levels: int) -> Tensor:
+    """Return images of so many levels as uint8."""
+    return images if levels == 256 else (images.float() * (255 / (levels - 1))).round().to(torch.uint8)
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -13,18 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.errors import DataError
 from genhub.evaluation import metrics
 from genhub.evaluation.measurement import Measurement
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.capabilities import Autoencoder, Likelihood
-from genhub.sampling.draw import BATCH_SIZE, sample_images
-from genhub.sampling.labels import names_of
-from genhub.sampling.pictures import to_uint8
+from genhub.interfaces.model import Batch
+from genhub.sampling.draw import BATCH_SIZE, sample_elements
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
-"""Most held-out images that are reconstructed, and measured in bits: a diffusion model's take its full chain for each."""
+"""Most held-out rows that are reconstructed, and measured in bits: a diffusion model's take its full chain for each."""
 
 
 READS_WELL = 0.9
@@ -42,16 +41,16 @@ class Metric:
     lacking: Callable[[Measurement], str | None] = lambda subject: None
     """Function that returns why it does not apply; None if it does."""
     least: int = 0
-    """Number of images below which it misleads."""
+    """Number of rows below which it misleads."""
     bias: str = ""
     """Words for how it misleads then."""
     by_default: bool = True
     rows: int = 1
-    """Least number of images, drawn and real, that it takes."""
+    """Least number of rows, drawn and real, that it takes."""
     by_features: bool = False
     """Whether it is computed from the extractor's features."""
     by_labels: bool = False
-    """Whether it is computed from the labels that the probe reads in the images."""
+    """Whether it is computed from the labels that the probe reads in what is drawn."""
     figures: tuple[str, ...] = ()
     """Names of the figures, if they differ from the metric's; the first stands for the metric where one is wanted."""
 
@@ -66,17 +65,17 @@ class Metric:
     def too_few(self, subject: Measurement) -> str | None:
         for what, found in (("drawn", subject.drawing.n), ("real", len(subject.reference_rows))):
             if found < self.rows:
-                return f"needs {self.rows} {what} images or more, not {found}"
+                return f"needs {self.rows} {what} rows or more, not {found}"
         return None
 
     def warning(self, subject: Measurement) -> str | None:
         if subject.drawing.n >= self.least:
             return None
-        return f"{self.name}: {subject.drawing.n} images are few; below {self.least} it is {self.bias}"
+        return f"{self.name}: {subject.drawing.n} rows are few; below {self.least} it is {self.bias}"
 
 
 def distrust(subject: Measurement) -> str | None:
-    """Return a warning if the extractor can't tell good images of these data from bad ones: if more than half as much of
+    """Return a warning if the extractor can't tell good elements of these data from bad ones: if more than half as much of
     what is surely bad passes for real as of real images."""
     if subject.passing is None:
         return None
@@ -84,38 +83,46 @@ def distrust(subject: Measurement) -> str | None:
     if mush <= real / 2:
         return None
     name = subject.extractor_name.partition(":")[0]
-    right = f", and is right on {subject.probe.accuracy:.0%} of images it was not trained on" if name == "probe" else ""
+    right = f", and is right on {subject.probe.accuracy:.0%} of rows it was not trained on" if name == "probe" else ""
     better = "inception" if name == "dinov2" else "dinov2"
+    advice = f"; --extractor {better} may do better" if len(subject.reference.spec.modality.shape) == 3 else ""
     return (
-        f"{name} can hardly tell good from bad here: it takes {mush:.0%} of means of eight real images for real, of real "
-        f"images {real:.0%}{right}; --extractor {better} may do better"
+        f"{name} can hardly tell good from bad here: it takes {mush:.0%} of means of eight real rows for real, of real "
+        f"rows {real:.0%}{right}{advice}"
     )
 
 
 def _no_held_out(subject: Measurement) -> str | None:
     if isinstance(subject.held_out, DataError):
-        return f"needs images that were not trained on: {subject.held_out}"
+        return f"needs rows that were not trained on: {subject.held_out}"
     seen, split = subject.seen, subject.unseen.spec.split
     if seen.mean() <= 0.5:  # a few may be twice in the data
         return None
     which = f"{seen.sum()} of the {len(seen)} in split {split}"
-    return f"needs images that were not trained on, and {which} were: name another split"
+    return f"needs rows that were not trained on, and {which} were: name another split"
+
+
+def _no_labels(subject: Measurement) -> str | None:
+    return None if subject.reference.labels is not None else "the data has no labels to learn to read"
 
 
 def _not_conditional(subject: Measurement) -> str | None:
-    if "labels" not in subject.model.conditions:
+    if not any(modality.classes for modality in subject.model.conditions.values()):
         return "the model draws without labels"
-    return (
-        _other_classes(subject, subject.reference)
-        if subject.probe.reads_labels
-        else "the data has no labels to learn to read"
-    )
+    if subject.reference.labels is None:
+        return _no_labels(subject)
+    name = subject.reference.labels.name
+    if name not in subject.model.conditions:
+        return f"the probe reads column '{name}' of the data, which the model is not given"
+    return _other_classes(subject, subject.reference)
 
 
-def _other_classes(subject: Measurement, data: ImageData | DataError) -> str | None:
+def _other_classes(subject: Measurement, data: TableData | DataError) -> str | None:
     """Return why class numbers mean something else to the model than in the data; None if they mean the same."""
-    names = names_of(subject.model) if "labels" in subject.model.conditions else ()
-    if not names or isinstance(data, DataError) or data.spec.class_names == names:
+    labels = None if isinstance(data, DataError) else data.labels
+    if isinstance(data, DataError) or labels is None or labels.name not in subject.model.conditions:
+        return None
+    if labels.modality == subject.model.conditions[labels.name]:
         return None
     return f"the classes of {data.spec.name}, split {data.spec.split}, are not those that the model was trained on"
 
@@ -146,28 +153,32 @@ def _label_entropy(subject: Measurement) -> dict[str, float]:
 
 def _label_accuracy(subject: Measurement) -> dict[str, float]:
     _say_how_well_labels_are_read(subject, "label_accuracy")
-    return {"label_accuracy": float((subject.probabilities.argmax(1) == subject.asked_for).double().mean())}
+    asked, there = subject.asked_for
+    right = subject.probabilities.argmax(1) == asked
+    return {"label_accuracy": float(right[there].double().mean())}
 
 
 def _say_how_well_labels_are_read(subject: Measurement, name: str) -> None:
     if subject.probe.accuracy < READS_WELL:
-        subject.notes.append(f"{name}: the probe reads only {subject.probe.accuracy:.0%} of real images' labels right")
+        subject.notes.append(f"{name}: the probe reads only {subject.probe.accuracy:.0%} of real rows' labels right")
 
 
 def _memorised(subject: Measurement) -> dict[str, float]:
-    training = _pixels(subject.trained_on, range(subject.trained_on.spec.num_images))
-    unseen = _pixels(subject.unseen, subject.unseen_rows)
-    return {"memorised": metrics.memorised(subject.images.flatten(1).float() / 255, training, unseen)}
+    training = _numbers(subject, subject.trained_on, range(subject.trained_on.num_rows))
+    unseen = _numbers(subject, subject.unseen, subject.unseen_rows)
+    return {"memorised": metrics.memorised(subject.numbers(subject.drawn), training, unseen)}
 
 
 @torch.inference_mode()
 def _reconstruction(subject: Measurement) -> dict[str, float]:
     model, data = subject.model, subject.unseen
     assert isinstance(model, Autoencoder)
-    errors = [
-        (model.decode(model.encode(images)) - images).square().mean((1, 2, 3)).cpu() / 4  # of pixels in [0, 1]
-        for images in (data.images(rows).to(model.device) for rows in _blocks(subject.unseen_rows[:MOST_RECONSTRUCTED]))
-    ]
+    low, high = data.spec.modality.bounds or (0.0, 1.0)  # of pixels in [0, 1]; of standardised numbers as they are
+    errors = []
+    for rows in _blocks(subject.unseen_rows[:MOST_RECONSTRUCTED]):
+        x, given = data.x(rows).to(model.device), subject.given(data, rows)
+        error = (model.decode(model.encode(x, given), given) - x).square()
+        errors.append(error.mean(tuple(range(1, x.ndim))).cpu() / (high - low) ** 2)
     return {"reconstruction_mse": float(torch.cat(errors).double().mean())}
 
 
@@ -178,25 +189,23 @@ def _bits_per_dimension(subject: Measurement) -> dict[str, float]:
     bits = []
     unseen = subject.unseen_rows[:MOST_BITS]
     for rows in _blocks(unseen):
-        batch = {"images": data.images(rows).to(model.device)}
-        if data.labels is not None:
-            batch["labels"] = data.labels[torch.from_numpy(rows)].to(model.device)
+        batch = Batch(data.x(rows).to(model.device), subject.given(data, rows))
         generator = torch.Generator().manual_seed(seed_for(subject.drawing.seed, int(rows[0])))
         bits.append(model.bits_per_dimension(batch, generator=generator).cpu())
-    subject.notes.append(f"bits_per_dimension: of {len(unseen)} images of split {data.spec.split}")
+    subject.notes.append(f"bits_per_dimension: of {len(unseen)} rows of split {data.spec.split}")
     return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
 
 
 def _cost(subject: Measurement) -> dict[str, float]:
-    """Count parameters; draw a batch to count network evaluations an image, and images a second."""
+    """Count parameters; draw a batch to count network evaluations a row, and rows a second."""
     model, n = subject.model, min(subject.drawing.n, 64)
     rows = 0
 
     def count(module: Any, args: Any, output: Any) -> None:
         nonlocal rows
-        rows += len(next(arg for arg in args if isinstance(arg, Tensor)))
+        rows += len(next((arg for arg in args if isinstance(arg, Tensor)), ()))  # conditions alone: no network's
 
-    draw = partial(sample_images, model, replace(subject.drawing, n=n, batch_size=None))
+    draw = partial(sample_elements, model, replace(subject.drawing, n=n, batch_size=None))
     networks = [child for child in model.children() if any(True for _ in child.parameters())]
     hooks = [network.register_forward_hook(count) for network in networks]
     try:
@@ -209,13 +218,13 @@ def _cost(subject: Measurement) -> dict[str, float]:
     return {
         "parameters": float(sum(p.numel() for p in model.parameters())),
         "network_evaluations": rows / n,
-        "images_per_second": n / (time.perf_counter() - started),
+        "rows_per_second": n / (time.perf_counter() - started),
     }
 
 
-def _pixels(data: ImageData, rows: Iterable[int]) -> Tensor:
-    """Return the pixels of images as rows (n, d) in [0, 1]."""
-    return torch.cat([to_uint8(data.images(part)).flatten(1) for part in np.array_split(list(rows), 32)]).float() / 255
+def _numbers(subject: Measurement, data: TableData, rows: Iterable[int]) -> Tensor:
+    """Return elements as rows (n, d) of numbers; see `Measurement.numbers`."""
+    return torch.cat([subject.numbers(data.own(part)) for part in np.array_split(list(rows), 32) if len(part)])
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -233,11 +242,9 @@ _ALL = (
            least=5000, bias="a loose estimate of the manifolds", rows=4, by_features=True, figures=("precision", "recall")),
     Metric("density_coverage", "higher",
            _density_coverage,
-           least=5000, bias="lower in coverage, the more real images there are for each drawn one",
+           least=5000, bias="lower in coverage, the more real rows there are for each drawn one",
            rows=6, by_features=True, figures=("density", "coverage")),
-    Metric("label_entropy", "higher", _label_entropy,
-           lambda s: None if s.probe.reads_labels else "the data has no labels to learn to read",
-           least=1000, bias="biased downwards", by_labels=True),
+    Metric("label_entropy", "higher", _label_entropy, _no_labels, least=1000, bias="biased downwards", by_labels=True),
     Metric("label_accuracy", "higher", _label_accuracy, _not_conditional, by_labels=True),
     Metric("memorised", "lower", _memorised, _no_held_out),
     Metric("reconstruction", "lower", _reconstruction, lambda s: _without(Autoencoder)(s) or _no_held_out(s),
@@ -245,18 +252,19 @@ _ALL = (
     Metric("bits_per_dimension", "lower", _bits_per_dimension,
            lambda s: _without(Likelihood)(s) or _no_held_out(s) or _other_classes(s, s.held_out),
            by_default=False),
-    Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "images_per_second")),
+    Metric("cost", "lower", _cost, figures=("parameters", "network_evaluations", "rows_per_second")),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _ALL}
-"""All metrics of `genhub evaluate`; bits_per_dimension, which may take a full chain for each image, only if named."""
+"""All metrics of `genhub evaluate`; bits_per_dimension, which may take a full chain for each row, only if named."""
 
 
 def about(subject: Measurement, names: Iterable[str]) -> list[str]:
-    """Return notes for the readers of several metrics: on the extractor, and on the images that were not trained on."""
-    notes = []
+    """Return notes for the readers of several metrics: on the extractor, on what was asked for, and on the rows that were not
+    trained on."""
+    notes = [] if subject.rows_of is None else [f"drawn for the conditions of rows of split {subject.rows_of}"]
     if any(METRICS[name].by_features for name in names) and (note := distrust(subject)):
         notes.append(note)
-    if isinstance(subject.held_out, ImageData) and "seen" in subject.__dict__ and subject.seen.any():
+    if isinstance(subject.held_out, TableData) and "seen" in subject.__dict__ and subject.seen.any():
         seen, split = subject.seen, subject.held_out.spec.split
-        notes.append(f"{seen.sum()} of the {len(seen)} held-out images of split {split} were trained on, and are left out")
+        notes.append(f"{seen.sum()} of the {len(seen)} held-out rows of split {split} were trained on, and are left out")
     return notes

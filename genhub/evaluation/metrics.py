@@ -1,6 +1,6 @@
-"""Distances between generated and real images, as functions of features (n, d): one row an image.
+"""Distances between generated and real elements, as functions of features (n, d): one row an element.
 
-All are computed in float64, so that a figure does not depend on how many images were compared at once. Each names its
+All are computed in float64, so that a figure does not depend on how many were compared at once. Each names its
 source; the tests hold it to a reference implementation or a closed form. Rows that a figure can't be computed from are an
 InputError that says what it needs: finite numbers, so many rows, and as wide as the others.
 """
@@ -23,7 +23,7 @@ LARGEST = 1e50
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """Return |m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^1/2), FID, between Gaussian fits (Heusel et al. 2017, eq. 6).
 
-    Biased upwards with few images, the more so the more features there are (Chong & Forsyth 2020).
+    Biased upwards with few rows, the more so the more features there are (Chong & Forsyth 2020).
     """
     _check("frechet_distance", real=(real, 2), generated=(generated, 2))
     real, generated = real.double(), generated.double()

@@ -21,8 +21,8 @@ from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.ground.disk import remove_leftovers, saving, write_whole
 from genhub.ground.run_log import read_metrics
 from genhub.ground.weights import is_sealed
-from genhub.sampling.draw import part_file, read_part
-from genhub.sampling.pictures import image_grid
+from genhub.interfaces.columns import DataSpec
+from genhub.sampling.draw import PART, part_file, read_part
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
@@ -84,15 +84,17 @@ def _section(title: str, content: str, grid: bool = True) -> str:
 
 
 def _picture(row: ModelRow, evaluation: Evaluation | None) -> str:
-    """Return the first images that were measured, or else the run's last preview."""
-    folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.images else ()
-    parts = [part_file(folder / str(evaluation and evaluation.images), 0) for folder in folders]
+    """Return the first rows that were measured, or else the run's last preview."""
+    folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.drawn else ()
+    parts = [part_file(folder / str(evaluation and evaluation.drawn), 0) for folder in folders]
     part = next(filter(is_sealed, parts), None)
     pictures = row.run.previews() if row.run else []
     if evaluation and part:
-        images, stream = read_part(part)[: min(SHOWN, evaluation.protocol.n)], io.BytesIO()
-        image_grid(images, columns=round(SHOWN**0.5)).save(stream, "PNG")
-        content, what = stream.getvalue(), f"images 0 to {len(images) - 1} of seed {evaluation.protocol.seed}"
+        modality, stream = evaluation.protocol.reference.modality, io.BytesIO()
+        most = SHOWN if len(modality.shape) > 1 else PART  # points share one picture
+        drawn = read_part(part)[: min(most, evaluation.protocol.n)]
+        modality.picture(drawn).save(stream, "PNG")
+        content, what = stream.getvalue(), f"rows 0 to {len(drawn) - 1} of seed {evaluation.protocol.seed}"
     elif pictures:
         content, what = pictures[-1].read_bytes(), "the run's last preview"
     else:
@@ -101,7 +103,7 @@ def _picture(row: ModelRow, evaluation: Evaluation | None) -> str:
         return ""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     name = escape(row.name)
-    return f'<figure><img alt="images drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
+    return f'<figure><img alt="drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
 
 
 def _losses(row: ModelRow) -> str:
@@ -152,7 +154,7 @@ def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> st
     if not curves:
         return ""
     figures = []
-    for column, cost in enumerate(("network evaluations an image", "seconds an image")):
+    for column, cost in enumerate(("network evaluations a row", "seconds a row")):
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()
         for label, points in curves:
@@ -168,7 +170,7 @@ def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> st
 
 
 def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, float, float]]]:
-    """Return (network evaluations, seconds an image, Frechet distance), measured as `base` was, for each sampler."""
+    """Return (network evaluations, seconds a row, Frechet distance), measured as `base` was, for each sampler."""
     found: dict[str, dict[float, tuple[float, float, float]]] = {}
     for evaluation in row.evaluations:
         values, options = evaluation.values, dict(evaluation.protocol.options)
@@ -194,11 +196,19 @@ def _label(text: str) -> str:
 def _protocol(row: ModelRow, found: Evaluation | None) -> str:
     if found is None:
         return ""
-    facts: dict[str, Any] = found.protocol.model_dump(mode="json") | {"versions": dict(found.versions)}
+    protocol, data = found.protocol, {"reference": found.protocol.reference, "held_out": found.protocol.held_out}
+    facts: dict[str, Any] = protocol.model_dump(mode="json") | {"versions": dict(found.versions)}
+    facts |= {key: spec and _facts(spec) for key, spec in data.items()}
     items = "".join(
         f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_text(value))}</dd>" for key, value in facts.items()
     )
     return f"<details><summary>{escape(row.name)}</summary><dl>{items}</dl></details>"
+
+
+def _facts(spec: DataSpec) -> dict[str, Any]:
+    """Return a data set's facts in a few words: what its columns are, without all that was learnt of them."""
+    columns = {name: modality.told() for name, modality in spec.columns.items()}
+    return {"name": spec.name, "split": spec.split, "rows": spec.num_rows} | columns | {"fingerprint": spec.fingerprint}
 
 
 def _text(value: Any) -> str:

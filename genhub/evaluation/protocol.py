@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 from genhub.errors import CheckpointError, first_fault
 from genhub.ground.console import warn
 from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
-from genhub.interfaces.config import DataSpec, NonNegativeInt, PositiveInt, Section
+from genhub.interfaces.columns import DataSpec
+from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
 from genhub.store.card import MEASURED
 from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_digest, read_json, read_manifest
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
@@ -29,24 +30,25 @@ class Protocol(Section):
     extractor_hash: str
     """SHA-256 of its weights and preprocessing."""
     preprocessing: str
-    """Preprocessing of its images: size, resize filter, range."""
+    """Preprocessing of what it sees: size, resize filter, range."""
     reference: DataSpec
-    """Spec of the real images."""
-    reference_images: PositiveInt
-    """Number of them that were compared."""
+    """Spec of the real data."""
+    reference_rows: PositiveInt
+    """Number of rows that were compared."""
     held_out: DataSpec | None = None
-    """Spec of real images that the model was not trained on."""
+    """Spec of real data that the model was not trained on."""
     n: PositiveInt
-    """Number of images drawn."""
+    """Number of rows drawn."""
     seed: NonNegativeInt
-    """Seed of the images: image i depends on it and i alone."""
-    labels: tuple[NonNegativeInt | str, ...] | None = None
-    """Labels asked for, in turn: by name, or by number where they have none."""
+    """Seed of the drawing: row i depends on it and i alone."""
+    conditions: Mapping[str, str | tuple[str | float | None, ...]] = {}
+    """By column, what was asked for, in turn: classes by name, numbers, anything larger by its hash; or, in words, of which
+    split's rows it was. Empty: a model that is given nothing."""
     options: Mapping[str, Any] = {}
     """Options of the sampler beyond the model's own Config."""
     precision: str = "float32"
     reader: str | None = None
-    """SHA-256 of the classifier that read the images' labels, if a metric needed it."""
+    """SHA-256 of the classifier that read labels in what was drawn, if a metric needed it."""
 
     def digest(self) -> str:
         """Return a digest that is equal for equal ways of measuring."""
@@ -55,7 +57,7 @@ class Protocol(Section):
 
     def differences(self, other: Protocol) -> list[str]:
         """Return the keys in which two ways of measuring differ; the sampler's options belong to what is measured."""
-        elsewhere = {"reference": {"name"}, "held_out": {"name"}}  # the same images may lie at another place
+        elsewhere = {"reference": {"name"}, "held_out": {"name"}}  # the same data may lie at another place
         mine, theirs = (one.model_dump(mode="json", exclude=elsewhere) for one in (self, other))
         no_matter = {"options", "reader"} if self.reader is None or other.reader is None else {"options"}
         return [key for key in mine if mine[key] != theirs[key] and key not in no_matter]
@@ -72,10 +74,10 @@ class Evaluation(Section):
     protocol: Protocol
     values: Mapping[Word, float]
     notes: tuple[str, ...] = ()
-    """Notes that a reader must know: too few images, metrics that don't apply."""
+    """Notes that a reader must know: too few rows, metrics that don't apply."""
     versions: Versions = {}  # noqa: RUF012
-    images: Annotated[str, Field(pattern="^images-[0-9a-f]{12}$")] | None = None
-    """The folder, beside this file, with the images that were drawn."""
+    drawn: Annotated[str, Field(pattern="^drawn-[0-9a-f]{12}$")] | None = None
+    """The folder, beside this file, with the rows that were drawn."""
 
     weights: str = ""
     """`weights_digest` of the model. A number belongs to the weights it was measured on: of others it is shown nowhere.
@@ -122,6 +124,8 @@ def read_evaluation(file: Path) -> Evaluation:
         CheckpointError: it is not an evaluation, or is damaged.
     """
     content = read_json(file)
+    if "reference_images" in (content.get("protocol") or {}):  # before there were columns
+        raise CheckpointError(f"{file}: an older genhub measured this, in another way")
     try:
         found = Evaluation.model_validate(content)
     except ValidationError as error:
@@ -160,14 +164,14 @@ def has_older_figures(checkpoint: Path) -> bool:
 
 
 def evaluation_folders(checkpoint: Path, weights: str) -> tuple[Path, ...]:
-    """Return the folders that hold a checkpoint's evaluations and the images drawn for them: a run's own, and, for a run
+    """Return the folders that hold a checkpoint's evaluations and the rows drawn for them: a run's own, and, for a run
     that can't be written to and for other models, one in the cache."""
     run = RunFolder.of(checkpoint)
     return *([run.evaluations] if run else []), cache_folder() / EVALUATIONS / weights[:16]
 
 
 def weights_digest(checkpoint: Path) -> str:
-    """Return the SHA-256 of what a model's images depend on: its Config, and the hashes of its files. The same wherever the
+    """Return the SHA-256 of what a model draws depends on: its Config, and the hashes of its files. The same wherever the
     folder lies; where genhub.json has the hashes, nothing else is read.
 
     Raises:

@@ -1,0 +1,72 @@
+"""What rows are given while they are measured, and how a protocol tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genhub.data.batches import Column, TableData
+from genhub.data.open import load_data
+from genhub.errors import DataError
+from genhub.ground.digests import hash_of
+from genhub.interfaces.columns import DataConfig
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.model import Model
+from genhub.sampling.request import Drawing
+
+
+def data_for(model: Model, config: DataConfig) -> TableData:
+    """Return data read as a model knows its columns, with its conditions; without any where the data lack one of them.
+
+    Raises:
+        DataError: they are not there, or can't be read.
+    """
+    known, names = model.config.data, tuple(model.conditions)
+    try:
+        return load_data(config, names, known)
+    except DataError:
+        found = load_data(config, (), known)  # which raises it again, unless it is about the conditions
+        if set(names) <= set(found.available):
+            raise
+        return found
+
+
+def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | DataError]) -> tuple[Drawing, str | None]:
+    """Return a drawing for which somebody, or a single column of classes, says what rows are given as it is; of a model that
+    is given more, one for the conditions of whole rows, always the same ones, of the first split that has them; and the
+    name of that split."""
+    conditions = model.conditions
+    if drawing.conditions or (len(conditions) < 2 and all(modality.classes for modality in conditions.values())):
+        return drawing, None
+    tables = (data for data in splits if isinstance(data, TableData))
+    data = next((data for data in tables if conditions.keys() <= data.spec.columns.keys()), None)
+    if data is None:
+        return drawing, None
+    rows = np.random.Generator(np.random.PCG64(0)).permutation(data.num_rows)[: drawing.n]
+    given = {name: _with_missing(data.column(name), rows) for name in conditions}
+    return replace(drawing, conditions=given), data.spec.split
+
+
+def _with_missing(column: Column, rows: Any) -> Tensor | list[Tensor | None]:
+    values, present = column.kept(rows), column.present(rows).tolist()
+    return values if all(present) else [value if has else None for value, has in zip(values, present, strict=True)]
+
+
+def told(drawing: Drawing, model: Model) -> dict[str, tuple[Any, ...]]:
+    """Return, by column, what rows are given in turn, as JSON: classes by name, numbers, anything larger by its hash."""
+    asked = drawing.asked(model)
+    return {name: tuple(_told(modality, row) for row in rows) for name, (modality, rows) in asked.items()}
+
+
+def _told(modality: Modality, row: Any) -> Any:
+    if row is None:
+        return None
+    value = torch.as_tensor(row)
+    if modality.classes:
+        return modality.caption(value)
+    return value.item() if value.ndim == 0 else hash_of(value.numpy())
