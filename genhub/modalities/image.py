@@ -1,0 +1,324 @@
+"""Images: pictures in files, arrays and tables, as 8-bit or 16-bit pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator
+
+from genhub.errors import InputError
+from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.section import PositiveInt, Section
+
+if TYPE_CHECKING:
+    import PIL.Image
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
+
+SURVEYED, LOOKED_AT = 1000, 64
+"""Number of images whose headers tell the shape of all, and that are looked at for the range of values in use."""
+PNG_CHANNELS = (1, 3, 4)
+
+
+class Image(Modality):
+    """A column of images (c, h, w). Networks get them in [-1, 1]; black is -1, white 1."""
+
+    modality: Literal["image"] = "image"
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(channels, height, width)"""
+    bits: Literal[8, 16] = 8
+    """Of a pixel's channel, as kept and drawn."""
+    value_range: tuple[float, float] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The stored values that became black and white; None: the type's own, such as 0 and 255."""
+    resized: bool = False
+    """Whether images are resized to cover this shape, then centre-cropped; else all must have it."""
+    converted: bool = False
+    """Whether images are converted to these channels; else only grey and colour are made to fit together."""
+
+    class Options(Section):
+        size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+        """Side, or [height, width]: images are resized to cover it, then centre-cropped. Left out: all must be one size."""
+        channels: Literal[1, 3, 4] | None = None
+        """Convert to grey (1), RGB (3) or RGBA (4). Left out: grey if all images are grey, else RGB."""
+        value_range: Literal["auto"] | tuple[float, float] | None = None
+        """The values that are black and white in the images as they are stored, such as [0, 4095] for 12 bits in a 16-bit
+        file; those beyond are cut off. auto: the least and the largest of the training data. Left out: the type's, as 0 to
+        65535."""
+        bits: Literal[8, 16] = 8
+        """Shades that are kept and drawn: 256, or 65,536."""
+
+        @field_validator("value_range")
+        @classmethod
+        def _has_two_ends(
+            cls, values: Literal["auto"] | tuple[float, float] | None
+        ) -> Literal["auto"] | tuple[float, float] | None:
+            if isinstance(values, tuple) and values[0] >= values[1]:
+                raise ValueError(f"must be [low, high] with low below high, not [{values[0]:g}, {values[1]:g}]")
+            return values
+
+    mirrors = True
+    file_ending = ".png"
+
+    # What it is
+
+    @property
+    def dtype(self) -> str:
+        return "uint8" if self.bits == 8 else "uint16"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    @property
+    def levels(self) -> int:
+        return 2**self.bits
+
+    @property
+    def _top(self) -> int:
+        return self.levels - 1
+
+    # From a column to a batch, and back
+
+    @classmethod
+    def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
+        """Whether a column is marked as images, or holds pictures, paths of image files, or arrays of two or three sides."""
+        import numpy as np
+
+        from genhub.modalities.pixels import suffixes
+
+        if type(feature).__name__ in ("Image", "Array2D", "Array3D"):
+            return True
+        there = [value for value in values if value is not None]
+        if not there or isinstance(there[0], Mapping):
+            return False
+        if all(isinstance(value, str) for value in there):
+            return feature is None and all(Path(value).suffix.lower() in suffixes() for value in there)
+        if all(isinstance(value, np.ndarray) for value in there):
+            return all(value.ndim in (2, 3) and value.dtype in (np.uint8, np.uint16) for value in there)
+        return all(hasattr(value, "convert") and hasattr(value, "getbands") for value in there)
+
+    @classmethod
+    def learn(cls, column: RawColumn, options: Any) -> Self:
+        """Return the modality of a column's images: of the size and channels that 1,000 evenly spaced ones have by their
+        headers."""
+        from genhub.modalities.pixels import as_array, stored_shape, type_range
+
+        rows = column.spread(SURVEYED)
+        found = column.each(stored_shape, rows)
+        shapes = [(row, shape) for row, shape in zip(rows, found, strict=True) if isinstance(shape, tuple)]
+        if not shapes:
+            reasons = [(row, reason) for row, reason in zip(rows, found, strict=True) if isinstance(reason, Unreadable)]
+            said = "; ".join(f"{column.place(row)}: {reason}" for row, reason in reasons[:5])
+            raise ValueError(f"{len(reasons)} of {len(column)} images can't be read: {said}" if said else "has no image at all")
+        first, (channels, *stored) = shapes[0]
+        (raw,) = column.raw([first])
+        if as_array(raw) is None:
+            channels = max(shape[0] for _, shape in shapes)
+        elif options.value_range is None:
+            type_range(raw)  # of arrays that have none
+        size = (options.size, options.size) if isinstance(options.size, int) else options.size
+        span = _span(column, options)
+        height, width = size or stored
+        return cls(
+            shape=(options.channels or channels, height, width), bits=options.bits, value_range=span,
+            resized=size is not None, converted=options.channels is not None,
+        )  # fmt: skip
+
+    def read(self, value: Any) -> NDArray[Any]:
+        """Return pixels (c, h, w). Grey and colour come as they are, unless the recipe says which: see `widened`."""
+        from genhub.modalities.pixels import decoded
+
+        channels = self.shape[0] if self.converted else None
+        return decoded(value, channels, self.shape[1:] if self.resized else None, self.value_range, self._top)
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        if values.dtype == self.dtype and values.shape[1:] == self.shape and self.value_range is None:
+            return values
+        if values.dtype == self.dtype and self.shape == (1, *values.shape[1:]) and self.value_range is None:
+            return values[:, None]
+        return np.stack([self.read(value) for value in values])
+
+    def widened(self, shape: tuple[int, ...]) -> Self | None:
+        """Return colour for grey, when colour is found among grey images."""
+        grey_too = (self.shape[0], shape[0]) == (1, 3) and shape[1:] == self.shape[1:]
+        return self.model_copy(update={"shape": shape}) if grey_too else None
+
+    def narrowed(self, value: NDArray[Any]) -> NDArray[Any] | None:
+        """Return colour as grey, and grey as colour."""
+        from genhub.modalities.pixels import decoded
+
+        if value.shape[1:] != self.shape[1:] or {len(value), self.shape[0]} != {1, 3}:
+            return None
+        return decoded(value, self.shape[0], None, None, self._top)
+
+    def notes(self, column: RawColumn) -> Sequence[str]:
+        """Return a line where images use less than a quarter of their type's range of values."""
+        if self.value_range is not None:
+            return ()
+        from genhub.modalities.pixels import extent, type_range
+
+        rows = column.spread(LOOKED_AT)
+        found = [each for each in column.each(extent, rows) if isinstance(each, tuple)]
+        tops = [each for each in column.each(type_range, rows[:1]) if isinstance(each, float)]
+        if not found or not tops:
+            return ()
+        low, high, top = min(low for low, _ in found), max(high for _, high in found), tops[0]
+        if not 0 < high - low < top / 4:
+            return ()
+        key = f"data.columns.{column.name}.value_range"
+        return (
+            f"{column.title}: its values are {low:g} to {high:g}, and 0 to {top:g} are taken for black to white: "
+            f"few shades are left; {key}=auto, or =[{low:g},{high:g}], scales them",
+        )
+
+    def to_batch(self, kept: Tensor) -> Tensor:
+        return kept.div(self._top / 2).sub_(1)
+
+    def from_batch(self, x: Tensor) -> Tensor:
+        import torch
+
+        from genhub.ground.finite import check_finite
+
+        check_finite(x, "images")
+        half = self._top / 2
+        return x.float().add(1).mul(half).round().clamp(0, self._top).to(getattr(torch, self.dtype)).cpu()
+
+    # As a condition
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        from genhub.modalities.embeddings import PooledEmbedding, SpatialEmbedding
+
+        return SpatialEmbedding(self.shape[0], sides) if len(sides) == 2 else PooledEmbedding(self.shape, width)
+
+    def ask(self, value: Any) -> NDArray[Any]:
+        """Return a picture of any size and colour that a person asks with, a file's path or an array, made to fit."""
+        from genhub.modalities.pixels import decoded
+
+        path = value if isinstance(value, str | Path) else None
+        try:
+            given = str(value) if path is not None else value
+            return decoded(given, self.shape[0], self.shape[1:], self.value_range, self._top)
+        except FileNotFoundError:
+            raise ValueError(f"no such file: {path}") from None
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror or error}") from None
+
+    def told(self) -> str:
+        return f"an image, a file of which is made {'x'.join(map(str, self.shape))}"
+
+    # Seen and written
+
+    def picture(self, values: Tensor, captions: Sequence[str] = ()) -> PIL.Image.Image:
+        from genhub.modalities.pictures import tiled
+
+        return tiled([enlarged(image_of(image)) for image in values], captions=captions)
+
+    def facts(self) -> Mapping[str, Any]:
+        facts: dict[str, Any] = {"bits": self.bits}
+        return facts | ({"black": self.value_range[0], "white": self.value_range[1]} if self.value_range else {})
+
+    def write_file(self, value: Tensor, path: Path) -> None:
+        image_of(value).save(path, format="PNG")
+
+    def read_file(self, path: Path) -> Tensor:
+        import PIL.Image
+
+        with PIL.Image.open(path) as image:
+            return _pixels(image, self.dtype)
+
+    @property
+    def is_lossless(self) -> bool:
+        return self.shape[0] in PNG_CHANNELS if self.bits == 8 else self.shape[0] == 1
+
+    def to_array(self, values: Tensor) -> NDArray[Any]:
+        return values.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def from_array(self, array: NDArray[Any]) -> Tensor:
+        import torch
+
+        return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+    def to_rows(self, values: Tensor) -> list[Any]:
+        from io import BytesIO
+
+        if not self.is_lossless:
+            raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {self.shape[0]}; x.npz keeps them all")
+        rows = []
+        for value in values:
+            stream = BytesIO()
+            image_of(value).save(stream, format="PNG")
+            rows.append({"bytes": stream.getvalue(), "path": None})
+        return rows
+
+    def from_rows(self, rows: Sequence[Any]) -> Tensor:
+        from io import BytesIO
+
+        import PIL.Image
+        import torch
+
+        return torch.stack([_pixels(PIL.Image.open(BytesIO(row["bytes"])), self.dtype) for row in rows])
+
+    def feature(self) -> Any:
+        from datasets import Image as Feature
+
+        if not self.is_lossless:
+            raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {self.shape[0]}; x.npz keeps them all")
+        return Feature()
+
+
+def _span(column: RawColumn, options: Any) -> tuple[float, float] | None:
+    """Return the values that are black and white: with `value_range: auto` the least and the largest of a column."""
+    if options.value_range != "auto":
+        given: tuple[float, float] | None = options.value_range
+        return given
+    from genhub.modalities.pixels import extent
+
+    rows = range(len(column)) if len(column) <= 20 * SURVEYED else column.spread(SURVEYED)
+    found = [each for each in column.each(extent, rows) if isinstance(each, tuple)]
+    if not found:
+        raise ValueError("value_range: auto: no image can be read")
+    low, high = min(low for low, _ in found), max(high for _, high in found)
+    if low == high:
+        raise ValueError(f"value_range: auto: all images hold the value {low:g} alone; give [low, high]")
+    return low, high
+
+
+def image_of(value: Tensor) -> PIL.Image.Image:
+    """Return (c, h, w) as a picture: grey, RGB or RGBA; of other channel counts the first one or first three. Of 16 bits,
+    grey stays as it is, and colour has 8."""
+    import PIL.Image
+    import torch
+
+    channels = value.shape[0]
+    shown = value if channels in PNG_CHANNELS else value[: 1 if channels == 2 else 3]
+    if value.dtype == torch.uint16 and len(shown) > 1:
+        shown = (shown.to(torch.int32) // 257).to(torch.uint8)
+    array = shown.permute(1, 2, 0).contiguous().numpy()
+    return PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def enlarged(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return a small image enlarged, and smoothly, as eyes read an 8x8 digit better that way; of 16 bits, with 8."""
+    import PIL.Image
+
+    if image.mode[0] == "I":
+        import numpy as np
+
+        image = PIL.Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    scale = max(1, 64 // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), PIL.Image.Resampling.BICUBIC)
+
+
+def _pixels(image: PIL.Image.Image, dtype: str) -> Tensor:
+    """Return (c, h, w), the inverse of `image_of` where a PNG has room for all channels."""
+    import numpy as np
+    import torch
+
+    array = np.array(image).astype(dtype)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
