@@ -258,13 +258,13 @@ def test_names_are_kept_with_the_model(tmp_path: Path, capsys: pytest.CaptureFix
     make(cls=ConditionalGAN, label=LABEL).save_pretrained(tmp_path / "model")
     genhub.load(tmp_path / "model").save_pretrained(tmp_path / "again")
     assert sample_to(tmp_path / "again", None, tmp_path / "drawn", conditions={"label": "10,2"}, device="cpu") == 2
-    assert "Can be told label: 1, 2, 3" in capsys.readouterr().out
+    assert "Can be told label: one of 1, 2, 3, 10" in capsys.readouterr().out
     assert json.loads((tmp_path / "drawn" / "samples.json").read_text())["conditions"] == {"label": [3, 1]}
     sample_to(tmp_path / "again", 4, tmp_path / "drawn.npz", device="cpu")
     assert np.load(tmp_path / "drawn.npz")["label"].tolist() == [0, 1, 2, 3]
     card = Card(read_manifest(tmp_path / "model"), tmp_path / "model").text()
     assert "conditions={'label': ['1', '2']}" in card
-    assert "It draws what it is told:\n\n- `label`: 1, 2, 3" in card
+    assert "It draws what it is told:\n\n- `label`: one of 1, 2, 3, 10" in card
     assert "unconditional" not in card
 
 
@@ -287,10 +287,10 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(cls=ConditionalGAN, label=LABEL).save_pretrained("model")
     said = CliRunner().invoke(cli.app, ["sample", "model", "--condition", "label=10,3", "--out", "x.npz", "--device", "cpu"])
-    assert said.stdout == "Can be told label: 1, 2, 3, 10\n2 drawn: x.npz\n", said.exception
+    assert said.stdout == "Can be told label: one of 1, 2, 3, 10\n2 drawn: x.npz\n", said.exception
     assert np.load("x.npz")["label"].tolist() == [3, 2]
     info = CliRunner().invoke(cli.app, ["info", "model"]).stdout
-    assert "label: 1, 2, 3, 10" in info
+    assert "label: one of 1, 2, 3, 10" in info
     for words in (["sample", "model"], ["evaluate", "model"], ["show", "classes", "model"]):
         result = CliRunner().invoke(cli.app, [*words, "--labels", "10"])
         assert isinstance(result.exception, genhub.InputError), result.output

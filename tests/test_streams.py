@@ -81,12 +81,12 @@ def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, t
     import numpy as np
 
     with np.load(tmp_path / "x.npz") as drawn:
-        assert (drawn["images"] == fetched.permute(0, 2, 3, 1).numpy()).all()
+        assert (drawn["image"] == fetched.permute(0, 2, 3, 1).numpy()).all()
 
 
 @pytest.mark.slow
 def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
-    """512 images take about 400 MiB."""
+    """512 rows take about 400 MiB."""
     wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "image_size": 64}}
     genhub.train(wide, ["trainer.max_steps=1", "model.sampling.num_inference_steps=1"])
     words = ["sample", str(tmp_path / "wide"), "-n", "512", "--batch-size", "512", "--out", str(tmp_path / "x.npz")]
@@ -94,7 +94,7 @@ def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
     assert job.wait() == 0, job.err
     job = zygote.start("faults:genhub_with", {"memory": 2**20}, *words[:-1], str(tmp_path / "y.npz"), cwd=trained)
     assert job.wait() == 1
-    assert re.fullmatch(r"genhub: out of memory: lower --batch-size, the images drawn at once \(.{1,200}\)\n", job.err)
+    assert re.fullmatch(r"genhub: out of memory: lower --batch-size, the rows drawn at once \(.{1,200}\)\n", job.err)
 
 
 STAYS = "what is drawn is kept, and the same command goes on"
@@ -108,7 +108,7 @@ STAYS = "what is drawn is kept, and the same command goes on"
         (signal.SIGTERM, ["sample", "rün", "-n", "1000000", "--out", "many.png"],
          "the same command starts over; to a folder, x.npz or x.parquet it would go on"),
         (signal.SIGINT, ["evaluate", "rün", "-n", "1000000", "--metrics", "frechet_distance", "--extractor", "pixels"],
-         "the images drawn so far are kept, and the same command goes on"),
+         "what is drawn so far is kept, and the same command goes on"),
     ],
 )  # fmt: skip
 def test_a_signal_says_whether_the_same_command_goes_on(zygote, trained, number, words, said):

@@ -52,7 +52,7 @@ def _run() -> None:
         torch = sys.modules.get("torch")
         if isinstance(error, MemoryError) or (torch and _out_of_memory(error)):
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            _fail(GenhubError(f"out of memory: lower --batch-size, the images drawn at once ({reason:.200})"))
+            _fail(GenhubError(f"out of memory: lower --batch-size, the rows drawn at once ({reason:.200})"))
         if launched() and torch and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             _fail(GenhubError("stopped: another process of this run has ended"))
         _unexpected(error)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genhub.testing import Result
 
 
-app = typer.Typer(help="List, describe and check models, schedulers, trainers.", **PLAIN)
+app = typer.Typer(help="List, describe and check plugins: models, networks, modalities and more.", **PLAIN)
 Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
 
 
@@ -82,7 +82,7 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
 @app.command("new")
 def plugins_new(
     name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
-    kind: Annotated[str, typer.Option(help="model, scheduler or trainer.")] = "model",
+    kind: Annotated[str, typer.Option(help="model, modality, scheduler or trainer.")] = "model",
 ) -> None:
     """Write a plugin of your own that works at once."""
     from genhub.cli.scaffold import new_plugin
@@ -96,7 +96,7 @@ def plugins_new(
 def plugins_check(
     name: Annotated[str, typer.Argument(help="A registered name, or module:Class.")],
     keys: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="Its Config's keys.")] = None,
-    kind: Annotated[str | None, typer.Option(help="model, scheduler or trainer, where a name is used by several.")] = None,
+    kind: Annotated[str | None, typer.Option(help="model, modality, ...: where a name is used by several.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""

@@ -94,7 +94,7 @@ def sample(
     batch_size: Annotated[int | None, typer.Option(min=1, help=BATCH_HELP)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16: faster where the device has it.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile first: for many images.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile first: for many rows.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Run the plugin.py of user/name@COMMIT. Read it first.")] = False,
     num_processes: Processes = None,
 ) -> None:

@@ -343,8 +343,10 @@ def _write_csv(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
 
 
 def _cells(modality: Modality, values: Tensor) -> list[list[Any]]:
-    rows, names = modality.to_rows(values), _names(modality) if modality.classes else ()
-    return [np.ravel(names[row] if names else row).tolist() for row in rows]
+    """Return the cells of each row: classes by name, numbers with no more digits than tell them apart."""
+    names = _names(modality) if modality.classes else ()
+    rows = [np.ravel(names[row] if names else row) for row in modality.to_rows(values)]
+    return [list(row.astype(modality.dtype) if row.dtype.kind == "f" else row) for row in rows]
 
 
 def _heads(name: str, modality: Modality, cells: int) -> list[str]:
