@@ -23,7 +23,9 @@ def make(shape: tuple[int, ...] = (1, 8, 8), classes: int = 0, **keys) -> DDPM:
     torch.manual_seed(0)
     network = {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}
     given = {"conditions": ["label"]} if classes else {}
-    return DDPM(DDPM.Config.model_validate({"name": "ddpm", "data": images(shape, classes), "network": network} | given | keys))
+    return DDPM(
+        DDPM.Config.model_validate({"name": "ddpm", "data": images(shape, classes), "network": network} | given | keys)
+    )
 
 
 class Exact(torch.nn.Module):
@@ -316,7 +318,10 @@ def test_checkpoint_json_names_only_stock_classes(tmp_path: Path):
     ("network", "message"),
     [
         ({"block_out_channels": [8, 20]}, "20 does not divide by norm_num_groups 8; 16 does"),
-        ({"block_out_channels": [8, 8, 8, 8, 8]}, "network.block_out_channels: 5 levels need sides divisible by 16, these are 8x8"),
+        (
+            {"block_out_channels": [8, 8, 8, 8, 8]},
+            "network.block_out_channels: 5 levels need sides divisible by 16, these are 8x8",
+        ),
         ({"block_out_channels": [8], "down_block_types": ["DownBlock2D", "DownBlock2D"]}, "2 given for 1 levels"),
         ({"block_out_channels": [7], "norm_num_groups": 7}, "must be even, 7 is not"),
         ({"block_out_channels": []}, "at least 1 item"),

@@ -218,7 +218,14 @@ def test_a_folder_of_format_1_with_vectors_of_latents(tmp_path: Path):
     stored = {"plugin": {"name": "vae", "distribution": "", "version": ""}, "latent_shape": [5],
               "config": {"name": "vae", "sample_shape": [1, 8, 8], "num_classes": 10, "channels": [8], "latent_dim": 5}}  # fmt: skip
     unet = {"block_out_channels": [8], "add_attention": False}
-    config = {"name": "ddpm", "sample_shape": [1, 8, 8], "num_classes": 10, "unet": unet, "conditional": False, "autoencoder": stored}
+    config = {
+        "name": "ddpm",
+        "sample_shape": [1, 8, 8],
+        "num_classes": 10,
+        "unet": unet,
+        "conditional": False,
+        "autoencoder": stored,
+    }
     model = DDPM(DDPM.Config.model_validate(DDPM.Config.from_format_1(config, {}))).eval()
     assert model.network.unet.config.in_channels == 5
     assert model.autoencoder.mean.shape == (5, 1, 1)

@@ -330,9 +330,9 @@ def test_an_autoencoder_is_given_what_it_was_trained_with(tmp_path, site):  # no
     install(site, "shifts", "[genhub.models]\nshifts = shifts:Shifts\n", shifts=SHIFTS)
     import shifts
 
-    shifts.Shifts(
-        shifts.Shifts.Config(name="shifts", data=images(classes=3), conditions=["label"])
-    ).save_pretrained(tmp_path / "shifts")
+    shifts.Shifts(shifts.Shifts.Config(name="shifts", data=images(classes=3), conditions=["label"])).save_pretrained(
+        tmp_path / "shifts"
+    )
     message = "model.autoencoder: this 'shifts' is given label; model.conditions needs it, too"
     with pytest.raises(genhub.RecipeError, match=message):
         build(tmp_path / "shifts")

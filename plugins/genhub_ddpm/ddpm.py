@@ -42,7 +42,6 @@ from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 from genhub_ddpm.samplers import build_sampler, plain_schedule, visit
 
-
 CONDITIONER = "conditioner.safetensors"
 """Name of the file of what embeds the conditions."""
 
@@ -233,9 +232,7 @@ class DDPM(GenerativeModel):
         sample, original = decode(step.sample, conditions), decode(step.pred_original_sample, conditions)
         return replace(step, sample=sample, pred_original_sample=original)
 
-    def _denoise(
-        self, n: int, conditions: Conditions, generator: Generators, options: Options
-    ) -> Iterator[DenoisingStep]:
+    def _denoise(self, n: int, conditions: Conditions, generator: Generators, options: Options) -> Iterator[DenoisingStep]:
         # What is the same at every step: the sampler and its levels, the conditions, the options of its `step`.
         sampling = self.config.sampling
         sampler = self.sampler(options.scheduler)

@@ -78,8 +78,8 @@ def log_density(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def discretized_gaussian(
     x: Tensor, mean: Tensor, std: Tensor, levels: int = 256, bounds: tuple[float, float] = (-1.0, 1.0)
 ) -> Tensor:
-    """Return the log-probability in nats of x, of so many equally spaced levels between bounds, under N(mean, std^2), eq. 13:
-    the mass between a value's two neighbours' midpoints, the outermost values taking all that is beyond them."""
+    """Return the log-probability in nats of x, of so many equally spaced levels between bounds, under N(mean, std^2),
+    eq. 13: the mass between a value's two neighbours' midpoints, the outermost values taking all that is beyond them."""
     low, high = bounds
     centred, half_bin = x - mean, (high - low) / (levels - 1) / 2
     above, below = _log_cdf((centred + half_bin) / std), _log_cdf((centred - half_bin) / std)

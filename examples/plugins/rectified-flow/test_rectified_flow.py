@@ -70,7 +70,9 @@ def test_what_knows_no_flows_is_refused():
         genhub.InputError, match="num_inference_steps: 1000 are too many for 'unipc', which visits a timestep twice"
     ):
         make().sample(1, scheduler="unipc", num_inference_steps=1000)
-    with pytest.raises(ValidationError, match=r"network.block_out_channels: 2 levels need sides divisible by 2, these are 7x8"):
+    with pytest.raises(
+        ValidationError, match=r"network.block_out_channels: 2 levels need sides divisible by 2, these are 7x8"
+    ):
         make(Image(shape=(1, 7, 8)), network=UNET)
     with pytest.raises(ValidationError, match="12 does not divide by norm_num_groups 8"):
         make(network=UNET | {"block_out_channels": [12]})
