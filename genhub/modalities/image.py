@@ -113,7 +113,9 @@ class Image(Modality):
         if not shapes:
             reasons = [(row, reason) for row, reason in zip(rows, found, strict=True) if isinstance(reason, Unreadable)]
             said = "; ".join(f"{column.place(row)}: {reason}" for row, reason in reasons[:5])
-            raise ValueError(f"{len(reasons)} of {len(column)} images can't be read: {said}" if said else "has no image at all")
+            raise ValueError(
+                f"{len(reasons)} of {len(column)} images can't be read: {said}" if said else "has no image at all"
+            )
         first, (channels, *stored) = shapes[0]
         (raw,) = column.raw([first])
         if as_array(raw) is None:
@@ -178,7 +180,7 @@ class Image(Modality):
         )
 
     def to_batch(self, kept: Tensor) -> Tensor:
-        return kept.div(self._top / 2).sub_(1)
+        return kept.float().div_(self._top / 2).sub_(1)
 
     def from_batch(self, x: Tensor) -> Tensor:
         import torch

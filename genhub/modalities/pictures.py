@@ -44,7 +44,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], text: str) ->
     font = ImageFont.load_default(CAPTION)
     while text and draw.textlength(text, font) > width:
         text = text[:-1]
-    draw.text((left + (width - draw.textlength(text, font)) / 2, top), text, (255,) * len(draw.im.getbands()), font)
+    draw.text((left + (width - draw.textlength(text, font)) / 2, top), text, "white", font)
 
 
 def scatter(points: NDArray[Any], captions: Sequence[str] = (), names: Sequence[str] = ()) -> Image.Image:

@@ -1,0 +1,189 @@
+"""Signals: sounds and other measurements over time, (channels, length)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.section import PositiveInt, Section
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
+
+MOST_CHANNELS = 10_000
+Rate = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+
+
+class Signal(Modality):
+    """A column of signals (c, t). Networks get each channel standardised by its mean and deviation in the training data."""
+
+    modality: Literal["signal"] = "signal"
+    shape: tuple[PositiveInt, PositiveInt]
+    """(channels, length)"""
+    mean: Annotated[tuple[float, ...], Field(max_length=MOST_CHANNELS)]
+    """Of each channel in the training data."""
+    std: Annotated[tuple[float, ...], Field(max_length=MOST_CHANNELS)]
+    """Standard deviation of each channel in the training data; 1 where it is constant."""
+    rate: Rate | None = None
+    """Values a second, for sounds; None: not known."""
+
+    class Options(Section):
+        length: PositiveInt | None = None
+        """Number of values: longer signals are cut, shorter ones filled up with 0. Left out: all must be as long."""
+        rate: Rate | None = None
+        """Values a second, to which sounds are resampled; left out: that of the first one."""
+
+    endings = (".wav",)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if {len(self.mean), len(self.std)} != {self.shape[0]} or min(self.std) <= 0:
+            raise ValueError(f"mean, std: must have {self.shape[0]} numbers each, std above 0")
+        return self
+
+    @property
+    def log_scale(self) -> float:
+        return self.shape[1] * sum(map(math.log, self.std))
+
+    @classmethod
+    def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
+        """Whether a column is marked as sounds, holds paths of WAV files, or lists of lists of equally many numbers."""
+        import numpy as np
+
+        if type(feature).__name__ == "Audio":
+            return True
+        there = [value for value in values if value is not None]
+        if there and feature is None and all(isinstance(value, str) for value in there):
+            return all(Path(value).suffix.lower() in cls.endings for value in there)
+        if not there or not all(isinstance(value, list | np.ndarray) for value in there):
+            return False
+        try:
+            arrays = [np.asarray(value) for value in there]
+        except ValueError:
+            return False
+        return all(array.ndim == 2 and array.dtype.kind == "f" for array in arrays)
+
+    @classmethod
+    def learn(cls, column: RawColumn, options: Any) -> Self:
+        import numpy as np
+
+        from genhub.modalities.sounds import read_sound
+
+        (first,) = [value for value in column.each(read_sound, range(min(len(column), 1))) or [None]]
+        if first is None or isinstance(first, Unreadable):
+            first = next((f for f in column.each(read_sound, column.spread(100)) if isinstance(f, tuple)), None)
+        if first is None:
+            raise ValueError("has no signal that can be read")
+        values, rate = first
+        plain = cls(
+            shape=(len(values), options.length or values.shape[1]), mean=(0.0,) * len(values), std=(1.0,) * len(values),
+            rate=options.rate or rate,
+        )  # fmt: skip
+
+        def moments(value: Any) -> tuple[Any, Any]:
+            found = plain.read(value).astype(np.float64)
+            return found.mean(1), np.square(found).mean(1)
+
+        found = [each for each in column.each(moments, range(len(column))) if isinstance(each, tuple)]
+        if not found:
+            raise ValueError("has no signal that can be read")
+        mean = np.mean([each[0] for each in found], 0)
+        std = np.sqrt(np.maximum(np.mean([each[1] for each in found], 0) - np.square(mean), 0))
+        return plain.model_copy(update={"mean": tuple(mean.tolist()), "std": tuple(np.where(std > 0, std, 1.0).tolist())})
+
+    def read(self, value: Any) -> NDArray[Any]:
+        """Return a signal (c, t) of a WAV file, its bytes, or an array (t,) or (c, t); mono of several channels where this
+        has one."""
+        import numpy as np
+
+        from genhub.modalities.sounds import read_sound, resampled
+
+        values, rate = read_sound(value)
+        if len(values) != self.shape[0]:
+            if self.shape[0] != 1 or rate is None:
+                raise ValueError(f"has {len(values)} channels, not {self.shape[0]}")
+            values = values.mean(0, keepdims=True)
+        if rate and self.rate and rate != self.rate:
+            values = resampled(values, rate, self.rate)
+        if not np.isfinite(values).all():
+            raise ValueError("has values that are not finite")
+        fitted = np.zeros(self.shape, np.float32)
+        length = min(values.shape[1], self.shape[1])
+        fitted[:, :length] = values[:, :length]
+        return fitted
+
+    def to_batch(self, kept: Tensor) -> Tensor:
+        return (kept - kept.new_tensor(self.mean)[:, None]) / kept.new_tensor(self.std)[:, None]
+
+    def from_batch(self, x: Tensor) -> Tensor:
+        from genhub.ground.finite import check_finite
+
+        x = x.detach().double().cpu()
+        check_finite(x, "signals")
+        return (x * x.new_tensor(self.std)[:, None] + x.new_tensor(self.mean)[:, None]).float()
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        from genhub.modalities.embeddings import PooledEmbedding, SpatialEmbedding
+
+        return SpatialEmbedding(self.shape[0], sides) if len(sides) == 1 else PooledEmbedding(self.shape, width)
+
+    def ask(self, value: Any) -> NDArray[Any]:
+        try:
+            return self.read(value)
+        except FileNotFoundError:
+            raise ValueError(f"no such file: {value}") from None
+        except OSError as error:
+            raise ValueError(f"{value}: {error.strerror or error}") from None
+
+    def told(self) -> str:
+        return f"a signal of {self.shape[0]} x {self.shape[1]:,} values" + (
+            f", a WAV at {self.rate:,} Hz" if self.rate else ""
+        )
+
+    def facts(self) -> Mapping[str, Any]:
+        facts: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
+        return facts | ({"rate": self.rate, "seconds": round(self.shape[1] / self.rate, 4)} if self.rate else {})
+
+    def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        """Return the waves in a grid, all to the same scale."""
+        import numpy as np
+
+        from genhub.modalities.pictures import tiled, wave
+
+        arrays = values.numpy()
+        span = float(np.quantile(np.abs(arrays), 0.999))
+        return tiled([wave(array, span) for array in arrays], captions=captions)
+
+    @property
+    def file_ending(self) -> str:  # type: ignore[override]  # .wav needs a rate
+        return ".wav" if self.rate and self.shape[0] <= 2 else ".npy"
+
+    def write_file(self, value: Tensor, path: Path) -> None:
+        import numpy as np
+
+        from genhub.modalities.sounds import write_wav
+
+        if self.rate is None or self.shape[0] > 2:
+            with path.open("wb") as stream:
+                np.save(stream, value.numpy(), allow_pickle=False)
+        else:
+            write_wav(value.numpy(), self.rate, path)
+
+    def read_file(self, path: Path) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self.read(str(path)))
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether files keep all digits: a WAV has 16 bits."""
+        return self.file_ending == ".npy"
