@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt, Section
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ class Signal(Modality):
 
         from genhub.modalities.sounds import read_sound
 
-        (first,) = [value for value in column.each(read_sound, range(min(len(column), 1))) or [None]]
-        if first is None or isinstance(first, Unreadable):
-            first = next((f for f in column.each(read_sound, column.spread(100)) if isinstance(f, tuple)), None)
+        first = next((each for each in column.each(read_sound, column.spread(100)) if isinstance(each, tuple)), None)
         if first is None:
             raise ValueError("has no signal that can be read")
         values, rate = first
