@@ -21,6 +21,7 @@ SMALL = [  # every network, with each number of sides that it takes
     (UNet, (3, 4, 8), {"block_out_channels": (16,), "time_embedding_type": "fourier"}),
     (UNet1d, (1, 16), {"block_out_channels": (8, 16, 16)}),
     (UNet1d, (2, 8), {"block_out_channels": (8, 16), "layers_per_block": 2, "add_attention": False}),
+    (UNet1d, (2, 48), {"block_out_channels": (8, 16), "patch_size": 6}),
     (DiT, (2, 12), {"hidden_size": 24, "depth": 2, "patch_size": 3}),
     (DiT, (3, 8, 4), {"hidden_size": 24, "depth": 2}),
     (DiT, (1, 4, 4, 6), {"hidden_size": 24, "depth": 2, "patch_size": (2, 4, 3)}),
@@ -243,6 +244,7 @@ def test_no_network_is_for_any_shape():
         ("dit", {"patch_size": [2, 2]}, (1, 8), "patch_size: 2 sides given, for data of 1"),
         ("unet1d", {}, (1, 30), "block_out_channels: 3 levels need a length divisible by 4, this is 30: set the column's length to 32 (data.columns), or use fewer levels"),
         ("unet1d", {}, (1, 1), "block_out_channels: 3 levels need a length divisible by 4, this is 1: set the column's length to 4 (data.columns), or use fewer levels"),
+        ("unet1d", {"patch_size": 5}, (1, 36), "block_out_channels: 3 levels of patches of 5 need a length divisible by 20, this is 36: set the column's length to 40 (data.columns), or use fewer levels"),
     ],
 )  # fmt: skip
 def test_a_shape_that_does_not_fit_is_one_line(name, keys, shape, message):

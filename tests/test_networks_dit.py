@@ -9,6 +9,7 @@ import torch
 from genhub_networks import MLP, DiT, UNet1d
 from genhub_networks.dit import Attention, from_patches, positions, to_patches
 from genhub_networks.times import time_features
+from genhub_networks.unet1d import folded, unfolded
 from parts import Asked, built, conditions, modalities
 from torch import nn
 
@@ -103,6 +104,23 @@ def test_tokens_that_are_not_there_change_nothing():
     assert torch.equal(before, network(x, t, Given(sequence=unseen, mask=given.mask)))
     assert not torch.allclose(before, network(x, t, Given(sequence=seen, mask=given.mask)))
     assert network(x, t, Given(sequence=seen, mask=torch.zeros_like(given.mask))).isfinite().all()
+
+
+# Signals
+
+
+def test_a_signal_is_folded_and_back():
+    x = torch.arange(24.0).view(1, 2, 12)
+    assert folded(x, 3)[0, :, 0].tolist() == [0, 1, 2, 12, 13, 14]
+    assert torch.equal(unfolded(folded(x, 3), 3), x)
+
+
+@pytest.mark.parametrize(
+    ("length", "patch"), [(1, 1), (512, 1), (516, 1), (520, 2), (1024, 2), (4096, 8), (16_000, 32), (3000, 2)]
+)
+def test_a_long_signal_is_folded_as_far_as_it_divides(length, patch):
+    assert UNet1d.Config().patch(length) == patch
+    assert UNet1d.Config(patch_size=3).patch(length) == 3
 
 
 # Times

@@ -12,12 +12,18 @@ from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
 from genhub_networks.shapes import check_sides, nearest_multiple
 from genhub_networks.times import TimeEmbedding
 
+LONG = 512
+"""Length above which a signal is folded where a recipe doesn't say how."""
+
 
 class UNet1dConfig(NetworkConfig):
     name: str = "unet1d"
     takes: ClassVar = frozenset({"vector", "spatial"})
     default_for: ClassVar = frozenset({1})
 
+    patch_size: PositiveInt | None = None
+    """Neighbouring values that are folded into channels before the first level, and unfolded behind the last: the work is so
+    many times less. Left out: the power of two that makes the length at most 512."""
     block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64, 64), min_length=1)
     """Channels at each level; each level but the last halves the length."""
     layers_per_block: PositiveInt = 1
@@ -43,14 +49,28 @@ class UNet1dConfig(NetworkConfig):
     def width(self) -> int:
         return 4 * self.block_out_channels[0]
 
+    @property
+    def halved(self) -> int:
+        """How many times shorter the lowest level is than the first."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+    def patch(self, length: int) -> int:
+        """Return the size of a patch for signals of a length."""
+        if self.patch_size is not None:
+            return self.patch_size
+        patch = 1
+        while length > LONG * patch and length % (2 * patch * self.halved) == 0:
+            patch *= 2
+        return patch
+
     def check(self, shape: tuple[int, ...]) -> None:
         check_sides(self.name, shape, (1,))
-        divisor, length = 2 ** (len(self.block_out_channels) - 1), shape[1]
+        length, divisor = shape[1], self.halved * (self.patch_size or 1)
         if length % divisor:
-            near = nearest_multiple(length, divisor)
+            near, patches = nearest_multiple(length, divisor), f" of patches of {self.patch_size}" * bool(self.patch_size)
             raise ValueError(
-                f"block_out_channels: {len(self.block_out_channels)} levels need a length divisible by {divisor}, this is "
-                f"{length}: set the column's length to {near} (data.columns), or use fewer levels"
+                f"block_out_channels: {len(self.block_out_channels)} levels{patches} need a length divisible by {divisor}, "
+                f"this is {length}: set the column's length to {near} (data.columns), or use fewer levels"
             )
 
 
@@ -68,7 +88,8 @@ class UNet1d(Network):
             config.block_out_channels, config.layers_per_block, config.norm_num_groups, config.width,
         )  # fmt: skip
         self.time = TimeEmbedding(width)
-        self.enter = nn.Conv1d(shape[0] + conditioner.spatial_channels, levels[0], 3, padding=1)
+        self.patch = config.patch(shape[1])
+        self.enter = nn.Conv1d((shape[0] + conditioner.spatial_channels) * self.patch, levels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
         skipped, channels = [levels[0]], levels[0]
@@ -89,7 +110,7 @@ class UNet1d(Network):
             if index:
                 self.upsamplers.append(nn.Conv1d(channels, channels, 3, padding=1))
         self.norm = nn.GroupNorm(groups, channels)
-        self.leave = nn.Conv1d(channels, out_channels or shape[0], 3, padding=1)
+        self.leave = nn.Conv1d(channels, (out_channels or shape[0]) * self.patch, 3, padding=1)
         self.layers = layers
 
     def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
@@ -99,7 +120,7 @@ class UNet1d(Network):
         state = nn.functional.silu(state)
         if given.spatial is not None:
             x = torch.cat([x, given.spatial], 1)
-        x = self.enter(x)
+        x = self.enter(folded(x, self.patch))
         skipped = [x]
         for index, block in enumerate(self.down):
             x = block(x, state)
@@ -116,8 +137,19 @@ class UNet1d(Network):
             level, rest = divmod(index + 1, self.layers + 1)
             if not rest and level <= len(self.upsamplers):
                 x = self.upsamplers[level - 1](nn.functional.interpolate(x, scale_factor=2.0))
-        output: Tensor = self.leave(nn.functional.silu(self.norm(x)))
-        return output
+        return unfolded(self.leave(nn.functional.silu(self.norm(x))), self.patch)
+
+
+def folded(x: Tensor, patch: int) -> Tensor:
+    """Return (n, channels x patch, length / patch) of x (n, channels, length)."""
+    n, channels, length = x.shape
+    return x.reshape(n, channels, length // patch, patch).transpose(2, 3).reshape(n, channels * patch, length // patch)
+
+
+def unfolded(x: Tensor, patch: int) -> Tensor:
+    """Return the inverse of `folded`."""
+    n, channels, length = x.shape
+    return x.reshape(n, channels // patch, patch, length).transpose(2, 3).reshape(n, channels // patch, length * patch)
 
 
 class Block(nn.Module):
