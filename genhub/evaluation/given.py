@@ -36,12 +36,17 @@ def data_for(model: Model, config: DataConfig) -> TableData:
         return found
 
 
+def takes_rows(model: Model) -> bool:
+    """Whether a model is given more than a column of classes, so that nobody can say at a guess what rows are given."""
+    return len(model.conditions) > 1 or not all(modality.classes for modality in model.conditions.values())
+
+
 def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | DataError]) -> tuple[Drawing, str | None]:
     """Return a drawing for which somebody, or a single column of classes, says what rows are given as it is; of a model that
     is given more, one for the conditions of whole rows, always the same ones, of the first split that has them; and the
     name of that split."""
     conditions = model.conditions
-    if drawing.conditions or (len(conditions) < 2 and all(modality.classes for modality in conditions.values())):
+    if drawing.conditions or not takes_rows(model):
         return drawing, None
     tables = (data for data in splits if isinstance(data, TableData))
     data = next((data for data in tables if conditions.keys() <= data.spec.columns.keys()), None)

@@ -207,7 +207,7 @@ def _protocol(row: ModelRow, found: Evaluation | None) -> str:
 
 def _facts(spec: DataSpec) -> dict[str, Any]:
     """Return a data set's facts in a few words: what its columns are, without all that was learnt of them."""
-    columns = {name: modality.told() for name, modality in spec.columns.items()}
+    columns = {name: " ".join([its.modality, "x".join(map(str, its.shape))]).strip() for name, its in spec.columns.items()}
     return {"name": spec.name, "split": spec.split, "rows": spec.num_rows} | columns | {"fingerprint": spec.fingerprint}
 
 

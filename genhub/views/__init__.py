@@ -16,7 +16,7 @@ from genhub.errors import InputError, did_you_mean, shown
 from genhub.ground.disk import remove_leftovers, write_whole
 from genhub.ground.finite import check_weights
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
-from genhub.sampling.labels import classes_of
+from genhub.sampling.conditions import read_conditions
 from genhub.sampling.options import check_arguments
 from genhub.views import compute
 from genhub.views.canvas import Film
@@ -24,6 +24,8 @@ from genhub.views.viewed import Viewable, Viewed
 
 FRAMES = 40
 """Number of steps of an animation by default."""
+POINTS = 500
+"""Number of points by default, which share a picture."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,19 @@ class Need:
     name: str
 
 
-def _takes_labels(subject: Viewed) -> bool:
-    return "labels" in subject.model.conditions
+def _is_given(subject: Viewed) -> bool:
+    return bool(subject.model.conditions)
 
 
 def _takes_guidance(subject: Viewed) -> bool:
-    return _takes_labels(subject) and "guidance_scale" in inspect.signature(subject.model.sample).parameters
+    return _is_given(subject) and "guidance_scale" in inspect.signature(subject.model.sample).parameters
 
 
 ANY = Need(lambda subject: True, "")
 DENOISER = Need(lambda s: isinstance(s.model, Denoiser), "the capability Denoiser (add_noise, signal_to_noise, denoise)")
 AUTOENCODER = Need(lambda subject: isinstance(subject.model, Autoencoder), "the capability Autoencoder (encode, decode)")
-LABELS = Need(_takes_labels, "a condition `labels`")
-GUIDANCE = Need(_takes_guidance, "a condition `labels` and an option guidance_scale of `sample`")
+CONDITIONS = Need(_is_given, "a condition, such as a label")
+GUIDANCE = Need(_takes_guidance, "a condition and an option guidance_scale of `sample`")
 LOG = Need(lambda subject: compute.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
 
 
@@ -58,8 +60,12 @@ def _never(subject: Viewed, own: Mapping[str, Any]) -> bool:
     return False
 
 
+def _for_rows(subject: Viewed, own: Mapping[str, Any]) -> bool:
+    return subject.takes_rows(own.get("conditions"))
+
+
 def _between_images(subject: Viewed, own: Mapping[str, Any]) -> bool:
-    return compute.between_images(subject, own.get("between"))
+    return compute.between_images(subject, own.get("between")) or _for_rows(subject, own)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class View:
     untrained: bool = False
     """Whether a recipe will do in place of a trained model."""
     real: Callable[[Viewed, Mapping[str, Any]], bool] = _always
-    """Whether it shows real images, by the subject and the view's own options."""
+    """Whether it shows real rows, or draws for their conditions, by the subject and the view's own options."""
 
     @property
     def options(self) -> list[str]:
@@ -86,12 +92,12 @@ class View:
 
 VIEWS = {
     "forward": View(compute.forward, DENOISER, moves=True, untrained=True),
-    "reverse": View(compute.reverse, DENOISER, moves=True, real=_never),
+    "reverse": View(compute.reverse, DENOISER, moves=True, real=_for_rows),
     "reconstruct": View(compute.reconstruct, AUTOENCODER),
     "interpolate": View(compute.interpolate, ANY, moves=True, real=_between_images),
     "latent": View(compute.latent, AUTOENCODER),
-    "classes": View(compute.classes, LABELS, real=_never),
-    "guidance": View(compute.guidance, GUIDANCE, real=_never),
+    "classes": View(compute.classes, CONDITIONS, real=_never),
+    "guidance": View(compute.guidance, GUIDANCE, real=_for_rows),
     "losses": View(compute.losses, LOG, real=_never),
     "neighbours": View(compute.neighbours, ANY),
 }
@@ -111,9 +117,9 @@ def show(
     Args:
         view: forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses or neighbours.
         model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
-        overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real images.
+        overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real data.
         device: where to load the model; left out: the accelerator, if there is one.
-        options: the view's own (n, steps, seed, labels, between, scales: those it has), and for a view that draws samples
+        options: the view's own (n, steps, seed, conditions, between, scales: those it has), and for a view that draws samples
             those of the model's `sample`.
     Returns:
         The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
@@ -126,16 +132,18 @@ def show(
         raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
     chosen = VIEWS[view]
     moving = _moving(view, None if out is None else Path(out))
-    asked = options.pop("labels", None) if "labels" in chosen.options else None
+    asked = options.pop("conditions", None) if "conditions" in chosen.options else None
     own = _own_options(view, options)
     subject = Viewed(model, overrides, device)
     _check_subject(view, subject)
     if asked is not None:
-        own["labels"] = classes_of(subject.model, asked)
+        own["conditions"] = read_conditions(subject.model, asked)
+    if chosen.needs is not LOG and "n" in chosen.options and len(subject.modality.shape) < 2:
+        own.setdefault("n", POINTS)
     if moving:
         own.setdefault("steps", FRAMES)
     if overrides and not chosen.real(subject, own):
-        raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real images, so this changes nothing")
+        raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real rows, so this changes nothing")
     if chosen.needs is not LOG:
         check_weights(subject.model)
     made = chosen.make(subject, **own, **{name: value for name, value in options.items() if name not in own})

@@ -1,4 +1,4 @@
-"""Draw pictures of rows of images, points in a plane, and curves: matplotlib writes and plots, Pillow places images.
+"""Draw pictures of rows of tiles, points in a plane, and curves: matplotlib writes and plots, Pillow places tiles.
 
 Everything is drawn at 100 dots an inch with matplotlib's own defaults, whatever the user's settings and backend are, so
 that the same values give the same bytes.
@@ -21,15 +21,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from genhub.sampling.pictures import enlarged, picture, to_uint8
+from genhub.evaluation.extractors import in_bytes
+from genhub.interfaces.modality import Modality
+from genhub.modalities.image import enlarged, image_of
 
 DPI = 100
 TITLE, TEXT = 12, 9
 """Sizes of letters, in points."""
 MARGIN, GAP, LINE = 12, 2, 16
-"""Pixels around a picture, between images, and for a line of text."""
-MAX_TILE = 128
-"""Largest side of an image in a row: larger ones are made smaller, so that a row fits a screen."""
+"""Pixels around a picture, between tiles, and for a line of text."""
+MAX_TILE, MAX_PLOT = 128, 256
+"""Largest side of a tile, and of one that many points share: larger ones are made smaller, so that a row fits a screen."""
 GREY = "#555555"
 
 Array = NDArray[Any]
@@ -39,39 +41,48 @@ Place = Callable[[float, float], tuple[float, float]]
 @dataclass(frozen=True)
 class PictureRow:
     label: str
-    images: Tensor
-    """Images (m, c, h, w), in [-1, 1] or uint8."""
+    tiles: Sequence[Image.Image]
     captions: Sequence[str] = ()
-    """Captions under the images, one each."""
+    """Captions under the tiles, one each."""
+
+    @classmethod
+    def of(cls, label: str, modality: Modality, x: Tensor, captions: Sequence[str] = ()) -> PictureRow:
+        """Return the row of elements x (m, *shape), as in a batch; captions of elements that share a tile are left out."""
+        made = tiles(modality, x)
+        return cls(label, made, captions if len(made) == len(x) else ())
 
 
 @dataclass(frozen=True)
 class Film:
-    """Film of n images that change step by step, each shown in one or more ways."""
+    """Film of n elements that change step by step, each shown in one or more ways."""
 
     title: str
     note: str
+    modality: Modality
     panels: Mapping[str, Tensor]
-    """Images (steps, n, c, h, w) in [-1, 1], by label."""
+    """Elements (steps, n, *shape), as in a batch, by label."""
     captions: Sequence[str]
     """Captions, one a step; a second line is for the strip alone."""
     there_and_back: bool = False
     """Whether an animation runs backwards at the end."""
 
     def strip(self) -> Image.Image:
-        """Return a picture with a column a step, and a row an image and panel."""
-        n = next(iter(self.panels.values())).shape[1]
-        rows = [PictureRow(label, images[:, i]) for i in range(n) for label, images in self.panels.items()]
+        """Return a picture with a column a step, and a row a panel and an element; points share a row."""
+        parts = {label: _apart(self.modality, x, 1) for label, x in self.panels.items()}
+        n = len(next(iter(parts.values())))
+        rows = [
+            PictureRow(label, [tile(self.modality, x) for x in each[i]]) for i in range(n) for label, each in parts.items()
+        ]
         rows[-1] = replace(rows[-1], captions=self.captions)
         return table(self.title, self.note, rows, group=len(self.panels))
 
     def frames(self) -> tuple[list[Image.Image], list[int]]:
-        """Return a frame a step, with a row a panel and a column an image; and how many milliseconds each is shown."""
+        """Return a frame a step, with a row a panel and a column a tile; and how many milliseconds each is shown."""
         captions = [caption.replace("\n", "   ") for caption in self.captions]
         width = max(end for caption in captions for end in _ends(self.title, caption)) + MARGIN  # the same for all
         frames = []
         for step, caption in enumerate(captions):
-            rows = [PictureRow(label, images[step]) for label, images in self.panels.items()]
+            rows = [PictureRow.of(label, self.modality, x[step]) for label, x in self.panels.items()]
             frames.append(table(self.title, caption, rows, width=width))
         if self.there_and_back:
             frames += frames[-2:0:-1]
@@ -80,9 +91,8 @@ class Film:
 
 
 def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, width: int = 0) -> Image.Image:
-    """Draw rows of images with labels and captions, at least `width` pixels wide; every `group` rows belong together."""
-    tiles = [[tile(image) for image in row.images] for row in rows]
-    side, height = tiles[0][0].size
+    """Draw rows of tiles with labels and captions, at least `width` pixels wide; every `group` rows belong together."""
+    side, height = rows[0].tiles[0].size
     widest = max(_width(caption) for caption in ("", *(caption for row in rows for caption in row.captions)))
     pitch = max(side + GAP, min(widest + 8, side * 3 // 2))
     every = -(-(widest + 8) // pitch)  # captions that would touch are left out
@@ -92,7 +102,7 @@ def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, wid
         ys.append(y)
         lines = max((caption.count("\n") + 1 for caption in row.captions), default=0)
         y += height + GAP + (lines * LINE + 4 if lines else 0) + (8 if lines or place % group == 0 < group - 1 else 0)
-    xs = [left + column * pitch for column in range(max(map(len, tiles)))]
+    xs = [left + column * pitch for column in range(max(len(row.tiles) for row in rows))]
     right = xs[-1] + (side + max(side, widest)) // 2
     with _figure((max(width, max(right, *_ends(title, note)) + MARGIN), y + MARGIN // 2)) as (figure, at):
         _head(figure, at, title, note)
@@ -101,32 +111,48 @@ def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, wid
             for x, caption in list(zip(xs, row.captions, strict=False))[::every]:
                 figure.text(*at(x + side / 2, top + height + 4), caption, ha="center", va="top", fontsize=TEXT)
         canvas = _rendered(figure)
-    for images, top in zip(tiles, ys, strict=True):
-        for image, x in zip(images, xs, strict=False):
-            canvas.paste(image, (x, top))
+    for row, top in zip(rows, ys, strict=True):
+        for shown, x in zip(row.tiles, xs, strict=False):
+            canvas.paste(shown, (x, top))
     return canvas
 
 
-def tile(image: Tensor) -> Image.Image:
-    """Return an image (c, h, w), in [-1, 1] or uint8, as it appears in a row."""
-    shown = picture(to_uint8(image) if image.is_floating_point() else image)
+def tiles(modality: Modality, x: Tensor) -> list[Image.Image]:
+    """Return elements x (m, *shape), as in a batch, as they appear in a row: a tile each; points, which have no sides, share
+    one."""
+    return [tile(modality, part) for part in _apart(modality, x, 0)]
+
+
+def _apart(modality: Modality, x: Tensor, dim: int) -> Sequence[Tensor]:
+    """Return the elements along a dimension one by one; those that have no sides together."""
+    return x.split(1, dim) if len(modality.shape) > 1 else [x]
+
+
+def tile(modality: Modality, x: Tensor) -> Image.Image:
+    """Return one element x (1, *shape), or points (m, d), as in a batch, as a tile."""
+    values, levels = modality.from_batch(x), modality.levels
+    if levels and len(modality.shape) == 3:  # an image's pixels, without a frame around them
+        shown = image_of(in_bytes(values[0], levels))
+    else:
+        shown = modality.picture(values)
+    most = MAX_TILE if len(modality.shape) > 1 else MAX_PLOT
     if shown.mode == "RGBA":
         shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
-    if max(shown.size) > MAX_TILE:
-        shown.thumbnail((MAX_TILE, MAX_TILE), Image.Resampling.LANCZOS)
+    if max(shown.size) > most:
+        shown.thumbnail((most, most), Image.Resampling.LANCZOS)
     return enlarged(shown)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A part of a plane: images in it, and points."""
+    """A part of a plane: elements in it, and points."""
 
     axes: Sequence[str]
     """Names of the two axes."""
     limits: Sequence[tuple[float, float]]
     """From where to where it goes on each axis."""
-    decoded: Sequence[Tensor]
-    """The images (c, h, w) at points of a square grid, row by row from the top left corner."""
+    decoded: Sequence[Image.Image]
+    """Tiles of the elements at points of a square grid, row by row from the top left corner."""
     points: Array
     """(N, 2), in the units of the limits."""
     labels: Array | None
@@ -136,14 +162,14 @@ class Plane:
 
 
 def plane(title: str, note: str, shown: Plane) -> Image.Image:
-    """Draw a part of a plane twice: the images in it, and the points, coloured by label."""
+    """Draw a part of a plane twice: the elements in it, and the points, coloured by label."""
     axes, limits, points, labels = shown.axes, shown.limits, shown.points, shown.labels
     with _figure((1180, 620)) as (figure, at):
         _head(figure, at, title, note)
         left, right = figure.subplots(
             1, 2, gridspec_kw={"left": 0.065, "right": 0.925, "bottom": 0.08, "top": 0.87, "wspace": 0.17}
         )
-        for plot, name in [(left, "decoded points"), (right, f"where {len(points):,} real images are")]:
+        for plot, name in [(left, "decoded points"), (right, f"where {len(points):,} real rows are")]:
             plot.set(xlim=limits[0], ylim=limits[1], xlabel=axes[0], ylabel=axes[1])
             plot.set_title(name, fontsize=TEXT + 1)
             plot.tick_params(labelsize=TEXT - 1)
@@ -226,10 +252,10 @@ def _width(text: str, size: int = TEXT) -> int:
     return max((round(TextPath((0, 0), line, size=size * DPI / 72).get_extents().width) for line in lines), default=0)
 
 
-def _mosaic(images: Sequence[Tensor]) -> Array:
-    """Return images (c, h, w) as one array, a square of them, each with a thin edge."""
-    side = round(len(images) ** 0.5)
-    shown = [np.asarray(ImageOps.expand(tile(image).convert("RGB"), 1, GREY)) for image in images]
+def _mosaic(tiles: Sequence[Image.Image]) -> Array:
+    """Return tiles as one array, a square of them, each with a thin edge."""
+    side = round(len(tiles) ** 0.5)
+    shown = [np.asarray(ImageOps.expand(tile.convert("RGB"), 1, GREY)) for tile in tiles]
     return np.concatenate([np.concatenate(shown[row * side : (row + 1) * side], 1) for row in range(side)], 0)
 
 

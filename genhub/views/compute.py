@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -23,6 +23,7 @@ from genhub.ground.finite import check_finite
 from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
+from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
 from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder
@@ -30,65 +31,72 @@ from genhub.views import canvas
 from genhub.views.canvas import Film, PictureRow, Plane
 from genhub.views.viewed import Viewed, in_batches
 
-Count = Annotated[int, Field(strict=True, ge=1, le=64)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Labels = Sequence[int] | None
-"""Labels, as numbers of classes."""
+Asked = Mapping[str, Any] | None
+"""Conditions by column, as they are kept; None: nobody says."""
 
 MOST_ROWS = 20
 """Most rows of labels, where a model has more and none are asked for."""
 POINTS = 2000
-"""Number of real images whose latents are shown."""
+"""Number of real rows whose latents are shown."""
 CHUNK = 4096
-"""Number of training images compared at once."""
+"""Number of training rows compared at once."""
 
 
 # Films
 
 
 def forward(subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0) -> Film:
-    """Show real images that turn into noise: x_0, then `steps` noise levels up to the last."""
+    """Show real rows that turn into noise: x_0, then `steps` noise levels up to the last."""
     model = cast(Denoiser, subject.model)
-    images = subject.images(n, seed)
-    noise = randn(tuple(images.shape), generators(seed, range(len(images))), images.device)
+    x = subject.x(subject.choose(n, seed))
+    noise = randn(tuple(x.shape), generators(seed, range(len(x))), x.device)
     total, steps = model.num_train_timesteps, min(steps, model.num_train_timesteps)
-    timesteps = torch.tensor([total * step // steps - 1 for step in range(1, steps + 1)], device=images.device)
+    timesteps = torch.tensor([total * step // steps - 1 for step in range(1, steps + 1)], device=x.device)
     with torch.inference_mode():
-        noisy = [check_finite(model.add_noise(images, noise, t.expand(len(images))), f"x_t at t = {t}") for t in timesteps]
+        noisy = [check_finite(model.add_noise(x, noise, t.expand(len(x))), f"x_t at t = {t}") for t in timesteps]
         ratios = model.signal_to_noise(timesteps).tolist()
     captions = [f"t = {t}\nSNR {_short(ratio)}" for t, ratio in zip(timesteps.tolist(), ratios, strict=True)]
     return Film(
-        f"{_plain(subject)}: the forward process, from images to noise",
+        f"{_plain(subject)}: the forward process, from data to noise",
         f"$x_t$ at {steps} of {total:,} noise levels t; SNR: signal power over noise power",
-        {"$x_t$": torch.stack([images, *noisy]).cpu()},
+        subject.modality,
+        {"$x_t$": torch.stack([x, *noisy]).cpu()},
         ["$x_0$", *captions],
     )
 
 
 def reverse(
-    subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, labels: Labels = None, **options: Any
+    subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, conditions: Asked = None, **options: Any
 ) -> Film:
-    """Show the way back from noise: the images after each step, and the model's guess of x_0 that led there."""
+    """Show the way back from noise: x after each step, and the model's guess of x_0 that led there."""
     model = cast(Denoiser, subject.model)
-    asked = subject.drawing(n, seed, labels, options)
-    wanted = asked.labels_of(subject.model)
+    asked = subject.drawing(n, seed, conditions, options)
+    given = asked.conditions_of(subject.model)
     drawn, guessed, captions = [], [], []
     with torch.inference_mode():
-        for step in model.denoise(n, labels=wanted, generator=generators(seed, range(n)), **asked.options):
-            for images in (step.sample, step.pred_original_sample):
-                check_finite(images, f"step {step.index + 1} (t = {step.timestep:.4g})")
-            # samplers that count in sigma go far beyond [-1, 1] early on
-            drawn.append((step.sample / step.sample.std((1, 2, 3), keepdim=True).clamp(min=1)).cpu())
+        for step in model.denoise(n, conditions=given, generator=generators(seed, range(n)), **asked.options):
+            for x in (step.sample, step.pred_original_sample):
+                check_finite(x, f"step {step.index + 1} (t = {step.timestep:.4g})")
+            drawn.append(_in_sight(step.sample, subject.modality).cpu())
             guessed.append(step.pred_original_sample.cpu())
             captions.append(f"step {step.index + 1}\nt = {step.timestep:.0f}")
     shown = torch.linspace(0, len(drawn) - 1, min(steps, len(drawn))).round().long().tolist()
     return Film(
-        f"{_plain(subject)}: the way back, from noise to images",
+        f"{_plain(subject)}: the way back, from noise to data",
         f"$x$ after a step, and the guess of $x_0$ it took from t; {len(shown)} of {len(drawn)} steps, seed {seed}",
+        subject.modality,
         {"$x$": torch.stack([drawn[i] for i in shown]), "guess of $x_0$": torch.stack([guessed[i] for i in shown])},
         [captions[i] for i in shown],
     )
+
+
+def _in_sight(x: Tensor, modality: Modality) -> Tensor:
+    """Return x (n, *shape) made smaller where it goes far beyond a modality's bounds, as the first steps of samplers that
+    count in sigma do."""
+    return x if modality.bounds is None else x / x.std(tuple(range(1, x.ndim)), keepdim=True).clamp(min=1)
 
 
 def interpolate(
@@ -97,47 +105,51 @@ def interpolate(
     n: Count = 4,
     steps: Steps = 8,
     seed: Seed = 0,
-    labels: Labels = None,
+    conditions: Asked = None,
     between: Literal["images", "seeds"] | None = None,
     **options: Any,
 ) -> Film:
-    """Show the way from one image to another: between the latents of two real ones, or the noise of two drawn ones."""
+    """Show the way from one element to another: between the latents of two real ones, or the noise of two drawn ones."""
     shares = torch.linspace(0, 1, steps).tolist()
     captions = [f"{share:.2g}" for share in shares]
     if not between_images(subject, between):
-        asked = subject.drawing(n, seed, labels, options)
+        asked = subject.drawing(n, seed, conditions, options)
         return Film(
             f"{_plain(subject)}: between two seeds",
             "the noise goes from one to the other on a great circle (slerp)",
+            subject.modality,
             {"": _between_seeds(subject.model, asked, shares)},
             captions,
             there_and_back=True,
         )
-    if given := [*options, *(["labels"] if labels is not None else [])]:
-        raise InputError(f"interpolate: between two images nothing is drawn, so {given[0]} has no use; add --between seeds")
+    if unused := [*options, *(conditions or ())]:
+        raise InputError(f"interpolate: between two images nothing is drawn, so {unused[0]} has no use; add --between seeds")
     if not isinstance(subject.model, Autoencoder):
         raise InputError(f"interpolate: {subject.name} lacks the capability Autoencoder; it can go between seeds only")
-    images = subject.images(2 * n, seed)
-    latents = in_batches(subject.model.encode, images)
+    rows = subject.choose(2 * n, seed)
+    x, given = subject.x(rows), subject.given(rows)
+    latents = in_batches(subject.model.encode, x, given)
     first, second = latents[::2], latents[1::2]
-    ways = [in_batches(subject.model.decode, torch.lerp(first, second, s).to(images.device)) for s in shares]
+    of_first = None if given is None else given.rows(slice(0, None, 2))
+    ways = [in_batches(subject.model.decode, torch.lerp(first, second, s).to(x.device), of_first) for s in shares]
     return Film(
-        f"{_plain(subject)}: between the latents of two images",
-        "a real image; its latent, decoded, and how far from it to the other's; the other real image",
-        {"": torch.stack([images[::2].cpu(), *ways, images[1::2].cpu()])},
+        f"{_plain(subject)}: between the latents of two real rows",
+        "a real row; its latent, decoded, and how far from it to the other's; the other real row",
+        subject.modality,
+        {"": torch.stack([x[::2].cpu(), *ways, x[1::2].cpu()])},
         ["real", *captions, "real"],
         there_and_back=True,
     )
 
 
 def between_images(subject: Viewed, between: str | None) -> bool:
-    """Whether `interpolate` goes between real images: where it is told to, and by default for a model with latents."""
+    """Whether `interpolate` goes between real rows: where it is told to, and by default for a model with latents."""
     return between == "images" or (between is None and isinstance(subject.model, Autoencoder))
 
 
 def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
-    """Return images (steps, n, c, h, w) in [-1, 1], the i-th between the images 2i and 2i + 1 of `genhub sample`."""
-    n, seed, wanted, checked = asked.n, asked.seed, asked.labels_of(model), asked.options
+    """Return elements (steps, n, *shape), the i-th between the rows 2i and 2i + 1 of `genhub sample`."""
+    n, seed, given, checked = asked.n, asked.seed, asked.conditions_of(model), asked.options
     still = {"eta": 0.0}  # else a sampler's own noise decides
     if "eta" in inspect.signature(model.sample).parameters and not model.unused_options({**checked, **still}):
         checked = {**still, **checked}
@@ -148,8 +160,8 @@ def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
             Between(first, second, share, seed_for(seed, SAMPLE_STREAM, 2 * i)) for i, (first, second) in enumerate(ends)
         ]
         with torch.inference_mode():
-            images = model.sample(n, labels=wanted, generator=noise, **checked).float().cpu()
-            ways.append(check_finite(images, f"images drawn {share:.2g} of the way"))
+            x = model.sample(n, conditions=given, generator=noise, **checked).float().cpu()
+            ways.append(check_finite(x, f"what is drawn {share:.2g} of the way"))
         progress.advance(len(ways))
     progress.close()
     if torch.equal(ways[0], ways[-1]):
@@ -164,36 +176,47 @@ def _between_seeds(model: Model, asked: Drawing, shares: list[float]) -> Tensor:
 
 
 def reconstruct(subject: Viewed, *, n: Count = 10, seed: Seed = 0) -> Image.Image:
-    """Show real images over their reconstructions from the latent space, and the error."""
-    model = cast(Autoencoder, subject.model)
-    images = subject.images(n, seed)
-    copies = in_batches(model.decode, in_batches(model.encode, images).to(images.device))
-    images = images.cpu()
-    error = (copies - images).abs()
-    rms = (copies - images).square().mean((1, 2, 3)).sqrt()
-    latent = math.prod(in_batches(model.encode, images[:1].to(subject.model.device)).shape[1:])
+    """Show real rows over their reconstructions from the latent space, and the error."""
+    model, modality = cast(Autoencoder, subject.model), subject.modality
+    rows = subject.choose(n, seed)
+    x, given = subject.x(rows), subject.given(rows)
+    latents = in_batches(model.encode, x, given)
+    copies = in_batches(model.decode, latents.to(x.device), given)
+    x = x.cpu()
+    rms = (copies - x).square().flatten(1).mean(1).sqrt()
+    captions = [f"{value:.3f}" for value in rms.tolist()]
+    shown = [PictureRow.of("real", modality, x), PictureRow.of("reconstruction", modality, copies, captions)]
+    if modality.bounds:  # the least value is no difference
+        difference = (copies - x).abs() + modality.bounds[0]
+        shown[1:] = [replace(shown[1], captions=()), PictureRow.of("difference", modality, difference, captions)]
     return canvas.table(
-        f"{_plain(subject)}: images and their reconstructions",
-        f"from {latent:,} numbers each; under a column its error, root mean square in units of [-1, 1]; "
+        f"{_plain(subject)}: real rows and their reconstructions",
+        f"from {math.prod(latents.shape[1:]):,} numbers each; under a column its error, root mean square {_units(modality)}; "
         f"on average {rms.mean():.3f}",
-        [
-            PictureRow("image", images),
-            PictureRow("reconstruction", copies),
-            PictureRow("difference", error - 1, [f"{value:.3f}" for value in rms.tolist()]),
-        ],
+        shown,
     )
 
 
-def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
-    """Show samples, a row a label."""
-    have = subject.model.config.num_classes or 0
-    rows = list(range(min(have, MOST_ROWS))) if labels is None else list(labels)
-    drawn = _each(rows, lambda label: subject.sample(subject.drawing(n, seed, [label], options)))
-    first = f"the first {MOST_ROWS} of {have:,} labels" if labels is None and have > MOST_ROWS else "a row a label"
+def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, conditions: Asked = None, **options: Any) -> Image.Image:
+    """Show samples, a row a label, or another value of a condition."""
+    known = subject.model.conditions
+    column = next(iter(conditions or ()), None) or next((name for name, its in known.items() if its.classes), None)
+    if column is None:
+        told = ", ".join(f"{name} ({its.told()})" for name, its in known.items())
+        raise InputError(f"classes: say what to draw, --condition NAME=VALUES; {subject.name} is told {told}")
+    modality, others = known[column], {name: its for name, its in (conditions or {}).items() if name != column}
+    asked = (conditions or {}).get(column)
+    values = list(torch.arange(min(modality.classes, MOST_ROWS)) if asked is None else map(torch.as_tensor, asked))
+    drawn = _each(values, lambda value: subject.sample(subject.drawing(n, seed, {**others, column: [value]}, options)))
+    many = asked is None and modality.classes > MOST_ROWS
+    first = f"the first {MOST_ROWS} of {modality.classes:,} labels" if many else "a row a value"
     return canvas.table(
-        f"{_plain(subject)}: what is drawn for a label",
+        f"{_plain(subject)}: what is drawn for a {_escape(column)}",
         f"{first}; a column has the same noise; seed {seed}",
-        [PictureRow(_escape(subject.label_name(label)), images) for label, images in zip(rows, drawn, strict=True)],
+        [
+            PictureRow.of(_escape(modality.caption(value)), subject.modality, x)
+            for value, x in zip(values, drawn, strict=True)
+        ],
     )
 
 
@@ -202,51 +225,60 @@ def guidance(
     *,
     n: Count = 10,
     seed: Seed = 0,
-    labels: Labels = None,
+    conditions: Asked = None,
     scales: Annotated[Sequence[float], Field(min_length=1, max_length=20)] = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0),
     **options: Any,
 ) -> Image.Image:
     """Show samples, a row a guidance scale."""
-    each = [subject.drawing(n, seed, labels, {**options, "guidance_scale": scale}) for scale in scales]
-    drawn, wanted = _each(each, subject.sample), cast(Tensor, each[0].labels_of(subject.model)).tolist()
-    rows = [PictureRow(f"{scale:g}", images) for scale, images in zip(scales, drawn, strict=True)]
+    each = [subject.drawing(n, seed, conditions, {**options, "guidance_scale": scale}) for scale in scales]
+    drawn, captions = _each(each, subject.sample), [_escape(text) for text in each[0].captions(subject.model)]
+    rows = [PictureRow.of(f"{scale:g}", subject.modality, x) for scale, x in zip(scales, drawn, strict=True)]
+    rows[-1] = replace(rows[-1], captions=captions if len(rows[-1].tiles) == n else ())
     return canvas.table(
         f"{_plain(subject)}: what guidance does",
-        f"a row a guidance scale: 0 ignores the label, 1 is the label alone, more exaggerates it; seed {seed}",
-        [*rows[:-1], replace(rows[-1], captions=[_escape(subject.label_name(label)) for label in wanted])],
+        f"a row a guidance scale: 0 ignores what is asked for, 1 is that alone, more exaggerates it; seed {seed}",
+        rows,
     )
 
 
-def neighbours(subject: Viewed, *, n: Count = 10, seed: Seed = 0, labels: Labels = None, **options: Any) -> Image.Image:
-    """Show each sample beside its nearest training image, and real images beside theirs, to compare with."""
-    samples = subject.sample(subject.drawing(n, seed, labels, options)).float() / 127.5 - 1
+def neighbours(subject: Viewed, *, n: Count = 10, seed: Seed = 0, conditions: Asked = None, **options: Any) -> Image.Image:
+    """Show each sample beside its nearest training row, and real rows beside theirs, to compare with."""
+    modality, samples = subject.modality, subject.sample(subject.drawing(n, seed, conditions, options))
     chosen = subject.choose(n, seed)
-    reals = subject.data.images(chosen)
+    reals = subject.data.x(chosen)
     found, distance = nearest(subject, torch.cat([samples, reals]), [-1] * n + chosen.tolist())
     captions = [f"{value:.3f}" for value in distance.tolist()]
     return canvas.table(
-        f"{_plain(subject)}: samples and the training images nearest to them",
-        "how far apart two are: root mean square of pixels in [-1, 1];\n"
-        f"median of samples {distance[:n].median():.3f}, of real images {distance[n:].median():.3f}",
+        f"{_plain(subject)}: samples and the training rows nearest to them",
+        f"how far apart two are: root mean square {_units(modality)};\n"
+        f"median of samples {distance[:n].median():.3f}, of real rows {distance[n:].median():.3f}",
         [
-            PictureRow("sample", samples),
-            PictureRow("nearest", subject.data.images(found[:n]), captions[:n]),
-            PictureRow("real image", reals),
-            PictureRow("nearest other", subject.data.images(found[n:]), captions[n:]),
+            PictureRow.of("sample", modality, samples),
+            PictureRow.of("nearest", modality, subject.data.x(found[:n]), captions[:n]),
+            PictureRow.of("real row", modality, reals),
+            PictureRow.of("nearest other", modality, subject.data.x(found[n:]), captions[n:]),
         ],
     )
 
 
+def _units(modality: Modality) -> str:
+    """Return in what units a batch's numbers are."""
+    if modality.bounds is None:
+        return "in standard deviations"
+    low, high = modality.bounds
+    return f"in units of [{low:g}, {high:g}]"
+
+
 def nearest(subject: Viewed, queries: Tensor, own: list[int]) -> tuple[list[int], Tensor]:
-    """Return the number of the real image nearest to each query, other than its own number; and the distances."""
-    total = subject.data.spec.num_images
+    """Return the number of the real row nearest to each query, other than its own number; and the distances."""
+    total = subject.data.num_rows
     best, found = torch.full((len(queries),), math.inf), torch.zeros(len(queries), dtype=torch.int64)
-    progress = Progress(total, unit="image")
+    progress = Progress(total, unit="row")
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
         distance = torch.cdist(
             queries.flatten(1),
-            subject.data.images(np.arange(start, stop)).flatten(1),
+            subject.data.x(np.arange(start, stop)).flatten(1),
             compute_mode="donot_use_mm_for_euclid_dist",
         )
         for row, number in enumerate(own):
@@ -264,16 +296,14 @@ def nearest(subject: Viewed, queries: Tensor, own: list[int]) -> tuple[list[int]
 
 
 def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)] = 12, seed: Seed = 0) -> Image.Image:
-    """Show a plane of the latent space: n x n decoded points, and the places of real images in it."""
-    model, device = cast(Autoencoder, subject.model), subject.model.device
+    """Show a plane of the latent space: n x n decoded points, and the places of real rows in it."""
+    model, device, modality = cast(Autoencoder, subject.model), subject.model.device, subject.modality
+    if len(modality.shape) < 2:
+        raise InputError(f"latent: is for images and the like so far, and {subject.name} draws {modality.told()}")
     chosen = subject.choose(POINTS, seed)
-    labels = None if subject.data.labels is None else subject.data.labels[chosen].numpy()
-    latents = torch.cat(
-        [
-            in_batches(model.encode, subject.data.images(part).to(device))
-            for part in np.array_split(chosen, -(-len(chosen) // CHUNK))
-        ]
-    )
+    column = subject.data.labels
+    labels = None if column is None else column.kept(chosen)
+    latents = in_batches(model.encode, subject.x(chosen), subject.given(chosen))
     points = latents.flatten(1).double()
     centre, axes, note = plane_of(points)
     places = (points - centre) @ axes.T
@@ -283,9 +313,10 @@ def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)
     edge = (high - low) / n / 2  # a tile's middle is its point
     grid = torch.cartesian_prod(down, across).flip(1) * (high - low - 2 * edge) + low + edge
     decoded = in_batches(model.decode, (centre + grid @ axes).float().view(-1, *latents.shape[1:]).to(device))
-    names = {label: subject.label_name(label) for label in (() if labels is None else set(labels.tolist()))}
+    names = {} if column is None or labels is None else {int(label): column.modality.caption(label) for label in labels.unique()}
     limits = [(low[i].item(), high[i].item()) for i in range(2)]
-    plane = Plane(_axis_names(points.shape[1]), limits, list(decoded), places.numpy(), labels, names)
+    shown, numbers = canvas.tiles(modality, decoded), None if labels is None else labels.numpy()
+    plane = Plane(_axis_names(points.shape[1]), limits, shown, places.numpy(), numbers, names)
     return canvas.plane(f"{_plain(subject)}: the latent space", note, plane)
 
 
@@ -375,7 +406,7 @@ def _short(number: float) -> str:
 
 
 def _each(values: Sequence[Any], sample: Any) -> list[Tensor]:
-    """Return a row of images for each value, showing progress."""
+    """Return a row of elements for each value, showing progress."""
     rows, progress = [], Progress(len(values), unit="row")
     for value in values:
         rows.append(sample(value))

@@ -1,4 +1,4 @@
-"""Subject of a view: a model, trained or as a recipe makes it, and its real images, each loaded when asked for."""
+"""Subject of a view: a model, trained or as a recipe makes it, and its real data, each loaded when asked for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.evaluation.given import data_for, given_rows, takes_rows
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
 from genhub.ground.randomness import CHOICE_STREAM, seed_for
 from genhub.hub.load import placed
 from genhub.hub.named import NamedModel
-from genhub.interfaces.config import DataConfig
+from genhub.interfaces.columns import DataConfig
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
 from genhub.recipe.recipe import Recipe, RecipeLike, read_data_config, read_recipe
 from genhub.recipe.shipped import find_recipe, shipped_recipes
 from genhub.run.prepare import Prepared, prepare
-from genhub.sampling.draw import BATCH_SIZE, sample_images
-from genhub.sampling.labels import names_of
+from genhub.sampling.draw import BATCH_SIZE, sample_elements
 from genhub.sampling.options import read_options
 from genhub.sampling.request import Drawing
 from genhub.store.find import read_newest
@@ -72,36 +74,29 @@ class Viewed:
         return self._prepared.model.eval()  # untrained: on the CPU, as nothing is drawn from it
 
     @cached_property
-    def data(self) -> ImageData:
-        """The real images: a recipe's, those that a run was trained on, or what the overrides name instead.
+    def data(self) -> TableData:
+        """The real data: a recipe's, those that a run was trained on, or what the overrides name instead.
 
         Raises:
-            InputError: no recipe says which, or they have another shape than the model's.
+            InputError: no recipe says which.
         """
         if self.recipe is not None:
             data = self._prepared.data
-            return data if isinstance(data, ImageData) else load_data(self.recipe.data)  # which refuses a stream
+            return data if isinstance(data, TableData) else load_data(self.recipe.data)  # which refuses a stream
         config = self._opened[1] if self.folder else self._data_config(None)
         if isinstance(config, InputError):
             raise config
-        data = load_data(config, known=self.model.trained_on)
-        shape, own = ("x".join(map(str, shape)) for shape in (data.spec.shape, self.model.sample_shape))
-        if shape != own:
-            raise InputError(
-                f"{data.spec.name}: its images are {shape}, {self.name}'s are {own}; "
-                "set data.image_size, data.channels or data.name"
-            )
-        return data
+        return data_for(self.model, config)
 
     @cached_property
     def _opened(self) -> tuple[Model, DataConfig | InputError]:
-        """The model in the folder, and which images its recipe names or why it names none: both of one checkpoint."""
+        """The model in the folder, and which data its recipe names or why it names none: both of one checkpoint."""
 
         def read(checkpoint: Path) -> tuple[Model, DataConfig | InputError]:
             model = placed(load_folder(checkpoint), self._device)
             try:
                 return model, self._data_config(checkpoint)
-            except InputError as error:  # told if the images are asked for
+            except InputError as error:  # told if the data are asked for
                 return model, error
 
         assert self.folder is not None
@@ -111,7 +106,7 @@ class Viewed:
         file = checkpoint / RECIPE if checkpoint else None
         if not (file and file.is_file()):
             if not any(override.startswith("data.name=") for override in self.overrides):
-                raise InputError(f"{self.name}: no recipe.yaml tells which real images to show; give data.name=...")
+                raise InputError(f"{self.name}: no recipe.yaml tells which real data to show; give data.name=...")
             file = None
         return read_data_config(file, self.overrides, self._id)
 
@@ -120,39 +115,50 @@ class Viewed:
         assert self.recipe is not None
         return prepare(self.recipe)
 
-    @cached_property
-    def label_names(self) -> tuple[str, ...]:
-        """The classes' names, as far as the data that the model was trained on has them."""
-        return names_of(self.model)
+    @property
+    def modality(self) -> Modality:
+        """The modality of what the model draws."""
+        return self.model.modality
 
-    def label_name(self, label: int) -> str:
-        return self.label_names[label] if label < len(self.label_names) else str(label)
-
-    # Images
+    # Rows
 
     def choose(self, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the numbers of n real images, or of all where there are fewer."""
-        total = self.data.spec.num_images
-        return np.random.Generator(np.random.PCG64(seed_for(seed, CHOICE_STREAM))).permutation(total)[:n]
+        """Return the numbers of n real rows, or of all where there are fewer."""
+        generator = np.random.Generator(np.random.PCG64(seed_for(seed, CHOICE_STREAM)))
+        return generator.permutation(self.data.num_rows)[:n]
 
-    def images(self, n: int, seed: int) -> Tensor:
-        """Return n real images, on the model's device: (n, c, h, w) in [-1, 1]."""
-        return self.data.images(self.choose(n, seed)).to(self.model.device)
+    def x(self, rows: Any) -> Tensor:
+        """Return real rows by number, on the model's device: (n, *shape) as in a batch."""
+        return self.data.x(rows).to(self.model.device)
 
-    def drawing(self, n: int, seed: int, labels: Sequence[int] | None, options: Mapping[str, Any]) -> Drawing:
-        """Return what `genhub sample` would be asked for, with labels by number."""
-        return Drawing(n, seed, labels, read_options(self.model, options))
+    def given(self, rows: Any) -> Conditions | None:
+        """Return the conditions of real rows, on the model's device; None where there are none, or the data lack some."""
+        if not self.model.conditions or not self.model.conditions.keys() <= self.data.spec.columns.keys():
+            return None
+        return self.data.conditions(rows).to(self.model.device)
+
+    def drawing(self, n: int, seed: int, conditions: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Drawing:
+        """Return what `genhub sample` would be asked for, with conditions as they are kept; of a model that is given more
+        than a class, and nobody says what, for the conditions of real rows."""
+        drawing = Drawing(n, seed, conditions or {}, read_options(self.model, options))
+        return given_rows(drawing, self.model, [self.data])[0] if self.takes_rows(conditions) else drawing
+
+    def takes_rows(self, conditions: Mapping[str, Any] | None) -> bool:
+        """Whether what is drawn is drawn for the conditions of real rows."""
+        return not conditions and takes_rows(self.model)
 
     def sample(self, drawing: Drawing) -> Tensor:
-        """Draw what `genhub sample` does, (n, c, h, w) uint8."""
-        return sample_images(self.model, drawing)
+        """Draw what `genhub sample` does, (n, *shape) as in a batch."""
+        return self.modality.to_batch(sample_elements(self.model, drawing))
 
 
-def in_batches(function: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """Apply a function of images or latents to a part at a time, so that any number fits; the result is on the CPU."""
+def in_batches(function: Callable[..., Tensor], tensor: Tensor, given: Conditions | None = None) -> Tensor:
+    """Apply a function of x or latents, and of conditions, to a part at a time, so that any number fits; the result is on
+    the CPU."""
     with torch.inference_mode():
-        parts = [tensor[start : start + BATCH_SIZE] for start in range(0, len(tensor), BATCH_SIZE)]
-        return check_finite(torch.cat([function(part).float().cpu() for part in parts]), f"what {function.__name__} gives")
+        parts = [slice(start, start + BATCH_SIZE) for start in range(0, len(tensor), BATCH_SIZE)]
+        made = [function(tensor[part], *([] if given is None else [given.rows(part)])).float().cpu() for part in parts]
+        return check_finite(torch.cat(made), f"what {function.__name__} gives")
 
 
 def _recipe(source: Any) -> RecipeLike:
