@@ -19,16 +19,34 @@ from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.ground.processes import Share
 from genhub.interfaces.columns import DataConfig
+from genhub.interfaces.conditions import Conditions
+from genhub.interfaces.model import Batch
 
 
-def load(name: object, **keys: Any) -> TableData:
-    return load_data(DataConfig(name=[str(each) for each in name] if isinstance(name, list) else str(name), **keys))
+def load(name: object, conditions: tuple[str, ...] = (), **keys: Any) -> TableData:
+    return load_data(config(name, **keys), conditions)
 
 
-def fault(name: object, **keys: Any) -> str:
+def config(name: object, **keys: Any) -> DataConfig:
+    """A section `data`; `image` are the keys of the column of that name."""
+    if image := keys.pop("image", None):
+        keys["columns"] = {"image": image} | keys.get("columns", {})
+    return DataConfig(name=[str(each) for each in name] if isinstance(name, list) else str(name), **keys)
+
+
+def labels(data: TableData) -> list[int]:
+    assert data.labels is not None
+    return data.labels.kept(range(data.num_rows)).tolist()
+
+
+def class_names(data: TableData) -> tuple[str, ...]:
+    return data.labels.modality.names if data.labels else ()  # type: ignore[attr-defined]
+
+
+def fault(name: object, conditions: tuple[str, ...] = (), **keys: Any) -> str:
     """The message of the DataError that loading raises; always one line."""
     with pytest.raises(DataError) as caught:
-        load(name, **keys)
+        load(name, conditions, **keys)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,11 +64,14 @@ def save(path: Path, image: Image.Image | np.ndarray, **keys: Any) -> Path:
 
 def bytes_of(data: TableData) -> np.ndarray:
     """All images as (n, c, h, w) uint8."""
-    images = data.images(range(data.spec.num_images))
+    images = data.x(range(data.num_rows))
     assert images.dtype == torch.float32
     assert images.min() >= -1
     assert images.max() <= 1
-    return ((images + 1) * 127.5).round().to(torch.uint8).numpy()
+    found = ((images + 1) * 127.5).round().to(torch.uint8)
+    assert torch.equal(found, data.kept(range(data.num_rows)))
+    assert torch.equal(found, data.own(range(data.num_rows)))
+    return found.numpy()
 
 
 def first_bytes(path: Path, **keys: Any) -> np.ndarray:
@@ -84,12 +105,20 @@ def table(n: int = 10, **columns: Any) -> datasets.Dataset:
 
 
 def steps(data: TableData, number: int, **keys: Any) -> list[dict[str, Tensor]]:
-    """Whole batches of the first steps from start_step on, all ranks and parts put together in their order."""
-    world, parts = keys.pop("world_size", 1), keys.pop("accumulation", 1)
+    """Whole batches of the first steps from start_step on, all ranks and parts put together in their order: x, and the
+    conditions by name."""
+    world, parts, first = keys.pop("world_size", 1), keys.pop("accumulation", 1), keys.get("start_step", 0)
     ranks = [islice(data.batches(Share(r, world, parts), **keys), number * parts) for r in range(world)]
     micro = [batch for group in zip(*ranks, strict=True) for batch in group]
+    assert [batch.step for batch in micro] == [first + i // (world * parts) for i in range(len(micro))]
     whole = [micro[i : i + world * parts] for i in range(0, len(micro), world * parts)]
-    return [{key: torch.cat([part[key] for part in step]) for key in step[0]} for step in whole]
+    return [joined(step) for step in whole]
+
+
+def joined(parts: list[Batch]) -> dict[str, Tensor]:
+    conditions = Conditions.joined([part.conditions for part in parts])
+    assert all(present.all() for present in conditions.present.values())
+    return {"x": torch.cat([part.x for part in parts]), **conditions.values}
 
 
 def assert_same(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> None:

@@ -9,17 +9,18 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from image_files import load, noise, save, table
+from image_files import config, load, noise, save, table
 
 import genhub
 from genhub.data import contents
-from genhub.data.open import load_data, open_data
+from genhub.data.open import open_data
 from genhub.ground.disk import cache_folder
-from genhub.interfaces.columns import DataConfig
 
 
 def known_as(path: Path, **keys: object) -> str:
-    return load(path, in_memory=False, **keys).spec.fingerprint
+    features = load(path, in_memory=False, **keys)
+    conditions = tuple(name for name in features.available if name == "label")
+    return load(path, conditions, in_memory=False, **keys).spec.fingerprint
 
 
 def uncompressed(path: Path, number: int, time: int | None = None) -> None:
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("keys", [{}, {"split": "train[:3]"}, {"image_size": 4}])
+@pytest.mark.parametrize("keys", [{}, {"split": "train[:3]"}, {"image": {"size": 4}}])
 def test_another_image_of_the_same_name_size_and_time(folder: Path, keys: dict) -> None:
     before, file = known_as(folder, **keys), folder / "a" / "0.png"
     size = file.stat().st_size
@@ -117,7 +118,7 @@ def test_arrays(tmp_path: Path) -> None:
 
 def test_a_stream_of_other_shards_of_the_same_name_and_size(tmp_path: Path) -> None:
     def fingerprint() -> str:
-        return open_data(DataConfig(name=str(tmp_path / "*.parquet"), streaming=True)).spec.fingerprint
+        return open_data(config(tmp_path / "*.parquet", streaming=True)).spec.fingerprint
 
     table(4).to_parquet(str(tmp_path / "x.parquet"))
     before, raw = fingerprint(), (tmp_path / "x.parquet").read_bytes()
@@ -127,11 +128,11 @@ def test_a_stream_of_other_shards_of_the_same_name_and_size(tmp_path: Path) -> N
 
 
 def test_a_run_notices_replaced_images(folder: Path, tiny: dict) -> None:
-    tiny["data"] = {"name": str(folder), "in_memory": False, "num_workers": 0, "batch_size": 2, "image_size": 8}
+    tiny["data"] = {"name": str(folder), "in_memory": False, "num_workers": 0, "batch_size": 2, "columns": {"image": {"size": 8}}}
     tiny["trainer"] |= {"max_steps": 1, "save_every": 1}
     genhub.train(tiny)
     uncompressed(folder / "a" / "0.png", 9, time=10**18)
-    with pytest.raises(genhub.RecipeError, match="data: the images, labels or their order have changed since"):
+    with pytest.raises(genhub.RecipeError, match="data: the values or the order of image have changed since"):
         genhub.train(tiny, ["trainer.max_steps=2"])
     uncompressed(folder / "a" / "0.png", 0)
     genhub.train(tiny, ["trainer.max_steps=2"])
@@ -139,9 +140,8 @@ def test_a_run_notices_replaced_images(folder: Path, tiny: dict) -> None:
 
 def test_features_are_of_the_images_that_are_there(folder: Path) -> None:
     """What is computed of real images and kept is kept by their fingerprint."""
-    config = DataConfig(name=str(folder), in_memory=False)
-    before = load_data(config)
+    before = load(folder, in_memory=False)
     uncompressed(folder / "a" / "0.png", 9, time=10**18)
-    after = load_data(config)
+    after = load(folder, in_memory=False)
     assert before.spec.fingerprint != after.spec.fingerprint
     assert before.content != after.content

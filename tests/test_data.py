@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import assert_same, bytes_of, fault, load, noise, save, steps, table, ten_images
+from image_files import assert_same, bytes_of, class_names, fault, labels, load, noise, save, steps, table, ten_images
 
 from genhub.data.batches import TableData
 from genhub.errors import DataError
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def digits() -> TableData:
-    return load("digits")
+    return load("digits", ("label",))
 
 
 @settings(deadline=None, max_examples=60)
@@ -37,12 +37,13 @@ def test_order_is_pure_and_covers_each_epoch_once(
     number: int, part: int, world: int, accumulation: int, start: int, seed: int
 ) -> None:
     size = part * world * accumulation
-    data = load("digits", split=f"train[:{number}]", batch_size=size, flip=True)
+    data = load("digits", ("label", "ink"), split=f"train[:{number}]", batch_size=size, flip=True)
     spread = steps(data, 4, seed=seed, start_step=start, world_size=world, accumulation=accumulation)
     assert_same(spread, steps(data, 4, seed=seed, start_step=start))
     for step, batch in enumerate(spread, start):
         rows = data.rows(seed=seed, step=step)
-        torch.testing.assert_close(batch["labels"], data.labels[torch.from_numpy(rows)])  # type: ignore[index]
+        for name in ("label", "ink"):
+            assert torch.equal(batch[name], data.conditions(rows).values[name])
         ranks = [
             data.rows(Share(r, world, accumulation), seed=seed, step=step).reshape(accumulation, -1) for r in range(world)
         ]
@@ -65,12 +66,13 @@ def test_seeds_and_epochs_differ(digits: TableData) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_equals_memory(folder: Path, workers: int) -> None:
-    kept = load(folder, batch_size=4, flip=True)
-    streamed = load(folder, batch_size=4, flip=True, in_memory=False, num_workers=workers)
+    kept = load(folder, ("label",), batch_size=4, flip=True)
+    streamed = load(folder, ("label",), batch_size=4, flip=True, in_memory=False, num_workers=workers)
     assert_same(steps(kept, 6, seed=1), steps(streamed, 6, seed=1))
     assert_same(steps(kept, 3, seed=1, start_step=2), steps(streamed, 3, seed=1, start_step=2, world_size=2))
-    assert torch.equal(kept.images([3, 1]), streamed.images([3, 1]))
-    assert kept.spec.model_copy(update={"fingerprint": ""}) == streamed.spec.model_copy(update={"fingerprint": ""})
+    assert torch.equal(kept.x([3, 1]), streamed.x([3, 1]))
+    assert kept.spec.model_copy(update={"fingerprints": {}}) == streamed.spec.model_copy(update={"fingerprints": {}})
+    assert kept.spec.fingerprints["label"] == streamed.spec.fingerprints["label"]
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -86,8 +88,8 @@ def test_flips_mirror_half_of_the_images() -> None:
     plain, flipped = (load("digits", batch_size=599, flip=flip) for flip in (False, True))
     mirrored = []
     for a, b in zip(steps(plain, 6, seed=0), steps(flipped, 6, seed=0), strict=True):
-        same = (a["images"] == b["images"]).flatten(1).all(1)
-        turned = (a["images"].flip(-1) == b["images"]).flatten(1).all(1)
+        same = (a["x"] == b["x"]).flatten(1).all(1)
+        turned = (a["x"].flip(-1) == b["x"]).flatten(1).all(1)
         assert (same | turned).all()
         mirrored.append(turned & ~same)
     share = torch.cat(mirrored).float().mean()
@@ -96,16 +98,19 @@ def test_flips_mirror_half_of_the_images() -> None:
 
 
 def test_batches_have_the_promised_form(folder: Path) -> None:
-    batch = next(load(folder, batch_size=4).batches(seed=0))
+    batch = next(load(folder, ("label",), batch_size=4).batches(seed=0))
     assert batch.x.shape == (4, 3, 6, 6)
     assert batch.x.dtype == torch.float32
     assert batch.x.is_contiguous()
-    assert batch["labels"].dtype == torch.int64
+    assert batch.conditions.values["label"].dtype == torch.int64
+    assert batch.conditions.present["label"].all()
+    assert batch.step == 0
+    assert next(load(folder, batch_size=4).batches(seed=0)).conditions.values == {}
 
 
 def test_a_batch_may_be_larger_than_the_data() -> None:
     data = load("digits", split="train[:3]", batch_size=8)
-    assert next(data.batches(seed=0))["images"].shape == (8, 1, 8, 8)
+    assert next(data.batches(seed=0)).x.shape == (8, 1, 8, 8)
     assert sorted(data.rows(seed=0, step=0)[:6]) == [0, 0, 1, 1, 2, 2]
 
 
@@ -139,16 +144,18 @@ def test_digits_are_scikit_learns(digits: TableData) -> None:
     from sklearn.datasets import load_digits
 
     given = load_digits()
-    assert digits.labels is not None
-    np.testing.assert_array_equal(digits.labels, given.target)
+    np.testing.assert_array_equal(labels(digits), given.target)
+    np.testing.assert_allclose(digits.column("ink").kept(range(1797)), given.images.mean((1, 2)) / 16, rtol=1e-6)
     np.testing.assert_array_equal(bytes_of(digits)[:, 0], np.rint(given.images * 255 / 16))
     spec = digits.spec
-    assert (spec.name, spec.split, spec.shape, spec.num_images) == ("digits", "train", (1, 8, 8), 1797)
-    assert spec.num_classes == 10
-    assert spec.class_names == tuple("0123456789")
-    assert digits.columns == ("images", "labels")
-    assert load("digits", image_size=[16, 12], channels=3).spec.shape == (3, 16, 12)
-    assert load("digits", split="train[10%:20%]").spec.num_images == 179
+    assert (spec.name, spec.split, spec.target, spec.num_rows) == ("digits", "train", "image", 1797)
+    assert spec.modality.shape == (1, 8, 8)
+    assert spec.conditions["label"].classes == 10
+    assert class_names(digits) == tuple("0123456789")
+    assert digits.columns == ("image", "label")
+    assert digits.available == ("image", "label", "ink")
+    assert load("digits", image={"size": [16, 12], "channels": 3}).spec.modality.shape == (3, 16, 12)
+    assert load("digits", split="train[10%:20%]").num_rows == 179
     assert fault("digits", split="test") == "data.split: no split 'test'; the splits of digits: train"
 
 
@@ -165,17 +172,15 @@ def test_digits_need_neither_datasets_nor_pandas() -> None:
 
 def test_folder_with_classes(folder: Path) -> None:
     data = load(folder)
-    assert data.spec.class_names == ("cat", "dog")
-    assert data.spec.num_classes == 2
-    assert data.labels is not None
-    assert data.labels.tolist() == [0] * 4 + [1] * 6
+    assert class_names(data) == ("cat", "dog")
+    assert labels(data) == [0] * 4 + [1] * 6
     np.testing.assert_array_equal(bytes_of(data), np.stack([noise(i).transpose(2, 0, 1) for i in range(10)]))
 
 
 def test_a_class_may_be_named_like_a_split(tmp_path: Path) -> None:
     for name in ("test", "train", "bus"):
         save(tmp_path / name / "0.png", noise(0))
-    assert load(tmp_path).spec.class_names == ("bus", "test", "train")
+    assert class_names(load(tmp_path)) == ("bus", "test", "train")
 
 
 def test_flat_folder(tmp_path: Path) -> None:
@@ -183,12 +188,11 @@ def test_flat_folder(tmp_path: Path) -> None:
         save(tmp_path / f"test_{i}.png", noise(i, 5, 8, channels=1))
     (tmp_path / "notes.txt").write_text("not an image")
     data = load(tmp_path)
-    assert data.spec.shape == (1, 5, 8)
-    assert data.spec.num_images == 3
+    assert data.spec.modality.shape == (1, 5, 8)
+    assert data.num_rows == 3
     assert data.labels is None
-    assert data.columns == ("images",)
-    assert list(next(data.batches(seed=0))) == ["images"]
-    assert "data.label_column" in fault(tmp_path, label_column="kind")
+    assert data.columns == data.available == ("image",)
+    assert fault(tmp_path, ("kind",)) == f"model.conditions: {tmp_path} has no column 'kind'; known: image"
 
 
 @pytest.mark.parametrize("classes", [True, False])
@@ -196,11 +200,11 @@ def test_folder_with_splits(tmp_path: Path, classes: bool) -> None:
     for split, number in [("train", 4), ("test", 2)]:
         for i in range(number):
             save(tmp_path / split / ("ab"[i % 2] if classes else "") / f"{i}.png", noise(i))
-    assert load(tmp_path).spec.num_images == 4
+    assert load(tmp_path).num_rows == 4
     data = load(tmp_path, split="test")
-    assert data.spec.num_images == 2
-    assert data.spec.class_names == (("a", "b") if classes else ())
-    assert load(tmp_path, split="train+test").spec.num_images == 6
+    assert data.num_rows == 2
+    assert class_names(data) == (("a", "b") if classes else ())
+    assert load(tmp_path, split="train+test").num_rows == 6
     assert fault(tmp_path, split="validation").endswith(f"the splits of {tmp_path}: test, train")
     assert "data.split" in fault(tmp_path, split="train[5")
     assert "data.split" in fault(tmp_path, split="trian[:5]")
@@ -228,24 +232,23 @@ def tables(tmp_path: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["parquet", "shards", "saved", "saved-splits", "arrow"])
 def test_tables(tmp_path: Path, kind: str) -> None:
     path = tables(tmp_path, kind)
-    data = load(path, batch_size=4)
-    assert data.spec.shape == (3, 6, 6)
-    assert data.spec.class_names == ("even", "odd")
+    data = load(path, ("label",), batch_size=4)
+    assert data.spec.modality.shape == (3, 6, 6)
+    assert class_names(data) == ("even", "odd")
     np.testing.assert_array_equal(bytes_of(data), np.stack([noise(i).transpose(2, 0, 1) for i in range(10)]))
-    assert data.labels is not None
-    assert data.labels.tolist() == [i % 2 for i in range(10)]
-    assert_same(steps(data, 3, seed=0), steps(load(path, batch_size=4, in_memory=False, num_workers=1), 3, seed=0))
+    assert labels(data) == [i % 2 for i in range(10)]
+    assert_same(steps(data, 3, seed=0), steps(load(path, ("label",), batch_size=4, in_memory=False, num_workers=1), 3, seed=0))
     assert bytes_of(load(path, split="train[2:5]"))[0].tolist() == noise(2).transpose(2, 0, 1).tolist()
     splits = {"test", "train"} if kind in ("parquet", "saved-splits") else {"train"}
     assert fault(path, split="tset").endswith(": " + ", ".join(sorted(splits)))
     if "test" in splits:
-        assert load(path, split="test").spec.num_images == 4
+        assert load(path, split="test").num_rows == 4
 
 
 def test_files_and_globs(tmp_path: Path) -> None:
     path = tables(tmp_path, "shards")
-    assert load(path / "x-1.parquet").spec.num_images == 3
-    assert load(path / "x-*.parquet").spec.num_images == 10
+    assert load(path / "x-1.parquet").num_rows == 3
+    assert load(path / "x-*.parquet").num_rows == 10
     assert "no such folder or file" in fault(path / "y-*.parquet")
     (path / "x-2.txt").write_text("")
     assert fault(path / "x-2.txt").endswith("not .txt")
@@ -264,8 +267,7 @@ def test_a_list_of_files_and_globs(tmp_path: Path, kind: str, monkeypatch: pytes
     data = load(both, split="train[:9]", batch_size=4)
     order = [7, 8, 9, 0, 1, 2, 3, 4, 5]
     np.testing.assert_array_equal(bytes_of(data), np.stack([noise(i).transpose(2, 0, 1) for i in order]))
-    assert data.labels is not None
-    assert data.labels.tolist() == [i % 2 for i in order]
+    assert labels(data) == [i % 2 for i in order]
     assert data.spec.name == f"x-1.{kind} + {path}/x-[0]*.{kind}"
     mapped = [load(names, in_memory=False) for names in (both, both, both[::-1], both[1:])]
     np.testing.assert_array_equal(bytes_of(mapped[0])[:9], bytes_of(data))
@@ -281,7 +283,7 @@ def test_a_list_names_what_is_wrong_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     Path("x.txt").write_text("")
     Path("more").mkdir()
     for name in ("x.txt", "more"):
-        message = f"data.name.1: {name}: a list is of .parquet or .arrow files and globs; a folder is named alone"
+        message = f"data.name.1: {name}: a list is of .parquet, .arrow or .csv files and globs; a folder is named alone"
         assert fault(["x-0.parquet", name]) == message
     table().save_to_disk("saved")
     assert fault(["x-0.parquet", "saved/*.arrow"]).endswith(
@@ -309,20 +311,17 @@ def test_array_columns(tmp_path: Path, shape: tuple[int, ...], expected: tuple[i
     rows = {"pixels": list(arrays)}
     datasets.Dataset.from_dict(rows, datasets.Features(pixels=feature)).to_parquet(str(tmp_path / "a.parquet"))
     data = load(tmp_path / "a.parquet", batch_size=3)
-    assert data.spec.shape == expected
+    assert data.spec.modality.shape == expected
     channels_first = arrays.reshape(3, *expected) if shape[-1] != 5 else np.moveaxis(arrays, -1, 1)
     np.testing.assert_array_equal(bytes_of(data), channels_first)
     streamed = load(tmp_path / "a.parquet", batch_size=3, in_memory=False, num_workers=0)
     assert_same(steps(data, 2, seed=0), steps(streamed, 2, seed=0))
-    assert load(tmp_path / "a.parquet", image_size=4).spec.shape == (expected[0], 4, 4)
+    small = load(tmp_path / "a.parquet", columns={"pixels": {"modality": "image", "size": 4}})
+    assert small.spec.modality.shape == (expected[0], 4, 4)
     if expected[0] == 5:
-        assert "data.channels: 3 can't be made of arrays with 5 channels" in fault(tmp_path / "a.parquet", channels=3)
-
-
-def test_arrays_of_other_types_are_refused(tmp_path: Path) -> None:
-    features = datasets.Features(pixels=datasets.Array2D((2, 2), "float32"))
-    datasets.Dataset.from_dict({"pixels": [np.zeros((2, 2))]}, features).to_parquet(str(tmp_path / "a.parquet"))
-    assert "'pixels' holds float32; arrays must be uint8" in fault(tmp_path / "a.parquet")
+        message = fault(tmp_path / "a.parquet", columns={"pixels": {"modality": "image", "channels": 3}})
+        assert message.startswith("data.columns.pixels: ")
+        assert "3 channels can't be made of arrays with 5" in message
 
 
 def test_choice_of_columns(tmp_path: Path) -> None:
@@ -331,23 +330,42 @@ def test_choice_of_columns(tmp_path: Path) -> None:
     found = found.add_column("second", raw).cast_column("second", datasets.Image())
     found.to_parquet(str(tmp_path / "t.parquet"))
     path = tmp_path / "t.parquet"
-    assert "data.image_column: several columns would do; set it to one of: image, second" in fault(path)
-    assert "no column 'imgae'; did you mean 'image'?" in fault(path, image_column="imgae")
-    assert "'kind' holds no images; the columns: image, label," in fault(path, image_column="kind")
-    text = load(path, image_column="second", label_column="kind")
-    assert text.spec.class_names == ("a", "b")
-    assert text.labels is not None
-    assert text.labels.tolist() == [1, 0, 1, 0]
-    numbers = load(path, image_column="image", label_column="number")
-    assert numbers.spec.num_classes == 4
-    assert numbers.spec.class_names == ("0", "1", "2", "3")
-    assert load(path, image_column="image").spec.class_names == ("even", "odd")
-    assert "'open' has no class in 2 of 4 rows, first -1 in row 1" in fault(path, image_column="image", label_column="open")
-    assert "no column 'lable'; did you mean 'label'?" in fault(path, image_column="image", label_column="lable")
+    assert fault(path) == "data.target: several columns would do; set it to one of: image, second"
+    assert fault(path, target="imgae") == (
+        f"data.target: {path} has no column 'imgae'; did you mean 'image'? the columns: image, label, kind, number, open, second"
+    )
+    assert fault(path, target="label") == "data.target: 'label' is a label, which can be a condition alone"
+    text = load(path, ("kind",), target="second", columns={"kind": "label"})
+    assert class_names(text) == ("a", "b")
+    assert labels(text) == [1, 0, 1, 0]
+    numbers = load(path, ("number",), target="image", columns={"number": "label"})
+    assert class_names(numbers) == ("0", "1", "2", "3")
+    assert class_names(load(path, target="image")) == ("even", "odd")
+    assert "no column 'lable'; did you mean 'label'?" in fault(path, ("lable",), target="image")
+    assert fault(path, ("image",), target="image") == "model.conditions: 'image' is what the model draws (data.target)"
     found.remove_columns(["image", "second"]).to_parquet(str(tmp_path / "none.parquet"))
-    assert "no column is marked as images; the columns: label, kind" in fault(tmp_path / "none.parquet")
+    message = fault(tmp_path / "none.parquet")
+    assert message.startswith(f"data.target: no column of {tmp_path}/none.parquet can be drawn; it has label (label), ")
+    assert message.endswith("or make a vector of numbers: {from: [a, b], modality: vector}")
+
+
+def test_a_row_without_a_class_has_none(tmp_path: Path) -> None:
+    found = table(4).remove_columns("label").add_column("label", [0, -1, 1, None])
+    found.cast_column("label", datasets.ClassLabel(names=["a", "b"])).to_parquet(str(tmp_path / "t.parquet"))
+    for in_memory in (True, False):
+        data = load(tmp_path / "t.parquet", ("label",), in_memory=in_memory, num_workers=0, batch_size=4)
+        conditions = data.conditions(range(4))
+        assert conditions.values["label"].tolist() == [0, 0, 1, 0]
+        assert conditions.present["label"].tolist() == [True, False, True, False]
+        assert data.column("label").present(range(4)).tolist() == [True, False, True, False]
+        batch = next(data.batches(seed=0))
+        rows = data.rows(seed=0, step=0)
+        assert batch.conditions.present["label"].tolist() == [row in (0, 2) for row in rows]
 
 
 def test_integer_label_column(tmp_path: Path) -> None:
     table(4).remove_columns("label").add_column("class", [0, 2, 1, 0]).to_parquet(str(tmp_path / "t.parquet"))
-    assert load(tmp_path / "t.parquet").spec.num_classes == 3
+    assert class_names(load(tmp_path / "t.parquet")) == ("0", "1", "2")
+    many = table(60).remove_columns("label").add_column("label", list(range(60)))  # too many for any other name
+    many.to_parquet(str(tmp_path / "many.parquet"))
+    assert class_names(load(tmp_path / "many.parquet")) == tuple(map(str, range(60)))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from image_files import assert_same, bytes_of, fault, load, noise, save, steps, table, ten_images
+from image_files import assert_same, bytes_of, fault, labels, load, noise, save, steps, table, ten_images
 from PIL import Image
 
 from genhub.errors import DataError
@@ -34,7 +36,7 @@ def test_things_that_are_not_there(tmp_path: Path, folder: Path, monkeypatch: py
     assert fault("empty") == "data.name: no images, parquet or arrow files in empty"
     (tmp_path / "empty" / "x.txt").write_text("x")
     assert "no images" in fault("empty")
-    assert "has no images in split train[20:30]" in fault("set", split="train[20:30]")
+    assert "has no rows in split train[20:30]" in fault("set", split="train[20:30]")
     table(2).select([]).to_parquet("none.parquet")
     assert fault("none.parquet") == 'data.name: none.parquet: Instruction "train" corresponds to no data!'
     Path("bad.parquet").write_bytes(b"PAR1 and nothing else")
@@ -65,7 +67,7 @@ def damaged(folder: Path) -> Path:
 
 def test_unreadable_images_are_named_before_training(damaged: Path) -> None:
     message = fault(damaged)
-    assert message.startswith(f"2 of 10 images can't be read: row 2 ({damaged}/cat/2.png): ")
+    assert message.startswith(f"data.columns.image: 2 of 10 rows can't be read: row 2 ({damaged}/cat/2.png): ")
     assert f"row 3 ({damaged}/cat/3.png): not an image of a known format" in message
     assert message.endswith("; data.on_error: skip leaves them out")
 
@@ -84,16 +86,15 @@ def test_at_most_five_unreadable_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_are_named_at_access_when_streamed(damaged: Path, workers: int) -> None:
     data = load(damaged, in_memory=False, num_workers=workers, batch_size=10)
-    with pytest.raises(DataError, match=r"^1 of 10 images can't be read: row [23] .*on_error: skip leaves them out$"):
+    with pytest.raises(DataError, match=r"^data.columns.image: 1 of 10 rows can't be read: row [23] .*on_error: skip leaves them out$"):
         next(data.batches(seed=0))
 
 
 def test_unreadable_images_are_left_out(damaged: Path) -> None:
     data = load(damaged, on_error="skip", batch_size=4)
     assert [row for row, _ in data.skipped] == [2, 3]
-    assert data.spec.num_images == 8
-    assert data.labels is not None
-    assert data.labels.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert data.num_rows == 8
+    assert labels(data) == [0, 0, 1, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(bytes_of(data)[2], noise(4).transpose(2, 0, 1))
     rows = np.concatenate([data.rows(seed=0, step=step) for step in range(2)])
     assert sorted(rows) == [0, 1, 4, 5, 6, 7, 8, 9]
@@ -102,22 +103,44 @@ def test_unreadable_images_are_left_out(damaged: Path) -> None:
 def test_unreadable_images_are_replaced_when_streamed(damaged: Path) -> None:
     runs = []
     for workers in (0, 2):
-        data = load(damaged, on_error="skip", in_memory=False, num_workers=workers, batch_size=10)
+        data = load(damaged, ("label",), on_error="skip", in_memory=False, num_workers=workers, batch_size=10)
         runs.append(steps(data, 2, seed=0))
         assert sorted({row for row, _ in data.skipped}) == [2, 3]
         place = data.rows(seed=0, step=0).tolist().index(2)
-        assert torch.equal(runs[-1][0]["images"][place], data.images([4])[0])
-        assert runs[-1][0]["labels"][place] == 1
+        assert torch.equal(runs[-1][0]["x"][place], data.x([4])[0])
+        assert runs[-1][0]["label"][place] == 1
     assert_same(*runs)
 
 
 def test_unreadable_rows_of_a_table(tmp_path: Path) -> None:
     rows = table(3).cast_column("image", datasets.Image(decode=False)).to_dict()
-    rows["image"][0]["bytes"], rows["image"][1] = b"nothing", None
+    rows["image"][0]["bytes"], rows["image"][1]["bytes"] = b"nothing", b""
     datasets.Dataset.from_dict(rows, table(3).features).to_parquet(str(tmp_path / "t.parquet"))
     message = fault(tmp_path / "t.parquet")
     file = tmp_path / "t.parquet"
-    assert f": row 0 of {file} (0.png): not an image of a known format; row 1 of {file}: there is no image;" in message
+    assert f": row 0 of {file} (0.png): not an image of a known format; row 1 of {file} (1.png): not an image of a known format;" in message
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_rows_without_the_target_are_left_out_and_counted(tmp_path: Path, in_memory: bool) -> None:
+    rows = table(5).cast_column("image", datasets.Image(decode=False)).to_dict()
+    images = [rows["image"][0], None, rows["image"][2], {"bytes": None, "path": None}, rows["image"][4]]
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(images, struct), "label": rows["label"]}), tmp_path / "t.parquet")
+    data = load(tmp_path / "t.parquet", ("label",), image="image", in_memory=in_memory, num_workers=0, batch_size=3)
+    assert data.notes == ("2 of 5 rows have no image, and are left out",)
+    assert data.num_rows == 3
+    assert labels(data) == [0, 0, 0]
+    assert sorted(data.rows(seed=0, step=0)) == [0, 2, 4]
+    np.testing.assert_array_equal(bytes_of(data)[1], noise(2).transpose(2, 0, 1))
+
+
+def test_no_row_has_the_target(tmp_path: Path) -> None:
+    features = table(2).features
+    rows = {"image": [None, None], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path / "t.parquet"))
+    message = fault(tmp_path / "t.parquet", target="image", columns={"image": "image"})
+    assert message == f"data.target: no row of {tmp_path}/t.parquet has a value of 'image'"
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -130,17 +153,17 @@ def test_different_sizes(folder: Path, in_memory: bool) -> None:
     except DataError as error:
         data_or_message = str(error)
     assert data_or_message == (
-        f"row 0 ({folder}/cat/0.png) is 3x6x6 but row 7 ({folder}/dog/7.png) is 3x6x9 (channels x height x width); "
-        "set data.image_size"
+        f"data.columns.image: row 0 ({folder}/cat/0.png) is 3x6x6 but row 7 ({folder}/dog/7.png) is 3x6x9; "
+        "set data.columns.image.size"
     )
-    assert load(folder, image_size=6, in_memory=in_memory).spec.shape == (3, 6, 6)
+    assert load(folder, image={"size": 6}, in_memory=in_memory).spec.modality.shape == (3, 6, 6)
 
 
 def test_one_image(tmp_path: Path) -> None:
     save(tmp_path / "only.png", noise(0))
     for in_memory in (True, False):
         data = load(tmp_path, batch_size=3, in_memory=in_memory, num_workers=0)
-        assert next(data.batches(seed=0))["images"].shape == (3, 3, 6, 6)
+        assert next(data.batches(seed=0)).x.shape == (3, 3, 6, 6)
 
 
 def test_decompression_bombs(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

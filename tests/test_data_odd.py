@@ -17,12 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from image_files import fault, load, noise, save, table, ten_images
+from image_files import class_names, config, fault, load, noise, save, table, ten_images
 
 import genhub
-from genhub.data import tables
+from genhub.data import footers
 from genhub.data.open import open_data
-from genhub.interfaces.columns import DataConfig
 from genhub.recipe.recipe import read_recipe
 
 
@@ -88,7 +87,7 @@ def test_each_folder_once_and_regular_files_only(tmp_path: Path) -> None:
     assert note.startswith(
         f"{folder}: passed over {folder}/cat/here, {folder}/cat/pipe.png, {folder}/cat/zero.png and 1 more"
     )
-    assert load(folder, in_memory=False).spec.num_images == 10
+    assert load(folder, in_memory=False).num_rows == 10
     (folder / "cat" / "gone.png").symlink_to("nothing")  # an image that is missing is not passed over
     assert "gone.png): the file is missing" in fault(folder)
 
@@ -97,7 +96,7 @@ def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
     folder = ten_images(tmp_path)
     save(tmp_path / "elsewhere" / "x.png", noise(0))
     (folder / "fox").symlink_to(tmp_path / "elsewhere")
-    assert load(folder).spec.class_names == ("cat", "dog", "fox")
+    assert class_names(load(folder)) == ("cat", "dog", "fox")
 
 
 def test_a_loop_or_a_pipe_among_tables(tmp_path: Path) -> None:
@@ -106,14 +105,14 @@ def test_a_loop_or_a_pipe_among_tables(tmp_path: Path) -> None:
     assert fault(tmp_path) == (
         f"data.name: {tmp_path}/loop is no regular file, or leads back; take it out of a folder of tables"
     )
-    assert load(tmp_path / "**" / "*.parquet").spec.num_images == 4
-    assert load([tmp_path / "**" / "*.parquet"]).spec.num_images == 4
+    assert load(tmp_path / "**" / "*.parquet").num_rows == 4
+    assert load([tmp_path / "**" / "*.parquet"]).num_rows == 4
     (tmp_path / "loop").unlink()
     os.mkfifo(tmp_path / "y.parquet")
     assert f"{tmp_path}/y.parquet is no regular file" in fault(tmp_path)
     assert "no such folder or file" in fault(tmp_path / "y.parquet")
     assert "no such file" in fault([tmp_path / "y.parquet"])
-    assert load(tmp_path / "*.parquet").spec.num_images == 4
+    assert load(tmp_path / "*.parquet").num_rows == 4
 
 
 def test_a_row_that_names_a_pipe(tmp_path: Path) -> None:
@@ -122,8 +121,9 @@ def test_a_row_that_names_a_pipe(tmp_path: Path) -> None:
     rows = pa.array([{"bytes": None, "path": str(tmp_path / "pipe.png")}], image)
     pq.write_table(pa.table({"image": rows}), tmp_path / "x.parquet")
     for in_memory in (True, False):
-        message = fault(tmp_path / "x.parquet", image_column="image", in_memory=in_memory)
-        assert message.startswith(f"1 of 1 images can't be read: row 0 of {tmp_path}/x.parquet (")
+        message = fault(tmp_path / "x.parquet", image="image", in_memory=in_memory)
+        assert message.startswith("data.columns.image: ")
+        assert f"row 0 of {tmp_path}/x.parquet (" in message
         assert "no regular file" in message
 
 
@@ -147,7 +147,7 @@ def test_a_png_of_too_many_pixels(tmp_path: Path, bits: int) -> None:
     png(tmp_path / "bomb.png", 16_000, 8_000, bits)
     save(tmp_path / "ok.png", noise(0))
     message = fault(tmp_path)
-    assert message.startswith(f"1 of 2 images can't be read: row 0 ({tmp_path}/bomb.png): ")
+    assert message.startswith(f"data.columns.image: 1 of 2 rows can't be read: row 0 ({tmp_path}/bomb.png): ")
     assert "bomb" in message.partition("): ")[2]
     for in_memory in (True, False):
         data = load(tmp_path, in_memory=in_memory, on_error="skip", batch_size=2, num_workers=0)
@@ -156,13 +156,13 @@ def test_a_png_of_too_many_pixels(tmp_path: Path, bits: int) -> None:
     rows = {"image": [{"bytes": (tmp_path / "bomb.png").read_bytes(), "path": None}]}
     datasets.Dataset.from_dict(rows, datasets.Features(image=datasets.Image())).to_parquet(str(tmp_path / "x.parquet"))
     with pytest.raises(genhub.DataError, match="bomb"):
-        open_data(DataConfig(name=str(tmp_path / "x.parquet"), streaming=True))
+        open_data(config(tmp_path / "x.parquet", streaming=True))
 
 
 def test_a_large_16_bit_image_takes_a_few_bytes_a_pixel(tmp_path: Path) -> None:
     png(tmp_path / "large.png", 3_000, 3_000, 16, rows=3_000)
     tracemalloc.start()
-    load(tmp_path, image_size=8)
+    load(tmp_path, image={"size": 8})
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 3_000 * 3_000 * 8  # it took three times this
@@ -173,14 +173,14 @@ def test_a_small_parquet_file_that_fills_the_memory(
     tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here from 1 MiB on, and not from 1 GiB."""
-    monkeypatch.setattr(tables, "MOST_GROUP", 2**20)
+    monkeypatch.setattr(footers, "MOST_GROUP", 2**20)
     file = tmp_path / "bomb.parquet"
     images = pa.array(
         [{"bytes": bytes(2**22), "path": None}] * 3, pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
     pq.write_table(pa.table({"image": images}), file, compression="zstd", use_dictionary=False)
     with pytest.raises(genhub.DataError) as caught:
-        open_data(DataConfig(name=str(file), image_column="image", streaming=streaming))
+        open_data(config(file, image="image", streaming=streaming))
     size = file.stat().st_size
     assert str(caught.value).startswith(f"data.name: {file}: {size:,} bytes that become ")
     assert "a decompression bomb?" in str(caught.value)

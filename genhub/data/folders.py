@@ -12,8 +12,8 @@ from genhub.data.raw import Arrays, Classes, Source, StoredColumn, parts_of
 from genhub.data.recognition import file_modalities
 from genhub.data.tables import SAVED, StreamSource, table_source
 from genhub.errors import DataError
-from genhub.interfaces.class_labels import in_order
 from genhub.interfaces.columns import DataConfig
+from genhub.modalities.label import in_order
 
 SPLIT_FOLDERS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 

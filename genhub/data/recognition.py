@@ -12,8 +12,8 @@ from genhub.interfaces.columns import ColumnConfig, DataConfig
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.registry import MODALITIES, load_class, plugins
 
-LOOKED_AT = 10
-"""Number of values that tell what a column is."""
+LOOKED_AT, MOST_LOOKED_AT = 10, 1000
+"""Number of values that tell what a column is; and of those that are single numbers or texts."""
 BY_NAME = {"label": "label", "labels": "label", "class": "label"}
 """Modalities that a column of integers, texts or booleans has by its name."""
 
@@ -39,7 +39,7 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
             return said.modality, load_class(MODALITIES, said.modality, Path.cwd())
         except PluginError as error:
             raise DataError(f"data.columns.{column.name}.modality: {error}") from error
-    values = [value for value in column.raw(column.spread(LOOKED_AT)) if value is not None]
+    values = _some_values(column)
     own, others = _known()
     named = BY_NAME.get(column.name)
     if named and values and isinstance(values[0], str | int) and not hasattr(column.feature, "names"):
@@ -52,6 +52,13 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
         names = " and ".join(name for name, _ in found)
         raise DataError(f"data.columns.{column.name}: both {names} read such a column; say data.columns.{column.name}.modality")
     return found[0] if found else None
+
+
+def _some_values(column: StoredColumn) -> list[Any]:
+    values = [value for value in column.raw(column.spread(LOOKED_AT)) if value is not None]
+    if values and not column.has_paths and all(isinstance(value, str | int | float) for value in values):
+        values = [value for value in column.raw(column.spread(MOST_LOOKED_AT)) if value is not None]
+    return values
 
 
 def _recognises(cls: type[Modality], feature: Any, values: list[Any]) -> bool:
