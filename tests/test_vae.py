@@ -155,7 +155,7 @@ def test_gaussian_density_integrates_to_1():
 
 @pytest.mark.parametrize("output", [-20.0, -1.0, 0.0, 4.0])
 def test_bernoulli_sums_to_1_and_a_grey_pixel_is_its_binarisations_mean(output):
-    likelihood = LIKELIHOODS["bernoulli"]()
+    likelihood = LIKELIHOODS["bernoulli"](PIXELS)
     black, white, grey = log_probs(likelihood, torch.tensor([-1.0, 1.0, -0.5]), output, "log_prob")
     assert (black.exp() + white.exp()).item() == pytest.approx(1)
     assert grey.item() == pytest.approx(0.75 * black.item() + 0.25 * white.item(), rel=1e-5)
