@@ -105,8 +105,9 @@ class Image(Modality):
     def learn(cls, column: RawColumn, options: Any) -> Self:
         """Return the modality of a column's images: of the size and channels that 1,000 evenly spaced ones have by their
         headers."""
-        from genhub.modalities.pixels import as_array, stored_shape, type_range
+        from genhub.modalities.pixels import as_array, refuse_bombs, stored_shape, type_range
 
+        refuse_bombs()
         rows = column.spread(SURVEYED)
         found = column.each(stored_shape, rows)
         shapes = [(row, shape) for row, shape in zip(rows, found, strict=True) if isinstance(shape, tuple)]

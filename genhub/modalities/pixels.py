@@ -28,15 +28,16 @@ Span = tuple[float, float] | None
 Size = tuple[int, int] | None
 """(height, width) to resize to cover, then to crop to; None: as it is."""
 
-# For good, because filters are not per thread: an image so large that Pillow only warns of it can't be read.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """Return those of IMAGE_FORMATS that this Pillow was built with; called late, as it imports all of Pillow's plugins."""
     Image.init()
     return tuple(kind for kind in IMAGE_FORMATS if kind in Image.OPEN)
+
+
+def refuse_bombs() -> None:
+    """Make it an error to open an image so large that Pillow only warns of it: for good, as filters are not per thread."""
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def suffixes() -> set[str]:
