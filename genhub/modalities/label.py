@@ -32,16 +32,15 @@ def is_label(feature: Any, values: Sequence[Any]) -> bool:
     from 0 on of at most 20 different values, or texts of at most 1,000 different values in fewer than half as many rows."""
     if getattr(feature, "names", None):
         return True
-    if not values or not all(isinstance(value, str | int) for value in values):
+    if not values or not all(isinstance(value, bool | int | str) for value in values):
         return False
-    different = set(values)
     if all(isinstance(value, bool) for value in values):
         return True
+    different = set(values)
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         return min(different) >= 0 and len(different) <= MOST_INTEGERS
-    if all(isinstance(value, str) for value in values):
-        return len(different) <= MOST_TEXTS and 2 * len(different) < len(values)
-    return False
+    texts = all(isinstance(value, str) for value in values)
+    return texts and len(different) <= MOST_TEXTS and 2 * len(different) < len(values)
 
 
 class Label(Modality):
