@@ -140,5 +140,5 @@ def test_a_class_that_the_model_does_not_have(label: int) -> None:
     data = ModelData(target=Image(shape=(1, 8, 8)), conditions={"label": Label(number=3)})
     model = Labelled(Labelled.Config(data=data, conditions=("label",)))
     assert Drawing.of(model, 4, {}, conditions={"label": [2]}).conditions_of(model).values["label"].tolist() == [2, 2, 2, 2]
-    with pytest.raises(genhub.InputError, match=rf"^--condition label: {label} is none of its classes; it has 0 to 2"):
+    with pytest.raises(genhub.InputError, match=rf"^--condition label: '{label}' is none of its classes; it has 0 to 2"):
         Drawing.of(model, 4, {}, conditions={"label": [label]})

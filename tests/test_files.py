@@ -71,7 +71,8 @@ def test_files(tmp_path: Path, channels):
         with pytest.raises(genhub.InputError, match="1, 3 or 4 channels, not .; x.npz keeps them all"):
             write("x.parquet")
         return
-    read = load_data(DataConfig(name=str(write("x.parquet")), target="image"), conditions=("label",))
+    config = DataConfig(name=str(write("x.parquet")), target="image", columns={"image": {"channels": channels}})
+    read = load_data(config, conditions=("label",))
     assert torch.equal(read.kept(range(5)), pixels)
     assert read.labels is not None
     assert [read.labels.modality.names[label] for label in read.labels.kept(range(5))] == ["3", "4", "3", "4", "3"]

@@ -89,7 +89,9 @@ def test_shades_that_were_stretched_come_back(tmp_path: Path) -> None:
     model = genhub.load(old_folder(tmp_path / "old", "vae", data))
     assert model.modality.value_range == (0.0, 16.0)
     genhub.sample(model, 2, out=tmp_path / "x.npz")
-    assert np.load(tmp_path / "x.npz")["image"].shape == (2, 8, 8, 1)
+    arrays = np.load(tmp_path / "x.npz")
+    assert arrays["image"].shape == (2, 8, 8, 1)
+    assert arrays["image_value_range"].tolist() == [0.0, 16.0]
 
 
 def test_a_run_of_it_is_not_gone_on_with_but_its_weights_start_another(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import yaml
 from genhub_gan import GAN, ConditionalGAN
 from models import Pair, images
 from PIL import Image as Picture
@@ -176,9 +177,11 @@ def test_an_image_comes_from_a_file(tmp_path: Path) -> None:
         assert np.allclose(given[0, 0], expected, atol=1e-6)
     with pytest.raises(genhub.InputError, match=r"^--condition source: [^\n]+$"):
         asked(model, source=tmp_path / "nowhere.png")
-    Picture.fromarray(np.zeros((5, 9), dtype=np.uint8)).save(tmp_path / "other.png")
+    Picture.fromarray(np.full((5, 9, 3), 255, dtype=np.uint8)).save(tmp_path / "other.png")  # is made to fit
+    assert (asked(model, source=tmp_path / "other.png").conditions_of(model).values["source"] == 1).all()
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(genhub.InputError, match=r"^--condition source: [^\n]+$"):
-        asked(model, source=tmp_path / "other.png")
+        asked(model, source=tmp_path / "text.png")
 
 
 # To files
@@ -222,7 +225,7 @@ def test_conditions_are_columns_in_their_own_units(tmp_path: Path, out: str) -> 
         with (tmp_path / out).open(newline="") as stream:
             lines = list(csv.reader(stream))
         assert lines[0] == ["image_0", "image_1", "label", "ink"]  # an image would be a file
-        assert [[float(line[0]), float(line[1])] for line in lines[1:]] == drawn.double().tolist()
+        assert np.array_equal(np.array([line[:2] for line in lines[1:]], dtype=np.float32), drawn.numpy())
         assert [line[2:] for line in lines[1:]] == [
             [name, str(ink)] for name, ink in zip(["10", "1"] * 3, inks, strict=False)
         ]
@@ -290,7 +293,7 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.stdout == "Can be told label: one of 1, 2, 3, 10\n2 drawn: x.npz\n", said.exception
     assert np.load("x.npz")["label"].tolist() == [3, 2]
     info = CliRunner().invoke(cli.app, ["info", "model"]).stdout
-    assert "label: one of 1, 2, 3, 10" in info
+    assert yaml.safe_load(info)["can be told"] == {"label": "one of 1, 2, 3, 10"}
     for words in (["sample", "model"], ["evaluate", "model"], ["show", "classes", "model"]):
         result = CliRunner().invoke(cli.app, [*words, "--labels", "10"])
         assert isinstance(result.exception, genhub.InputError), result.output

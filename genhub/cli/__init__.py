@@ -17,6 +17,7 @@ from genhub.ground.console import put
 from genhub.ground.processes import first_to_say, launched
 
 app.command("data")(data.data)
+app.command()(data.data)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
 

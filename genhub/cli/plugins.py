@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genhub.testing import Result
 
 
-app = typer.Typer(help="List, describe and check plugins: models, networks, modalities and more.", **PLAIN)
+app = typer.Typer(help="List, describe, check plugins: models, modalities.", **PLAIN)
 Load = Annotated[bool, typer.Option("--load", help="Import each, to tell which are broken and what they can do.")]
 
 

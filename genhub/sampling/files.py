@@ -297,8 +297,9 @@ def _write_npz(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
             numbers = (np.arange(start, min(start + PART, rows.n)) for start in range(0, rows.n, PART))
             _write_array(archive, name, rows.n, (array[some % len(array)] for some in numbers))
         for name, modality in rows.modalities.items():
-            if names := _names(modality):
-                _write_array(archive, f"{name}_names", len(names), [np.array(names)])
+            for fact in ("names", "value_range"):  # (low, high): low + pixels / top * (high - low) is in the data's units
+                if known := getattr(modality, fact, None):
+                    _write_array(archive, f"{name}_{fact}", len(known), [np.array(known)])
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, n: int, blocks: Iterable[NDArray[Any]]) -> None:

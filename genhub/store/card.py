@@ -192,8 +192,8 @@ def _example_of(modality: Modality) -> Any:
     if modality.classes:
         names = tuple(getattr(modality, "names", ()))
         return list(names[:2]) or list(range(modality.classes))[:2]
-    if modality.endings:
-        return f"file{modality.endings[0]}"
+    if ending := modality.file_ending or next(iter(modality.endings), None):
+        return f"file{ending}"
     if math.prod(modality.shape) > 4:
         return None
     import torch
