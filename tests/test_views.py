@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import DenoisingStep, GenerativeModel, InputError, ModelConfig, Phase, cli, randn
-from genhub.sampling.pictures import to_uint8
 from genhub.views import VIEWS, canvas, compute
 from genhub.views.canvas import Film, PictureRow
 from genhub.views.viewed import Viewed
@@ -31,7 +30,6 @@ DIGITS = ["data.name=digits"]
 class Whole(GenerativeModel):
     """A stranger's model with every capability: its latents are the pixels, its noise is mixed in evenly."""
 
-    conditions = ("labels",)
     num_train_timesteps = 20
 
     def __init__(self, config: ModelConfig) -> None:
@@ -42,23 +40,29 @@ class Whole(GenerativeModel):
         return []
 
     def sample(self, n, *, conditions=None, generator=None, guidance_scale: float = 1.0):
-        return list(self.denoise(n, labels=labels, generator=generator, guidance_scale=guidance_scale))[-1].sample
+        steps = self.denoise(n, conditions=conditions, generator=generator, guidance_scale=guidance_scale)
+        return list(steps)[-1].sample
 
-    def encode(self, images):
-        return images.flatten(1)
+    def encode(self, x, conditions=None):
+        return x.flatten(1)
 
-    def decode(self, latents):
+    def decode(self, latents, conditions=None):
         return latents.view(-1, *self.shape)
 
     def add_noise(self, images, noise, timesteps):
         share = ((timesteps + 1) / self.num_train_timesteps).view(-1, 1, 1, 1)
         return (1 - share) * images + share * noise
 
+    def predict_x0(self, x_t, timesteps, conditions=None):
+        labels = self.conditions_of(len(x_t), conditions).values["label"]
+        return (labels / 5 - 1).view(-1, 1, 1, 1).expand_as(x_t)
+
     def signal_to_noise(self, timesteps):
         share = (timesteps + 1) / self.num_train_timesteps
         return ((1 - share) / share) ** 2
 
     def denoise(self, n, *, conditions=None, generator=None, guidance_scale: float = 1.0) -> Iterator[DenoisingStep]:
+        labels = self.conditions_of(n, conditions).values["label"]
         noise, guess = (
             randn((n, *self.shape), generator, self.device),
             (labels / 5 - 1).view(-1, 1, 1, 1) * guidance_scale,
@@ -77,10 +81,10 @@ class Plane(GenerativeModel):
     def phases(self) -> list[Phase]:
         return []
 
-    def encode(self, images):
-        return images.mean(1).unflatten(2, (2, -1)).mean((1, 3))
+    def encode(self, x, conditions=None):
+        return x.mean(1).unflatten(2, (2, -1)).mean((1, 3))
 
-    def decode(self, latents):
+    def decode(self, latents, conditions=None):
         return latents.clamp(-1, 1)[:, None, None, :].repeat_interleave(4, 3).expand(-1, 1, 8, 8)
 
     def sample(self, n, *, conditions=None, generator=None):
@@ -88,8 +92,10 @@ class Plane(GenerativeModel):
 
 
 def make(cls: type[GenerativeModel]) -> GenerativeModel:
+    """A model of the digits; Whole and Labelled are given their labels."""
     torch.manual_seed(0)
-    return cls(cls.Config(sample_shape=(1, 8, 8), num_classes=10)).eval()
+    given = {"conditions": ("label",)} if cls in (Whole, models.Labelled) else {}
+    return cls(cls.Config(data=models.images(classes=10 if given else 0), **given)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs of a few steps: what is drawn is mush, but all that a run has is there."""
     folder = tmp_path_factory.mktemp("runs")
     sections = {
-        "ddpm": TINY_DDPM["model"] | {"conditional": True},
+        "ddpm": TINY_DDPM["model"] | {"conditions": ["label"], "condition_dropout": 0.1},
         "vae": {"name": "vae", "channels": [4], "latent_dim": 3},
         "gan": {"name": "gan"},
     }
@@ -151,8 +157,8 @@ def test_a_model_object_of_a_strangers_class_has_every_view_its_capabilities_all
                                      "it has the views interpolate, neighbours"),
         ("reverse", Plane, "reverse needs the capability Denoiser (add_noise, signal_to_noise, denoise), which Plane lacks; "
                            "it has the views reconstruct, interpolate, latent, neighbours"),
-        ("classes", models.Pair, "classes needs a condition `labels`, which Pair lacks; it has the views interpolate, neighbours"),
-        ("guidance", models.Labelled, "guidance needs a condition `labels` and an option guidance_scale of `sample`, which "
+        ("classes", models.Pair, "classes needs a condition, such as a label, which Pair lacks; it has the views interpolate, neighbours"),
+        ("guidance", models.Labelled, "guidance needs a condition and an option guidance_scale of `sample`, which "
                                       "Labelled lacks; it has the views interpolate, classes, neighbours"),
         ("losses", models.Pair, "losses needs a run's folder, with metrics.jsonl, which Pair lacks; it has the views "
                                 "interpolate, neighbours"),
@@ -170,23 +176,22 @@ def test_a_missing_capability_is_named(view, cls, message) -> None:
         ("revers", {}, "no view is called 'revers'; did you mean 'reverse'?"),
         ("reverse", {"out": "x.jpg"}, "--out x.jpg: give x.png, or x.gif for a view that moves (forward, reverse, interpolate)"),
         ("classes", {"out": "x.gif"}, "--out x.gif: give x.png, or x.gif for a view that moves (forward, reverse, interpolate)"),
-        ("forward", {"labels": [1]}, "--labels: the view forward has no such option; known: n, seed, steps"),
+        ("forward", {"conditions": {"label": 1}}, "--condition: the view forward has no such option; known: n, steps, seed"),
         ("forward", {"step": 3}, "--step: the view forward has no such option; did you mean 'steps'?"),
         ("forward", {"n": 0}, "--n: must be greater than or equal to 1, not 0"),
         ("reverse", {"steps": 1000}, "--steps: must be less than or equal to 200, not 1000"),
-        ("reverse", {"scales": [1]}, "--scales: the view reverse has no such option; known: labels, n, seed, steps"),
+        ("reverse", {"scales": [1]}, "--scales: the view reverse has no such option; known: conditions, n, seed, steps"),
         ("reverse", {"guidance": 3.0}, "--set guidance: Whole has no such option; did you mean 'guidance_scale'?"),
-        ("reverse", {"labels": [10]}, "--labels: 10 is not a label of this model; it has 0 to 9"),
+        ("reverse", {"conditions": {"label": [10]}}, "--condition label: "),
         ("interpolate", {"between": "labels"}, "--between: can't be 'labels'; known: images, seeds"),
         ("interpolate", {"guidance_scale": 2.0}, "interpolate: between two images nothing is drawn, so guidance_scale has no "
                                                  "use; add --between seeds"),
-        ("forward", {}, "Whole: no recipe.yaml tells which real images to show; give data.name=..."),
+        ("forward", {}, "Whole: no recipe.yaml tells which real data to show; give data.name=..."),
         ("forward", {"overrides": ["data.name=digits", "seed=1"]}, "command line: 'seed=1': the model is trained; only data.key=value can differ"),
-        ("forward", {"overrides": ["data.name=digits", "data.image_size=4"]},
-         "digits: its images are 1x4x4, Whole's are 1x8x8; set data.image_size, data.channels or data.name"),
+        ("forward", {"overrides": ["data.name=digits", "data.image_size=4"]}, "data.image_size: unknown key"),
         ("forward", {"overrides": ["data.nam=digits"]}, "no recipe.yaml tells"),
         ("forward", {"overrides": ["data.name=digits", "data.splt=test"]}, "data.splt: unknown key; did you mean 'split'?"),
-        ("classes", {"overrides": DIGITS}, "data.name=digits: classes of Whole shows no real images, so this changes nothing"),
+        ("classes", {"overrides": DIGITS}, "data.name=digits: classes of Whole shows no real rows, so this changes nothing"),
     ],
 )  # fmt: skip
 def test_mistakes(tmp_path, monkeypatch, view, options, message) -> None:
@@ -196,6 +201,12 @@ def test_mistakes(tmp_path, monkeypatch, view, options, message) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_data_of_another_shape_than_the_models_are_refused(tmp_path) -> None:
+    np.save(tmp_path / "small.npy", np.zeros((9, 4, 4), np.uint8))
+    with pytest.raises(genhub.DataError, match="1x4x4"):
+        genhub.show("forward", make(Whole), [f"data.name={tmp_path / 'small.npy'}"])
 
 
 def test_a_recipe_will_do_for_forward_alone(runs) -> None:
@@ -217,11 +228,11 @@ def test_a_recipe_will_do_for_forward_alone(runs) -> None:
 
 def test_real_images_are_the_runs_own_unless_told(runs) -> None:
     own, fewer = Viewed(runs["vae"]), Viewed(runs["vae"], ["data.split=train[:7]"])
-    assert own.data.spec.num_images == 1797
+    assert own.data.num_rows == 1797
     assert sorted(fewer.choose(10, 0)) == list(range(7))
     film = compute.interpolate(fewer, n=1, steps=2)
     first, last = film.panels[""][0, 0], film.panels[""][-1, 0]
-    assert torch.equal(torch.stack([first, last]), fewer.data.images(fewer.choose(2, 0)))
+    assert torch.equal(torch.stack([first, last]), fewer.data.x(fewer.choose(2, 0)))
 
 
 def test_forward_is_the_models_own_process() -> None:
@@ -240,13 +251,13 @@ def test_forward_is_the_models_own_process() -> None:
 
 def test_reverse_ends_at_the_sample(runs) -> None:
     subject = Viewed(runs["ddpm"])
-    film = compute.reverse(subject, n=3, steps=3, seed=5, labels=[7], num_inference_steps=6, scheduler="ddim")
+    film = compute.reverse(subject, n=3, steps=3, seed=5, conditions={"label": [7]}, num_inference_steps=6, scheduler="ddim")
     assert [caption.split("\n")[0] for caption in film.captions] == ["step 1", "step 3", "step 6"] or film.captions[
         0
     ].startswith("step 1")
     assert film.panels["$x$"].shape == film.panels["guess of $x_0$"].shape == (3, 3, 1, 8, 8)
-    sample = genhub.sample(subject.model, 3, seed=5, labels=[7], num_inference_steps=6, scheduler="ddim")
-    assert torch.equal(to_uint8(film.panels["$x$"][-1]), sample)
+    sample = genhub.sample(subject.model, 3, seed=5, conditions={"label": [7]}, num_inference_steps=6, scheduler="ddim")
+    assert torch.equal(film.modality.from_batch(film.panels["$x$"][-1]), sample)
     euler = compute.reverse(subject, n=2, num_inference_steps=4, scheduler="euler")
     assert euler.panels["$x$"].std((2, 3, 4)).max() < 1.01  # its x_T has a deviation of 157
 
@@ -255,8 +266,8 @@ def test_between_seeds_lie_images_of_their_noise() -> None:
     model = make(models.Pair)
     film = compute.interpolate(Viewed(model), n=2, steps=5, seed=3)
     ends = genhub.sample(model, 4, seed=3)
-    assert torch.equal(to_uint8(film.panels[""][0]), ends[::2])
-    assert torch.equal(to_uint8(film.panels[""][-1]), ends[1::2])
+    assert torch.equal(film.modality.from_batch(film.panels[""][0]), ends[::2])
+    assert torch.equal(film.modality.from_batch(film.panels[""][-1]), ends[1::2])
     jumps = film.panels[""].diff(dim=0).square().mean((1, 2, 3, 4)).sqrt()
     assert jumps.max() < 0.7 * (film.panels[""][0] - film.panels[""][-1]).square().mean().sqrt()
     with pytest.raises(InputError, match="Labelled does not draw its noise with genhub.randn, so nothing lies between"):
@@ -291,7 +302,7 @@ def test_latent_map_and_points_share_their_axes() -> None:
 
 def test_more_than_two_dimensions_are_seen_along_principal_components() -> None:
     subject = Viewed(make(Whole), DIGITS)
-    points = subject.data.images(range(1797)).flatten(1).double()
+    points = subject.data.x(range(1797)).flatten(1).double()
     centre, axes, note = compute.plane_of(points)
     values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
     spread = ((points - centre) @ axes.T).var(0, correction=0) * len(points)
@@ -302,11 +313,11 @@ def test_more_than_two_dimensions_are_seen_along_principal_components() -> None:
 
 def test_neighbours_are_the_nearest_in_pixels() -> None:
     subject = Viewed(make(Whole), DIGITS)
-    queries = subject.data.images([5, 900, 5])
+    queries = subject.data.x([5, 900, 5])
     found, distance = compute.nearest(subject, queries, [-1, -1, 5])
     assert found[:2] == [5, 900]
     assert distance[:2].tolist() == [0, 0]
-    reals = subject.data.images(range(1797))
+    reals = subject.data.x(range(1797))
     expected = (reals - queries[2]).square().mean((1, 2, 3)).sqrt()
     expected[5] = 9
     assert found[2] == expected.argmin()
@@ -333,9 +344,11 @@ def test_losses_are_read_from_the_log_as_it_is(tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize(("channels", "side", "shown"), [(1, 8, 64), (2, 28, 56), (3, 100, 100), (4, 300, 128), (5, 64, 64)])
 def test_images_of_any_kind_are_shown_at_a_size_one_can_see(channels, side, shown) -> None:
-    images = torch.full((2, channels, side, side), 200, dtype=torch.uint8)
-    assert canvas.tile(images[0]).size == (shown, shown)
-    picture = np.asarray(canvas.table("t", "n", [PictureRow("a", images), PictureRow("b", images.float() / 127.5 - 1)]))
+    modality = genhub.Image(shape=(channels, side, side))
+    x = modality.to_batch(torch.full((2, channels, side, side), 200, dtype=torch.uint8))
+    assert canvas.tile(modality, x[:1]).size == (shown, shown)
+    rows = [PictureRow.of(label, modality, x) for label in ("a", "b")]
+    picture = np.asarray(canvas.table("t", "n", rows))
     assert picture.shape[2] == 3
     grey = 255 - 55 * 200 // 255 if channels == 4 else 200  # alpha over white
     like = (abs(picture.astype(int) - grey) <= 1).all(2).sum()  # and a few at the edges of letters
@@ -344,10 +357,10 @@ def test_images_of_any_kind_are_shown_at_a_size_one_can_see(channels, side, show
 
 def test_captions_never_touch() -> None:
     narrow, wide = ["1"] * 30, ["1\n0.00000000001"] * 30
-    images = torch.zeros(30, 1, 8, 8)
-    pictures = [canvas.table("", "", [PictureRow("", images, captions)]) for captions in (narrow, wide)]
+    x, modality = torch.zeros(30, 1, 8, 8), genhub.Image(shape=(1, 8, 8))
+    pictures = [canvas.table("", "", [PictureRow.of("", modality, x, captions)]) for captions in (narrow, wide)]
     assert pictures[1].width > pictures[0].width > 30 * 64
-    film = Film("a title that is wider than the two images in the picture are", "", {"": images[:2, None]}, ["a", "b"])
+    film = Film("a title that is wider than the two images in the picture are", "", modality, {"": x[:2, None]}, ["a", "b"])
     assert film.strip().width > 400
     assert len({frame.size for frame in film.frames()[0]}) == 1
 
@@ -364,7 +377,7 @@ def test_the_verb(runs, tmp_path, monkeypatch) -> None:
         return result.stdout if result.exception is None else str(result.exception)
 
     assert (
-        run("guidance", str(runs["ddpm"]), "--scales", "0,2.5", "--labels", "3,4", "-n", "2") == "guidance: guidance.png\n"
+        run("guidance", str(runs["ddpm"]), "--scales", "0,2.5", "--condition", "label=3,4", "-n", "2") == "guidance: guidance.png\n"
     )
     assert run("reconstruct", str(runs["vae"]), "data.split=train[:5]", "--out", "new/x.png") == "reconstruct: new/x.png\n"
     assert run("reverse", str(runs["ddpm"]), "--steps", "2", "--set", "num_inference_steps=3", "--out", "x.gif")
@@ -388,7 +401,7 @@ def test_the_pages_commands_and_pictures_exist() -> None:
         own = [word for word in command if word.startswith("-")]
         assert set(own) <= options, command
         for name in {word.lstrip("-") for word in own} - {"out", "set", "device"}:
-            assert name in VIEWS[command[2]].options, command
+            assert {"condition": "conditions"}.get(name, name) in VIEWS[command[2]].options, command
         if "--out" in command:
             assert command[command.index("--out") + 1].endswith((".png", ".gif") if VIEWS[command[2]].moves else ".png")
     pictures = [ROOT / "docs" / path for path in re.findall(r"!\[.*?\]\((.*?)\)", page)]

@@ -132,7 +132,9 @@ def show(
         raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
     chosen = VIEWS[view]
     moving = _moving(view, None if out is None else Path(out))
-    asked = options.pop("conditions", None) if "conditions" in chosen.options else None
+    asked = options.pop("conditions", None)
+    if asked is not None and "conditions" not in chosen.options:
+        raise InputError(f"--condition: the view {view} has no such option; known: {', '.join(chosen.options) or 'none'}")
     own = _own_options(view, options)
     subject = Viewed(model, overrides, device)
     _check_subject(view, subject)
