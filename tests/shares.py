@@ -39,7 +39,8 @@ def train_all(cases: dict[str, Any], share: dict[str, int], from_rows: bool) -> 
 
 def from_the_rows(self: GenerativeModel, batch: Any, phase: str) -> Any:
     """In the place of `GenerativeModel.forward`."""
-    content = zip(*(batch[column].cpu() for column in ("images", *self.conditions)), strict=True)
+    values = (batch.x, *(batch.conditions.values[name] for name in self.conditions))
+    content = zip(*(column.cpu() for column in values), strict=True)
     seeds = [blake2b(b"".join(part.numpy().tobytes() for part in row), digest_size=7).digest() for row in content]
     calls = count()
 

@@ -41,7 +41,7 @@ def files(cache: Path) -> dict[str, int]:
     return {file.relative_to(cache).as_posix(): file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize("keys", [[], ["data.flip=true", "model.conditional=true", "trainer.gradient_accumulation_steps=2",
+@pytest.mark.parametrize("keys", [[], ["data.flip=true", "model.conditions=[label]", "trainer.gradient_accumulation_steps=2",
                                         "data.batch_size=32"]])  # fmt: skip
 def test_it_trains_the_same_weights(latent, tmp_path, cache, keys):  # noqa: F811
     """Bit for bit, stopped and gone on with as well, and whether the files are there or not; and so do the logs."""
@@ -60,12 +60,12 @@ def test_files_are_found_again_by_what_they_were_made_of(latent, tmp_path, cache
     genhub.train(latent, [CACHED, "trainer.max_steps=3"], run_dir=str(tmp_path / "one"))
     first = files(cache)
     assert len(first) == 2
-    assert f"Latents  computing those of 1,797 images in {cache}" in capsys.readouterr().out
+    assert f"Latents  computing those of 1,797 rows in {cache}" in capsys.readouterr().out
 
     genhub.train(latent, [CACHED, "trainer.max_steps=3", "seed=1"], run_dir=str(tmp_path / "two"))
     genhub.train(latent, [CACHED], run_dir=str(tmp_path / "one"))  # from the checkpoint's own copy of the autoencoder
     assert files(cache) == first
-    assert "Latents  found those of 1,797 images" in capsys.readouterr().out
+    assert "Latents  found those of 1,797 rows" in capsys.readouterr().out
 
     genhub.train(latent, [CACHED, "trainer.max_steps=1", "data.flip=true"], run_dir=str(tmp_path / "three"))
     assert {name: at for name, at in files(cache).items() if "mirrored" not in name} == first  # only mirrored ones are new
@@ -89,7 +89,7 @@ def test_files_are_found_again_by_what_they_were_made_of(latent, tmp_path, cache
 
 
 def table(data: DataConfig, autoencoder: Path) -> CachedLatents:
-    found = training_data(build(autoencoder).train(), load_data(data))
+    found = training_data(build(autoencoder).train(), load_data(data, ("label",)))
     assert isinstance(found, CachedLatents)
     return found
 
@@ -111,11 +111,12 @@ def test_batches_are_those_of_the_images(halves, tmp_path, keys):  # noqa: F811
                         cache_latents=True, **keys)  # fmt: skip
     cached = table(config, halves)
     for share in (Share(), Share(1, 2, 2)):
-        plain = load_data(config).batches(share, seed=5, start_step=2)
+        plain = load_data(config, ("label",)).batches(share, seed=5, start_step=2)
         for batch, images in islice(zip(cached.batches(share, seed=5, start_step=2), plain, strict=False), 15):
-            assert batch.keys() == {"latents", "labels"}
-            assert torch.equal(batch["labels"], images["labels"])
-            torch.testing.assert_close(batch["latents"], cached.encoder.encode(images["images"]), rtol=1e-6, atol=1e-5)
+            assert (len(batch), batch.step) == (len(images), images.step)
+            assert batch.x.shape == (len(images), 0)
+            assert torch.equal(batch.conditions.values["label"], images.conditions.values["label"])
+            torch.testing.assert_close(batch.cached["latents"], cached.encoder.encode(images.x), rtol=1e-6, atol=1e-5)
     assert cached.rows(seed=5, step=3).tolist() == load_data(config).rows(seed=5, step=3).tolist()
     assert cached.state(3) == {}
 
@@ -211,13 +212,13 @@ def test_two_processes_train_what_they_train_without(latent, tmp_path, cache, zy
 
 def test_what_can_not_be_cached_is_said_before_anything_is_computed(tiny, latent, cache):  # noqa: F811
     message = (
-        "data.cache_latents: this 'ddpm' learns from the images themselves, and not from what a frozen network makes of"
+        "data.cache_latents: this 'ddpm' learns from its target itself, and not from what a frozen network makes of"
     )
     with pytest.raises(genhub.RecipeError, match=message):
         genhub.train({**tiny, "model": {"name": "ddpm"}}, [CACHED])
     with pytest.raises(genhub.RecipeError, match=message):
         prepare(genhub.read_recipe({**tiny, "model": {"name": "ddpm"}}, [CACHED]))
-    message = "data.cache_latents: a stream's images have no numbers to keep latents by; leave one of the two out"
+    message = "data.cache_latents: a stream's rows have no numbers to keep latents by; leave one of the two out"
     with pytest.raises(genhub.RecipeError, match=message):
         genhub.read_recipe(latent, [CACHED, "data.streaming=true", "data.name=x.parquet"])
     prepare(genhub.read_recipe(latent, [CACHED]))  # genhub train --dry-run

@@ -21,6 +21,7 @@ from genhub.data.open import load_data, open_data
 from genhub.errors import DataError
 from genhub.ground.processes import Share
 from genhub.interfaces.columns import DataConfig
+from genhub.interfaces.model import Batch
 
 
 def png(number: int) -> bytes:
@@ -41,11 +42,12 @@ def shards(folder: Path, files: int = 4, rows: int = 30, label: object = None, b
     return str(folder / "*.parquet")
 
 
-def numbers(batch: dict) -> list[int]:
+def numbers(batch: Batch) -> list[int]:
     assert ((batch.x - batch.x[:, :1, :1, :1]) == 0).all()
     found = ((batch.x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
-    if "labels" in batch:
-        assert batch["labels"].tolist() == [number % 2 for number in found]
+    if "label" in batch.conditions.values:
+        assert batch.conditions.present["label"].all()
+        assert batch.conditions.values["label"].tolist() == [number % 2 for number in found]
     return found
 
 
@@ -57,15 +59,21 @@ def taken(stream, steps: int, **given) -> list[list[int]]:
     return [numbers(batch) for batch in islice(stream.batches(given.pop("share", Share()), seed=3, **given), steps)]
 
 
+def opened(name: object, conditions: tuple[str, ...] = ("label",), **keys):
+    return open_data(config(name, **keys), conditions)
+
+
 def flat(lists: list[list]) -> list:
     return list(chain.from_iterable(lists))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_each_epoch_has_all_images_in_an_order_of_its_own(tmp_path, workers):
-    stream = open_data(config(shards(tmp_path / "x"), num_workers=workers))
-    assert stream.spec.model_dump(include={"shape", "num_images", "num_classes", "class_names"}) == {
-        "shape": (1, 4, 4), "num_images": 120, "num_classes": 2, "class_names": ("even", "odd")}  # fmt: skip
+    stream = opened(shards(tmp_path / "x"), num_workers=workers)
+    assert stream.spec.num_rows == 120
+    assert stream.spec.modality.shape == (1, 4, 4)
+    assert stream.spec.conditions["label"].names == ("even", "odd")
+    assert stream.columns == stream.available == ("image", "label")
     steps = taken(stream, 40)
     first, second = (flat(steps[at : at + 20]) for at in (0, 20))
     assert sorted(first) == sorted(second) == list(range(120))
@@ -79,8 +87,8 @@ def test_each_epoch_has_all_images_in_an_order_of_its_own(tmp_path, workers):
 def test_a_list_of_files_is_streamed_and_checked_before_the_first_step(tmp_path):
     shards(tmp_path / "x")
     names = [str(tmp_path / "x" / file) for file in ("part-3.parquet", "part-[01].parquet")]
-    stream = open_data(config(names, batch_size=10))
-    assert stream.spec.num_images == 90
+    stream = opened(names, batch_size=10)
+    assert stream.spec.num_rows == 90
     assert sorted(flat(taken(stream, 9))) == [*range(60), *range(90, 120)]
     (tmp_path / "x" / "part-1.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="data.name.1: .*part-1.parquet: "):
@@ -89,7 +97,7 @@ def test_a_list_of_files_is_streamed_and_checked_before_the_first_step(tmp_path)
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_processes_share_an_epoch(tmp_path, world):
-    stream = open_data(config(shards(tmp_path / "x"), batch_size=6))
+    stream = opened(shards(tmp_path / "x"), batch_size=6)
     shares = [taken(stream, 120 // 6, share=Share(rank, world)) for rank in range(world)]
     assert sorted(flat(flat(shares))) == list(range(120))
 
@@ -98,7 +106,7 @@ def test_processes_share_an_epoch(tmp_path, world):
 @pytest.mark.parametrize("world", [1, 2])
 def test_it_goes_on_anywhere_with_and_without_its_state(tmp_path, workers, world):
     """In the middle of a block, on its edge, in the next epoch; the state goes through JSON."""
-    stream = open_data(config(shards(tmp_path / "x"), num_workers=workers, flip=True))
+    stream = opened(shards(tmp_path / "x"), num_workers=workers, flip=True)
     share = Share(world - 1, world)
     steps = taken(stream, 45, share=share)
     for stop in (1, 8, 16, 33):
@@ -112,7 +120,7 @@ def test_it_goes_on_anywhere_with_and_without_its_state(tmp_path, workers, world
 
 
 def test_a_state_spares_the_reading(tmp_path):
-    stream = open_data(config(shards(tmp_path / "x"), shuffle_buffer=10))
+    stream = opened(shards(tmp_path / "x"), shuffle_buffer=10)
     batches = stream.batches(seed=3)
     for _ in range(15):
         next(batches)
@@ -127,9 +135,9 @@ def test_a_state_spares_the_reading(tmp_path):
 
 def test_images_that_can_not_be_read(tmp_path):
     name = shards(tmp_path / "x", bad=(33, 70))
-    with pytest.raises(DataError, match="1 of 6 images can't be read: an image of the stream: not an image"):
-        taken(open_data(config(name)), 20)
-    stream = open_data(config(name, on_error="skip"))
+    with pytest.raises(DataError, match="data.columns.image: 1 of 6 rows can't be read: a row of the stream: not an image"):
+        taken(opened(name), 20)
+    stream = opened(name, on_error="skip")
     assert not {33, 70} & set(flat(taken(stream, 20)))
     assert len(stream.skipped) == 2
 
@@ -143,8 +151,8 @@ def test_images_that_can_not_be_read(tmp_path):
             {"split": "train[:10]"},
             r"data.split: a stream has no split 'train\[:10\]', and no slices; the splits of .*: train",
         ),
-        ({"image_column": "picture"}, "data.image_column: no column 'picture'"),
-        ({"label_column": "image"}, "data.label_column: 'image' doesn't say what classes there are"),
+        ({"target": "picture"}, "data.target: .* has no column 'picture'"),
+        ({"columns": {"x": {"from": "imgae"}}}, "data.columns.x.from: .* has no column 'imgae'; did you mean 'image'"),
         ({"name": "nowhere.parquet"}, "data.name: no such folder or file: nowhere.parquet"),
     ],
 )
@@ -155,9 +163,11 @@ def test_what_can_not_be_streamed(tmp_path, keys, message):
 
 def test_a_number_is_no_class(tmp_path):
     name = shards(tmp_path / "x", label=Value("int64"))
-    assert open_data(config(name)).columns == ("images",)
-    with pytest.raises(DataError, match="data.label_column: 'label' doesn't say what classes there are"):
-        open_data(config(name, label_column="label"))
+    assert opened(name, ()).columns == ("image",)
+    with pytest.raises(DataError, match="data.columns.label: doesn't say what classes there are; a stream needs a ClassLabel"):
+        opened(name)
+    said = opened(name, columns={"label": {"modality": "label", "names": ["0", "1"]}})
+    assert sorted(flat(taken(said, 20))) == list(range(120))
 
 
 def test_a_run_on_a_stream_resumes_exactly_and_says_what_it_reads(tiny, tmp_path, capsys):
@@ -170,8 +180,8 @@ def test_a_run_on_a_stream_resumes_exactly_and_says_what_it_reads(tiny, tmp_path
     parts = genhub.train(tiny, run_dir=str(tmp_path / "parts"))
     same_bits(whole, parts)
     assert [m for m in metrics(tmp_path / "parts") if m["step"] != 5] == metrics(tmp_path / "whole")
-    assert "120 images of 1x4x4, 2 classes" in capsys.readouterr().out
-    with pytest.raises(DataError, match="data.streaming: this needs images by number"):
+    assert "120 rows of image: image 1x4x4" in capsys.readouterr().out
+    with pytest.raises(DataError, match="data.streaming: this needs rows by number"):
         load_data(genhub.read_recipe(tiny).data)
     with pytest.raises(genhub.RecipeError, match="data.shuffle_buffer: was 16, is 8"):
         genhub.train(tiny, ["data.shuffle_buffer=8"], run_dir=str(tmp_path / "parts"))
@@ -180,12 +190,49 @@ def test_a_run_on_a_stream_resumes_exactly_and_says_what_it_reads(tiny, tmp_path
 def test_the_same_images_as_without_streaming():
     folder = shared_data("cifar10_jpeg")
     name = str(folder / "test.parquet")
-    stream = open_data(DataConfig(name=name, streaming=True, batch_size=50, num_workers=0))
+    stream = opened(name, batch_size=50)
     batch = next(stream.batches(seed=0))
-    whole = load_data(DataConfig(name=name))
-    assert stream.spec.shape == whole.spec.shape
-    assert stream.spec.num_images == whole.spec.num_images
-    assert stream.spec.class_names == whole.spec.class_names
-    everything = {tensor.numpy().tobytes() for tensor in whole.images(range(10_000))}
+    whole = load_data(DataConfig(name=name), ("label",))
+    assert stream.spec.columns == whole.spec.columns
+    assert stream.spec.num_rows == whole.spec.num_rows
+    everything = {tensor.numpy().tobytes() for tensor in whole.x(range(10_000))}
     assert {tensor.numpy().tobytes() for tensor in batch.x} <= everything
-    assert torch.equal(batch["labels"].bincount(minlength=10) > 0, torch.ones(10, dtype=torch.bool))
+    assert torch.equal(batch.conditions.values["label"].bincount(minlength=10) > 0, torch.ones(10, dtype=torch.bool))
+
+
+def test_rows_without_the_target_are_passed_over_and_missing_conditions_are_not_present(tmp_path):
+    images = [None if number % 5 == 0 else {"bytes": png(number), "path": None} for number in range(60)]
+    features = Features({"image": ImageFeature(), "price": Value("float32")})
+    rows = {"image": images, "price": [None if number % 3 == 0 else number / 60 for number in range(60)]}
+    Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "x.parquet"))
+    stream = opened(str(tmp_path / "x.parquet"), ("price",), batch_size=8)
+    assert stream.spec.conditions["price"].modality == "number"
+    seen = []
+    for batch in islice(stream.batches(seed=0), 6):
+        found = ((batch.x[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+        assert batch.conditions.present["price"].tolist() == [number % 3 != 0 for number in found]
+        seen += found
+    assert sorted(seen) == [number for number in range(60) if number % 5]
+
+
+def test_conditions_are_dropped_alike_on_the_way_and_after_a_stop(tmp_path):
+    stream = opened(shards(tmp_path / "x"))
+    stream.condition_dropout = 0.5
+    whole = [batch.conditions.present["label"] for batch in islice(stream.batches(seed=1), 8)]
+    assert 0.2 < torch.cat(whole).float().mean() < 0.8
+    for share in (Share(0, 1, 2), Share(0, 1)):
+        steps = [batch.step for batch in islice(stream.batches(share, seed=1), 4)]
+        assert steps == [number // share.accumulation for number in range(4)]
+    after = [batch.conditions.present["label"] for batch in islice(stream.batches(seed=1, start_step=5), 3)]
+    assert all(torch.equal(a, b) for a, b in zip(after, whole[5:], strict=True))
+
+
+def test_a_derived_column_of_a_stream(tmp_path):
+    rows = {"a": [float(number) for number in range(20)], "b": [2.0 * number for number in range(20)], "c": ["x"] * 20}
+    Dataset.from_dict(rows).to_parquet(str(tmp_path / "x.parquet"))
+    stream = opened(str(tmp_path / "x.parquet"), (), columns={"p": {"from": ["a", "b"], "modality": "vector"}}, batch_size=5)
+    assert stream.spec.target == "p"
+    assert stream.spec.modality.names == ("a", "b")
+    own = torch.cat([stream.spec.modality.from_batch(batch.x) for batch in islice(stream.batches(seed=0), 4)])
+    torch.testing.assert_close(own[:, 1], 2 * own[:, 0])
+    assert sorted(own[:, 0].round().tolist()) == rows["a"]

@@ -21,7 +21,7 @@ from genhub.store.run_folder import RunFolder
 def recipe(tiny, tmp_path) -> str:
     """Of images that two workers read: 64 KiB a batch."""
     pair(tiny, save_every=100, log_every=1)
-    tiny["data"] |= {"in_memory": False, "num_workers": 2, "image_size": 64}
+    tiny["data"] |= {"in_memory": False, "num_workers": 2, "columns": {"image": {"size": 64}}}
     return str(write_recipe(tmp_path, tiny))
 
 

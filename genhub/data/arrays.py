@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ def array_source(file: str, config: DataConfig) -> Source:
     """
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
-        arrays: dict[str, NDArray[object]] = (
+        arrays: dict[str, NDArray[Any]] = (
             {Path(file).stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
         )
     except Exception as error:  # whatever NumPy and zipfile raise
@@ -35,6 +36,6 @@ def array_source(file: str, config: DataConfig) -> Source:
     return Source(source.columns, passed_over=tuple(f"{file}: {name}" for name in arrays if name not in columns))
 
 
-def _as_rows(array: NDArray[object]) -> NDArray[object]:
+def _as_rows(array: NDArray[Any]) -> NDArray[Any]:
     """Return texts as Python's, so that rows are str; numbers as they are."""
     return array.astype(object) if array.dtype.kind in "US" else array

@@ -123,10 +123,10 @@ class BatchMaker:
         return dropped(conditions, self.dropout, generator)
 
     def _of(self, modality: Modality, kept: Tensor, flips: Tensor | None) -> Tensor:
-        kept = to_device(kept, self.device)
-        if flips is not None and modality.mirrors:
-            kept = torch.where(to_device(flips, self.device).view(-1, *[1] * (kept.ndim - 1)), kept.flip(-1), kept)
-        return modality.to_batch(kept)
+        x = modality.to_batch(to_device(kept, self.device))
+        if flips is None or not modality.mirrors:
+            return x
+        return torch.where(to_device(flips, self.device).view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 @dataclass(eq=False)

@@ -75,7 +75,7 @@ def _hash(raw: Any, is_path: bool) -> bytes:
         return _hash_of_file(raw) if is_path and raw else bytes.fromhex(hash_of(raw))
     if raw.get("bytes") is None and raw.get("path"):
         return _hash_of_file(raw["path"])
-    return bytes.fromhex(hash_of(raw["bytes"] if "bytes" in raw else raw))
+    return bytes.fromhex(hash_of(raw.get("bytes", raw)))
 
 
 def _hash_of_file(path: str) -> bytes:

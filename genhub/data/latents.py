@@ -183,7 +183,7 @@ class Table(Dataset[Any]):
                 self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
                 whose.append(stored.get_tensor("rows").clone())
         self.whose = torch.cat(whose)
-        """Numbers of the rows whose latents they are: not the latents' own where those rows can't be read."""
+        """Numbers of the rows whose latents they are: later ones in the place of those that can't be read."""
 
     def read(self, order: Iterator[Index], config: DataConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, for each of `order`, the latents (b, ...) and the numbers (b,) of their rows."""

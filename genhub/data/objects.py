@@ -25,8 +25,8 @@ OBJECT = "object:"
 ITEM = ("x", "y", "z")
 """Names of the columns of rows that are tuples, or one value."""
 TAKEN = (
-    "a datasets.Dataset, a torch Dataset of dicts, tuples or tensors, an array or tensor or a dict of them, a pandas frame or "
-    "a list of PIL images"
+    "a datasets.Dataset, a torch Dataset of dicts, tuples or tensors, an array or tensor or a dict of them, a pandas frame "
+    "or a list of PIL images"
 )
 
 
@@ -122,7 +122,9 @@ def _of_columns(columns: Mapping[str, Any]) -> tuple[Any, Iterator[Mapping[str, 
     arrays = {name: column if isinstance(column, Sequence) else _as_array(column) for name, column in columns.items()}
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
-        raise DataError(f"data: its columns have different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+        raise DataError(
+            f"data: its columns have different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
+        )
     return _of_items(dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True))
 
 
@@ -177,7 +179,9 @@ def _feature(value: Any, name: str) -> Any:
     array = _as_array(value)
     kind = {"float16": "float32"}.get(str(array.dtype), str(array.dtype))
     if array.dtype.kind not in "biuf" or array.ndim > 5:
-        raise DataError(f"data: column '{name}' holds a {type(value).__name__}; a row has numbers, arrays, texts or PIL images")
+        raise DataError(
+            f"data: column '{name}' holds a {type(value).__name__}; a row has numbers, arrays, texts or PIL images"
+        )
     if not array.ndim:
         return datasets.Value(kind)
     if array.ndim == 1:

@@ -28,9 +28,7 @@ STORED_CONTENT = "stored-"
 """Prefix of fingerprints that are of stored bytes, where the values are not in memory."""
 
 
-def open_data(
-    config: DataConfig, conditions: Sequence[str] = (), known: ModelData | None = None
-) -> TableData | StreamData:
+def open_data(config: DataConfig, conditions: Sequence[str] = (), known: ModelData | None = None) -> TableData | StreamData:
     """Open the rows or the stream that a recipe's `data` names, to be trained on.
 
     Args:

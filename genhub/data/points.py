@@ -37,7 +37,7 @@ def circles(n: int, random: Generator) -> tuple[Points, Labels]:
 
 
 def checkerboard(n: int, random: Generator) -> tuple[Points, Labels]:
-    """Return points spread evenly over the 8 dark squares of a board of 4 x 4 in [-2, 2]; the class is the row, from below."""
+    """Return points spread evenly over the 8 dark squares of a board of 4 x 4 in [-2, 2]; the class is the row."""
     row, column = random.integers(0, 4, n), random.integers(0, 2, n)
     corner = np.stack([2 * column + row % 2, row], axis=1)
     return corner + random.uniform(0, 1, (n, 2)) - 2, row

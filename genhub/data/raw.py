@@ -94,7 +94,8 @@ class Joined:
         return [None if any(value is None for value in values) else _vector(values) for values in found]
 
     def missing(self) -> NDArray[np.bool_]:
-        return np.logical_or.reduce([part.missing() for part in self.parts])
+        missing: NDArray[np.bool_] = np.logical_or.reduce([part.missing() for part in self.parts])
+        return missing
 
     def whole(self) -> NDArray[Any] | None:
         found = [part.whole() for part in self.parts]
@@ -117,7 +118,7 @@ def numbered(row: int) -> str:
     return f"row {row}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoredColumn:
     """Column of a split, undecoded: what `Modality.learn` looks at."""
 

@@ -117,7 +117,7 @@ def _at_once(array: NDArray[Any], modality: Modality) -> Kept | None:
 
 def _by_value(column: StoredColumn, modality: Modality, rows: Index) -> Kept:
     """Read single numbers, texts and the like, each value that occurs once."""
-    raw = column.raw(rows)
+    raw = column.raw(rows.tolist())
     places: dict[Any, list[int]] = {}
     for place, value in enumerate(raw):
         places.setdefault((type(value), value), []).append(place)
@@ -186,8 +186,8 @@ class RowReader(Dataset[Any]):
         self.columns, self.rows, self.on_error = columns, rows, on_error
 
     def read(self, numbers: Index) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]], Index, Faults]:
-        """Return, by column, values (n, *shape) and which are present; the numbers of their rows, and what can't be read, for
-        which later rows stand in.
+        """Return, by column, values (n, *shape) and which are present; the numbers of their rows, and what can't be read:
+        later rows stand in for it.
 
         Raises:
             DataError: a row can't be read, and `data.on_error` says `fail`.

@@ -50,7 +50,9 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
     found = [each for each in others if _recognises(each[1], column.feature, values)]
     if len(found) > 1:
         names = " and ".join(name for name, _ in found)
-        raise DataError(f"data.columns.{column.name}: both {names} read such a column; say data.columns.{column.name}.modality")
+        raise DataError(
+            f"data.columns.{column.name}: both {names} read such a column; say data.columns.{column.name}.modality"
+        )
     return found[0] if found else None
 
 

@@ -30,8 +30,8 @@ def find_source(config: DataConfig) -> Source | StreamSource:
     """
     name = config.name
     if config.num_rows is not None and name not in DENSITIES:
-        raise DataError(f"data.num_rows: says how many points of the plane there are; {config.title} has rows of its own, of which "
-                        "data.split=train[:1000] takes some")  # fmt: skip
+        raise DataError(f"data.num_rows: says how many points of the plane there are; {config.title} has rows of its own, of "
+                        "which data.split=train[:1000] takes some")  # fmt: skip
     if not isinstance(name, str):
         return files_source(dict(_listed(name)), config)
     if name in builtin.BUILT_IN:
@@ -88,7 +88,9 @@ def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             raise DataError(f"{key}: no such file: {name}{nearest_path(Path(name).expanduser())}")
         for file in files or [name]:
             if Path(file).suffix not in TABLES or Path(file).is_dir():
-                raise DataError(f"{key}: {file}: a list is of .parquet, .arrow or .csv files and globs; a folder is named alone")
+                raise DataError(
+                    f"{key}: {file}: a list is of .parquet, .arrow or .csv files and globs; a folder is named alone"
+                )
             if first := seen.get(os.path.realpath(file)):
                 raise DataError(f"{key}: {file} is in {first} already")
             seen[os.path.realpath(file)] = key

@@ -46,9 +46,7 @@ Mark = dict[str, Any]
 state."""
 
 
-def open_stream(
-    source: StreamSource, config: DataConfig, conditions: Sequence[str], known: ModelData | None
-) -> StreamData:
+def open_stream(source: StreamSource, config: DataConfig, conditions: Sequence[str], known: ModelData | None) -> StreamData:
     """Open a stream; what is not known of its columns is learnt from its first rows.
 
     Raises:
@@ -83,9 +81,7 @@ def first_columns(source: StreamSource, config: DataConfig) -> dict[str, StoredC
     return _stored(_first(undecoded(source.table, source.features)), source, config, list(source.features))
 
 
-def _stored(
-    rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]
-) -> dict[str, StoredColumn]:
+def _stored(rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]) -> dict[str, StoredColumn]:
     """Return rows of a stream as columns."""
     found = {name: as_objects(checked([row[name] for row in rows], source.remote)) for name in names}
     return {name: StoredColumn(name, config.title, its, source.features[name], _somewhere) for name, its in found.items()}
@@ -256,7 +252,8 @@ class RowDecoder(Dataset[Any]):
         raw, flips = item
         try:
             columns = {name: (self._column(name, raw), modality) for name, modality in self.modalities.items()}
-            values, present, _, faults = RowReader(columns, np.arange(len(raw)), self.config.on_error).read(np.arange(len(raw)))
+            every = np.arange(len(raw))
+            values, present, _, faults = RowReader(columns, every, self.config.on_error).read(every)
         except DataError as error:
             return error
         return (*values.values(), *present.values(), None if flips is None else torch.from_numpy(flips), faults)

@@ -1,4 +1,4 @@
-"""Read tables through `datasets`: parquet, arrow and CSV files, what `Dataset.save_to_disk` wrote, Hub data sets, streams."""
+"""Read tables through `datasets`: parquet, arrow, CSV, what `Dataset.save_to_disk` wrote, Hub data sets, streams."""
 
 from __future__ import annotations
 
@@ -211,7 +211,9 @@ def _chosen(config: DataConfig, splits: Mapping[str, Any], files: Mapping[str, S
     return table_columns(table, config, tuple(splits), partial(_place, ranges), remote)
 
 
-def table_columns(table: Any, config: DataConfig, splits: tuple[str, ...], where: Any = numbered, remote: bool = False) -> Source:
+def table_columns(
+    table: Any, config: DataConfig, splits: tuple[str, ...], where: Any = numbered, remote: bool = False
+) -> Source:
     """Return the columns of a `datasets.Dataset`."""
     if table._indices is not None:
         table = table.flatten_indices()
