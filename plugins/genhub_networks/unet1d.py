@@ -51,7 +51,7 @@ class UNet1dConfig(NetworkConfig):
 
     @property
     def halved(self) -> int:
-        """How many times shorter the lowest level is than the first."""
+        """Factor by which the lowest level is shorter than the first."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
     def patch(self, length: int) -> int:
