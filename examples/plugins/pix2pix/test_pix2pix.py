@@ -99,6 +99,7 @@ def test_what_it_can_not_do_is_refused():
     with pytest.raises(ValidationError, match="conditions"):
         Pix2Pix.Config(conditions=[])
     with pytest.raises(ValidationError, match="pix2pix draws images, of 2 sides, not 1"):
-        make((1, 16), {"source": SOURCE})
+        signal = {"modality": "signal", "shape": (1, 16), "mean": [0], "std": [1]}
+        Pix2Pix.Config(conditions=["source"], data={"target": signal, "conditions": {"source": SOURCE}})
     with pytest.raises(genhub.RecipeError, match="conditions: label"):
         make(conditions={"label": {"modality": "label", "number": 10}})
