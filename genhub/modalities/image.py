@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from genhub.errors import InputError
 from genhub.interfaces.modality import Modality, RawColumn, Unreadable
 from genhub.interfaces.section import PositiveInt, Section
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 SURVEYED, LOOKED_AT = 1000, 64
 """Number of images whose headers tell the shape of all, and that are looked at for the range of values in use."""
 PNG_CHANNELS = (1, 3, 4)
+ENDINGS = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".pfm", ".tga", ".icb", ".vda", ".vst", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
+)  # fmt: skip
+"""Of the files of `pixels.IMAGE_FORMATS`, as Pillow knows them."""
 
 
 class Image(Modality):
@@ -61,6 +67,7 @@ class Image(Modality):
             return values
 
     mirrors = True
+    endings = ENDINGS
     file_ending = ".png"
 
     # What it is
@@ -88,15 +95,13 @@ class Image(Modality):
         """Whether a column is marked as images, or holds pictures, paths of image files, or arrays of two or three sides."""
         import numpy as np
 
-        from genhub.modalities.pixels import suffixes
-
         if type(feature).__name__ in ("Image", "Array2D", "Array3D"):
             return True
         there = [value for value in values if value is not None]
         if not there or isinstance(there[0], Mapping):
             return False
         if all(isinstance(value, str) for value in there):
-            return feature is None and all(Path(value).suffix.lower() in suffixes() for value in there)
+            return feature is None and all(Path(value).suffix.lower() in cls.endings for value in there)
         if all(isinstance(value, np.ndarray) for value in there):
             return all(value.ndim in (2, 3) and value.dtype in (np.uint8, np.uint16) for value in there)
         return all(hasattr(value, "convert") and hasattr(value, "getbands") for value in there)
@@ -154,11 +159,11 @@ class Image(Modality):
 
     def narrowed(self, value: NDArray[Any]) -> NDArray[Any] | None:
         """Return colour as grey, and grey as colour."""
-        from genhub.modalities.pixels import decoded
+        from genhub.modalities.pixels import recoloured
 
         if value.shape[1:] != self.shape[1:] or {len(value), self.shape[0]} != {1, 3}:
             return None
-        return decoded(value, self.shape[0], None, None, self._top)
+        return recoloured(value, self.shape[0])
 
     def notes(self, column: RawColumn) -> Sequence[str]:
         """Return a line where images use less than a quarter of their type's range of values."""
@@ -166,14 +171,12 @@ class Image(Modality):
             return ()
         from genhub.modalities.pixels import extent, type_range
 
-        rows = column.spread(LOOKED_AT)
-        found = [each for each in column.each(extent, rows) if isinstance(each, tuple)]
-        tops = [each for each in column.each(type_range, rows[:1]) if isinstance(each, float)]
-        if not found or not tops:
-            return ()
-        low, high, top = min(low for low, _ in found), max(high for _, high in found), tops[0]
-        if not 0 < high - low < top / 4:
-            return ()
+        top = readable(column, type_range, column.spread(LOOKED_AT))[0]
+        for rows in (column.spread(LOOKED_AT), _most(column)):  # the few tell of most data that nothing is odd
+            found = readable(column, extent, rows)
+            low, high = min(low for low, _ in found), max(high for _, high in found)
+            if not 0 < high - low < top / 4:
+                return ()
         key = f"data.columns.{column.name}.value_range"
         return (
             f"{column.title}: its values are {low:g} to {high:g}, and 0 to {top:g} are taken for black to white: "
@@ -203,14 +206,14 @@ class Image(Modality):
         """Return a picture of any size and colour that a person asks with, a file's path or an array, made to fit."""
         from genhub.modalities.pixels import decoded
 
-        path = value if isinstance(value, str | Path) else None
+        where = f"{value}: " if isinstance(value, str | Path) else ""
         try:
-            given = str(value) if path is not None else value
+            given = str(value) if where else value
             return decoded(given, self.shape[0], self.shape[1:], self.value_range, self._top)
         except FileNotFoundError:
-            raise ValueError(f"no such file: {path}") from None
-        except OSError as error:
-            raise ValueError(f"{path}: {error.strerror or error}") from None
+            raise ValueError(f"no such file: {value}") from None
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
+            raise ValueError(f"{where}{getattr(error, 'strerror', None) or error}") from error
 
     def told(self) -> str:
         return f"an image, a file of which is made {'x'.join(map(str, self.shape))}"
@@ -282,14 +285,16 @@ def _span(column: RawColumn, options: Any) -> tuple[float, float] | None:
         return given
     from genhub.modalities.pixels import extent
 
-    rows = range(len(column)) if len(column) <= 20 * SURVEYED else column.spread(SURVEYED)
-    found = [each for each in column.each(extent, rows) if isinstance(each, tuple)]
-    if not found:
-        raise ValueError("value_range: auto: no image can be read")
+    found = readable(column, extent, _most(column))
     low, high = min(low for low, _ in found), max(high for _, high in found)
     if low == high:
         raise ValueError(f"value_range: auto: all images hold the value {low:g} alone; give [low, high]")
     return low, high
+
+
+def _most(column: RawColumn) -> Sequence[int]:
+    """Return the rows that are looked at for the values in use: all, of very many some."""
+    return range(len(column)) if len(column) <= 20 * SURVEYED else column.spread(SURVEYED)
 
 
 def image_of(value: Tensor) -> PIL.Image.Image:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from genhub.errors import did_you_mean, shown
-from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import NumClasses, Section
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,16 +81,11 @@ class Label(Modality):
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:
+        """Return the classes that the recipe or the column's feature names, else all that there are."""
         stated = options.names or tuple(getattr(column.feature, "names", None) or ())
         if stated:
             return cls(number=len(stated), names=tuple(stated))
-        found = column.each(_text, range(len(column)))
-        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
-        if wrong is not None:
-            raise ValueError(wrong)
-        names = in_order(value for value in found if value is not None)
-        if not names:
-            raise ValueError("has no class at all")
+        names = in_order(readable(column, _class_of))
         return cls(number=len(names), names=names)
 
     def read(self, value: Any) -> NDArray[Any]:
@@ -182,10 +178,17 @@ def class_numbers(labels: Iterable[Any], names: Sequence[str], classes: int) -> 
     return [numbers[part] if names else int(part) for part in parts]
 
 
+def _class_of(label: Any) -> str:
+    """Return the name of a class in the data."""
+    if isinstance(label, int) and label < 0:
+        raise ValueError(f"{label} is no class: integers are from 0 on")
+    return _text(label)
+
+
 def _text(label: Any) -> str:
-    if isinstance(label, str):
-        return label
-    if isinstance(label, bool):
+    if getattr(label, "shape", None) == ():  # one of NumPy's or torch's
+        label = label.item()
+    if isinstance(label, str | bool):
         return str(label)
     try:
         return str(index(label))

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.modality import Modality, RawColumn
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genhub.interfaces.network import Embedding
+
+MOST = 3.4e38
+"""Largest number: they are kept with 32 bits."""
 
 
 class Number(Modality):
@@ -41,35 +45,29 @@ class Number(Modality):
         """Whether all are numbers, and the column isn't one of classes (`Label` says which those are)."""
         from genhub.modalities.label import is_label
 
-        numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
-        return bool(numbers) and all(numbers) and not is_label(feature, values)
+        there = [value for value in values if value is not None]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
+        return bool(there) and numbers and not is_label(feature, there)
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:
         import numpy as np
 
-        found = column.each(float, range(len(column)))
-        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
-        if wrong is not None:
-            raise ValueError(f"has values that are no numbers: {wrong}")
-        values = np.array([value for value in found if value is not None], np.float64)
-        if not len(values):
-            raise ValueError("has no number at all")
-        if not np.isfinite(values).all():
-            raise ValueError("has values that are not finite")
+        values = np.array(readable(column, _finite), np.float64)
         std = float(values.std())
         return cls(mean=float(values.mean()), std=std or 1.0, low=float(values.min()), high=float(values.max()))
 
     def read(self, value: Any) -> NDArray[Any]:
         import numpy as np
 
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError("is not finite")
-        return np.asarray(number, np.float32)
+        return np.asarray(_finite(value), np.float32)
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values.astype("float32")
+        import numpy as np
+
+        if not np.isfinite(values).all():
+            raise ValueError("has values that are not finite")
+        return values.astype(np.float32)
 
     def to_batch(self, kept: Tensor) -> Tensor:
         return (kept - self.mean) / self.std
@@ -77,8 +75,9 @@ class Number(Modality):
     def from_batch(self, x: Tensor) -> Tensor:
         from genhub.ground.finite import check_finite
 
+        x = x.detach().cpu().double()
         check_finite(x, "numbers")
-        return (x.double() * self.std + self.mean).float().cpu()
+        return (x * self.std + self.mean).float()
 
     def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
         from genhub.modalities.embeddings import FourierEmbedding
@@ -107,3 +106,10 @@ class Number(Modality):
         from genhub.modalities.pictures import histograms
 
         return histograms(values[:, None].numpy(), [""])
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not abs(number) <= MOST:
+        raise ValueError(f"{number:g} is more than a number of 32 bits holds" if math.isfinite(number) else "is not finite")
+    return number

@@ -21,12 +21,16 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Most pixels of an image: one with more is taken for a decompression bomb, of which Pillow only warns."""
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
+GREY_OF_COLOUR = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey: ITU-R BT.601, as Pillow has them."""
+
 Pixels = NDArray[Any]
 """(c, h, w) uint8, or uint16."""
 Span = tuple[float, float] | None
 """Values that become black and white; None: the type's."""
 Size = tuple[int, int] | None
 """(height, width) to resize to cover, then to crop to; None: as it is."""
+
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
@@ -40,19 +44,14 @@ def refuse_bombs() -> None:
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def suffixes() -> set[str]:
-    """Return the endings of image files, .png and the like."""
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in IMAGE_FORMATS}
-
-
 def opened(raw: Any) -> Image.Image:
-    """Return a stored image, undecoded: a path, {"bytes", "path"}, bytes, or a picture of Pillow's as it is.
+    """Return a stored image, undecoded: a path, {"bytes", "path"}, bytes, or a copy of a picture of Pillow's.
 
     Raises:
         ValueError: it is none, or too large.
     """
     if isinstance(raw, Image.Image):
-        return raw
+        return raw.copy()
     content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)
     if isinstance(raw, bytes):
         content = raw
@@ -95,7 +94,7 @@ def stored_shape(raw: Any) -> tuple[int, int, int]:
     with opened(raw) as image:
         width, height = image.size
         # To tell its orientation a PNG would have to be decoded, and a TIFF is turned already.
-        if image.format not in ("PNG", "TIFF", None) and image.getexif().get(0x0112, 1) >= 5:
+        if image.format not in ("PNG", "TIFF") and image.getexif().get(0x0112, 1) >= 5:
             width, height = height, width
         return 1 if image.mode in GREY_MODES else 3, height, width
 
@@ -108,10 +107,7 @@ def decoded(raw: Any, channels: int | None, size: Size, span: Span, top: int) ->
     """
     array = as_array(raw)
     if array is None:
-        image = opened(raw)
-        if image is raw:  # a person's own, which stays as it is
-            image = image.copy()
-        with image:
+        with opened(raw) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return _converted(image, channels, size, span, top)
     array = np.ascontiguousarray(as_chw(array))
@@ -123,8 +119,29 @@ def decoded(raw: Any, channels: int | None, size: Size, span: Span, top: int) ->
         return planes[0] if same else np.concatenate(planes)
     if len(array) not in (1, 3, 4):
         raise ValueError(f"{channels} channels can't be made of arrays with {len(array)}")
-    last = array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1))
-    return _converted(Image.fromarray(last), channels, size, None, top)
+    if top > 255:
+        return decoded(recoloured(array, channels), channels, size, None, top)
+    return _converted(_image_of(array), channels, size, None, top)
+
+
+def recoloured(pixels: Pixels, channels: int) -> Pixels:
+    """Return pixels (c, h, w) as grey or colour.
+
+    Raises:
+        ValueError: there are neither 1 nor 3 channels.
+    """
+    if {len(pixels), channels} != {1, 3}:
+        raise ValueError(f"{channels} channels can't be made of {len(pixels)} in an array of 16 bits")
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=0)
+    if pixels.dtype == np.uint8:
+        return np.asarray(_image_of(pixels).convert("L"))[None]
+    grey: Pixels = np.tensordot(GREY_OF_COLOUR, pixels, 1).round().astype(pixels.dtype)[None]
+    return grey
+
+
+def _image_of(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))
 
 
 def _dtype(top: int) -> Any:

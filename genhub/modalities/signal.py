@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt, Section
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from genhub.interfaces.network import Embedding
 
 MOST_CHANNELS = 10_000
+FIRST = 100
+"""Number of values among which the first one that can be read tells the shape of all."""
 Rate = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 
@@ -35,6 +38,8 @@ class Signal(Modality):
     """Standard deviation of each channel in the training data; 1 where it is constant."""
     rate: Rate | None = None
     """Values a second, for sounds; None: not known."""
+    fitted: bool = False
+    """Whether signals are cut to this length, or filled up with 0; else all must have it."""
 
     class Options(Section):
         length: PositiveInt | None = None
@@ -56,7 +61,8 @@ class Signal(Modality):
 
     @classmethod
     def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
-        """Whether a column is marked as sounds, holds paths of WAV files, or lists of lists of equally many numbers."""
+        """Whether a column is marked as sounds, holds paths of WAV files, or lists of lists, or arrays of two sides, of
+        floating-point numbers: (channels, length). An Array2D of `datasets` is an image unless the recipe says otherwise."""
         import numpy as np
 
         if type(feature).__name__ == "Audio":
@@ -64,7 +70,8 @@ class Signal(Modality):
         there = [value for value in values if value is not None]
         if there and feature is None and all(isinstance(value, str) for value in there):
             return all(Path(value).suffix.lower() in cls.endings for value in there)
-        if not there or not all(isinstance(value, list | np.ndarray) for value in there):
+        lists = bool(there) and all(isinstance(value, list | np.ndarray) for value in there)
+        if not lists or type(feature).__name__ == "Array2D":
             return False
         try:
             arrays = [np.asarray(value) for value in there]
@@ -74,33 +81,33 @@ class Signal(Modality):
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:
+        """Return the modality of a column's signals: with the channels, the length and the rate of the first one, where the
+        recipe doesn't say."""
         import numpy as np
 
-        from genhub.modalities.sounds import read_sound
+        from genhub.modalities.sounds import read_sound, resampled
 
-        first = next((each for each in column.each(read_sound, column.spread(100)) if isinstance(each, tuple)), None)
-        if first is None:
-            raise ValueError("has no signal that can be read")
-        values, rate = first
+        values, rate = readable(column, read_sound, column.spread(FIRST))[0]
+        wanted = options.rate or rate
+        if rate and rate != wanted:
+            values = resampled(values, rate, wanted)
+        channels, length = values.shape
         plain = cls(
-            shape=(len(values), options.length or values.shape[1]), mean=(0.0,) * len(values), std=(1.0,) * len(values),
-            rate=options.rate or rate,
+            shape=(channels, options.length or length), mean=(0.0,) * channels, std=(1.0,) * channels, rate=wanted,
+            fitted=options.length is not None,
         )  # fmt: skip
 
-        def moments(value: Any) -> tuple[Any, Any]:
+        def moments(value: Any) -> Any:
             found = plain.read(value).astype(np.float64)
-            return found.mean(1), np.square(found).mean(1)
+            return None if found.shape != plain.shape else np.stack([found.mean(1), np.square(found).mean(1)])
 
-        found = [each for each in column.each(moments, range(len(column))) if isinstance(each, tuple)]
-        if not found:
-            raise ValueError("has no signal that can be read")
-        mean = np.mean([each[0] for each in found], 0)
-        std = np.sqrt(np.maximum(np.mean([each[1] for each in found], 0) - np.square(mean), 0))
+        mean, square = np.mean(readable(column, moments), 0)
+        std = np.sqrt(np.maximum(square - np.square(mean), 0))
         return plain.model_copy(update={"mean": tuple(mean.tolist()), "std": tuple(np.where(std > 0, std, 1.0).tolist())})
 
     def read(self, value: Any) -> NDArray[Any]:
-        """Return a signal (c, t) of a WAV file, its bytes, or an array (t,) or (c, t); mono of several channels where this
-        has one."""
+        """Return a signal (c, t) of a WAV file, its bytes, or an array (t,) or (c, t): the mean of a file's channels where
+        this has one."""
         import numpy as np
 
         from genhub.modalities.sounds import read_sound, resampled
@@ -114,10 +121,17 @@ class Signal(Modality):
             values = resampled(values, rate, self.rate)
         if not np.isfinite(values).all():
             raise ValueError("has values that are not finite")
-        fitted = np.zeros(self.shape, np.float32)
-        length = min(values.shape[1], self.shape[1])
-        fitted[:, :length] = values[:, :length]
-        return fitted
+        if not self.fitted:
+            return values.astype(np.float32)
+        cut = values[:, : self.shape[1]]
+        return np.pad(cut, ((0, 0), (0, self.shape[1] - cut.shape[1]))).astype(np.float32)
+
+    def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        if values.shape[1:] in (self.shape, self.shape[1:]) and np.isfinite(values).all():
+            return values.reshape(len(values), *self.shape).astype(np.float32)
+        return np.stack([self.read(value) for value in values])
 
     def to_batch(self, kept: Tensor) -> Tensor:
         return (kept - kept.new_tensor(self.mean)[:, None]) / kept.new_tensor(self.std)[:, None]
@@ -135,8 +149,9 @@ class Signal(Modality):
         return SpatialEmbedding(self.shape[0], sides) if len(sides) == 1 else PooledEmbedding(self.shape, width)
 
     def ask(self, value: Any) -> NDArray[Any]:
+        """Return a signal of any length that a person asks with, cut or filled up to fit."""
         try:
-            return self.read(value)
+            return self.model_copy(update={"fitted": True}).read(value)
         except FileNotFoundError:
             raise ValueError(f"no such file: {value}") from None
         except OSError as error:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.errors import PluginError
+from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
+
+    from genhub.interfaces.network import Embedding
 
 END = 0
 """Byte that fills up what a text is shorter than the longest."""
@@ -42,18 +46,12 @@ class Text(Modality):
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:
-        found = column.each(lambda value: len(str(value).encode()), range(len(column)))
-        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
-        if wrong is not None:
-            raise ValueError(wrong)
-        return cls(shape=(max([1, *(length for length in found if length is not None)]),))
+        return cls(shape=(max(1, *readable(column, lambda value: len(_utf8(value)))),))
 
     def read(self, value: Any) -> NDArray[Any]:
         import numpy as np
 
-        if not isinstance(value, str):
-            raise ValueError(f"must be a text, not a {type(value).__name__}")
-        content = value.encode()[: self.shape[0]].decode(errors="ignore").encode()  # no half of a letter
+        content = _utf8(value)[: self.shape[0]].decode(errors="ignore").encode()  # no half of a letter
         kept = np.full(self.shape, END, np.uint8)
         kept[: len(content)] = np.frombuffer(content, np.uint8)
         return kept
@@ -63,6 +61,9 @@ class Text(Modality):
 
     def from_batch(self, x: Tensor) -> Tensor:
         return x.cpu()
+
+    def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
+        raise PluginError("a text can't be a condition yet: texts as conditions come with text encoders")
 
     def told(self) -> str:
         return "a text"
@@ -85,3 +86,9 @@ class Text(Modality):
         from genhub.modalities.pictures import bars
 
         return bars([self.caption(value) for value in values])
+
+
+def _utf8(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a text, not a {type(value).__name__}")
+    return value.encode(errors="replace")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from genhub.interfaces.modality import Modality, RawColumn, Unreadable
+from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt
+from genhub.modalities.learnt import readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,19 +64,11 @@ class Vector(Modality):
     def learn(cls, column: RawColumn, options: Any) -> Self:
         import numpy as np
 
-        found = column.each(_numbers, range(len(column)))
-        wrong = next((str(value) for value in found if isinstance(value, Unreadable)), None)
-        if wrong is not None:
-            raise ValueError(f"has values that are no vectors: {wrong}")
-        there = [value for value in found if value is not None]
+        there = readable(column, _numbers)
         sizes = sorted({len(value) for value in there})
-        if not there:
-            raise ValueError("has no vector at all")
         if len(sizes) > 1:
             raise ValueError(f"has vectors of {sizes[0]} and of {sizes[1]} numbers; they must all be as long")
         values = np.stack(there)
-        if not np.isfinite(values).all():
-            raise ValueError("has values that are not finite")
         std = values.std(0)
         return cls(
             shape=(sizes[0],),
@@ -90,13 +83,13 @@ class Vector(Modality):
         numbers = _numbers(value)
         if numbers.shape != self.shape:
             raise ValueError(f"must be {self.shape[0]} numbers, not {len(numbers)}")
-        if not np.isfinite(numbers).all():
-            raise ValueError("has values that are not finite")
         return numbers.astype(np.float32)
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
+        if not np.isfinite(values).all():
+            raise ValueError("has values that are not finite")
         return values.reshape(len(values), -1).astype(np.float32)
 
     def to_batch(self, kept: Tensor) -> Tensor:
@@ -148,4 +141,6 @@ def _numbers(value: Any) -> NDArray[Any]:
     numbers = np.asarray(value, dtype=np.float64)
     if numbers.ndim != 1:
         raise ValueError(f"must be a list of numbers, not of shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError("has values that are not finite")
     return numbers
