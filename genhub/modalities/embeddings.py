@@ -119,9 +119,6 @@ class SpatialEmbedding(Embedding):
         if tuple(values.shape[2:]) == self.sides:
             return values
         smaller = math.prod(self.sides) < math.prod(values.shape[2:])
-        if smaller:  # every place counts, none is skipped
-            pool = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
-            averaged: Tensor = pool[len(self.sides) - 1](values, self.sides)  # type: ignore[operator]
-            return averaged
-        mode = ("linear", "bilinear", "trilinear")[len(self.sides) - 1]
+        # "area" averages: every place counts, none is skipped
+        mode = "area" if smaller else ("linear", "bilinear", "trilinear")[len(self.sides) - 1]
         return functional.interpolate(values, self.sides, mode=mode)

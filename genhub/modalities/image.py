@@ -82,7 +82,7 @@ class Image(Modality):
 
     @property
     def levels(self) -> int:
-        return 2**self.bits
+        return 256 if self.bits == 8 else 65_536
 
     @property
     def _top(self) -> int:

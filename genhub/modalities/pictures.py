@@ -41,6 +41,7 @@ def tiled(tiles: Sequence[Image.Image], columns: int | None = None, captions: Se
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], text: str) -> None:
     """Write a text in the middle of a place (left, top, width), as much of it as there is room for."""
     left, top, width = place
+    text = " ".join(text.split())
     font = ImageFont.load_default(CAPTION)
     while text and draw.textlength(text, font) > width:
         text = text[:-1]

@@ -112,7 +112,7 @@ def decoded(raw: Any, channels: int | None, size: Size, span: Span, top: int) ->
             return _converted(image, channels, size, span, top)
     array = np.ascontiguousarray(as_chw(array))
     if span or array.dtype != _dtype(top):
-        array = _scaled(array, *(span or (0, type_range(array))), top)
+        array = _scaled(array, span or (0, type_range(array)), top)
     if channels in (None, len(array)):
         same = size in (None, array.shape[1:])
         planes = [array] if same else [_converted(Image.fromarray(plane), 1, size, None, top) for plane in array]
@@ -156,7 +156,7 @@ def _converted(image: Image.Image, channels: int | None, size: Size, span: Span,
         values, white = np.asarray(image), type_range(image)
         if span is None and not (values.min() >= 0 and values.max() <= white):
             raise ValueError(f"grey values outside 0 to {white:g}; value_range: auto scales them")
-        image, span = Image.fromarray(_scaled(values, *(span or (0, white)), 255)), None
+        image, span = Image.fromarray(_scaled(values, span or (0, white), 255)), None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
@@ -166,14 +166,14 @@ def _converted(image: Image.Image, channels: int | None, size: Size, span: Span,
     if size and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)
     pixels = np.moveaxis(np.atleast_3d(np.asarray(image)), -1, 0)
-    return pixels if span is None else np.concatenate([_scaled(pixels[:3], *span, 255), pixels[3:]])  # alpha stays
+    return pixels if span is None else np.concatenate([_scaled(pixels[:3], span, 255), pixels[3:]])  # alpha stays
 
 
 def _deep(image: Image.Image, channels: int, size: Size, span: Span, top: int) -> Pixels:
     """Return pixels of 16 bits: of a grey picture of as many its own, of one of 8 bits spread over the range."""
     if image.mode[0] not in "IF":
         pixels = _converted(image, channels, size, None, 255)
-        return _scaled(pixels, *(span or (0, 255)), top)
+        return _scaled(pixels, span or (0, 255), top)
     if channels != 1:
         raise ValueError(f"a grey picture of 16 bits has 1 channel, not {channels}")
     values, white = np.asarray(image), type_range(image)
@@ -182,11 +182,13 @@ def _deep(image: Image.Image, channels: int, size: Size, span: Span, top: int) -
     grey = Image.fromarray(values.astype(np.float32))
     if size and grey.size != size[::-1]:
         grey = ImageOps.fit(grey, size[::-1], method=Image.Resampling.BICUBIC)
-    return _scaled(np.asarray(grey), *(span or (0, white)), top)[None]
+    return _scaled(np.asarray(grey), span or (0, white), top)[None]
 
 
-def _scaled(values: NDArray[Any], low: float, high: float, top: int) -> Pixels:
-    """Return values scaled from low..high to 0..top, those beyond cut off. In parts, as it takes 8 bytes a value."""
+def _scaled(values: NDArray[Any], span: tuple[float, float], top: int) -> Pixels:
+    """Return values scaled from low..high, the span, to 0..top, those beyond cut off. In parts, as it takes 8 bytes a
+    value."""
+    low, high = span
     scaled = np.empty(values.shape, _dtype(top))
     flat, into = values.reshape(-1), scaled.reshape(-1)
     for start in range(0, len(flat), BLOCK):

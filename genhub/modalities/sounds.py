@@ -1,10 +1,10 @@
-"""Read and write WAV files: uncompressed sounds of 8 to 32 bits, as the standard library knows them."""
+"""Read and write WAV files: uncompressed sounds, of integers of 8 to 32 bits or of floating-point numbers."""
 
 from __future__ import annotations
 
+import struct
 import wave
 from collections.abc import Mapping
-from io import BytesIO
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -12,57 +12,87 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_FRAMES = 2**28
-"""Most values of a channel: a sound of more is taken for a decompression bomb."""
+INTEGERS, FLOATS, EXTENDED = 1, 3, 0xFFFE
+"""Kinds of values that a WAV names; an extended one says it elsewhere."""
+UNKNOWN_SIZE = 0xFFFFFFFF
+"""Size of the sound in a WAV that was written as a stream: up to the end."""
 
 
-def read_sound(value: Any) -> tuple[NDArray[np.float32], int | None]:
-    """Return a signal (c, t) and its rate, None of arrays: of a WAV file's path, {"bytes", "path"}, bytes, or of an array
-    (t,) or (c, t). A WAV's values are in [-1, 1].
+def read_sound(value: Any) -> tuple[NDArray[Any], int | None]:
+    """Return a signal (c, t) float32 and its rate, None of arrays: of a WAV file's path, {"bytes", "path"}, bytes, or of an
+    array (t,) or (c, t). A WAV's integers become values in [-1, 1].
 
     Raises:
         ValueError: it is no WAV of a kind that can be read.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
+    if isinstance(value, str | Path) and Path(value).suffix.lower() == ".npy":
+        value = np.load(value, allow_pickle=False)
     if isinstance(value, np.ndarray | list | tuple):
         array = np.asarray(value, dtype=np.float32)
-        if array.ndim not in (1, 2):
+        if array.ndim not in (1, 2) or not array.size:
             raise ValueError(f"must be (length,) or (channels, length), not of shape {array.shape}")
         return np.atleast_2d(array), None
-    if isinstance(value, str | Path) and Path(value).suffix.lower() == ".npy":
-        return read_sound(np.load(value, allow_pickle=False))
+    return _of_wav(_content(value))
+
+
+def _content(value: Any) -> bytes:
     content, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (None, value)
     if isinstance(value, bytes):
         content = value
-    if content is None and path is None:
+    if content is not None:
+        return bytes(content)
+    if not isinstance(path, str | Path):
         raise ValueError("there is no sound")
-    if content is None and not Path(path).is_file() and Path(path).exists():
-        raise ValueError("no regular file")
-    try:
-        with wave.open(BytesIO(content) if content is not None else str(path), "rb") as stream:
-            channels, width, rate, frames = stream.getparams()[:4]
-            if frames > MOST_FRAMES:
-                raise ValueError(f"{frames:,} values are more than {MOST_FRAMES:,}")
-            return _numbers(stream.readframes(frames), width).reshape(-1, channels).T, rate
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"not a WAV file that can be read ({error}); convert it to uncompressed WAV") from error
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("no regular file")  # reading a pipe would wait for ever
+    return Path(path).read_bytes()
 
 
-def _numbers(content: bytes, width: int) -> NDArray[np.float32]:
-    """Return the values of a WAV's frames, `width` bytes each, in [-1, 1]."""
-    if width == 1:  # the only one without a sign
-        return (np.frombuffer(content, np.uint8).astype(np.float32) - 128) / 128
-    if width == 3:
-        parts = np.frombuffer(content, np.uint8).reshape(-1, 3).astype(np.int32)
-        whole = (parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16) << 8
-        return whole.astype(np.float32) / 2**31
-    return np.frombuffer(content, f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
+def _of_wav(content: bytes) -> tuple[NDArray[Any], int]:
+    """Return the values (c, t) and the rate of a WAV: RIFF, whose chunks are a name of 4 bytes, a size, and as many bytes."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        raise ValueError("not a WAV file; convert it to one")
+    kind = channels = rate = bits = 0
+    at = 12
+    while at + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, at)
+        body = content[at + 8 : at + 8 + size]
+        if len(body) < size and size != UNKNOWN_SIZE:
+            raise ValueError("a WAV file that is cut off")
+        if name == b"fmt ":
+            kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
+            if kind == EXTENDED:
+                (kind,) = struct.unpack_from("<H", body, 24)
+        if name == b"data":
+            values = _values(body, kind, bits)
+            frames = len(values) // max(channels, 1)
+            if not (frames and rate):
+                raise ValueError("a WAV file without a sound")
+            return values[: frames * channels].reshape(frames, channels).T, rate
+        at += 8 + size + size % 2
+    raise ValueError("a WAV file without a sound")
+
+
+def _values(body: bytes, kind: int, bits: int) -> NDArray[Any]:
+    """Return the numbers of a WAV's frames as float32, integers in [-1, 1]."""
+    whole = body[: len(body) // max(bits // 8, 1) * max(bits // 8, 1)]
+    if kind == FLOATS and bits in (32, 64):
+        return np.frombuffer(whole, f"<f{bits // 8}").astype(np.float32)
+    if kind != INTEGERS or bits not in (8, 16, 24, 32):
+        raise ValueError(f"a WAV file of kind {kind} and {bits} bits; convert it to an uncompressed one of 16 bits")
+    if bits == 8:  # the only one without a sign
+        return (np.frombuffer(whole, np.uint8).astype(np.float32) - 128) / np.float32(128)
+    if bits == 24:
+        parts = np.frombuffer(whole, np.uint8).reshape(-1, 3)
+        whole, bits = np.pad(parts, ((0, 0), (1, 0))).tobytes(), 32  # the lowest byte is 0
+    return np.frombuffer(whole, f"<i{bits // 8}").astype(np.float32) / np.float32(2 ** (bits - 1))
 
 
 def resampled(values: NDArray[Any], rate: int, wanted: int) -> NDArray[Any]:
     """Return a signal (c, t) at another rate, low-pass filtered where that is lower."""
-    from scipy.signal import resample_poly
+    from scipy.signal import resample_poly  # type: ignore[import-untyped]  # scikit-learn brings it
 
     common = gcd(rate, wanted)
     found: NDArray[Any] = resample_poly(values, wanted // common, rate // common, axis=1)
