@@ -47,7 +47,7 @@ def runs(tmp_path_factory) -> list[Path]:
 def test_the_table_and_what_does_not_compare(runs):
     comparison = compare(runs)
     names, lines = comparison.table()
-    assert names[:6] == ["run", "model", "steps", "images seen", "seconds", "frechet_distance"]
+    assert names[:6] == ["run", "model", "steps", "rows seen", "seconds", "frechet_distance"]
     assert [line[1] for line in lines] == ["vae", "gan", "vae", "ddpm"]
     assert lines[0][2:4] == ["20", "1,280"]
     assert lines[1][5].endswith(" *")
@@ -69,7 +69,7 @@ def test_images_seen_are_those_of_the_checkpoint(tiny, tmp_path, streaming):
         tiny["data"] |= {"name": shards(tmp_path / "data"), "streaming": True, "num_workers": 0, "shuffle_buffer": 16}
     newest = genhub.train(tiny)
     rows = compare([newest.parent / "step-000003", newest.parent / "step-000006", newest.parents[1]]).rows
-    assert [(row.steps, row.images) for row in rows] == [(3, 48), (6, 96), (6, 96)]
+    assert [(row.steps, row.rows_seen) for row in rows] == [(3, 48), (6, 96), (6, 96)]
 
 
 def test_no_run_is_an_error_of_one_line(tmp_path):
@@ -91,7 +91,7 @@ def test_the_page_needs_nothing_else_and_is_the_same_again(runs, page, tmp_path)
         "http://creativecommons.org", "")  # fmt: skip
     assert page.count("data:image/png;base64,") == 3
     assert page.count("<svg") == CURVES
-    assert page.count("network evaluations an image") == page.count("seconds an image") == 1
+    assert page.count("network evaluations a row") == page.count("seconds a row") == 1
     assert "frechet distance ↓" in page
 
 

@@ -37,7 +37,7 @@ def cache(tmp_path_factory) -> Path:
 def runs(tmp_path_factory) -> dict[str, Path]:
     """Small trained models, by name."""
     folder = tmp_path_factory.mktemp("runs")
-    settings = {"vae": {"channels": [8]}, "cgan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
+    settings = {"vae": {"channels": [8]}, "cgan": {"conditions": ["label"], "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
     found = {}
     for name, options in settings.items():
         recipe = {"model": {"name": name, **options}, "data": {"split": "train[:80%]"},
@@ -60,19 +60,19 @@ def test_every_metric_that_applies_and_its_protocol(runs):
     assert values["network_evaluations"] == 1
     assert values["parameters"] == sum(p.numel() for p in genhub.load(runs["vae"]).parameters())
     protocol = found.protocol
-    assert protocol.reference.num_images == 1438
-    assert protocol.held_out.num_images == 359
+    assert protocol.reference.num_rows == 1438
+    assert protocol.held_out.num_rows == 359
     assert (protocol.n, protocol.seed, len(protocol.extractor_hash)) == (300, 0, 64)
     assert "trained on digits's labels" in protocol.extractor
     assert protocol.reader == protocol.extractor_hash
-    assert any("300 images are few" in note for note in found.notes)
+    assert any("300 rows are few" in note for note in found.notes)
     stored = stored_evaluations(runs["vae"] / "checkpoints" / "step-000030")
     assert stored[-1].values == values
 
 
 def test_the_same_figures_again_without_drawing_again(runs):
     first = genhub.evaluate(runs["vae"], 600, metrics=["frechet_distance"], extractor="pixels")
-    parts = sorted((runs["vae"] / "evaluations" / first.images).glob("part-*"))
+    parts = sorted((runs["vae"] / "evaluations" / first.drawn).glob("part-*"))
     assert len(parts) == 2
     times = [part.stat().st_mtime_ns for part in parts]
     parts[1].unlink()  # as if the drawing had been stopped there
@@ -84,16 +84,16 @@ def test_the_same_figures_again_without_drawing_again(runs):
 
 
 def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
-    command = ["evaluate", str(runs["cgan"]), "-n", "200", "--metrics", "label_accuracy,cost", "--labels", "3,4", "--json"]
+    command = ["evaluate", str(runs["cgan"]), "-n", "200", "--metrics", "label_accuracy,cost", "--condition", "label=3,4", "--json"]
     with pytest.raises(SystemExit) as stopped:
         app(command)
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     facts = json.loads(said[said.index("{") :])
     assert 0 <= facts["values"]["label_accuracy"] <= 1
-    assert facts["protocol"]["labels"] == ["3", "4"]
+    assert facts["protocol"]["conditions"] == {"label": ["3", "4"]}
     file = next((runs["cgan"] / "evaluations").glob("step-*.json"))
-    genhub.evaluate(runs["cgan"], 200, metrics=["frechet_distance"], labels=[3, 4])
+    genhub.evaluate(runs["cgan"], 200, metrics=["frechet_distance"], conditions={"label": [3, 4]})
     merged = read_evaluation(file)
     assert {"label_accuracy", "frechet_distance", "parameters"} <= merged.values.keys()
 
@@ -101,15 +101,15 @@ def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
 def test_what_does_not_apply_is_said(runs):
     with pytest.raises(genhub.InputError, match="metric 'label_accuracy': the model draws without labels"):
         genhub.evaluate(runs["vae"], 10, metrics=["label_accuracy"])
-    with pytest.raises(genhub.InputError, match="'memorised': needs images that were not trained on: .*no split 'test'"):
+    with pytest.raises(genhub.InputError, match="'memorised': needs rows that were not trained on: .*no split 'test'"):
         genhub.evaluate(runs["vae"], 10, metrics=["memorised"])
     with pytest.raises(genhub.InputError, match="metric 'reconstruction': the model is no Autoencoder"):
         genhub.evaluate(runs["cgan"], 10, metrics=["reconstruction"])
-    with pytest.raises(genhub.InputError, match="'precision_recall': needs 4 drawn images or more, not 3"):
+    with pytest.raises(genhub.InputError, match="'precision_recall': needs 4 drawn rows or more, not 3"):
         genhub.evaluate(runs["vae"], 3, metrics=["precision_recall"], extractor="pixels")
-    with pytest.raises(genhub.InputError, match="'density_coverage': needs 6 real images or more, not 5"):
+    with pytest.raises(genhub.InputError, match="'density_coverage': needs 6 real rows or more, not 5"):
         genhub.evaluate(runs["vae"], 9, metrics=["density_coverage"], extractor="pixels", overrides=["data.split=train[:5]"])
-    with pytest.raises(genhub.InputError, match="-n: a figure needs 2 images or more, not 1"):
+    with pytest.raises(genhub.InputError, match="-n: a figure needs 2 rows or more, not 1"):
         genhub.evaluate(runs["vae"], 1, metrics=["cost"])
     with pytest.raises(genhub.InputError, match="did you mean 'cost'"):
         genhub.evaluate(runs["vae"], 10, metrics=["costs"])
@@ -125,8 +125,8 @@ def test_other_data_than_it_was_trained_on_is_noted(runs):
     found = genhub.evaluate(
         runs["vae"], 50, metrics=["frechet_distance"], extractor="pixels", overrides=["data.split=train"]
     )
-    assert "the real images are not those that the model was trained on" in found.notes
-    assert found.protocol.reference.num_images == 1797
+    assert "the real rows are not those that the model was trained on" in found.notes
+    assert found.protocol.reference.num_rows == 1797
 
 
 def test_the_probe_reads_digits_and_is_kept(cache):
@@ -138,11 +138,11 @@ def test_the_probe_reads_digits_and_is_kept(cache):
     again = Probe(data, None, torch.device("cpu"))
     assert kept.stat().st_mtime_ns == written
     assert again.fingerprint == probe.fingerprint
-    images = ((data.images(range(100)) + 1) * 127.5).round().to(torch.uint8)
+    images = data.own(range(100))
     assert probe.features(images).shape == (100, 128)
     alone = torch.cat([again.features(images[i : i + 1]) for i in range(5)])
     assert torch.allclose(alone, probe.features(images)[:5], atol=1e-5)
-    assert (probe.probabilities(images).argmax(1) == data.labels[:100]).float().mean() > 0.97
+    assert (probe.probabilities(images).argmax(1) == data.labels.kept(range(100))).float().mean() > 0.97
 
 
 def test_resizing_is_pillows():
@@ -169,7 +169,7 @@ def test_two_processes_draw_and_extract_together(runs, tmp_path):
     together = json.loads(done.stdout)
     assert together["values"] == pytest.approx(alone.values, rel=1e-6)
     assert together["protocol"] == alone.protocol.model_dump(mode="json")
-    ours, theirs = (sorted((run / "evaluations" / alone.images).iterdir()) for run in (tmp_path / "run", runs["vae"]))
+    ours, theirs = (sorted((run / "evaluations" / alone.drawn).iterdir()) for run in (tmp_path / "run", runs["vae"]))
     assert [file.read_bytes() for file in ours] == [file.read_bytes() for file in theirs]
 
 

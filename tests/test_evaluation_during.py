@@ -106,12 +106,12 @@ def test_what_can_not_be_measured_is_said_before_step_0(tiny):
         ({"metrics": ["label_accuracy"]}, "evaluate.metrics: label_accuracy: the model draws without labels"),
         (
             {"metrics": ["memorised"]},
-            "evaluate.metrics: memorised: needs images that were not trained on: .*no split 'test'",
+            "evaluate.metrics: memorised: needs rows that were not trained on: .*no split 'test'",
         ),
         ({"save_best": "reconstruction"}, "evaluate.metrics: reconstruction: the model is no Autoencoder"),
         (
             {"metrics": ["density_coverage"], "n": 5},
-            "evaluate.metrics: density_coverage: needs 6 drawn images or more, not 5",
+            "evaluate.metrics: density_coverage: needs 6 drawn rows or more, not 5",
         ),
         ({"extractor": "pixel"}, "evaluate.extractor: no extractor is called 'pixel'; did you mean 'pixels'"),
     ]:

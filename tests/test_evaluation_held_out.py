@@ -52,7 +52,7 @@ def test_what_was_trained_on_is_refused(runs):
         with pytest.raises(genhub.InputError) as raised:
             measured(runs["all"], "train[90%:]", metric)
         assert str(raised.value) == (
-            f"metric '{metric}': needs images that were not trained on, and 180 of the 180 in split train[90%:] were: name "
+            f"metric '{metric}': needs rows that were not trained on, and 180 of the 180 in split train[90%:] were: name "
             "another split"
         )
     with pytest.raises(genhub.InputError, match="108 of the 180"):
@@ -66,15 +66,15 @@ def test_what_nobody_named_is_left_out_and_said(runs, monkeypatch):
             monkeypatch.delitem(METRICS, name)
     found = genhub.evaluate(runs["all"], 3, extractor="pixels", held_out="train[90%:]")
     assert found.values.keys() == {"parameters", "network_evaluations", "rows_per_second"}
-    assert "180 of the 180 held-out images of split train[90%:] were trained on, and are left out" in found.notes
-    assert "precision_recall: needs 4 drawn images or more, not 3" in found.notes
+    assert "180 of the 180 held-out rows of split train[90%:] were trained on, and are left out" in found.notes
+    assert "precision_recall: needs 4 drawn rows or more, not 3" in found.notes
 
 
 def test_a_part_that_was_trained_on_is_left_out_and_said(runs):
     """The figures are those of the other part."""
     some, none = measured(runs["most"], "train[90%:]"), measured(runs["most"], "train[95%:]")
     assert some.values == pytest.approx(none.values, rel=1e-6)
-    assert "90 of the 180 held-out images of split train[90%:] were trained on, and are left out" in some.notes
+    assert "90 of the 180 held-out rows of split train[90%:] were trained on, and are left out" in some.notes
     assert not [note for note in none.notes if "held-out" in note]
 
 
@@ -127,7 +127,7 @@ class Blind(Contrast):
 def subject(extractor: object, split: str = "train") -> Measurement:
     data = load_data(DataConfig(split=split))
     model = genhub.interfaces.registry.load_class("genhub.models", "gan")
-    made = model(model.Config(**GAN, sample_shape=(1, 8, 8), num_classes=10))
+    made = model(model.Config(**GAN, data=data.spec.model_data))
     found = Measurement(
         made, data, DataError("none"), "own", Drawing(20), lambda: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
     )
@@ -138,7 +138,7 @@ def subject(extractor: object, split: str = "train") -> Measurement:
 def test_an_extractor_that_can_not_tell_is_said():
     assert about(subject(Contrast()), ["frechet_distance"]) == []
     assert about(subject(Blind()), ["frechet_distance"]) == [
-        "own can hardly tell good from bad here: it takes 100% of means of eight real images for real, of real images 100%; "
+        "own can hardly tell good from bad here: it takes 100% of means of eight real rows for real, of real rows 100%; "
         "--extractor dinov2 may do better"
     ]
     assert about(subject(Blind()), ["cost"]) == []  # which compares no features

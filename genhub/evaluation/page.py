@@ -174,12 +174,12 @@ def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, flo
     found: dict[str, dict[float, tuple[float, float, float]]] = {}
     for evaluation in row.evaluations:
         values, options = evaluation.values, dict(evaluation.protocol.options)
-        measured = {"network_evaluations", "images_per_second", "frechet_distance"} <= values.keys()
+        measured = {"network_evaluations", "rows_per_second", "frechet_distance"} <= values.keys()
         if measured and not evaluation.protocol.differences(base.protocol):
             options.pop("num_inference_steps", None)
             label = ", ".join([_short(row.name), *(_label(f"{key}={value}") for key, value in options.items())])
             cost = values["network_evaluations"]
-            found.setdefault(label, {})[cost] = (cost, 1 / values["images_per_second"], values["frechet_distance"])
+            found.setdefault(label, {})[cost] = (cost, 1 / values["rows_per_second"], values["frechet_distance"])
     return {label: sorted(points.values()) for label, points in found.items()}
 
 

@@ -124,11 +124,11 @@ def read_evaluation(file: Path) -> Evaluation:
         CheckpointError: it is not an evaluation, or is damaged.
     """
     content = read_json(file)
-    if "reference_images" in (content.get("protocol") or {}):  # before there were columns
-        raise CheckpointError(f"{file}: an older genhub measured this, in another way")
     try:
         found = Evaluation.model_validate(content)
     except ValidationError as error:
+        if isinstance(content, dict) and "images" in content:  # there were no columns yet
+            raise CheckpointError(f"{file}: an older genhub measured this, in another way") from error
         raise CheckpointError(f"{file}: damaged: {first_fault(error)}") from error
     if found.weights and found.checksum != _checksum(content):
         raise CheckpointError(f"{file}: damaged (its checksum does not match)")
