@@ -207,7 +207,7 @@ def test_a_strangers_recipe(tmp_path: Path, text: str) -> None:
 def test_a_strangers_figures_and_the_page_made_of_them(folder: Path, text: str) -> None:
     manifest, run_dir = rewritten(folder, data=spec("digits")), folder.parents[1]
     assert manifest.data is not None
-    protocol = Protocol(extractor=text, extractor_hash=text, preprocessing=text, reference=manifest.data, reference_images=3, n=3,
+    protocol = Protocol(extractor=text, extractor_hash=text, preprocessing=text, reference=manifest.data, reference_rows=3, n=3,
                         seed=0, options={text: text, "num_inference_steps": 2})  # fmt: skip
     evaluation = Evaluation(model="vae", step=5, config={text: text}, protocol=protocol, notes=(text,), weights=weights_digest(folder),
                             values={"frechet_distance": 1.0, "network_evaluations": 1.0, "rows_per_second": 2.0})  # fmt: skip

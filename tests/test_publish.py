@@ -320,7 +320,7 @@ def test_what_belongs_to_this_machine_is_left_out(hub, tmp_path) -> None:
 
 def test_the_card(hub, checkpoint) -> None:
     spec = Manifest.model_validate_json((checkpoint / "genhub.json").read_bytes()).data
-    protocol = Protocol(extractor="dinov2:/home/alice/secret/d (/home/alice/secret/d)", extractor_hash="0" * 64, preprocessing="8x8", reference_images=1000, n=1000, seed=3,
+    protocol = Protocol(extractor="dinov2:/home/alice/secret/d (/home/alice/secret/d)", extractor_hash="0" * 64, preprocessing="8x8", reference_rows=1000, n=1000, seed=3,
                         reference=spec.model_copy(update={"name": "/home/alice/secret/digits"}))  # fmt: skip
     evaluation = Evaluation(model="autoencoder", step=2, config={}, protocol=protocol, values={"kid": 0.25, "fd": 7.5},
                             notes=("few images",), weights=weights_digest(checkpoint))  # fmt: skip

@@ -22,7 +22,7 @@ from genhub.ground.weights import save_sealed
 from genhub.sampling.draw import part_file
 from genhub.store.manifest import read_manifest
 
-SECRET, IMAGES = "hunter2", "images-000000000000"
+SECRET, DRAWN = "hunter2", "drawn-000000000000"
 RECIPE = {"model": {"name": "vae", "channels": [8], "latent_dim": 2},
           "trainer": {"max_steps": 2, "log_every": 1, "sample_every": 2, "save_every": 1, "num_samples": 4, "trackers": [],
                       "device": "cpu"}}  # fmt: skip
@@ -36,12 +36,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = read_manifest(checkpoint).data
     assert data is not None
     protocol = Protocol(
-        extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_images=2, n=2, seed=0
+        extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_rows=2, n=2, seed=0
     )
-    Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0}, images=IMAGES,
+    Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0}, drawn=DRAWN,
                weights=weights_digest(checkpoint)).write(folder / "evaluations")  # fmt: skip
-    (folder / "evaluations" / IMAGES).mkdir()
-    save_sealed({"elements": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, part_file(folder / "evaluations" / IMAGES, 0))
+    (folder / "evaluations" / DRAWN).mkdir()
+    save_sealed({"elements": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, part_file(folder / "evaluations" / DRAWN, 0))
     return folder
 
 
@@ -173,13 +173,13 @@ def test_what_others_keep_in_a_runs_folder_is_their_own(trained: Path, tmp_path:
     assert run("info", str(tmp_path / "run"))[0] == 0
 
 
-def test_an_evaluation_names_images_beside_it(trained: Path, tmp_path: Path) -> None:
+def test_an_evaluation_names_rows_beside_it(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     file = next((tmp_path / "run" / "evaluations").glob("*.json"))
-    file.write_text(file.read_text().replace(IMAGES, "../../elsewhere"))
+    file.write_text(file.read_text().replace(DRAWN, "../../elsewhere"))
     code, _, err = run("compare", str(tmp_path / "run"))
     assert code == 0
-    assert "damaged: images: must match pattern" in err
+    assert "damaged: drawn: must match pattern" in err
     assert "'../../elsewhere'; left out: " in err
 
 

@@ -166,7 +166,8 @@ def _sides(shape: tuple[int, ...]) -> str:
 
 def _use(manifest: Manifest, source: str) -> str:
     data, plugin = manifest.columns, manifest.plugin
-    asked = f"conditions={{{', '.join(_example(data))}}}, " if data and data.conditions else ""
+    example = ", ".join(_example(data)) if data else ""
+    asked = f"conditions={{{example}}}, " if example else ""
     others = [part.distribution for part in manifest.parts if part.distribution]
     packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework", *others]))
     shell, load = f"pip install {packages}", f'genhub.load("{source}")'
@@ -182,9 +183,11 @@ def _use(manifest: Manifest, source: str) -> str:
 
 
 def _example(data: ModelData) -> list[str]:
-    """Return what a program that readers copy asks for: of each column, values that it may have."""
+    """Return what a program that readers copy asks for: of each column, values that it may have, where all are plain words,
+    as they may be a stranger's."""
     asked = {name: _example_of(modality) for name, modality in data.conditions.items()}
-    return [f"{name!r}: {value!r}" for name, value in asked.items() if value is not None]
+    written = [f"{name!r}: {value!r}" for name, value in asked.items() if value is not None]
+    return [one for one in written if re.fullmatch(r"[\w ',:.\[\]+-]{1,200}", one)]
 
 
 def _example_of(modality: Modality) -> Any:
