@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from genhub.data.objects import stored_name
 from genhub.data.workers import deaths_explained
 from genhub.ground.console import say
 from genhub.ground.processes import check_launcher, main_process
@@ -16,12 +18,16 @@ from genhub.run.publisher import LAST_PUSH, STOPPED_PUSH, Publisher
 from genhub.run.run import FolderRun
 
 
-def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | None = None, fresh: bool = False) -> Path:
+def train(
+    recipe: RecipeLike, overrides: Sequence[str] = (), *, data: Any = None, run_dir: str | None = None, fresh: bool = False
+) -> Path:
     """Train a recipe, from the first step or from where a run of it was stopped.
 
     Args:
         recipe: a file, a shipped recipe's name, a mapping, or a Recipe.
         overrides: `key.path=value`, on top of the recipe.
+        data: a Python object in place of the recipe's `data.name`: what `genhub.load_data` takes. It is kept in the cache
+            under a name of its content, by which the run goes on.
         fresh: start over; the old run's folder is kept under another name.
     Returns:
         The last checkpoint's folder.
@@ -29,6 +35,8 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, run_dir: str | N
         GenhubError: see genhub.errors; bad input is told before step 0.
     """
     check_launcher()
+    if data is not None:
+        overrides = [f"data.name={stored_name(data)}", *overrides]
     start = prepare_run(read_recipe(recipe, overrides, run_dir), fresh)
     recipe, run, run_folder = start.prepared.recipe, start.run, start.run.folder
     with ExitStack() as stack:
