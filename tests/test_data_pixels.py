@@ -10,7 +10,19 @@ import datasets
 import numpy as np
 import pytest
 from conftest import shared_data
-from image_files import assert_same, bytes_of, fault, first_bytes, load, noise, save, steps, ten_images
+from image_files import (
+    assert_same,
+    bytes_of,
+    class_names,
+    fault,
+    first_bytes,
+    labels,
+    load,
+    noise,
+    save,
+    steps,
+    ten_images,
+)
 from PIL import Image
 
 from genhub.data.open import load_data
@@ -57,15 +69,15 @@ def test_modes(tmp_path: Path, image: Image.Image, expected: np.ndarray | None) 
         return
     expected = expected.transpose(2, 0, 1) if expected.shape[-1] == 3 else expected
     assert np.abs(found.astype(int) - expected).max() <= (1 if image.mode == "RGBA" else 0)
-    assert first_bytes(tmp_path, channels=1).shape == (1, 6, 6)
-    assert first_bytes(tmp_path, channels=3).shape == (3, 6, 6)
-    with_alpha = first_bytes(tmp_path, channels=4)
+    assert first_bytes(tmp_path, image={"channels": 1}).shape == (1, 6, 6)
+    assert first_bytes(tmp_path, image={"channels": 3}).shape == (3, 6, 6)
+    with_alpha = first_bytes(tmp_path, image={"channels": 4})
     np.testing.assert_array_equal(with_alpha[3], RGBA[..., 3] if image.mode == "RGBA" else 255)
 
 
 def test_grey_values_that_could_mean_anything_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "x.tif", Image.fromarray(np.full((4, 4), 300, np.float32)))
-    assert "x.tif): grey values outside 0 to 1; data.value_range: auto scales them" in fault(tmp_path)
+    assert "x.tif): grey values outside 0 to 1; value_range: auto scales them" in fault(tmp_path)
 
 
 @pytest.mark.parametrize("position", [0, 3])
@@ -85,10 +97,10 @@ def test_colour_that_the_survey_missed(tmp_path: Path) -> None:
     odd = min(set(range(1600)) - sampled)
     for i in range(1600):
         save(tmp_path / f"{i:04}.bmp", noise(i, 2, 2, channels=3 if i == odd else 1))
-    assert load(tmp_path).spec.shape == (3, 2, 2)
+    assert load(tmp_path).spec.modality.shape == (3, 2, 2)
     streamed = load(tmp_path, in_memory=False)
-    assert streamed.spec.shape == (1, 2, 2)
-    assert streamed.images([odd]).shape == (1, 1, 2, 2)
+    assert streamed.spec.modality.shape == (1, 2, 2)
+    assert streamed.x([odd]).shape == (1, 1, 2, 2)
 
 
 def test_orientation_is_honoured(tmp_path: Path) -> None:
@@ -107,10 +119,10 @@ def test_resizing_covers_centres_and_antialiases(tmp_path: Path) -> None:
     wide = np.zeros((64, 128), np.uint8)
     wide[:, 32:96] = np.indices((64, 64)).sum(0) % 2 * 255  # a chequerboard, which must become grey
     save(tmp_path / "a.png", wide)
-    found = first_bytes(tmp_path, image_size=8)
+    found = first_bytes(tmp_path, image={"size": 8})
     assert found.shape == (1, 8, 8)
     assert (np.abs(found[0, 1:-1, 1:-1].astype(int) - 127) < 8).all()
-    assert first_bytes(tmp_path, image_size=(3, 5)).shape == (1, 3, 5)
+    assert first_bytes(tmp_path, image={"size": (3, 5)}).shape == (1, 3, 5)
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path, folder: Path) -> None:
@@ -118,11 +130,12 @@ def test_fingerprint_follows_the_content(tmp_path: Path, folder: Path) -> None:
     for file in folder.rglob("*.png"):
         save(copy / file.relative_to(folder), Image.open(file))
     for in_memory in (True, False):
-        assert load(folder, in_memory=in_memory).spec.fingerprint == load(copy, in_memory=in_memory).spec.fingerprint
-    before = load(folder).spec.fingerprint
-    assert load(folder, channels=1).spec.fingerprint != before
+        one, other = (load(each, ("label",), in_memory=in_memory) for each in (folder, copy))
+        assert one.spec.fingerprint == other.spec.fingerprint
+    before = load(folder, ("label",)).spec.fingerprint
+    assert load(folder, ("label",), image={"channels": 1}).spec.fingerprint != before
     (folder / "cat" / "0.png").rename(folder / "dog" / "0.png")  # another label
-    assert load(folder).spec.fingerprint != before
+    assert load(folder, ("label",)).spec.fingerprint != before
 
 
 # ---- real data
@@ -130,18 +143,17 @@ def test_fingerprint_follows_the_content(tmp_path: Path, folder: Path) -> None:
 
 def test_real_mnist() -> None:
     data = load(shared_data("mnist") / "test.parquet")
-    assert data.spec.num_images == 10_000
-    assert data.spec.shape == (1, 28, 28)
-    assert data.spec.num_classes == 10
-    assert next(data.batches(seed=0))["images"].shape == (64, 1, 28, 28)
-    assert data.labels is not None
-    assert data.labels.bincount().min() > 800
+    assert data.spec.num_rows == 10_000
+    assert data.spec.modality.shape == (1, 28, 28)
+    assert len(class_names(data)) == 10
+    assert next(data.batches(seed=0)).x.shape == (64, 1, 28, 28)
+    assert np.bincount(labels(data)).min() > 800
 
 
 def test_real_cifar() -> None:
     data = load(shared_data("cifar10_jpeg"), split="test[:500]", batch_size=50)
-    assert data.spec.shape == (3, 32, 32)
-    assert "airplane" in data.spec.class_names
+    assert data.spec.modality.shape == (3, 32, 32)
+    assert "airplane" in class_names(data)
     streamed = load(shared_data("cifar10_jpeg"), split="test[:500]", batch_size=50, in_memory=False)
     assert_same(steps(data, 2, seed=0), steps(streamed, 2, seed=0))
 

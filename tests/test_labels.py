@@ -1,35 +1,21 @@
-"""A label is its name: from the values in the data to what a drawing says. Its number only where the data have no names."""
+"""A label is its name: from the values in the data to the classes of a model. Its number only where the data have no names."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from genhub_gan import GAN, ConditionalGAN
-from image_files import fault, load, noise, save, table
-from models import Labelled
+from image_files import class_names, fault, labels, load, noise, save, table
 
-import genhub
-from genhub.api import sample_to
+from genhub import Label, ModelData
 from genhub.data.open import load_data
-from genhub.modalities.label import class_numbers, in_order
-from genhub.interfaces.columns import DataConfig, DataSpec
-from genhub.sampling.labels import called, classes_of
-from genhub.store.card import Card
-from genhub.store.manifest import read_manifest
+from genhub.errors import DataError
+from genhub.interfaces.columns import DataConfig
+from genhub.modalities.label import class_numbers, in_order, split_names
 
-SPEC = DataSpec(name="x", split="train", shape=(1, 4, 4), num_classes=4, num_images=4, fingerprint="x",
-                class_names=("1", "2", "3", "10"))  # fmt: skip
-
-
-def make(names: tuple[str, ...] = SPEC.class_names, cls: type = Labelled) -> genhub.GenerativeModel:
-    model = cls(cls.Config(sample_shape=(1, 8, 8), num_classes=4)).eval()
-    model.trained_on = SPEC.model_copy(update={"class_names": names})
-    return model
+KIND = {"kind": {"modality": "label"}}
 
 
 @pytest.mark.parametrize(
@@ -46,28 +32,34 @@ def make(names: tuple[str, ...] = SPEC.class_names, cls: type = Labelled) -> gen
 )
 def test_classes_are_the_values_that_there_are(tmp_path: Path, values: list, names: tuple[str, ...]) -> None:
     table(4).remove_columns("label").add_column("kind", values).to_parquet(str(tmp_path / "t.parquet"))
-    data = load(tmp_path / "t.parquet", label_column="kind")
-    assert (data.spec.class_names, data.spec.num_classes) == (names, len(names))
-    assert data.labels is not None
-    assert [names[label] for label in data.labels] == [str(value) for value in values]
+    data = load(tmp_path / "t.parquet", ("kind",), columns=KIND)
+    assert data.spec.conditions["kind"] == Label(number=len(names), names=names)
+    assert [names[label] for label in labels(data)] == [str(value) for value in values]
 
 
 def test_folders_that_are_numbers(tmp_path: Path) -> None:
     for number, name in enumerate(["1", "2", "3", "10", "11"]):
         save(tmp_path / name / "x.png", noise(number))
     data = load(tmp_path)
-    assert data.spec.class_names == ("1", "2", "3", "10", "11")
-    assert data.labels is not None
-    assert data.labels.tolist() == [0, 3, 4, 1, 2]  # of the images, in the order of their files' names
+    assert class_names(data) == ("1", "2", "3", "10", "11")
+    assert labels(data) == [0, 3, 4, 1, 2]  # of the images, in the order of their files' names
     assert in_order(["class10", "class9"]) == ("class10", "class9")
 
 
-@pytest.mark.parametrize("column", ["image", "scores", "when"])
-def test_a_column_that_holds_no_classes(tmp_path: Path, column: str) -> None:
-    table(4, scores=[0.5, 1.5, 2.5, 3.5], when=[[1, 2]] * 4).to_parquet(str(tmp_path / "t.parquet"))
-    message = fault(tmp_path / "t.parquet", label_column=column)
-    assert message.startswith(f"data.label_column: '{column}' holds ")
-    assert len(message) < 150
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.5, 1.5, 2.5, 3.5], "no value can be read: row 0 of PATH: a label is a name or a number, not a float"),
+        ([[1, 2]] * 4, "no value can be read: row 0 of PATH: a label is a name or a number, not a list"),
+        ([3, 0, -1, 2], "1 of 4 rows can't be read: row 2 of PATH: '-1' is none of its classes; it has 0, 2, 3; "
+         "data.on_error: skip leaves them out"),
+        ([None] * 4, "no row has a value"),
+    ],
+)  # fmt: skip
+def test_a_column_that_holds_no_classes(tmp_path: Path, values: list, message: str) -> None:
+    table(4, kind=values).to_parquet(str(tmp_path / "t.parquet"))
+    found = fault(tmp_path / "t.parquet", ("kind",), columns=KIND)
+    assert found.replace(str(tmp_path / "t.parquet"), "PATH") == f"data.columns.kind: {message}"
 
 
 def test_another_split_has_the_numbers_of_the_training_data(tmp_path: Path) -> None:
@@ -77,84 +69,54 @@ def test_another_split_has_the_numbers_of_the_training_data(tmp_path: Path) -> N
     write("train", [1, 2, 5, 9])
     write("test", [9, 1])
     write("valid", [9, 4])
-    known = load(tmp_path).spec
-    held_out = load_data(DataConfig(name=str(tmp_path), split="test"), known=known)
-    assert held_out.labels is not None
-    assert held_out.labels.tolist() == [3, 0]
-    assert (held_out.spec.class_names, held_out.spec.num_classes) == (("1", "2", "5", "9"), 4)
-    others = load_data(DataConfig(name=str(tmp_path), split="validation"), known=known)
-    assert others.spec.class_names == ("4", "9")  # not the model's, and said to be so where it matters
-    before = known.model_copy(
-        update={"class_names": (), "num_classes": 10}
-    )  # by a version that took the numbers as they are
-    assert load_data(DataConfig(name=str(tmp_path), split="test"), known=before).labels.tolist() == [9, 1]  # type: ignore[union-attr]
+    known = load(tmp_path, ("label",)).spec.model_data
+    held_out = load_data(DataConfig(name=str(tmp_path), split="test"), ("label",), known=known)
+    assert labels(held_out) == [3, 0]
+    assert held_out.spec.conditions["label"] == Label(number=4, names=("1", "2", "5", "9"))
+    others = r"1 of 2 rows can't be read: row 1.*'4' is none of its classes; it has 1, 2, 5, 9"
+    with pytest.raises(DataError, match=others):
+        load_data(DataConfig(name=str(tmp_path), split="validation"), ("label",), known=known)
+    numbers = ModelData(target=known.target, conditions={"label": Label(number=10)})  # by a version that had no names
+    assert labels(load_data(DataConfig(name=str(tmp_path), split="test"), ("label",), known=numbers)) == [9, 1]
 
 
-@pytest.mark.parametrize(
-    ("labels", "classes"),
-    [("3", [2]), ("10, 1", [3, 0]), ([3, "10"], [2, 3]), ([np.int64(2)], [1]), (torch.tensor([1]), [0]), (2, [1])],
-)
-def test_a_label_is_its_name(labels: object, classes: list[int]) -> None:
-    assert classes_of(make(), labels) == classes  # type: ignore[arg-type]
+def test_names_that_are_said(tmp_path: Path) -> None:
+    table(4, kind=["cat", "dog", "cat", "ox"]).to_parquet(str(tmp_path / "t.parquet"))
+    said = {"kind": {"modality": "label", "names": ["dog", "cat", "cow"]}}
+    data = load(tmp_path / "t.parquet", ("kind",), columns=said, on_error="skip")
+    assert data.spec.conditions["kind"] == Label(number=3, names=("dog", "cat", "cow"))
+    assert data.column("kind").kept([0, 1, 2]).tolist() == [1, 0, 1]
+    assert "'ox' is none of its classes; it has dog, cat, cow" in data.skipped[0][1]
+
+
+@pytest.mark.parametrize("value", ["2", 2, np.int64(2), np.array(2), torch.tensor(2), np.str_("2")])
+def test_whatever_holds_the_name_is_read(value: object) -> None:
+    assert Label(number=3, names=("1", "2", "10")).read(value) == 1
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), torch.tensor(True), "True"])
+def test_truth_values_are_names(value: object) -> None:
+    assert Label(number=2, names=("False", "True")).read(value) == 1
 
 
 def test_names_with_commas() -> None:
     names = ("tench, Tinca tinca", "tench", "cock")
-    assert class_numbers("cock,tench, Tinca tinca,tench", names, 3) == [2, 0, 1]
+    assert class_numbers(split_names("cock,tench, Tinca tinca,tench", set(names)), names, 3) == [2, 0, 1]
     assert class_numbers(["tench, Tinca tinca"], names, 3) == [0]
+    assert Label(number=3, names=names).split("tench, Tinca tinca, cock") == ["tench, Tinca tinca", "cock"]
 
 
 @pytest.mark.parametrize(
-    ("names", "labels", "message"),
+    ("names", "label", "message"),
     [
-        (("cat", "dog"), "cta", "--labels: 'cta' is not a label of this model; did you mean 'cat'?"),
-        (("cat", "dog"), "0", "--labels: '0' is not a label of this model; it has cat, dog"),
-        (("cat", "dog"), [1], "--labels: '1' is not a label of this model; it has cat, dog"),
-        (("1", "2", "3", "10"), "4", "--labels: '4' is not a label of this model; it has 1, 2, 3, 10"),
-        (tuple(f"{n}th" for n in range(99)), "x", "has 0th, 1th, 2th, 3th, 4th, 5th, 6th, 7th, 8th, 9th and 89 more"),
-        ((), "4", "--labels: 4 is not a label of this model; it has 0 to 3"),
-        ((), str(2**62), "it has 0 to 3"),
-        ((), "9" * 10_000, "it has 0 to 3"),
-        ((), "cat", "--labels: cat is not a label of this model; it has 0 to 3"),
-        ((), [], "--labels: none are given"),
-        ((), [2.5], "--labels: a label is a name or a number, not a float"),
-        ((), [[1]], "--labels: a label is a name or a number, not a list"),
+        (("cat", "dog"), "cta", "'cta' is none of its classes; did you mean 'cat'?"),
+        (("cat", "dog"), 0, "'0' is none of its classes; it has cat, dog"),
+        ((), "cat", "'cat' is none of its classes; it has 0 to 3"),
+        ((), 4, "'4' is none of its classes; it has 0 to 3"),
+        ((), 2.5, "a label is a name or a number, not a float"),
     ],
 )
-def test_no_such_label(names: tuple[str, ...], labels: object, message: str) -> None:
-    model = make(names)
-    for ask in (lambda: genhub.sample(model, 2, labels=labels), lambda: genhub.show("classes", model, labels=labels)):  # type: ignore[arg-type]
-        with pytest.raises(genhub.InputError) as caught:
-            ask()
-        assert message in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert len(str(caught.value)) < 200
-
-
-def test_a_model_without_labels() -> None:
-    with pytest.raises(genhub.InputError, match="--labels: GAN is not conditional on labels"):
-        classes_of(GAN(GAN.Config(sample_shape=(1, 8, 8))), "cat")
-
-
-def test_what_is_drawn_is_the_class_of_that_name(tmp_path: Path) -> None:
-    """`Labelled` draws class i of 4 as grey i / 3."""
-    images = genhub.sample(make(), 4, labels="10,3", out=tmp_path / "x.parquet")
-    assert images[:, 0, 0, 0].tolist() == [255, 170, 255, 170]
-    rows = datasets.Dataset.from_parquet(str(tmp_path / "x.parquet"))
-    assert [rows.features["label"].int2str(label) for label in rows["label"]] == ["10", "3", "10", "3"]
-    assert load(tmp_path / "x.parquet").spec.class_names == SPEC.class_names
-    genhub.sample(make(), 4, labels=[3], out=tmp_path / "x.npz")
-    arrays = np.load(tmp_path / "x.npz")
-    assert arrays["label_names"][arrays["labels"]].tolist() == ["3"] * 4
-
-
-def test_names_are_kept_with_the_model(tmp_path: Path) -> None:
-    make(cls=ConditionalGAN).save_pretrained(tmp_path / "model")
-    model = genhub.load(tmp_path / "model")
-    assert called(model, [3, 0]) == ["10", "1"]
-    model.save_pretrained(tmp_path / "again")
-    sample_to(tmp_path / "again", 4, tmp_path / "drawn", labels="10,2", device="cpu")
-    assert json.loads((tmp_path / "drawn" / "samples.json").read_text())["labels"] == ["10", "2"]
-    sample_to(tmp_path / "again", 4, tmp_path / "drawn.npz", device="cpu")
-    assert np.load(tmp_path / "drawn.npz")["labels"].tolist() == [0, 1, 2, 3]
-    assert "labels=['1', '2']" in Card(read_manifest(tmp_path / "model"), tmp_path / "model").text()
+def test_no_such_class(names: tuple[str, ...], label: object, message: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        Label(number=len(names) or 4, names=names).ask(label)
+    assert str(caught.value) == message

@@ -11,7 +11,7 @@ from image_files import bytes_of, fault, load, save
 from PIL import Image
 
 import genhub
-from genhub.data.open import open_data
+from genhub.data.open import load_data, open_data
 from genhub.interfaces.columns import DataConfig
 from genhub.recipe.recipe import read_recipe
 
@@ -37,12 +37,12 @@ def images(folder: Path, kind: str) -> tuple[Path, tuple[float, float]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_and_said(tmp_path: Path, kind: str, in_memory: bool) -> None:
     folder, span = images(tmp_path, kind)
-    data = load(folder, value_range="auto", in_memory=in_memory)
-    assert data.spec.value_range == span
+    data = load(folder, image={"value_range": "auto"}, in_memory=in_memory)
+    assert data.spec.modality.value_range == span
     values = np.sort(KINDS[kind][0]).reshape(2, 1, 32, 64).astype(float)
     expected = ((values - span[0]) * (255 / (span[1] - span[0]))).round()
     np.testing.assert_array_equal(bytes_of(data), expected)
-    said = load(folder, value_range=span, in_memory=in_memory)
+    said = load(folder, image={"value_range": span}, in_memory=in_memory)
     np.testing.assert_array_equal(bytes_of(said), expected)
     assert said.spec.fingerprint == data.spec.fingerprint
     assert not data.notes
@@ -54,13 +54,13 @@ def test_a_range_that_is_not_used_is_said(tmp_path: Path, kind: str, in_memory: 
     folder, (low, high) = images(tmp_path, kind)
     (note,) = load(folder, in_memory=in_memory).notes
     assert f"its values are {low} to {high}, and 0 to {255 if kind == 'masks' else 65535} are taken" in note
-    assert f"data.value_range=auto, or =[{low},{high}], scales them" in note
+    assert f"data.columns.image.value_range=auto, or =[{low},{high}], scales them" in note
 
 
 @pytest.mark.parametrize("kind", ["int32", "float"])
 def test_values_that_could_mean_anything(tmp_path: Path, kind: str) -> None:
     folder, _ = images(tmp_path, kind)
-    assert "data.value_range: auto scales them" in fault(folder)
+    assert "value_range: auto scales them" in fault(folder)
 
 
 def test_a_range_that_is_used_is_not_spoken_of(tmp_path: Path) -> None:
@@ -72,35 +72,37 @@ def test_a_range_that_is_used_is_not_spoken_of(tmp_path: Path) -> None:
 
 def test_what_lies_beyond_is_cut_off(tmp_path: Path) -> None:
     save(tmp_path / "x.tif", Image.fromarray(np.array([[-5000, -1000, 400, 3000]], np.int32)))
-    assert bytes_of(load(tmp_path, value_range=[-1000, 400])).ravel().tolist() == [0, 0, 255, 255]
+    assert bytes_of(load(tmp_path, image={"value_range": [-1000, 400]})).ravel().tolist() == [0, 0, 255, 255]
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
     save(tmp_path / "0.tif", Image.fromarray(np.array([[0.0, np.nan]], np.float32)))
     save(tmp_path / "1.tif", Image.fromarray(np.array([[0.0, np.inf]], np.float32)))
     save(tmp_path / "2.tif", Image.fromarray(np.array([[-3.0, 5.0]], np.float32)))
-    assert fault(tmp_path, value_range="auto").startswith("2 of 3 images can't be read: ")
-    data = load(tmp_path, value_range="auto", on_error="skip")
-    assert data.spec.value_range == (-3, 5)
+    assert fault(tmp_path, image={"value_range": "auto"}).startswith("data.columns.image: 2 of 3 rows can't be read: ")
+    data = load(tmp_path, image={"value_range": "auto"}, on_error="skip")
+    assert data.spec.modality.value_range == (-3, 5)
     assert [text.split(": ")[1] for _, text in data.skipped] == ["has values that are not finite"] * 2
 
 
 def test_ranges_that_are_none(tmp_path: Path) -> None:
     save(tmp_path / "x.png", np.full((4, 4), 9, np.uint8))
-    assert fault(tmp_path, value_range="auto").startswith("data.value_range: auto: all images hold the value 9 alone")
+    message = fault(tmp_path, image={"value_range": "auto"})
+    assert message == "data.columns.image: value_range: auto: all images hold the value 9 alone; give [low, high]"
     for wrong in ([5, 5], [9, 1], "all", [1], [0, float("nan")]):
-        with pytest.raises(genhub.RecipeError, match="data.value_range"):
-            read_recipe({"model": {"name": "vae"}, "data": {"value_range": wrong}})
+        column = {"modality": "image", "value_range": wrong}
+        with pytest.raises(genhub.RecipeError, match="data.columns.image: value_range"):
+            read_recipe({"model": {"name": "vae"}, "data": {"columns": {"image": column}}})
 
 
 def test_arrays_of_other_types(tmp_path: Path) -> None:
     arrays = np.linspace(-1, 1, 50, dtype=np.float32).reshape(2, 5, 5)
     features = datasets.Features(pixels=datasets.Array2D((5, 5), "float32"))
     datasets.Dataset.from_dict({"pixels": list(arrays)}, features).to_parquet(str(tmp_path / "a.parquet"))
-    assert "data.value_range" in fault(tmp_path / "a.parquet")
-    data = load(tmp_path / "a.parquet", value_range="auto")
-    assert data.spec.value_range == (-1, 1)
-    np.testing.assert_allclose(data.images([0, 1]).numpy()[:, 0], arrays, atol=1 / 255)
+    assert fault(tmp_path / "a.parquet").startswith("data.columns.pixels: holds float32; arrays must be uint8")
+    data = load(tmp_path / "a.parquet", columns={"pixels": {"value_range": "auto"}})
+    assert data.spec.modality.value_range == (-1, 1)
+    np.testing.assert_allclose(data.x([0, 1]).numpy()[:, 0], arrays, atol=1 / 255)
 
 
 def test_a_stream(tmp_path: Path) -> None:
@@ -109,9 +111,9 @@ def test_a_stream(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, datasets.Features(image=datasets.Image())).to_parquet(str(tmp_path / "x.parquet"))
     keys = {"name": str(tmp_path / "x.parquet"), "streaming": True, "num_workers": 0, "batch_size": 2}
     assert "its values are 0 to 4095" in open_data(DataConfig(**keys)).notes[0]
-    stream = open_data(DataConfig(**keys, value_range="auto"))
-    assert stream.spec.value_range == span
-    images_ = next(stream.batches(seed=0))["images"]
+    stream = open_data(DataConfig(**keys, columns={"image": {"value_range": "auto"}}))
+    assert stream.spec.modality.value_range == span
+    images_ = next(stream.batches(seed=0)).x
     assert (images_.min(), images_.max()) == (-1, 1)
 
 
@@ -119,16 +121,16 @@ def test_the_range_goes_with_the_model(tmp_path: Path, tiny: dict, capsys: pytes
     _, span = images(tmp_path / "set" / "train", "12 bits in 16")
     save(tmp_path / "set" / "test" / "0.png", Image.fromarray(np.full((32, 64), 2048, np.uint16)))
     tiny |= {"model": {"name": "vae", "channels": [4], "latent_dim": 2}}
-    tiny["data"] = {"name": str(tmp_path / "set"), "value_range": "auto", "batch_size": 2}
+    tiny["data"] = {"name": str(tmp_path / "set"), "columns": {"image": {"value_range": "auto"}}, "batch_size": 2}
     tiny["trainer"] |= {"max_steps": 1, "save_every": 1}
     checkpoint = genhub.train(tiny)
-    assert "0 is black and 4095 is white" in capsys.readouterr().out
+    assert "black 0, white 4095" in capsys.readouterr().out
     genhub.train(tiny, ["trainer.max_steps=2"])  # goes on, and finds the same
     model = genhub.load(checkpoint)
-    assert model.trained_on is not None
-    assert model.trained_on.value_range == span
+    assert model.modality.value_range == span
     genhub.sample(model, 2, out=tmp_path / "x.npz")
-    assert np.load(tmp_path / "x.npz")["value_range"].tolist() == [0, 4095]
+    assert np.load(tmp_path / "x.npz")["image_value_range"].tolist() == [0, 4095]
     recipe = read_recipe(checkpoint / "recipe.yaml")
-    held_out = load(recipe.data.name, value_range=recipe.data.value_range, split="test")  # as evaluation reads it
+    config = recipe.data.model_copy(update={"split": "test"})
+    held_out = load_data(config, known=model.config.data)  # as evaluation reads it
     assert bytes_of(held_out)[0, 0, 0, 0] == 128

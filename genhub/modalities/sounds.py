@@ -51,7 +51,7 @@ def _content(value: Any) -> bytes:
 
 
 def _of_wav(content: bytes) -> tuple[NDArray[Any], int]:
-    """Return the values (c, t) and the rate of a WAV: RIFF, whose chunks are a name of 4 bytes, a size, and as many bytes."""
+    """Return the values (c, t) and the rate of a WAV: RIFF, whose chunks are a name of 4 bytes, a size, and so many bytes."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise ValueError("not a WAV file; convert it to one")
     kind = channels = rate = bits = 0
@@ -101,7 +101,7 @@ def resampled(values: NDArray[Any], rate: int, wanted: int) -> NDArray[Any]:
 
 def write_wav(values: NDArray[Any], rate: int, path: Path) -> None:
     """Write a signal (c, t) in [-1, 1], cut off there, as a WAV of 16 bits."""
-    numbers = np.rint(np.clip(values, -1, 1) * 32767).astype("<i2")
+    numbers = np.rint(values * 32768).clip(-32768, 32767).astype("<i2")
     with path.open("wb") as file, wave.open(file, "wb") as stream:
         stream.setnchannels(len(values))
         stream.setsampwidth(2)
