@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from genhub.errors import PluginError, shown
 from genhub.interfaces.registry import MODALITIES, load_class, plugin_names
-from genhub.interfaces.section import STORED, Section, Shape
+from genhub.interfaces.section import STORED, Section, Shape, drawable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,6 +75,11 @@ class Modality(Section):
 
     class Options(Section):
         """Keys that a recipe may set for such a column, under `data.columns.NAME`."""
+
+    @field_validator("shape", check_fields=False)
+    @classmethod
+    def _is_drawable(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return drawable(shape)  # also where a modality declares its own shape
 
     can_be_target: ClassVar[bool] = True
     """Whether a model can draw it: labels, numbers and texts are conditions only."""

@@ -84,7 +84,7 @@ class NetworkConfig(Section):
     """Numbers of sides of x for which it is taken where a recipe names no network: 0 for vectors, 2 for images."""
 
     @classmethod
-    def of(cls, value: object) -> type[Section]:
+    def class_for(cls, value: object) -> type[Section]:
         """Return the Config of the network that a value names, if one does."""
         name = value.get("name") if isinstance(value, Mapping) else None
         return load_class(NETWORKS, name).Config if name in plugin_names(NETWORKS) else cls

@@ -27,13 +27,17 @@ MAX_NUMBERS = 2**28
 """Most numbers in an element: as many as in a grey image of 16,384x16,384."""
 
 
-def _drawable(shape: tuple[int, ...]) -> tuple[int, ...]:
+def drawable(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """
+    Raises:
+        ValueError: an element of this shape has more numbers than genhub draws.
+    """
     if math.prod(shape) > MAX_NUMBERS:
         raise ValueError(f"an element of {'x'.join(map(str, shape))} is more than genhub draws, {MAX_NUMBERS:,} numbers")
     return shape
 
 
-Shape = Annotated[tuple[PositiveInt, ...], Field(max_length=8), AfterValidator(_drawable)]
+Shape = Annotated[tuple[PositiveInt, ...], Field(max_length=8), AfterValidator(drawable)]
 """Shape of one element: (channels, *sides) of an image, a signal or a volume, (d,) of a vector, () of a number."""
 
 STORED = {"stored": True}
@@ -80,7 +84,7 @@ class Section(BaseModel):
     )  # fmt: skip
 
     @classmethod
-    def of(cls, value: object) -> type[Section]:
+    def class_for(cls, value: object) -> type[Section]:
         """Return the class by which a value of this section is typed: this one, unless the value names another."""
         return cls
 

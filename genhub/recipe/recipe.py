@@ -264,12 +264,18 @@ def _model_config(
     assert cls is not None
     _refuse_folders(cls.Config, model, ("model",), where)
     config: ModelConfig = _check(cls.Config, model, ("model",), where)
-    idle = {"condition_dropout": "changes nothing without conditions; leave it out"} if not config.conditions else {}
-    for key, mistake in (idle | dict(config.mistakes())).items():
+    for key, mistake in (_without_conditions(config) | dict(config.mistakes())).items():
         if _has(given, path := tuple(key.split("."))):
             where.fault(("model", *path), mistake)
     where.raise_faults()
     return config, known
+
+
+def _without_conditions(config: ModelConfig) -> dict[str, str]:
+    """Return the core's own key of a model that changes nothing where it is given nothing."""
+    default = type(config).model_fields["condition_dropout"].default
+    idle = not config.conditions and config.condition_dropout != default
+    return {"condition_dropout": "changes nothing without conditions; leave it out"} if idle else {}
 
 
 def _refuse_folders(cls: type[Section], values: dict[str, Any], at: KeyPath, where: TextSource) -> None:
@@ -359,7 +365,7 @@ def _fields(annotation: Any, values: Any, loc: KeyPath) -> set[str]:
     own names may say which section it is."""
     if not (isinstance(annotation, type) and issubclass(annotation, Section)):
         return {name for inner in get_args(annotation) for name in _fields(inner, values, loc)}
-    fields = annotation.of(values).model_fields
+    fields = annotation.class_for(values).model_fields
     if not loc:
         return set(fields)
     if loc[0] not in fields:
