@@ -80,7 +80,7 @@ def sample(
         options: the model's own, such as num_inference_steps.
     Returns:
         (n, *shape) in the column's own units and type, images as (n, c, h, w) uint8; row i depends on the seed, what it is
-        given and i alone, up to the rounding of a precision or of `compile`.
+        given and i alone, up to rounding: of a precision, of `compile`, of batches of another size.
     Raises:
         InputError: an unknown option, condition, value or ending; `out` is a folder that holds something else, or another
             process draws there.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from genhub_gan import GAN
-from models import Labelled, images
+from models import Labelled, Pair, images
 from PIL import Image
 from test_launch import start
 from test_trainer import wait_for
@@ -87,6 +87,36 @@ def test_a_place_that_can_not_be_written(tmp_path: Path, saved):
             sample_to(saved, 2, tmp_path / "file" / out)
     with pytest.raises(genhub.InputError, match="x.parquet or a folder"):
         sample_to(saved, 2, tmp_path / "x.jpg")
+
+
+SIGNAL = {"shape": (2, 40), "mean": (0.0, 1.0), "std": (0.1, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("modality", "outs"),
+    [(genhub.Image(shape=(1, 8, 8), bits=16), ["x.npz", "x.parquet", "folder"]),
+     (genhub.Image(shape=(3, 8, 8), bits=16), ["x.npz", "folder"]),
+     (genhub.Signal(**SIGNAL), ["x.npz", "x.parquet", "folder"]),
+     (genhub.Signal(**SIGNAL, rate=8000), ["x.npz", "x.parquet", "folder"]),
+     (genhub.Vector(shape=(3,), mean=(0.0,) * 3, std=(1.0,) * 3), ["x.npz", "x.parquet", "x.csv"])],
+    ids=["16 bits", "16 bits, colour", "signal", "sound", "vector"],
+)  # fmt: skip
+def test_rows_of_any_modality(tmp_path: Path, modality, outs):
+    torch.manual_seed(0)
+    model = Pair(Pair.Config(data=genhub.ModelData(column="it", target=modality))).eval()
+    given = {"seed": 5, "batch_size": 100}  # of which a part is a multiple: other batches may round the last digit otherwise
+    whole = genhub.sample(model, PART + 3, **given)
+    assert whole.shape == (PART + 3, *modality.shape)
+    for out in outs:
+        assert torch.equal(genhub.sample(model, PART + 3, out=tmp_path / out, **given), whole), out
+        if out == "folder":
+            files = sorted(file for file in (tmp_path / out).iterdir() if file.suffix == modality.file_ending)
+            assert [file.stem for file in files] == [f"{number:06d}" for number in range(PART + 3)]
+            assert modality.read_file(files[7]).shape == modality.shape
+    with Image.open(save_elements(whole[:9], tmp_path / "x.png", model, Drawing(9))) as picture:
+        assert picture.width > 20
+    if "x.npz" in outs:
+        assert np.array_equal(np.load(tmp_path / "x.npz")["it"], modality.to_array(whole))
 
 
 class Stopped(Exception):
