@@ -234,9 +234,9 @@ def test_no_network_is_for_any_shape():
 @pytest.mark.parametrize(
     ("name", "keys", "shape", "message"),
     [
-        ("mlp", {}, (1, 8, 8), "name: mlp is for 0 sides, not for the 2 of 1x8x8; unet and dit are for these"),
+        ("mlp", {}, (1, 8, 8), "name: mlp is for vectors, not for the 2 of 1x8x8; unet and dit are for these"),
         ("unet", {}, (5,), "name: unet is for 2 sides, not for the 0 of 5; mlp is for vectors"),
-        ("unet1d", {}, (1, 4, 4, 4), "name: unet1d is for 1 sides, not for the 3 of 1x4x4x4; dit is for these"),
+        ("unet1d", {}, (1, 4, 4, 4), "name: unet1d is for 1 side, not for the 3 of 1x4x4x4; dit is for these"),
         ("dit", {}, (1, 4, 4, 4, 4), "name: dit is for 1 or 2 or 3 sides, not for the 4 of 1x4x4x4x4; no network here is for these"),
         ("dit", {"patch_size": 5}, (1, 8, 8), "patch_size: 5 does not divide the side 8; 4 does"),
         ("dit", {"patch_size": 3}, (1, 7), "patch_size: 3 does not divide the side 7; 1 does"),

@@ -12,9 +12,9 @@ def check_sides(name: str, shape: tuple[int, ...], sides: tuple[int, ...]) -> No
     """
     found = len(shape) - 1
     if found not in sides:
-        wanted = " or ".join(map(str, sides))
+        wanted = "vectors" if sides == (0,) else f"{' or '.join(map(str, sides))} side{'s' * (sides != (1,))}"
         remedy = FOR.get(found, "no network here is for these")
-        raise ValueError(f"name: {name} is for {wanted} sides, not for the {found} of {_told(shape)}; {remedy}")
+        raise ValueError(f"name: {name} is for {wanted}, not for the {found} of {_told(shape)}; {remedy}")
 
 
 def _told(shape: tuple[int, ...]) -> str:
