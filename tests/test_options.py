@@ -22,6 +22,7 @@ from genhub.views.viewed import Viewed
 
 TRIED: dict[str, list[Any]] = {
     "scheduler": ["heun", "ddpm"], "num_inference_steps": [3, 1001, 2000], "eta": [0.0, 0.5], "guidance_scale": [0.0, 7.0],
+    "guidance_interval": [(0.0, 0.5)],
     "truncation": [0.5], "observe": [True],
 }  # fmt: skip
 """Of every option of every model, values that are not the default."""
@@ -61,6 +62,8 @@ def test_an_option_changes_what_is_drawn_or_is_refused(which):
     expected = {("num_inference_steps", 1001), ("num_inference_steps", 2000)} if "ddpm" in which else set()
     if "ddpm" in which and "conditional" not in which:
         expected |= {("guidance_scale", 0.0), ("guidance_scale", 7.0)}
+    if "ddpm" in which:  # given nothing; or a guidance_scale of 1
+        expected.add(("guidance_interval", (0.0, 0.5)))
     if "euler" in which:
         expected |= {("eta", 0.0), ("eta", 0.5)}
     assert set(refused) == expected
@@ -86,7 +89,7 @@ def test_a_callback_is_no_option_of_the_command_line():
     genhub.sample(model, 1, callback=steps.append)
     assert len(steps) == 5
     for value in ("print", None):
-        with pytest.raises(InputError, match="--set callback: DDPM has no such option; known: eta, guidance_scale, num_inf"):
+        with pytest.raises(InputError, match="--set callback: DDPM has no such option; known: eta, guidance_interval, guidance_scale, num_inf"):
             read_options(model, {"callback": value})
 
 
@@ -100,7 +103,7 @@ def test_every_verb_that_draws_refuses_it_and_writes_nothing(tmp_path: Path, mon
         result = CliRunner().invoke(cli.app, [*line, "--set", "guidance_scale=7"])
         assert isinstance(result.exception, InputError), (line, result.output)
         assert str(result.exception) == (
-            "--set guidance_scale: changes nothing here: this model is given nothing; it is for one with model.conditions"
+            "--set guidance_scale: changes nothing here: this model is given nothing; it is for one trained with model.conditions"
         )
     assert sorted(tmp_path.rglob("*")) == before
 
