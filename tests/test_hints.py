@@ -28,7 +28,7 @@ def said(override: str) -> str:
         ("trainer.weight_decay=0", "trainer.optimizer.weight_decay"),
         ("data.max_steps=4", "trainer.max_steps"),
         ("trainer.ema_decay=0.9", "trainer.ema.decay"),
-        ("data.resolution=8", "data.columns.IMAGE.size"),
+        ("data.resolution=8", "columns"),
         ("trainer.fp16=true", "trainer.mixed_precision"),
         ("trainer.clip-grad-norm=1", "trainer.max_grad_norm"),
         ("output_dir=x", "run_dir"),
@@ -55,7 +55,7 @@ def test_every_other_name_leads_to_a_key_that_there_is(section: str) -> None:
 def test_epochs_are_told_in_steps() -> None:
     for word in EPOCHS:
         assert said(f"trainer.{word}=3").endswith(
-            "a run is counted in steps: give trainer.max_steps, which is epochs x images / data.batch_size"
+            "a run is counted in steps: give trainer.max_steps, which is epochs x rows / data.batch_size"
         )
 
 

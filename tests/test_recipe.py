@@ -71,7 +71,7 @@ def test_values_that_yaml_1_1_reads_otherwise(tmp_path: Path) -> None:
 def test_a_mapping_is_a_recipe_and_stays_as_it_was() -> None:
     mapping: dict[str, Any] = {"model": {"name": "ddpm"}, "data": {"columns": {"image": {"size": (8, 8)}}}, "run_dir": "x"}
     before = copy.deepcopy(mapping)
-    recipe = read_recipe(mapping, ["model.network.layers_per_block=2", "data.flip=true"])
+    recipe = read_recipe(mapping, ["model.network={name: unet, layers_per_block: 2}", "data.flip=true"])
     assert recipe.dump()["model"]["network"]["layers_per_block"] == 2
     assert recipe.data.flip
     assert recipe.dump()["data"]["columns"]["image"]["size"] == [8, 8]
@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "inside one of either": (
         DDPM + "data: {columns: {image: {modality: image, size: [8, 0]}}}\n",
-        "r.yaml:2: data.columns.image: size.1: must be greater than or equal to 1, not 0",
+        "r.yaml:2: data.columns.image.size.1: must be greater than or equal to 1, not 0",
     ),
     "too many": (
         DDPM + "trainer: {optimizer: {betas: [0.9, 0.9, 0.9]}}\n",
@@ -178,7 +178,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "no such modality": (
         DDPM + "data: {columns: {x: imag}}\n",
-        "r.yaml:2: data.columns.x: modality: no modality is called 'imag'; did you mean 'image'? (others come by pip install)",
+        "r.yaml:2: data.columns.x.modality: no modality is called 'imag'; did you mean 'image'? (others come by pip install)",
     ),
     "no such key of a column": (
         DDPM + "data: {columns: {x: {modality: image, sise: 3}}}\n",
@@ -232,11 +232,11 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "measured beside a stream": (
         DDPM + "data: {streaming: true}\nevaluate: {n: 100}\n",
-        "r.yaml:3: evaluate: a stream's images are not at hand to compare with; genhub evaluate does it afterwards",
+        "r.yaml:3: evaluate: a stream's rows are not at hand to compare with; genhub evaluate does it afterwards",
     ),
     "best by its cost": (
         DDPM + "evaluate: {save_best: cost}\n",
-        "r.yaml:2: evaluate.save_best: can't be 'cost', which says nothing about how good the images are",
+        "r.yaml:2: evaluate.save_best: can't be 'cost', which says nothing about how good what is drawn is",
     ),
     "inside": ("init_from: x\n" + DDPM, "r.yaml:1: init_from: unknown key; known: data, evaluate, hub, model, run_dir, seed, trainer"),
     "text": ("hello\n", "r.yaml: must be a mapping of sections (model, data, trainer), not 'hello'"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import models
 import pytest
 from test_recipe import DDPM, fault
 

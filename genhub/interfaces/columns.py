@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from genhub.errors import DataError, PluginError, did_you_mean, explained, first_fault
 from genhub.interfaces.modality import AnyModality, Columns, Modality
-from genhub.interfaces.registry import MODALITIES, load_class, plugin_names
+from genhub.interfaces.registry import MODALITIES, load_all, load_class
 from genhub.interfaces.section import MAY_CHANGE, NonNegativeInt, PositiveInt, Section
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -35,33 +35,35 @@ class ColumnConfig(Section):
 
     @model_validator(mode="after")
     def _has_known_keys(self) -> Self:
-        self.options(self.modality)
+        extra, cls = self.__pydantic_extra__ or {}, _class(self.modality) if self.modality else None
+        known = cls.Options.model_fields.keys() if cls else {key for each in _all() for key in each.Options.model_fields}
+        for key in extra.keys() - known if extra else ():
+            whose = f"no key of a column of modality {self.modality}" if cls else "no column's key"
+            raise ValueError(f"{key}: {whose}; {did_you_mean(key, [*known, 'modality', 'from'])}")
+        if cls:
+            cls.Options.model_validate(extra)  # whose faults become this section's
         return self
 
-    def options(self, modality: str | None) -> Section | None:
-        """Return a modality's `Options` with this column's keys; None without a modality, for which each key must be some
-        modality's.
+    def options(self, modality: str) -> Section:
+        """Return the `Options` of a modality with this column's keys.
 
         Raises:
-            ValueError: an unknown key, or a value that it can't have.
+            ValueError: a key that it doesn't have, or a value that it can't have.
         """
-        extra = self.__pydantic_extra__ or {}
-        if modality is None:
-            known = (
-                {key for name in plugin_names(MODALITIES) for key in _class(name).Options.model_fields} if extra else set()
-            )
-            for key in extra.keys() - known:
-                raise ValueError(f"{key}: unknown key; {did_you_mean(key, known | {'modality', 'from'})}")
-            return None
-        cls = _class(modality)
+        cls, extra = _class(modality), self.__pydantic_extra__ or {}
         for key in extra.keys() - cls.Options.model_fields.keys():
-            near = did_you_mean(key, [*cls.Options.model_fields, "modality", "from"])
+            near = did_you_mean(key, cls.Options.model_fields)
             raise ValueError(f"{key}: no key of a column of modality {modality}; {near}")
         try:
             return cls.Options.model_validate(extra)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {explained(fault)}") from error
+            raise ValueError(f"{fault['loc'][0]}: {explained(fault)}") from error
+
+
+def _all() -> list[type[Modality]]:
+    """Return the registered modalities that can be used."""
+    return list(load_all(MODALITIES)[0].values())
 
 
 def _class(modality: str) -> type[Modality]:

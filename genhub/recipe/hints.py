@@ -13,7 +13,7 @@ from genhub.interfaces.section import Section
 # What other frameworks, and their users, call a key.
 OTHER_NAMES = {
     "data.name": "dataset dataset_name data_dir data_path data_root train_data_dir path root folder",
-    "data.columns.IMAGE.size": "resolution img_size image_resolution size",
+    "data.columns": "resolution img_size image_resolution size",
     "data.batch_size": "bs batch batchsize train_batch_size per_device_train_batch_size",
     "data.num_workers": "workers dataloader_num_workers num_dataloader_workers",
     "data.flip": "random_flip horizontal_flip hflip",
