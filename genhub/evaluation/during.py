@@ -97,9 +97,7 @@ class Evaluator:
             return sample_elements(model, self._drawing, together=together)
 
         name, drawing = self.config.extractor, self._drawing
-        return Measurement(
-            model, self._data, self._held_out, name, drawing, draw, together, rows_of=self._rows_of
-        )
+        return Measurement(model, self._data, self._held_out, name, drawing, draw, together, rows_of=self._rows_of)
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says

@@ -182,9 +182,7 @@ def _keep(evaluation: Evaluation, folder: Path) -> None:
         warn(f"{error}; the figures are shown, but not kept")
 
 
-def measure(
-    subject: Measurement, names: Sequence[str] | None, step: int, trained_on: DataSpec | None = None
-) -> Evaluation:
+def measure(subject: Measurement, names: Sequence[str] | None, step: int, trained_on: DataSpec | None = None) -> Evaluation:
     """Compute the metrics named, or all that apply and are computed by default.
 
     Args:

@@ -259,7 +259,7 @@ METRICS = {metric.name: metric for metric in _ALL}
 
 
 def about(subject: Measurement, names: Iterable[str]) -> list[str]:
-    """Return notes for the readers of several metrics: on the extractor, on what was asked for, and on the rows that were not
+    """Return notes for the readers of several metrics: on the extractor, on what rows are given, and on those that were not
     trained on."""
     notes = [] if subject.rows_of is None else [f"drawn for the conditions of rows of split {subject.rows_of}"]
     if any(METRICS[name].by_features for name in names) and (note := distrust(subject)):

@@ -68,7 +68,7 @@ def cannot_learn(data: Any) -> str | None:
     """Return why no probe can be trained on the data; None if one can."""
     if data.labels is not None or len(data.spec.modality.shape) == 3:
         return None
-    return f"{data.spec.name} has no column of labels to learn to read, and only images can be turned"
+    return f"{Path(data.spec.name).name} has no column of labels to learn to read, and only images can be turned"
 
 
 class Probe:
@@ -115,7 +115,8 @@ class Probe:
         return torch.cat([self.network(self._x(part)).softmax(1).cpu() for part in torch.split(values, self.batch_size)])
 
     def _x(self, values: Tensor) -> Tensor:
-        return self.modality.to_batch(values.to(self.device))
+        x: Tensor = self.modality.to_batch(values.to(self.device))
+        return x
 
 
 def train(network: Network, data: Any, labels: Tensor | None) -> float:

@@ -119,8 +119,8 @@ def show(
         model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
         overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real data.
         device: where to load the model; left out: the accelerator, if there is one.
-        options: the view's own (n, steps, seed, conditions, between, scales: those it has), and for a view that draws samples
-            those of the model's `sample`.
+        options: the view's own (n, steps, seed, conditions, between, scales: those it has), and for a view that draws
+            samples those of the model's `sample`.
     Returns:
         The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
     Raises:

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -125,16 +126,14 @@ def tiles(modality: Modality, x: Tensor) -> list[Image.Image]:
 
 def _apart(modality: Modality, x: Tensor, dim: int) -> Sequence[Tensor]:
     """Return the elements along a dimension one by one; those that have no sides together."""
-    return x.split(1, dim) if len(modality.shape) > 1 else [x]
+    return torch.split(x, 1, dim) if len(modality.shape) > 1 else [x]
 
 
 def tile(modality: Modality, x: Tensor) -> Image.Image:
     """Return one element x (1, *shape), or points (m, d), as in a batch, as a tile."""
     values, levels = modality.from_batch(x), modality.levels
-    if levels and len(modality.shape) == 3:  # an image's pixels, without a frame around them
-        shown = image_of(in_bytes(values[0], levels))
-    else:
-        shown = modality.picture(values)
+    is_image = levels is not None and len(modality.shape) == 3  # whose pixels are shown without a frame around them
+    shown = image_of(in_bytes(values[0], levels or 0)) if is_image else modality.picture(values)
     most = MAX_TILE if len(modality.shape) > 1 else MAX_PLOT
     if shown.mode == "RGBA":
         shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")

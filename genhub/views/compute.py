@@ -191,8 +191,8 @@ def reconstruct(subject: Viewed, *, n: Count = 10, seed: Seed = 0) -> Image.Imag
         shown[1:] = [replace(shown[1], captions=()), PictureRow.of("difference", modality, difference, captions)]
     return canvas.table(
         f"{_plain(subject)}: real rows and their reconstructions",
-        f"from {math.prod(latents.shape[1:]):,} numbers each; under a column its error, root mean square {_units(modality)}; "
-        f"on average {rms.mean():.3f}",
+        f"from {math.prod(latents.shape[1:]):,} numbers each; under a column its error, root mean square "
+        f"{_units(modality)}; on average {rms.mean():.3f}",
         shown,
     )
 
@@ -302,7 +302,7 @@ def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)
         raise InputError(f"latent: is for images and the like so far, and {subject.name} draws {modality.told()}")
     chosen = subject.choose(POINTS, seed)
     column = subject.data.labels
-    labels = None if column is None else column.kept(chosen)
+    labels = column.kept(chosen).numpy() if column and column.present(chosen).all() else None
     latents = in_batches(model.encode, subject.x(chosen), subject.given(chosen))
     points = latents.flatten(1).double()
     centre, axes, note = plane_of(points)
@@ -313,10 +313,13 @@ def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)
     edge = (high - low) / n / 2  # a tile's middle is its point
     grid = torch.cartesian_prod(down, across).flip(1) * (high - low - 2 * edge) + low + edge
     decoded = in_batches(model.decode, (centre + grid @ axes).float().view(-1, *latents.shape[1:]).to(device))
-    names = {} if column is None or labels is None else {int(label): column.modality.caption(label) for label in labels.unique()}
+    names = {
+        label: column.modality.caption(torch.tensor(label))
+        for label in (set(labels.tolist()) if column and labels is not None else ())
+    }
     limits = [(low[i].item(), high[i].item()) for i in range(2)]
-    shown, numbers = canvas.tiles(modality, decoded), None if labels is None else labels.numpy()
-    plane = Plane(_axis_names(points.shape[1]), limits, shown, places.numpy(), numbers, names)
+    shown = canvas.tiles(modality, decoded)
+    plane = Plane(_axis_names(points.shape[1]), limits, shown, places.numpy(), labels, names)
     return canvas.plane(f"{_plain(subject)}: the latent space", note, plane)
 
 
