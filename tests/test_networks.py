@@ -12,7 +12,17 @@ from genhub_networks import MLP, DiT, UNet, UNet1d
 from parts import built, conditions, modalities
 from pydantic import ValidationError
 
-from genhub import AnyNetwork, CheckpointError, Given, NetworkConfig, PluginError, Section, network_for
+from genhub import (
+    AnyNetwork,
+    CheckpointError,
+    Given,
+    NetworkConfig,
+    PluginError,
+    RecipeError,
+    Section,
+    network_for,
+    read_recipe,
+)
 from genhub.errors import first_fault
 from genhub.interfaces.registry import NETWORKS, load_class, plugin_names
 
@@ -216,9 +226,24 @@ def test_a_mistake_is_one_line(network, message):
     assert fault(network) == message
 
 
-def test_the_nearest_key_is_the_named_networks():
-    assert NetworkConfig.of({"name": "dit"}) is DiT.Config
-    assert NetworkConfig.of({"name": "no"}) is NetworkConfig
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.network.block_out_chanels=[8]", "model.network.block_out_chanels: unknown key; did you mean 'block_out_channels'?"),
+        ("model.network={name: dit, depht: 3}", "model.network.depht: unknown key; did you mean 'depth'?"),
+        ("model.network=dti", "model.network.name: no network is called 'dti'; did you mean 'dit'? (others come by pip install)"),
+        ("model.network.block_out_channels=[8, 20]", "model.network.block_out_channels: 20 does not divide by norm_num_groups 8; 16 does"),
+    ],
+)  # fmt: skip
+def test_a_recipes_mistake_has_its_key_and_the_nearest_name(override, message):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("digits-ddpm", [override])
+    assert message in str(caught.value)
+
+
+def test_a_recipe_names_a_network_alone_or_with_its_keys():
+    assert read_recipe("digits-ddpm", ["model.network={name: dit, depth: 2}"]).model.network == DiT.Config(depth=2)
+    assert read_recipe("digits-ddpm", ["model.network=dit"]).model.network == DiT.Config()
 
 
 @pytest.mark.parametrize(("sides", "name"), [(0, "mlp"), (1, "unet1d"), (2, "unet"), (3, "dit")])
