@@ -1,11 +1,14 @@
-"""What modalities are learnt from: the values of a column that can be read."""
+"""What modalities are learnt from, the values of a column that can be read; and their numbers, of 32 bits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genhub.interfaces.modality import RawColumn, Unreadable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def readable(column: RawColumn, function: Callable[[Any], Any], rows: Sequence[int] | None = None) -> list[Any]:
@@ -24,3 +27,28 @@ def readable(column: RawColumn, function: Callable[[Any], Any], rows: Sequence[i
         first = next(((row, each) for row, each in zip(rows, found, strict=True) if isinstance(each, Unreadable)), None)
         raise ValueError(f"no value can be read: {column.place(first[0])}: {first[1]}" if first else "no row has a value")
     return values
+
+
+def single(value: Any) -> NDArray[Any]:
+    """Return numbers as float32.
+
+    Raises:
+        ValueError: they are none, not finite, or too large.
+    """
+    import numpy as np
+
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    with np.errstate(over="ignore"):
+        numbers: NDArray[Any] = np.asarray(value, np.float64).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("has values that are not finite, or beyond 3.4e38")
+    return numbers
+
+
+def deviation(std: NDArray[Any]) -> NDArray[Any]:
+    """Return standard deviations with 1 in place of 0, and of what float32 can't divide by."""
+    import numpy as np
+
+    found: NDArray[Any] = np.where(std > np.finfo(np.float32).tiny, std, 1.0)
+    return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
 
 from genhub.interfaces.modality import Modality, RawColumn
-from genhub.modalities.learnt import readable
+from genhub.modalities.learnt import deviation, readable, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genhub.interfaces.network import Embedding
-
-MOST = 3.4e38
-"""Largest number: they are kept with 32 bits."""
 
 
 class Number(Modality):
@@ -27,7 +26,7 @@ class Number(Modality):
     modality: Literal["number"] = "number"
     shape: tuple[()] = ()
     mean: float = 0.0
-    std: float = 1.0
+    std: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation in the training data; 1 where all are equal."""
     low: float = 0.0
     """The least in the training data."""
@@ -53,21 +52,15 @@ class Number(Modality):
     def learn(cls, column: RawColumn, options: Any) -> Self:
         import numpy as np
 
-        values = np.array(readable(column, _finite), np.float64)
-        std = float(values.std())
-        return cls(mean=float(values.mean()), std=std or 1.0, low=float(values.min()), high=float(values.max()))
+        values = np.array(readable(column, _one), np.float64)
+        std = float(deviation(values.std()))
+        return cls(mean=float(values.mean()), std=std, low=float(values.min()), high=float(values.max()))
 
     def read(self, value: Any) -> NDArray[Any]:
-        import numpy as np
-
-        return np.asarray(_finite(value), np.float32)
+        return _one(value)
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
-        import numpy as np
-
-        if not np.isfinite(values).all():
-            raise ValueError("has values that are not finite")
-        return values.astype(np.float32)
+        return single(values)
 
     def to_batch(self, kept: Tensor) -> Tensor:
         return (kept - self.mean) / self.std
@@ -108,8 +101,8 @@ class Number(Modality):
         return histograms(values[:, None].numpy(), [""])
 
 
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not abs(number) <= MOST:
-        raise ValueError(f"{number:g} is more than a number of 32 bits holds" if math.isfinite(number) else "is not finite")
+def _one(value: Any) -> NDArray[Any]:
+    number = single(value)
+    if number.shape:
+        raise ValueError(f"must be one number, not of shape {number.shape}")
     return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -57,14 +58,14 @@ def scatter(points: NDArray[Any], captions: Sequence[str] = (), names: Sequence[
     size, alpha = (6, 0.6) if len(points) <= 2000 else (2, 0.4)
     for name, colour in zip(different if len(different) <= MOST_GROUPS else [None], COLOURS, strict=False):
         chosen = points if name is None else points[[group == name for group in groups]]
-        axes.scatter(*chosen.T, s=size, alpha=alpha, c=colour, linewidths=0, label=name or None)
+        axes.scatter(*chosen.T, s=size, alpha=alpha, c=colour, linewidths=0, label=_plain(name) if name else None)
     if 1 < len(different) <= MOST_GROUPS:
         axes.legend(fontsize=7, markerscale=3, framealpha=0.7)
     axes.set_aspect("equal", adjustable="datalim")
     axes.tick_params(labelsize=7)
     if names:
-        axes.set_xlabel(names[0], fontsize=8)
-        axes.set_ylabel(names[1], fontsize=8)
+        axes.set_xlabel(_plain(names[0]), fontsize=8)
+        axes.set_ylabel(_plain(names[1]), fontsize=8)
     return _drawn(figure)
 
 
@@ -79,7 +80,7 @@ def histograms(values: NDArray[Any], names: Sequence[str], most: int = 16) -> Im
             axis.axis("off")
             continue
         axis.hist(values[:, at], bins=min(30, max(5, len(values) // 5)), color=COLOURS[0])
-        axis.set_title(names[at][:24], fontsize=8)
+        axis.set_title(_plain(names[at]), fontsize=8)
         axis.tick_params(labelsize=6)
         axis.set_yticks([])
     return _drawn(figure)
@@ -89,7 +90,7 @@ def bars(names: Sequence[str], most: int = 30) -> Image.Image:
     """Return how often each of the names occurs, the first `most` of them."""
     different, counts = np.unique(np.array(names), return_counts=True)
     figure, axes = _figure(4.2, 0.4 + 0.18 * min(len(different), most))
-    axes.barh([str(name)[:24] for name in different[:most]], counts[:most], color=COLOURS[0])
+    axes.barh([_plain(name) for name in different[:most]], counts[:most], color=COLOURS[0])
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
     return _drawn(figure)
@@ -122,8 +123,15 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, figure.subplots(rows, columns)
 
 
+def _plain(name: object) -> str:
+    """Return the start of a text without what matplotlib would take for a formula."""
+    return str(name)[:24].replace("$", r"\$")
+
+
 def _drawn(figure: Any) -> Image.Image:
     stream = BytesIO()
-    figure.savefig(stream, format="png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of letters that the font hasn't
+        figure.savefig(stream, format="png")
     stream.seek(0)
     return Image.open(stream).convert("RGB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt, Section
-from genhub.modalities.learnt import readable
+from genhub.modalities.learnt import deviation, readable, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,11 +100,11 @@ class Signal(Modality):
 
         def moments(value: Any) -> Any:
             found = plain.read(value).astype(np.float64)
-            return None if found.shape != plain.shape else np.stack([found.mean(1), np.square(found).mean(1)])
+            return None if found.shape != plain.shape else np.stack([found.mean(1), found.var(1)])
 
-        mean, square = np.mean(readable(column, moments), 0)
-        std = np.sqrt(np.maximum(square - np.square(mean), 0))
-        return plain.model_copy(update={"mean": tuple(mean.tolist()), "std": tuple(np.where(std > 0, std, 1.0).tolist())})
+        means, variances = np.stack(readable(column, moments), 1)
+        std = deviation(np.sqrt(variances.mean(0) + means.var(0)))  # of all values, as all signals are as long
+        return plain.model_copy(update={"mean": tuple(means.mean(0).tolist()), "std": tuple(std.tolist())})
 
     def read(self, value: Any) -> NDArray[Any]:
         """Return a signal (c, t) of a WAV file, its bytes, or an array (t,) or (c, t): the mean of a file's channels where
@@ -119,18 +120,17 @@ class Signal(Modality):
             values = values.mean(0, keepdims=True)
         if rate and self.rate and rate != self.rate:
             values = resampled(values, rate, self.rate)
-        if not np.isfinite(values).all():
-            raise ValueError("has values that are not finite")
+        values = single(values)
         if not self.fitted:
-            return values.astype(np.float32)
+            return values
         cut = values[:, : self.shape[1]]
-        return np.pad(cut, ((0, 0), (0, self.shape[1] - cut.shape[1]))).astype(np.float32)
+        return np.pad(cut, ((0, 0), (0, self.shape[1] - cut.shape[1])))
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
-        if values.shape[1:] in (self.shape, self.shape[1:]) and np.isfinite(values).all():
-            return values.reshape(len(values), *self.shape).astype(np.float32)
+        if values.shape[1:] == self.shape:
+            return single(values)
         return np.stack([self.read(value) for value in values])
 
     def to_batch(self, kept: Tensor) -> Tensor:
@@ -154,8 +154,9 @@ class Signal(Modality):
             return self.model_copy(update={"fitted": True}).read(value)
         except FileNotFoundError:
             raise ValueError(f"no such file: {value}") from None
-        except OSError as error:
-            raise ValueError(f"{value}: {error.strerror or error}") from None
+        except (OSError, ValueError, struct.error) as error:
+            where = f"{value}: " if isinstance(value, str | Path) else ""
+            raise ValueError(f"{where}{getattr(error, 'strerror', None) or error}") from error
 
     def told(self) -> str:
         return f"a signal of {self.shape[0]} x {self.shape[1]:,} values" + (

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genhub.modalities.learnt import single
+
 INTEGERS, FLOATS, EXTENDED = 1, 3, 0xFFFE
 """Kinds of values that a WAV names; an extended one says it elsewhere."""
 UNKNOWN_SIZE = 0xFFFFFFFF
@@ -30,7 +32,7 @@ def read_sound(value: Any) -> tuple[NDArray[Any], int | None]:
     if isinstance(value, str | Path) and Path(value).suffix.lower() == ".npy":
         value = np.load(value, allow_pickle=False)
     if isinstance(value, np.ndarray | list | tuple):
-        array = np.asarray(value, dtype=np.float32)
+        array = single(value)
         if array.ndim not in (1, 2) or not array.size:
             raise ValueError(f"must be (length,) or (channels, length), not of shape {array.shape}")
         return np.atleast_2d(array), None
@@ -51,7 +53,7 @@ def _content(value: Any) -> bytes:
 
 
 def _of_wav(content: bytes) -> tuple[NDArray[Any], int]:
-    """Return the values (c, t) and the rate of a WAV: RIFF, whose chunks are a name of 4 bytes, a size, and so many bytes."""
+    """Return the values (c, t) and the rate of a WAV: RIFF, of chunks: a name of 4 bytes, a size, so many bytes."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise ValueError("not a WAV file; convert it to one")
     kind = channels = rate = bits = 0

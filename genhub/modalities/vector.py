@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt
-from genhub.modalities.learnt import readable
+from genhub.modalities.learnt import deviation, readable, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,29 +68,22 @@ class Vector(Modality):
         sizes = sorted({len(value) for value in there})
         if len(sizes) > 1:
             raise ValueError(f"has vectors of {sizes[0]} and of {sizes[1]} numbers; they must all be as long")
-        values = np.stack(there)
-        std = values.std(0)
+        values = np.stack(there).astype(np.float64)
         return cls(
             shape=(sizes[0],),
             mean=tuple(values.mean(0).tolist()),
-            std=tuple(np.where(std == 0, 1.0, std).tolist()),
+            std=tuple(deviation(values.std(0)).tolist()),
             names=tuple(getattr(column.feature, "numbers", ())),
         )
 
     def read(self, value: Any) -> NDArray[Any]:
-        import numpy as np
-
         numbers = _numbers(value)
         if numbers.shape != self.shape:
             raise ValueError(f"must be {self.shape[0]} numbers, not {len(numbers)}")
-        return numbers.astype(np.float32)
+        return numbers
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
-        import numpy as np
-
-        if not np.isfinite(values).all():
-            raise ValueError("has values that are not finite")
-        return values.reshape(len(values), -1).astype(np.float32)
+        return single(values).reshape(len(values), -1)
 
     def to_batch(self, kept: Tensor) -> Tensor:
         return (kept - kept.new_tensor(self.mean)) / kept.new_tensor(self.std)
@@ -135,12 +128,8 @@ class Vector(Modality):
 
 
 def _numbers(value: Any) -> NDArray[Any]:
-    """Return a list, a tuple, an array or a tensor of numbers as float64 (d,)."""
-    import numpy as np
-
-    numbers = np.asarray(value, dtype=np.float64)
-    if numbers.ndim != 1:
+    """Return a list, a tuple, an array or a tensor of numbers as float32 (d,)."""
+    numbers = single(value)
+    if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"must be a list of numbers, not of shape {numbers.shape}")
-    if not np.isfinite(numbers).all():
-        raise ValueError("has values that are not finite")
     return numbers
