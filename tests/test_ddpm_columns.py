@@ -230,3 +230,19 @@ def test_a_folder_of_format_1_with_vectors_of_latents(tmp_path: Path):
     assert model.autoencoder.mean.shape == (5, 1, 1)
     assert model.sample(2, num_inference_steps=2).shape == (2, 1, 8, 8)
     assert model.autoencoder.encode(torch.zeros(3, 1, 8, 8)).shape == (3, 5, 1, 1)
+
+
+@pytest.mark.slow
+def test_points_on_demand(tmp_path: Path):
+    """The shipped recipe, in a fifth of its steps, draws points that lie as near to real ones as these to one another, each
+    on the moon that is asked for."""
+    keys = ["trainer.max_steps=1000", "trainer.sample_every=null"]
+    folder = genhub.train("moons-ddpm", keys, run_dir=str(tmp_path / "run"))
+    drawn, data = genhub.sample(folder, 2000), genhub.load_data("moons")
+    near = torch.cdist(drawn, data.own(range(10_000))).min(1)
+    real = torch.cdist(data.own(range(2000)), data.own(range(2000, 10_000))).min(1).values
+    assert near.values.quantile(0.9) < 1.5 * real.quantile(0.9)
+    moons = data.column("label").kept(range(10_000))[near.indices]
+    assert (moons == torch.arange(2000) % 2).float().mean() > 0.99
+    covered = torch.cdist(data.own(range(2000)), drawn).min(1).values
+    assert covered.quantile(0.9) < 0.1

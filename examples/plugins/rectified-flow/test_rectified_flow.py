@@ -95,13 +95,13 @@ def test_points_are_drawn_given_a_class_and_guided():
     model.conditioner.forward = lambda conditions: genhub.Given(
         vector=conditions.values["side"].masked_fill(~conditions.present["side"], 2).float()[:, None]
     )
-    there = torch.ones(2, dtype=torch.bool)
+    there, options = torch.ones(2, dtype=torch.bool), {"scheduler": "flow_euler", "num_inference_steps": 4}
     told = Conditions({"side": torch.tensor([0, 1])}, {"side": there})
-    drawn = model.sample(2, conditions=told, num_inference_steps=4)
+    drawn = model.sample(2, conditions=told, **options)
     torch.testing.assert_close(drawn, torch.tensor([[0.0, 0.0], [3.0, 1.0]]), atol=1e-4, rtol=0)
-    beyond = model.sample(2, conditions=told, num_inference_steps=4, guidance_scale=3.0)
+    beyond = model.sample(2, conditions=told, guidance_scale=3.0, **options)
     torch.testing.assert_close(beyond, torch.tensor([[-3.0, -1.0], [6.0, 2.0]]), atol=1e-3, rtol=0)
-    between = model.sample(2, conditions=told.without(there), num_inference_steps=4)
+    between = model.sample(2, conditions=told.without(there), **options)
     torch.testing.assert_close(between, torch.tensor([[1.5, 0.5], [1.5, 0.5]]), atol=1e-4, rtol=0)
 
 
