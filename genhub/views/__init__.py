@@ -1,5 +1,5 @@
-"""Pictures that show how a model works: `compute` says what each view shows, `canvas` paints it, `viewed` is what it is of.
-Rooms above call `show` alone; a view asks for a capability, never for a class."""
+"""Pictures that show how a model works: `compute` and `log` say what each view shows, `canvas` paints it, `viewed` is what it
+is of. Rooms above call `show` alone; a view asks for a capability, never for a class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genhub.ground.finite import check_weights
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
 from genhub.sampling.conditions import read_conditions
 from genhub.sampling.options import check_arguments
-from genhub.views import compute
+from genhub.views import compute, log
 from genhub.views.canvas import Film
 from genhub.views.viewed import Viewable, Viewed
 
@@ -49,7 +49,7 @@ DENOISER = Need(lambda s: isinstance(s.model, Denoiser), "the capability Denoise
 AUTOENCODER = Need(lambda subject: isinstance(subject.model, Autoencoder), "the capability Autoencoder (encode, decode)")
 CONDITIONS = Need(_is_given, "a condition, such as a label")
 GUIDANCE = Need(_takes_guidance, "a condition and an option guidance_scale of `sample`")
-LOG = Need(lambda subject: compute.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
+LOG = Need(lambda subject: log.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
 
 
 def _always(subject: Viewed, own: Mapping[str, Any]) -> bool:
@@ -98,7 +98,7 @@ VIEWS = {
     "latent": View(compute.latent, AUTOENCODER),
     "classes": View(compute.classes, CONDITIONS, real=_never),
     "guidance": View(compute.guidance, GUIDANCE, real=_for_rows),
-    "losses": View(compute.losses, LOG, real=_never),
+    "losses": View(log.losses, LOG, real=_never),
     "neighbours": View(compute.neighbours, ANY),
 }
 

@@ -245,6 +245,11 @@ def _rendered(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
+def escape(text: str) -> str:
+    """Return text with `$` escaped: matplotlib would read mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _width(text: str, size: int = TEXT) -> int:
     """Return the width in pixels of the longest line of a text."""
     lines = [line for line in text.split("\n") if line.strip()]

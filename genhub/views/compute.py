@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -17,18 +16,15 @@ from pydantic import Field
 from torch import Tensor
 
 from genhub.errors import InputError
-from genhub.ground.console import Progress, warn
-from genhub.ground.disk import check_files
+from genhub.ground.console import Progress
 from genhub.ground.finite import check_finite
 from genhub.ground.randomness import SAMPLE_STREAM, Between, generators, randn, seed_for
-from genhub.ground.run_log import read_metrics
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
 from genhub.sampling.request import Drawing
-from genhub.store.run_folder import RunFolder
 from genhub.views import canvas
-from genhub.views.canvas import Film, PictureRow, Plane
+from genhub.views.canvas import Film, PictureRow, Plane, escape
 from genhub.views.viewed import Viewed, in_batches
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
@@ -211,10 +207,10 @@ def classes(subject: Viewed, *, n: Count = 10, seed: Seed = 0, conditions: Asked
     many = asked is None and modality.classes > MOST_ROWS
     first = f"the first {MOST_ROWS} of {modality.classes:,} labels" if many else "a row a value"
     return canvas.table(
-        f"{_plain(subject)}: what is drawn for a {_escape(column)}",
+        f"{_plain(subject)}: what is drawn for a {escape(column)}",
         f"{first}; a column has the same noise; seed {seed}",
         [
-            PictureRow.of(_escape(modality.caption(value)), subject.modality, x)
+            PictureRow.of(escape(modality.caption(value)), subject.modality, x)
             for value, x in zip(values, drawn, strict=True)
         ],
     )
@@ -231,7 +227,7 @@ def guidance(
 ) -> Image.Image:
     """Show samples, a row a guidance scale."""
     each = [subject.drawing(n, seed, conditions, {**options, "guidance_scale": scale}) for scale in scales]
-    drawn, captions = _each(each, subject.sample), [_escape(text) for text in each[0].captions(subject.model)]
+    drawn, captions = _each(each, subject.sample), [escape(text) for text in each[0].captions(subject.model)]
     rows = [PictureRow.of(f"{scale:g}", subject.modality, x) for scale, x in zip(scales, drawn, strict=True)]
     rows[-1] = replace(rows[-1], captions=captions if len(rows[-1].tiles) == n else ())
     return canvas.table(
@@ -313,10 +309,8 @@ def latent(subject: Viewed, *, n: Annotated[int, Field(strict=True, ge=2, le=64)
     edge = (high - low) / n / 2  # a tile's middle is its point
     grid = torch.cartesian_prod(down, across).flip(1) * (high - low - 2 * edge) + low + edge
     decoded = in_batches(model.decode, (centre + grid @ axes).float().view(-1, *latents.shape[1:]).to(device))
-    names = {
-        label: column.modality.caption(torch.tensor(label))
-        for label in (set(labels.tolist()) if column and labels is not None else ())
-    }
+    caption = column.modality.caption if column else str
+    names = {} if labels is None else {label: caption(torch.tensor(label)) for label in set(labels.tolist())}
     limits = [(low[i].item(), high[i].item()) for i in range(2)]
     shown = canvas.tiles(modality, decoded)
     plane = Plane(_axis_names(points.shape[1]), limits, shown, places.numpy(), labels, names)
@@ -352,55 +346,11 @@ def _axis_names(size: int) -> tuple[str, str]:
     )
 
 
-def losses(subject: Viewed) -> Image.Image:
-    """Plot the losses of each phase in a run's metrics.jsonl."""
-    file = metrics_file(subject)
-    assert file is not None
-    check_files(file.parent, file.name)
-    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
-    for step, key, value in _logged(file):
-        phase, _, name = key.partition("/")
-        steps, values = curves.setdefault(phase, {}).setdefault(name, ([], []))
-        steps.append(step)
-        values.append(value)
-    if not curves:
-        raise InputError(f"{file}: nothing is logged yet")
-    last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
-    rows = {
-        _escape(phase): {_escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
-        for phase, row in curves.items()
-    }
-    return canvas.curves(f"{_plain(subject)}: the run's log", f"a row a phase; to step {last:,}", rows)
-
-
-def metrics_file(subject: Viewed) -> Path | None:
-    """Return a run's log, for its folder or a checkpoint in it."""
-    if subject.folder is None:
-        return None
-    folder = subject.folder.resolve()
-    file = (RunFolder.of(folder) or RunFolder(folder)).metrics
-    return file if file.is_file() else None
-
-
-def _logged(file: Path) -> Iterator[tuple[int, str, float]]:
-    """Yield (step, phase/key, value) of what a phase logged; what is damaged is said and left out."""
-    lines, fault = read_metrics(file)
-    if fault:
-        warn(fault)
-    for line in lines:
-        yield from ((int(line["step"]), key, value) for key, value in line.items() if "/" in key)
-
-
 # Words
 
 
 def _plain(subject: Viewed) -> str:
-    return _escape(subject.name)
-
-
-def _escape(text: str) -> str:
-    """Return text with `$` escaped: matplotlib would read mathematics."""
-    return text.replace("$", r"\$")
+    return escape(subject.name)
 
 
 def _short(number: float) -> str:
