@@ -135,3 +135,16 @@ def test_resume_is_exact(tiny, tmp_path, data, given):
     genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
     same_bits(whole, genhub.train(tiny, run_dir=str(tmp_path / "parts")))
     assert len(genhub.sample(whole, 5)) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_of_points_fills_both_moons(tmp_path):
+    """Nearly every point is as near to a real one as real ones are, and nearly every real one has one near."""
+    folder = genhub.train("moons-gan", run_dir=str(tmp_path / "run"))
+    drawn = genhub.sample(folder, 2000)
+    moons = genhub.load_data("moons")
+    real, others = moons.own(torch.arange(2000)), moons.own(torch.arange(4000, 10_000))
+    nearest = lambda a, b: torch.cdist(a, b).min(1).values  # noqa: E731
+    assert (nearest(drawn, others) <= nearest(real, others).quantile(0.99)).float().mean() > 0.95
+    assert (nearest(real, drawn) <= nearest(real, others[:2000]).quantile(0.99)).float().mean() > 0.85
