@@ -3,6 +3,8 @@ tells it from real ones, each trained against the other."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ class AdversarialModel(GenerativeModel):
     """Base of both GANs: the game and its sampler, given whatever `conditions` name. Each network has a Conditioner of its
     own."""
 
-    Config = GANConfig
+    Config: ClassVar[type[GANConfig]] = GANConfig
     config: GANConfig
 
     def __init__(self, config: GANConfig) -> None:
