@@ -69,6 +69,7 @@ def test_guidance_counts_within_its_interval_alone():
     options = {"guidance_scale": 2.0, "guidance_interval": (0, 1)}
     assert make().unused_options(options).keys() == options.keys()
     assert model.unused_options(options) == {}
+    assert "guidance_interval" in model.unused_options(options | {"guidance_scale": 1.0})
 
 
 @pytest.mark.parametrize("key", ["condition_dropout=0.2", "sampling.guidance_scale=2", "sampling.guidance_interval=[0,0.5]"])

@@ -198,10 +198,13 @@ class DDPM(GenerativeModel):
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return guidance where there are no conditions, and ancestral noise where the sampler has none, each with the
         reason."""
-        unused = {}
-        for key in ("guidance_scale", "guidance_interval"):
-            if options.get(key) is not None and not self.conditions:
-                unused[key] = "this model is given nothing; it is for one trained with model.conditions"
+        unused, scale = {}, options.get("guidance_scale")
+        if not self.conditions:
+            told = "this model is given nothing; it is for one trained with model.conditions"
+            unused = {key: told for key in ("guidance_scale", "guidance_interval") if options.get(key) is not None}
+        elif options.get("guidance_interval") is not None:
+            scale = self.config.sampling.guidance_scale if scale is None else scale
+            unused = {"guidance_interval": "there is no guidance at a guidance_scale of 1"} if scale == 1 else {}
         if options.get("eta") is not None:
             name = options.get("scheduler") or self.config.sampling.scheduler
             if not has_eta(name):

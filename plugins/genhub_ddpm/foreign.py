@@ -47,6 +47,6 @@ def _unet_of(saved: dict[str, Any]) -> tuple[NetworkConfig, tuple[int, int, int]
     height, width = (size, size) if isinstance(size, int) else size
     # diffusers' defaults, for what an old file leaves out
     defaults = {"block_out_channels": (224, 448, 672, 896), "layers_per_block": 2, "norm_num_groups": 32}
-    cls: Any = NetworkConfig.of({"name": UNET})
+    cls: Any = NetworkConfig.class_for({"name": UNET})
     known = {key: value for key, value in (defaults | saved).items() if key in cls.model_fields}
     return cls.model_validate(known | {"name": UNET}), (saved.get("in_channels", 3), height, width)
