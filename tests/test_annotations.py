@@ -17,7 +17,7 @@ from test_registry import site as site
 from genhub import InputError, ModelConfig, Section, read_recipe
 from genhub.interfaces.annotations import members
 from genhub.interfaces.columns import DataConfig
-from genhub.interfaces.registry import MODELS, TRAINERS, load_all
+from genhub.interfaces.registry import MODELS, NETWORKS, TRAINERS, load_all
 from genhub.model import GenerativeModel
 from genhub.recipe.recipe import Recipe
 from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
@@ -87,12 +87,13 @@ def where_booleans_may_not_stand(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 def test_a_boolean_is_no_number_for_any_key_of_any_config(classes: list[type[GenerativeModel]]) -> None:
     configs = [Strange, DataConfig, EvaluateConfig, HubConfig, AccelerateConfig, *(cls.Config for cls in classes)]
+    configs += [cls.Config for cls in load_all(NETWORKS)[0].values()]
     configs += [cls.Config for cls in load_all(TRAINERS)[0].values()]
     tried = set()
     for section in dict.fromkeys(inner for config in configs for inner in sections(config)):
         schema = section.model_json_schema()
         for name in section.model_fields:
-            for wrong in where_booleans_may_not_stand(schema["properties"][name]):
+            for wrong in where_booleans_may_not_stand(schema["properties"][section.model_fields[name].alias or name]):
                 if (name, wrong) in (("mixed_precision", False), ("sharding", False)):
                     continue  # YAML's bare `no`, which is one of their words
                 try:

@@ -28,7 +28,7 @@ def said(override: str) -> str:
         ("trainer.weight_decay=0", "trainer.optimizer.weight_decay"),
         ("data.max_steps=4", "trainer.max_steps"),
         ("trainer.ema_decay=0.9", "trainer.ema.decay"),
-        ("data.resolution=8", "columns"),
+        ("data.resolution=8", "data.columns"),
         ("trainer.fp16=true", "trainer.mixed_precision"),
         ("trainer.clip-grad-norm=1", "trainer.max_grad_norm"),
         ("output_dir=x", "run_dir"),

@@ -89,7 +89,7 @@ def test_the_hubs_goes_before_a_folder_where_it_is_spelled_so(hub, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     Path("eve/spelled").mkdir(parents=True)
     hub.add("datasets/eve/spelled", {"data/train-00000-of-00001.parquet": parquet({"bytes": png(7), "path": None})})
-    assert load_data(DataConfig(name="hf://datasets/eve/spelled")).spec.num_images == 1
+    assert load_data(DataConfig(name="hf://datasets/eve/spelled")).spec.num_rows == 1
     with pytest.raises(genhub.HubError, match="eve/spelled: no such folder, and no such model"):
         genhub.load("hf://eve/spelled")
     with pytest.raises(

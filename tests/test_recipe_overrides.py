@@ -24,7 +24,7 @@ def test_overrides_win_over_the_file_and_the_last_wins() -> None:
     recipe = read_recipe(DIGITS, overrides)
     assert recipe.trainer.max_steps == 20
     assert recipe.trainer.ema is None
-    assert recipe.dump()["model"]["unet"]["block_out_channels"] == [8, 16]
+    assert recipe.dump()["model"]["network"]["block_out_channels"] == [8, 16]
     assert recipe.data.batch_size == 8
     assert recipe.trainer.optimizers["unet"].lr == 1e-5
     assert recipe.run_dir == "a=b"
@@ -47,7 +47,7 @@ def test_an_override_goes_into_a_section_that_is_null_or_left_out(tmp_path: Path
         ("model.network.layers_per_block=0", "command line: model.network.layers_per_block: must be greater than or equal to 1, not 0"),
         ("model.network.block_out_channels=[60]",
          "command line: model.network.block_out_channels: 60 does not divide by norm_num_groups 8; 64 does"),
-        ("model.unet={act_fn: x}", "command line: model.network.act_fn: can't be 'x'; known: gelu, mish, relu, silu, swish"),
+        ("model.network={name: unet, act_fn: x}", "command line: model.network.act_fn: can't be 'x'; known: gelu, mish, relu, silu, swish"),
         ("model.network.block_out_channels.0=8",
          "command line: model.network.block_out_channels.0: model.network.block_out_channels is a value, not a section"),
         ("seed.x=8", "command line: seed.x: seed is a value, not a section"),

@@ -50,11 +50,12 @@ def test_a_plugins_options_by_the_path_that_an_override_has() -> None:
     model, scheduler = describe_plugin("ddpm")
     assert (model["kind"], model["class"], model["distribution"]) == ("model", "genhub_ddpm:DDPM", "genhub-framework")
     assert (scheduler["kind"], scheduler["class"]) == ("scheduler", "diffusers:DDPMScheduler")
-    assert model["about"].startswith("A U-Net that learns to undo")
+    assert model["about"].startswith("A network that learns to undo")
     options = model["options"]
-    assert options["unet.layers_per_block"] == {"type": "int", "default": 1, "meaning": ""}
+    (network,) = describe_plugin("unet")
+    assert network["options"]["layers_per_block"] == {"type": "int", "default": 1, "meaning": ""}
+    assert network["options"]["block_out_channels"]["type"] == "tuple[int, ...]"
     assert options["loss_weighting"]["type"] == "none | min_snr"
-    assert options["unet.block_out_channels"]["type"] == "tuple[int, ...]"
     content = {"model": {"name": "ddpm"}}
     overrides = [f"model.{key}={json.dumps(option['default'])}" for key, option in options.items() if key != "name"]
     assert read_recipe(content, overrides) == read_recipe(content)
@@ -64,7 +65,7 @@ def test_a_plugins_options_by_the_path_that_an_override_has() -> None:
 
 
 def test_every_plugins_recipe_is_accepted() -> None:
-    for kind in ("model", "scheduler", "trainer"):
+    for kind in ("model", "network", "modality", "scheduler", "trainer"):
         for name in plugin_names(KINDS[kind]):
             facts = next(facts for facts in describe_plugin(name) if facts["kind"] == kind)
             recipe = read_recipe(facts["recipe"])
@@ -72,6 +73,8 @@ def test_every_plugins_recipe_is_accepted() -> None:
                 recipe.model.name,
                 recipe.trainer.name,
                 recipe.dump()["model"].get("sampling", {}).get("scheduler"),
+                getattr(getattr(recipe.model, "network", None), "name", None),
+                recipe.dump()["data"]["columns"].get("COLUMN", {}).get("modality"),
             )
     assert all(facts["recipe"] is None for facts in describe_plugin("UNet2DModel"))
 

@@ -93,6 +93,8 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
             about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
             keys = getattr(cls, "Config", None) or getattr(cls, "Options", None)
             options = _options(keys) if keys else _arguments(cls)
+            if group == MODELS:
+                del options["data"]  # which the data fill in
             facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
                           "version": plugin.version, "about": about, "capabilities": capabilities(cls),
                           "options": options, "recipe": example_recipe(plugin, options)})  # fmt: skip
