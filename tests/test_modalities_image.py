@@ -16,7 +16,7 @@ from image_files import load, noise, save
 from genhub import Image, InputError
 from genhub.data.raw import StoredColumn, as_objects
 from genhub.modalities.image import ENDINGS
-from genhub.modalities.pictures import tiled
+from genhub.modalities.plots import tiled
 from genhub.modalities.pixels import IMAGE_FORMATS
 
 GREY = np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)
@@ -105,7 +105,7 @@ def test_pixels_there_and_back(bits: Any, seed: int, channels: int) -> None:
     modality = Image(shape=(channels, 5, 6), bits=bits)
     values = np.random.default_rng(seed).integers(0, modality.levels, (3, *modality.shape)).astype(modality.dtype)
     x = modality.to_batch(torch.from_numpy(values))
-    assert (x.min() >= modality.bounds[0], x.max() <= modality.bounds[1]) == (True, True)
+    assert modality.bounds[0] <= x.min() <= x.max() <= modality.bounds[1]
     assert np.array_equal(modality.from_batch(x).numpy(), values)
 
 

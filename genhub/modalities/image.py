@@ -27,7 +27,7 @@ ENDINGS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm", ".pfm", ".tga", ".icb", ".vda", ".vst", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
 )  # fmt: skip
-"""Of the files of `pixels.IMAGE_FORMATS`, as Pillow knows them."""
+"""Endings of files of `pixels.IMAGE_FORMATS`, as Pillow knows them."""
 
 
 class Image(Modality):
@@ -37,7 +37,7 @@ class Image(Modality):
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     """(channels, height, width)"""
     bits: Literal[8, 16] = 8
-    """Of a pixel's channel, as kept and drawn."""
+    """Bits of a pixel's channel, as kept and drawn."""
     value_range: tuple[float, float] | None = Field(default=None, exclude_if=lambda value: value is None)
     """The stored values that became black and white; None: the type's own, such as 0 and 255."""
     resized: bool = False
@@ -184,7 +184,8 @@ class Image(Modality):
         )
 
     def to_batch(self, kept: Tensor) -> Tensor:
-        return kept.float().div_(self._top / 2).sub_(1)
+        values = kept if self.bits == 8 else kept.float()  # torch divides no uint16
+        return values.div(self._top / 2).sub_(1)
 
     def from_batch(self, x: Tensor) -> Tensor:
         import torch
@@ -221,7 +222,7 @@ class Image(Modality):
     # Seen and written
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> PIL.Image.Image:
-        from genhub.modalities.pictures import tiled
+        from genhub.modalities.plots import tiled
 
         return tiled([enlarged(image_of(image)) for image in values], captions=captions)
 

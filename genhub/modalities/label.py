@@ -51,7 +51,7 @@ class Label(Modality):
     modality: Literal["label"] = "label"
     shape: tuple[()] = ()
     number: NumClasses
-    """How many classes there are."""
+    """Number of classes."""
     names: Annotated[tuple[ClassName, ...], Field(max_length=1_000_000)] = ()
     """Their names, in the order of their numbers; (): they have none, and are known by number."""
 
@@ -138,7 +138,7 @@ class Label(Modality):
         return ClassLabel(names=list(self.names)) if self.names else Value("int64")
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-        from genhub.modalities.pictures import bars
+        from genhub.modalities.plots import bars
 
         return bars([self.caption(value) for value in values])
 

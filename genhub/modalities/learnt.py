@@ -1,4 +1,4 @@
-"""What modalities are learnt from, the values of a column that can be read; and their numbers, of 32 bits."""
+"""Values that modalities are learnt from, those of a column that can be read; and numbers of 32 bits."""
 
 from __future__ import annotations
 

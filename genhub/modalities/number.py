@@ -96,7 +96,7 @@ class Number(Modality):
         return {"low": self.low, "high": self.high, "mean": self.mean, "std": self.std}
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-        from genhub.modalities.pictures import histograms
+        from genhub.modalities.plots import histograms
 
         return histograms(values[:, None].numpy(), [""])
 

@@ -34,7 +34,7 @@ class Signal(Modality):
     shape: tuple[PositiveInt, PositiveInt]
     """(channels, length)"""
     mean: Annotated[tuple[float, ...], Field(max_length=MOST_CHANNELS)]
-    """Of each channel in the training data."""
+    """Mean of each channel in the training data."""
     std: Annotated[tuple[float, ...], Field(max_length=MOST_CHANNELS)]
     """Standard deviation of each channel in the training data; 1 where it is constant."""
     rate: Rate | None = None
@@ -171,7 +171,7 @@ class Signal(Modality):
         """Return the waves in a grid, all to the same scale."""
         import numpy as np
 
-        from genhub.modalities.pictures import tiled, wave
+        from genhub.modalities.plots import tiled, wave
 
         arrays = values.numpy()
         span = float(np.quantile(np.abs(arrays), 0.999))

@@ -83,7 +83,7 @@ class Text(Modality):
         return Value("string")
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-        from genhub.modalities.pictures import bars
+        from genhub.modalities.plots import bars
 
         return bars([self.caption(value) for value in values])
 

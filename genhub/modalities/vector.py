@@ -29,7 +29,7 @@ class Vector(Modality):
     modality: Literal["vector"] = "vector"
     shape: tuple[PositiveInt]
     mean: Annotated[tuple[float, ...], Field(max_length=MOST_DIMENSIONS)]
-    """Of each number in the training data."""
+    """Mean of each number in the training data."""
     std: Annotated[tuple[float, ...], Field(max_length=MOST_DIMENSIONS)]
     """Standard deviation of each number in the training data; 1 where all are equal."""
     names: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=MOST_DIMENSIONS)] = ()
@@ -120,7 +120,7 @@ class Vector(Modality):
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
         """Return a scatter of points of the plane, coloured by their captions; of other vectors, a histogram a number."""
-        from genhub.modalities.pictures import histograms, scatter
+        from genhub.modalities.plots import histograms, scatter
 
         if self.shape[0] == 2:
             return scatter(values.numpy(), captions, self.names)
