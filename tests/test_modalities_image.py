@@ -16,8 +16,8 @@ from image_files import load, noise, save
 from genhub import Image, InputError
 from genhub.data.raw import StoredColumn, as_objects
 from genhub.modalities.image import ENDINGS
-from genhub.modalities.plots import tiled
 from genhub.modalities.pixels import IMAGE_FORMATS
+from genhub.modalities.plots import tiled
 
 GREY = np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)
 
