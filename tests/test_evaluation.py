@@ -37,7 +37,8 @@ def cache(tmp_path_factory) -> Path:
 def runs(tmp_path_factory) -> dict[str, Path]:
     """Small trained models, by name."""
     folder = tmp_path_factory.mktemp("runs")
-    settings = {"vae": {"channels": [8]}, "cgan": {"conditions": ["label"], "generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}}
+    networks = {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}}
+    settings = {"vae": {"channels": [8]}, "cgan": {"conditions": ["label"], **networks}}
     found = {}
     for name, options in settings.items():
         recipe = {"model": {"name": name, **options}, "data": {"split": "train[:80%]"},
