@@ -101,7 +101,8 @@ def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monke
     cards = {name: hub.repos[f"alice/{name}"].files["README.md"].decode() for name in BUILT_IN}
     assert "samples it, too:\n\n```python\nfrom diffusers import DDPMPipeline\n" in cards["ddpm"]
     assert 'DDPMPipeline.from_pretrained("alice/ddpm")' in cards["ddpm"]
-    assert "which draws latents of the model in `autoencoder`" in cards["latent"]
+    assert 'UNet2DModel.from_pretrained("alice/latent", subfolder="unet")' in cards["latent"]
+    assert "DDPMPipeline" not in cards["latent"]  # its latents are no images
     assert 'AutoencoderKL.from_pretrained("alice/vae", subfolder="vae")' in cards["vae"]
     assert "diffusers" not in cards["gan"].partition("## Versions")[0]
     assert ModelCard(cards["cgan"]).data.pipeline_tag is None

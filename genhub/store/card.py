@@ -19,7 +19,7 @@ from genhub.ground.ids import data_id, split_id
 from genhub.interfaces.columns import ModelData, count_of
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.section import Section
-from genhub.store.manifest import MANIFEST, Manifest, Word, read_json
+from genhub.store.manifest import Manifest, Word, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -96,9 +96,8 @@ class Card:
         if self.picture:
             parts.append(f"![Drawn by the model]({PICTURE})")
         parts += ["## Use it", _use(manifest, source)]
-        inner = next((_code(file.parent.name) for file in sorted(self.folder.glob(f"*/{MANIFEST}"))), None)
         pipelines = _diffusers_classes(self.folder)
-        parts += [_diffusers(name, class_name, source, manifest, inner) for name, class_name in pipelines]
+        parts += [_diffusers(name, class_name, source) for name, class_name in pipelines]
         parts += ["## How it was trained", _training(manifest, self.recipe, self.repo_id or "recipe.yaml")]
         if self.measured:
             rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in self.measured]
@@ -219,16 +218,11 @@ def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
     return [(name, cls) for name, cls in found if cls.isidentifier() and re.fullmatch(r"[\w.-]*", name)]
 
 
-def _diffusers(subfolder: str, class_name: str, source: str, manifest: Manifest, inner: str | None) -> str:
+def _diffusers(subfolder: str, class_name: str, source: str) -> str:
     where = f'"{source}"' + (f', subfolder="{subfolder}"' if subfolder else "")
     code = f"from diffusers import {class_name}\n\nopened = {class_name}.from_pretrained({where})"
     if subfolder:
         about = f"Its `{subfolder}` opens with plain diffusers, too:"
-    elif inner:
-        about = f"Plain diffusers opens a part of it, which draws latents of the model in {inner}:"
-    elif manifest.columns and manifest.columns.conditions:
-        given = ", ".join(_code(name) for name in manifest.columns.conditions)
-        about = f"Plain diffusers opens it, but its pipeline can't be told what to draw ({given}):"
     else:
         about = "Plain diffusers opens and samples it, too:"
         code += "\nimage = opened(num_inference_steps=50).images[0]"
