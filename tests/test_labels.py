@@ -13,7 +13,7 @@ from genhub import Label, ModelData
 from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig
-from genhub.modalities.label import class_numbers, in_order, split_names
+from genhub.modalities.label import in_order
 
 KIND = {"kind": {"modality": "label"}}
 
@@ -101,9 +101,9 @@ def test_truth_values_are_names(value: object) -> None:
 
 def test_names_with_commas() -> None:
     names = ("tench, Tinca tinca", "tench", "cock")
-    assert class_numbers(split_names("cock,tench, Tinca tinca,tench", set(names)), names, 3) == [2, 0, 1]
-    assert class_numbers(["tench, Tinca tinca"], names, 3) == [0]
-    assert Label(number=3, names=names).split("tench, Tinca tinca, cock") == ["tench, Tinca tinca", "cock"]
+    label = Label(number=3, names=names)
+    assert label.split("tench, Tinca tinca, cock") == ["tench, Tinca tinca", "cock"]
+    assert [int(label.ask(name)) for name in label.split("cock,tench, Tinca tinca,tench")] == [2, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,15 @@ def test_files_and_rows_give_back_what_they_were_given(tmp_path: Path, channels:
         assert np.array_equal(modality.read(modality.to_rows(own)[0]), values[0])
 
 
+def test_colour_of_sixteen_bits_has_eight_in_a_file(tmp_path: Path) -> None:
+    modality = Image(shape=(3, 5, 6), bits=16)
+    own = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (1, 3, 5, 6)).astype(np.uint16))
+    modality.write_file(own[0], tmp_path / "x.png")
+    assert (modality.read_file(tmp_path / "x.png").int() - own[0].int()).abs().max() <= 257
+    with pytest.raises(InputError, match="a PNG of 16 bits has 1 channel, not 3; x.npz keeps them all"):
+        modality.to_rows(own)
+
+
 def test_two_channels_have_no_png() -> None:
     modality = Image(shape=(2, 5, 6))
     own = torch.zeros(1, 2, 5, 6, dtype=torch.uint8)

@@ -243,6 +243,11 @@ class Image(Modality):
     def is_lossless(self) -> bool:
         return self.shape[0] in PNG_CHANNELS if self.bits == 8 else self.shape[0] == 1
 
+    def _check_png(self) -> None:
+        if not self.is_lossless:
+            kind = "a PNG has 1, 3 or 4 channels" if self.bits == 8 else "a PNG of 16 bits has 1 channel"
+            raise InputError(f"--out: {kind}, not {self.shape[0]}; x.npz keeps them all")
+
     def to_array(self, values: Tensor) -> NDArray[Any]:
         return values.permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -254,8 +259,7 @@ class Image(Modality):
     def to_rows(self, values: Tensor) -> list[Any]:
         from io import BytesIO
 
-        if not self.is_lossless:
-            raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {self.shape[0]}; x.npz keeps them all")
+        self._check_png()
         rows = []
         for value in values:
             stream = BytesIO()
@@ -274,8 +278,7 @@ class Image(Modality):
     def feature(self) -> Any:
         from datasets import Image as Feature
 
-        if not self.is_lossless:
-            raise InputError(f"--out: a PNG has 1, 3 or 4 channels, not {self.shape[0]}; x.npz keeps them all")
+        self._check_png()
         return Feature()
 
 
@@ -329,5 +332,8 @@ def _pixels(image: PIL.Image.Image, dtype: str) -> Tensor:
     import numpy as np
     import torch
 
-    array = np.array(image).astype(dtype)
+    array = np.array(image)
+    if array.dtype == np.uint8 and dtype == "uint16":  # colour, which has 8 bits in a file
+        array = array.astype(np.uint16) * 257
+    array = array.astype(dtype)
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)

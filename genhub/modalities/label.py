@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from operator import index
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -75,6 +76,10 @@ class Label(Modality):
     def classes(self) -> int:
         return self.number
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
     @classmethod
     def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
         return is_label(feature, [value for value in values if value is not None])
@@ -93,8 +98,12 @@ class Label(Modality):
         where the classes have no names is an integer a number."""
         import numpy as np
 
-        (number,) = class_numbers([value], self.names, self.number)
-        return np.asarray(number, np.int64)
+        name = _text(value)
+        if self.names and name not in self._numbers:
+            raise ValueError(f"{shown(name)} is none of its classes; {_nearest(name, self.names)}")
+        if not self.names and not (name.isdecimal() and len(name) < 20 and int(name) < self.number):
+            raise ValueError(f"{shown(name)} is none of its classes; it has 0 to {self.number - 1}")
+        return np.asarray(self._numbers[name] if self.names else int(name), np.int64)
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
@@ -153,29 +162,6 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     if all(name.isdecimal() and len(name) <= 100 for name in found):
         return tuple(sorted(found, key=lambda name: (int(name), name)))
     return tuple(sorted(found))
-
-
-def class_numbers(labels: Iterable[Any], names: Sequence[str], classes: int) -> list[int]:
-    """Return the numbers of the classes that labels name. A label is its name; its number, from 0 on, only where the
-    classes have no names.
-
-    >>> class_numbers(["3", "10"], ("1", "2", "3", "10"), 4)
-    [2, 3]
-
-    Args:
-        names: of the classes, in their order; () if they have none.
-        classes: how many there are.
-    Raises:
-        ValueError: a label that none of them has, with the nearest name.
-    """
-    parts = [_text(label) for label in labels]
-    numbers = {name: number for number, name in enumerate(names)} if names else {}
-    for part in parts:
-        if not names and not (part.isdecimal() and len(part) < 20 and int(part) < classes):
-            raise ValueError(f"{shown(part)} is none of its classes; it has 0 to {classes - 1}")
-        if names and part not in numbers:
-            raise ValueError(f"{shown(part)} is none of its classes; {_nearest(part, names)}")
-    return [numbers[part] if names else int(part) for part in parts]
 
 
 def _class_of(label: Any) -> str:
