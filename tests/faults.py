@@ -221,13 +221,13 @@ def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str)
     """A verb whose workers never make a batch from the `batch`-th of each on; `limits` are those of the wait for it."""
     import time
 
-    import genhub.data.decode
+    import genhub.data.reading
     import genhub.data.workers
     import genhub.training.guards
 
     for name, seconds in limits.items():
         setattr(genhub.training.guards if name == "GRACE" else genhub.data.workers, name, seconds)
-    read, calls = genhub.data.decode.Reader.read_some, itertools.count()
+    read, calls = genhub.data.reading.RowReader.read, itertools.count()
 
     def stuck(self: Any, rows: Any) -> Any:
         if next(calls) == batch:
@@ -235,5 +235,5 @@ def genhub_with_stuck_workers(batch: int, limits: dict[str, float], *words: str)
             time.sleep(600)
         return read(self, rows)
 
-    genhub.data.decode.Reader.read_some = stuck
+    genhub.data.reading.RowReader.read = stuck
     _genhub(*words)

@@ -186,8 +186,8 @@ def test_a_data_set_on_the_hub_goes_before_a_folder_of_its_name(hub, tmp_path, m
     Path("eve/data").mkdir(parents=True)
     Path("eve/data/secret.png").write_bytes(png(99))
     theirs, mine = load_data(DataConfig(name="hf://datasets/eve/data")), load_data(DataConfig(name="eve/data"))
-    assert (theirs.spec.num_images, mine.spec.num_images) == (3, 1)
-    assert theirs.images([0]).max().item() == pytest.approx(7 / 127.5 - 1)
+    assert (theirs.num_rows, mine.num_rows) == (3, 1)
+    assert theirs.x([0]).max().item() == pytest.approx(7 / 127.5 - 1)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -209,10 +209,10 @@ def test_rows_of_the_hub_can_not_name_files_of_here(hub, tmp_path, streaming) ->
     with pytest.raises(genhub.DataError, match="Data files don't belong to eve/card"):
         open_data(DataConfig(name="eve/card", streaming=streaming))
     if not streaming:
-        assert open_data(DataConfig(name="eve/images")).spec.num_images == 2  # fetched files are opened by their paths
+        assert open_data(DataConfig(name="eve/images")).spec.num_rows == 2  # fetched files are opened by their paths
     local = tmp_path / "mine.parquet"
     local.write_bytes(parquet(*rows))
-    assert load_data(DataConfig(name=str(local))).spec.num_images == 4  # the user's own may
+    assert load_data(DataConfig(name=str(local))).num_rows == 4  # the user's own may
 
 
 def test_measuring_and_showing_a_strangers_model_reads_no_file_of_here(hub, model, published, tmp_path, monkeypatch) -> None:  # noqa: F811

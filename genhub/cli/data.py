@@ -13,7 +13,8 @@ from genhub.errors import cut
 from genhub.ground.console import put
 
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="digits, wine, moons, ..., a folder, a file, a glob, or user/name on the Hub.")
+    str,
+    typer.Argument(metavar="SOURCE", help="digits, wine, moons, ..., a folder, a file, a glob, or user/name on the Hub."),
 ]
 NOT_SHOWN = ("modality", "can_be_target", "missing", "shape", "notes", "fault", "rows_of_each")
 """Facts of a column that have a place of their own, or are for programs."""
@@ -56,6 +57,8 @@ def _print(facts: dict[str, Any]) -> None:
     table = [_row(name, column) for name, column in facts["columns"].items()]
     if table:
         print_table([dict.fromkeys(table[0], "") | dict(zip(table[0], table[0], strict=True)), *table], as_json=False)
+    for note in facts.get("notes", []):
+        put(f"         {note}")
     for name, column in facts["columns"].items():
         for note in [*column.get("notes", []), *filter(None, [column.get("fault")])]:
             put(f"         {name}: {note}")
@@ -67,7 +70,9 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _row(name: str, column: dict[str, Any]) -> dict[str, str]:
     counts = column.get("rows_of_each") or {}
-    told = {key: value for key, value in column.items() if key not in NOT_SHOWN}
+    told = {
+        key: value for key, value in column.items() if key not in NOT_SHOWN and not (counts and key in ("classes", "names"))
+    }
     more = [f"{key} {_short(value)}" for key, value in told.items()]
     more += [", ".join(f"{of}: {count:,}" for of, count in counts.items())] if counts else []
     return {"column": name, "modality": column["modality"], "shape": "x".join(map(str, column.get("shape", []))) or "-",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genhub.data.raw import Source, first_line, of_arrays
+from genhub.data.raw import Source, few, first_line, of_arrays
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig
 
@@ -33,7 +33,8 @@ def array_source(file: str, config: DataConfig) -> Source:
         raise DataError(f"data.name: {file} holds no array with rows")
     columns = {name: array for name, array in arrays.items() if array.ndim and len(array) == length}
     source = of_arrays({name: _as_rows(array) for name, array in columns.items()}, config)
-    return Source(source.columns, passed_over=tuple(f"{file}: {name}" for name in arrays if name not in columns))
+    others = [name for name in arrays if name not in columns]
+    return Source(source.columns, notes=(f"passed over {few(others)}: not of {length:,} rows",) if others else ())
 
 
 def _as_rows(array: NDArray[Any]) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genhub.conditioning.guidance import dropped
-from genhub.data.columns import Columns
+from genhub.data.split_columns import SplitColumns
 from genhub.data.raw import Index
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
@@ -172,7 +172,7 @@ class TableData:
     """Lines to print on what is odd about the data."""
     _rows: Index
     """The row in the split of each number."""
-    _columns: Columns
+    _columns: SplitColumns
     _values: dict[str, Tensor]
     """Columns in memory: (N, *shape) as kept."""
     _present: dict[str, Tensor]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genhub.data.columns import Columns
+from genhub.data.split_columns import SplitColumns
 from genhub.data.raw import Index, Source
 from genhub.data.reading import read_all, read_values
 from genhub.data.sources import find_source
@@ -33,7 +33,7 @@ class Description:
 
     facts: dict[str, Any]
     """Name, splits, rows, the target, and by column what it is: JSON."""
-    _columns: Columns
+    _columns: SplitColumns
     _target: str | None
 
     def picture(self) -> Image.Image:
@@ -73,18 +73,18 @@ def describe(config: DataConfig) -> Description:
     """
     source = find_source(config)
     if isinstance(source, Source):
-        columns, length, splits = Columns(source.columns, config, None), len(source), list(source.splits)
+        columns, length, splits = SplitColumns(source.columns, config, None), len(source), list(source.splits)
     else:
-        columns, length, splits = Columns(first_columns(source, config), config, None), source.length, [config.split]
+        columns, length, splits = SplitColumns(first_columns(source, config), config, None), source.length, [config.split]
     target = _target(columns)
     facts: dict[str, Any] = {"name": config.title, "split": config.split, "splits": splits, "rows": length or None}
     facts |= {"target": target, "columns": {name: _facts(columns, name, target) for name in columns.names}}
     facts |= {"unrecognised": list(columns.unrecognised)} if columns.unrecognised else {}
-    facts |= {"passed_over": list(source.passed_over)} if isinstance(source, Source) and source.passed_over else {}
+    facts |= {"notes": list(source.notes)} if isinstance(source, Source) and source.notes else {}
     return Description(facts, columns, target)
 
 
-def _target(columns: Columns) -> str | None:
+def _target(columns: SplitColumns) -> str | None:
     """Return the target; None where the recipe must name it. A wrong one that it names is an error."""
     try:
         return columns.target()
@@ -94,7 +94,7 @@ def _target(columns: Columns) -> str | None:
         return None
 
 
-def _facts(columns: Columns, name: str, target: str | None) -> dict[str, Any]:
+def _facts(columns: SplitColumns, name: str, target: str | None) -> dict[str, Any]:
     stored = columns.stored(name)
     kind, cls = columns.recognised(name)
     missing = int(stored.stored.missing().sum())
@@ -110,7 +110,7 @@ def _facts(columns: Columns, name: str, target: str | None) -> dict[str, Any]:
         return facts | {"fault": str(error)}
 
 
-def _counts(columns: Columns, name: str, modality: Modality) -> dict[str, int]:
+def _counts(columns: SplitColumns, name: str, modality: Modality) -> dict[str, int]:
     """Return how many rows each class has; {} where there are very many classes."""
     if modality.classes > MOST_CLASSES:
         return {}

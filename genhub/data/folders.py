@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genhub.data.raw import Arrays, Classes, Source, StoredColumn, parts_of
+from genhub.data.raw import Arrays, Classes, Source, StoredColumn, few, parts_of
 from genhub.data.recognition import file_modalities
 from genhub.data.tables import SAVED, StreamSource, table_source
 from genhub.errors import DataError
@@ -49,7 +49,8 @@ def _of_files(path: Path, files: Sequence[Path], kind: str, odd: tuple[str, ...]
         names = in_order(file.parts[depth] for file in files)
         classes = Arrays(np.array([file.parts[depth] for file in chosen], dtype=object))
         columns["label"] = StoredColumn("label", config.title, classes, Classes(names))
-    return Source(columns, tuple(sorted(splits)), odd)
+    notes = (f"passed over {few(odd)}: no regular file, or it leads back",) if odd else ()
+    return Source(columns, tuple(sorted(splits)), notes)
 
 
 def _chosen(splits: Mapping[str, Sequence[Path]], config: DataConfig) -> list[Path]:

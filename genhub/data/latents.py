@@ -100,9 +100,8 @@ class CachedLatents:
         device: torch.device = CPU,
         state: Mapping[str, Any] | None = None,
     ) -> Iterator[Batch]:
-        """Return batches as `TableData.batches` does, of the same rows in the same order, with `cached["latents"]` and an empty
-        x. Missing latents are made first,
-        on the model's device: it may take long.
+        """Return batches as `TableData.batches` does, of the same rows in the same order, with `cached["latents"]` and an
+        empty x. Missing latents are made first, on the model's device: it may take long.
 
         Raises:
             NotFinite: the encoder makes NaN or infinity of a row.
@@ -183,7 +182,7 @@ class Table(Dataset[Any]):
                 self.shape: list[int] = stored.get_slice("latents").get_shape()[1:]
                 whose.append(stored.get_tensor("rows").clone())
         self.whose = torch.cat(whose)
-        """Numbers of the rows whose latents they are: later ones in the place of those that can't be read."""
+        """Numbers of the rows whose latents they are: later ones in place of those that can't be read."""
 
     def read(self, order: Iterator[Index], config: DataConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, for each of `order`, the latents (b, ...) and the numbers (b,) of their rows."""

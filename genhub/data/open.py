@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from genhub.data.batches import IN_MEMORY_BYTES, TableData, check_flip
-from genhub.data.columns import Columns
+from genhub.data.split_columns import SplitColumns
 from genhub.data.contents import content_of
 from genhub.data.objects import stored_name
 from genhub.data.raw import Index, Source
@@ -71,7 +71,7 @@ def load_data(
     assert isinstance(source, Source)
     if not len(source):
         raise DataError(f"data.name: {config.title} has no rows in split {config.split}")
-    columns = Columns(source.columns, config, known)
+    columns = SplitColumns(source.columns, config, known)
     target = columns.target()
     names = (target, *columns.conditions(conditions, target))
     return _read(source, columns, names)
@@ -88,7 +88,7 @@ def config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
         raise DataError(f"data.{first_fault(error)}") from error
 
 
-def _read(source: Source, columns: Columns, names: Sequence[str]) -> TableData:
+def _read(source: Source, columns: SplitColumns, names: Sequence[str]) -> TableData:
     """Read the target and the conditions, where they are kept."""
     config, target = columns.config, names[0]
     missing = columns.stored(target).stored.missing()
@@ -98,7 +98,7 @@ def _read(source: Source, columns: Columns, names: Sequence[str]) -> TableData:
     modalities = {name: columns.modality(name, target) for name in names}
     check_flip(config, modalities)
     notes = [f"{missing.sum():,} of {len(source):,} rows have no {target}, and are left out"] if missing.any() else []
-    notes += [f"{config.title}: passed over {few(source.passed_over)}"] if source.passed_over else []
+    notes += [f"{config.title}: {note}" for note in source.notes]
     notes += [note for name in names if not columns.is_known(name, target) for note in _notes(columns, name, modalities)]
     kept = {
         name: read_all(columns.stored(name), modality, rows, wider=not columns.is_known(name, target))
@@ -125,12 +125,12 @@ def _in_memory(config: DataConfig, modality: Modality, modalities: Mapping[str, 
     return not modality.shape or (size <= IN_MEMORY_BYTES if config.in_memory is None else config.in_memory)
 
 
-def _notes(columns: Columns, name: str, modalities: Mapping[str, Modality]) -> Sequence[str]:
+def _notes(columns: SplitColumns, name: str, modalities: Mapping[str, Modality]) -> Sequence[str]:
     """Return what is odd about a column that was just learnt."""
     return [f"data.columns.{name}: {note}" for note in modalities[name].notes(columns.stored(name))]
 
 
-def _left_out(columns: Columns, kept: dict[str, Kept], rows: Index, total: int) -> tuple[Index, Faults]:
+def _left_out(columns: SplitColumns, kept: dict[str, Kept], rows: Index, total: int) -> tuple[Index, Faults]:
     """Take out of all columns the rows of which one can't be read; return the rows that are left, and what was wrong.
 
     Raises:
@@ -153,18 +153,14 @@ def _left_out(columns: Columns, kept: dict[str, Kept], rows: Index, total: int) 
     return rows[left], sorted(skipped)
 
 
-def _present(columns: Columns, name: str, kept: Mapping[str, Kept], rows: Index) -> Any:
+def _present(columns: SplitColumns, name: str, kept: Mapping[str, Kept], rows: Index) -> Any:
     return kept[name].present if name in kept else ~columns.stored(name).stored.missing()[rows]
 
 
-def fingerprint(columns: Columns, name: str, modality: Modality, kept: Kept | None, rows: Index) -> str:
+def fingerprint(columns: SplitColumns, name: str, modality: Modality, kept: Kept | None, rows: Index) -> str:
     """Return what changes when a value of a column or the rows' order changes: of what is kept, else of what is stored."""
     if kept is not None:
         present = () if kept.present.all() else (kept.present,)
         return hash_of(kept.values.shape, kept.values, *present)
     stored = columns.stored(name)
     return STORED_CONTENT + hash_of(content_of(stored, columns.config), modality.model_dump_json(), rows)
-
-
-def few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -142,6 +142,11 @@ class StoredColumn:
             return [value if isinstance(value, str) else _name_of(value, names) for value in values]
         return values
 
+    def first_of(self) -> StoredColumn:
+        """Return the column with its first value alone."""
+        rows = np.flatnonzero(~self.stored.missing())[:1].tolist()
+        return replace(self, stored=as_objects(self.stored.take(rows)))
+
     def spread(self, most: int) -> list[int]:
         return [int(row) for row in np.linspace(0, len(self) - 1, min(len(self), most))]
 
@@ -195,8 +200,9 @@ class Source:
     columns: Mapping[str, StoredColumn]
     splits: tuple[str, ...] = ("train",)
     """Names of the splits that there are."""
-    passed_over: tuple[str, ...] = ()
-    """What is there and is no column or row: entries of a folder that are no regular files, arrays of other lengths."""
+    notes: tuple[str, ...] = ()
+    """Lines on what is there and is no column or row: entries of a folder that are no regular files, arrays of other
+    lengths."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -239,3 +245,8 @@ def as_objects(values: Sequence[Any]) -> Arrays:
     for place, value in enumerate(values):  # at once, NumPy would look into lists of one length
         array[place] = value
     return Arrays(array)
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names of many, for a message."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -19,7 +19,7 @@ BY_NAME = {"label": "label", "labels": "label", "class": "label"}
 
 
 @cache
-def _known() -> tuple[tuple[tuple[str, type[Modality]], ...], tuple[tuple[str, type[Modality]], ...]]:
+def registered() -> tuple[tuple[tuple[str, type[Modality]], ...], tuple[tuple[str, type[Modality]], ...]]:
     """Return the registered modalities with their names: genhub's own, and those of plugins."""
     own = [plugin.name for plugin in plugins(MODALITIES) if plugin.value.startswith("genhub.")]
     others = [plugin.name for plugin in plugins(MODALITIES) if plugin.name not in own]
@@ -40,7 +40,7 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
         except PluginError as error:
             raise DataError(f"data.columns.{column.name}.modality: {error}") from error
     values = _some_values(column)
-    own, others = _known()
+    own, others = registered()
     named = BY_NAME.get(column.name)
     if named and values and isinstance(values[0], str | int) and not hasattr(column.feature, "names"):
         return next(each for each in own if each[0] == named)
@@ -73,7 +73,7 @@ def file_modalities(config: DataConfig) -> dict[str, str]:
     own."""
     said = {column.modality: name for name, column in config.columns.items() if column.modality and column.source is None}
     found: dict[str, str] = {}
-    for name, cls in (*_known()[0], *_known()[1]):
+    for name, cls in (*registered()[0], *registered()[1]):
         found |= {ending: said.get(name, name) for ending in cls.endings if ending not in found}
     for modality, name in said.items():
         if ":" in modality:

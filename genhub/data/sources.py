@@ -30,8 +30,10 @@ def find_source(config: DataConfig) -> Source | StreamSource:
     """
     name = config.name
     if config.num_rows is not None and name not in DENSITIES:
-        raise DataError(f"data.num_rows: says how many points of the plane there are; {config.title} has rows of its own, of "
-                        "which data.split=train[:1000] takes some")  # fmt: skip
+        raise DataError(
+            f"data.num_rows: says how many points of the plane there are; {config.title} has rows of its own, of which "
+            "data.split=train[:1000] takes some"
+        )
     if not isinstance(name, str):
         return files_source(dict(_listed(name)), config)
     if name in builtin.BUILT_IN:

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from genhub.data.batches import CPU, BatchMaker, check_flip, tell_skipped
-from genhub.data.columns import Columns, derived, sources_of
+from genhub.data.split_columns import SplitColumns, derived, sources_of
 from genhub.data.raw import Index, StoredColumn, as_objects
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
@@ -53,7 +53,7 @@ def open_stream(source: StreamSource, config: DataConfig, conditions: Sequence[s
         DataError: they can't be read, or don't say what classes there are.
     """
     table = undecoded(source.table, source.features)
-    seen = Columns(_stored(list(islice(table, 10)), source, config, list(source.features)), config, known)
+    seen = SplitColumns(_stored(list(islice(table, 10)), source, config, list(source.features)), config, known)
     target = seen.target()
     names = (target, *seen.conditions(conditions, target))
     used = sorted({source for name in names for source in sources_of(name, config.columns.get(name))})
@@ -61,7 +61,7 @@ def open_stream(source: StreamSource, config: DataConfig, conditions: Sequence[s
     table = table if table.num_shards >= FILES else table.reshard()
     said = {name: keys for name, keys in config.columns.items() if name in names}
     first = _stored(_first(table), source, config, used)
-    columns = Columns(first, config.model_copy(update={"columns": said}), known)
+    columns = SplitColumns(first, config.model_copy(update={"columns": said}), known)
     modalities = {name: _learnt(columns, name, target) for name in names}
     check_flip(config, modalities)
     prints = {
@@ -108,7 +108,7 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, bytes | str | list) else 8
 
 
-def _learnt(columns: Columns, name: str, target: str) -> Modality:
+def _learnt(columns: SplitColumns, name: str, target: str) -> Modality:
     modality, said = columns.modality(name, target), columns.config.columns.get(name)
     if columns.is_known(name, target) or not modality.classes:
         return modality

@@ -147,11 +147,13 @@ def files_source(files: Mapping[str, str], config: DataConfig) -> Source | Strea
 
     first, *others = files
     kind = Path(first).suffix
+    if kind == ".csv" and all(Path(file).suffix == kind for file in others):
+        return csv_source(files, config)
     for file in others:
         if Path(file).suffix != kind:
             raise DataError(f"{files[file]}: {file} is no {kind} file, and {first} is; give files of one format")
     seen: dict[str, Any] = {}
-    for file in files if others and kind != ".csv" else ():  # footers alone; datasets reads the first file's features only
+    for file in files if others else ():  # footers alone; datasets reads the first file's features only
         try:
             seen[file] = Features.from_arrow_schema(schema_of(file))
         except Exception as error:
@@ -164,6 +166,30 @@ def files_source(files: Mapping[str, str], config: DataConfig) -> Source | Strea
             if len(names) == 2 and names[0] != names[1]:
                 raise DataError(f"{files[file]}: {file}: the classes of '{column}' are not those of {first}, in their order")
     return table_source(config, kind[1:], data_files=list(files))
+
+
+def csv_source(files: Mapping[str, str], config: DataConfig) -> Source:
+    """Return the columns of CSV files whose first line has the names; an empty field is a missing value.
+
+    Args:
+        files: each with the key that names it, for messages.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+    from pyarrow.csv import ConvertOptions, read_csv
+
+    tables: dict[str, Any] = {}
+    for file, key in files.items():
+        try:
+            tables[file] = read_csv(file, convert_options=ConvertOptions(strings_can_be_null=True))
+            first = next(iter(tables))
+            if tables[file].column_names != tables[first].column_names:
+                columns = [", ".join(tables[each].column_names) for each in (file, first)]
+                raise DataError(f"{key}: {file} has the columns {columns[0]}, and {first} has {columns[1]}")
+            table = pa.concat_tables(tables.values(), promote_options="permissive")
+        except (pa.ArrowException, ValueError) as error:
+            raise DataError(f"{key}: {file}: {first_line(error)}") from error
+    return _chosen(config, {"train": Dataset(table)}, {}, remote=False)
 
 
 def table_source(config: DataConfig, path: str, **options: Any) -> Source | StreamSource:
@@ -183,7 +209,7 @@ def table_source(config: DataConfig, path: str, **options: Any) -> Source | Stre
                 files = {split: [str(file) for file in each] for split, each in (builder.config.data_files or {}).items()}
                 for file in {file for each in files.values() for file in each if file.endswith(".parquet")}:
                     check_no_bomb(file)
-                if config.streaming and path != "csv":
+                if config.streaming:
                     return replace(_stream(config, builder, builder.as_streaming_dataset()), remote=remote)
                 builder.download_and_prepare()
                 found = builder.as_dataset()
@@ -247,8 +273,7 @@ def _place(ranges: Sequence[tuple[Sequence[str], range]], row: int) -> str:
             at -= len(rows)
             continue
         at = rows[at]
-        tables = all(os.path.isfile(file) and not file.endswith(".csv") for file in files)  # noqa: PTH113
-        for file in files if tables else ():
+        for file in files if all(map(os.path.isfile, files)) else ():
             if at < (number := rows_in(file)):
                 return f"row {at} of {file}"
             at -= number

@@ -29,7 +29,7 @@ def derived(name: str, said: ColumnConfig | None, stored: Mapping[str, StoredCol
     return StoredColumn(name, parts[0].title, joined, Numbers(said.source), parts[0].where)
 
 
-class Columns:
+class SplitColumns:
     """What can be made of a split's columns. A modality is learnt when it is first asked for; one that is known already, as
     a model's columns are, is never learnt again."""
 
@@ -140,6 +140,7 @@ class Columns:
             DataError: the column can't be of this modality.
         """
         if known := self._known(name, name == target):
+            self._check_options(name, known)
             return known
         if name not in self._learnt:
             kind, cls = self._classes[name]
@@ -152,6 +153,26 @@ class Columns:
             except ValueError as error:
                 raise DataError(f"data.columns.{name}: {error}") from error
         return self._learnt[name]
+
+    def _check_options(self, name: str, known: Modality) -> None:
+        """
+        Raises:
+            DataError: the recipe's keys for a column give it another shape than the known one.
+        """
+        said, stored = self.config.columns.get(name), self._stored[name]
+        if said is None or not said.model_extra or name not in self._classes:
+            return
+        kind, cls = self._classes[name]
+        one = stored.first_of()
+        try:
+            with_keys, plain = (cls.learn(one, options).shape for options in (said.options(kind), cls.Options()))
+        except ValueError:  # its first value can't be read, and is told when it is read
+            return
+        sides = zip(with_keys, plain, known.shape, strict=False)
+        if any(side != without and side != of_known for side, without, of_known in sides):
+            made, had = ("x".join(map(str, shape)) for shape in (with_keys, known.shape))
+            keys = ", ".join(said.model_extra)
+            raise DataError(f"data.columns.{name}: by {keys} it is {made}, and the model's is {had}; leave {keys} out")
 
     def can_be_classes(self, name: str) -> bool:
         """Whether a recognised column may have classes: its modality is known to, or is learnt from it to find out; what can

@@ -1,0 +1,131 @@
+"""Where columns come from, but folders of images and parquet (test_data.py): points of the plane, wine, CSV, NumPy's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_files import assert_same, class_names, fault, labels, load, noise, steps
+
+from genhub.data.open import open_data
+from genhub.errors import DataError
+from genhub.interfaces.columns import DataConfig
+
+POINTS = {"moons": 2, "circles": 2, "checkerboard": 4, "gaussians": 8}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_points_of_the_plane(name: str) -> None:
+    data = load(name, ("label",))
+    assert (data.num_rows, data.spec.target, data.spec.modality.shape) == (10_000, "point", (2,))
+    assert class_names(data) == tuple(map(str, range(POINTS[name])))
+    assert torch.bincount(torch.tensor(labels(data))).min() > 0.8 * 10_000 / POINTS[name]
+    assert load(name, ("label",)).spec == data.spec  # drawn again, the same
+    test = load(name, split="test", num_rows=500)
+    assert test.num_rows == 500
+    ours = {tuple(point) for point in data.own(range(10_000)).tolist()}
+    assert not ours & {tuple(point) for point in test.own(range(500)).tolist()}
+    assert load(name, split="train+test", num_rows=7).num_rows == 14
+    assert load(name, split="train[:100]").num_rows == 100
+    assert fault(name, split="valid") == f"data.split: no split 'valid'; the splits of {name}: test, train"
+
+
+def test_points_lie_where_they_should() -> None:
+    def points(name: str) -> tuple[np.ndarray, np.ndarray]:
+        data = load(name)
+        return data.own(range(data.num_rows)).numpy(), np.array(labels(data))
+
+    board, row = points("checkerboard")
+    assert board.min() >= -2
+    assert board.max() <= 2
+    squares = np.floor(board).astype(int)
+    assert set((squares.sum(1) % 2).tolist()) == {0}
+    np.testing.assert_array_equal(squares[:, 1] + 2, row)
+    ring, label = points("circles")
+    radius = np.linalg.norm(ring, axis=1)
+    np.testing.assert_allclose([radius[label == 0].mean(), radius[label == 1].mean()], [1, 0.5], atol=0.02)
+    blobs, label = points("gaussians")
+    for number in range(8):
+        angle = number * np.pi / 4
+        at = blobs[label == number]
+        np.testing.assert_allclose(at.mean(0), [2 * np.cos(angle), 2 * np.sin(angle)], atol=0.02)
+        np.testing.assert_allclose(at.std(0), [0.1, 0.1], atol=0.01)
+    crescents, label = points("moons")
+    distance = np.where(label == 0, np.linalg.norm(crescents, axis=1), np.linalg.norm(crescents - [1, 0.5], axis=1))
+    np.testing.assert_allclose(distance.mean(), 1, atol=0.03)
+    assert crescents[label == 0][:, 1].mean() > crescents[label == 1][:, 1].mean()
+
+
+def test_wine_is_scikit_learns() -> None:
+    from sklearn.datasets import load_wine
+
+    given, data = load_wine(), load("wine", ("label", "hue"))
+    np.testing.assert_allclose(data.own(range(178)), given.data, rtol=1e-5)
+    np.testing.assert_array_equal(labels(data), given.target)
+    assert class_names(data) == tuple(given.target_names)
+    assert data.spec.modality.names == tuple(given.feature_names)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(data.column("hue").kept(range(178)), given.data[:, 10], rtol=1e-6)
+
+
+def test_csv(tmp_path: Path) -> None:
+    rows = [f"{number},{number / 2},{'dog' if number % 2 else 'cat'}" for number in range(8)]
+    (tmp_path / "x.csv").write_text("a,b,kind\n" + "\n".join(rows) + "\n8,,cat\n")
+    keys = {"columns": {"p": {"from": ["a", "b"], "modality": "vector"}, "kind": "label"}}
+    data = load(tmp_path / "x.csv", ("kind", "b"), **keys)
+    assert data.notes == ("1 of 9 rows have no p, and are left out",)
+    np.testing.assert_allclose(data.own(range(8)), [[number, number / 2] for number in range(8)], atol=1e-5)
+    assert labels(data) == [number % 2 for number in range(8)]
+    assert class_names(data) == ("cat", "dog")
+    (tmp_path / "y.csv").write_text("a,b,kind\n20,10,dog\n")
+    both = load([tmp_path / "y.csv", tmp_path / "x.csv"], **keys)
+    assert both.own([0]).tolist()[0] == pytest.approx([20, 10])
+    with pytest.raises(DataError, match=r"data.streaming: .*x.csv can't be streamed; parquet, arrow and Hub data sets can"):
+        open_data(DataConfig(name=str(tmp_path / "x.csv"), streaming=True))
+    (tmp_path / "z.csv").write_text("a,c\n20,10\n")
+    assert fault([tmp_path / "x.csv", tmp_path / "z.csv"]) == (
+        f"data.name.1: {tmp_path}/z.csv has the columns a, c, and {tmp_path}/x.csv has a, b, kind"
+    )
+    (tmp_path / "bad.csv").write_bytes(b"a,b\n1\n\xff\xfe,2,3,4\n")
+    assert fault(tmp_path / "bad.csv").startswith(f"data.name: {tmp_path}/bad.csv: ")
+
+
+def test_an_npz_is_columns_and_an_npy_is_one(tmp_path: Path) -> None:
+    images = np.stack([noise(number) for number in range(7)])
+    heat = np.linspace(0, 1, 7)
+    heat[3] = np.nan
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(7) % 3, heat=heat, label_names=np.array(["a", "b", "c"]))
+    data = load(tmp_path / "x.npz", ("labels", "heat"), batch_size=7)
+    assert data.spec.target == "images"
+    np.testing.assert_array_equal(data.kept(range(7)), images.transpose(0, 3, 1, 2))
+    assert class_names(data) == ("0", "1", "2")
+    assert data.conditions(range(7)).present["heat"].tolist() == [number != 3 for number in range(7)]
+    assert data.notes == (f"{tmp_path}/x.npz: passed over label_names: not of 7 rows",)
+    lazy = load(tmp_path / "x.npz", ("labels",), in_memory=False, num_workers=1, batch_size=3)
+    assert_same(steps(lazy, 3, seed=0), steps(load(tmp_path / "x.npz", ("labels",), batch_size=3), 3, seed=0))
+    assert load(tmp_path / "x.npz", split="train[2:4]").num_rows == 2
+
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
+    data = load(tmp_path / "points.npy")
+    assert (data.spec.target, data.spec.modality.modality, data.num_rows) == ("points", "vector", 50)
+    np.testing.assert_allclose(data.own(range(50)), np.load(tmp_path / "points.npy"), atol=1e-6)
+
+
+def test_numpys_files_that_can_not_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert "Python objects in dtype" in fault(tmp_path / "objects.npy")
+    (tmp_path / "bad.npz").write_bytes(b"PK no zip")
+    assert fault(tmp_path / "bad.npz").startswith(f"data.name: {tmp_path}/bad.npz: ")
+    np.savez(tmp_path / "none.npz", value=np.array(3.0))
+    assert fault(tmp_path / "none.npz") == f"data.name: {tmp_path}/none.npz holds no array with rows"
+    assert fault(tmp_path / "*.np[yz]").endswith("or one .npz or .npy, not .npy, .npz")
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", point=np.array([[0.0, 1.0], [np.nan, 1.0], [2.0, np.inf]]))
+    message = fault(tmp_path / "x.npz", target="point")
+    assert message.startswith("data.columns.point: 2 of 3 rows can't be read: row 1: ")
+    data = load(tmp_path / "x.npz", target="point", on_error="skip")
+    assert data.num_rows == 1
+    assert [row for row, _ in data.skipped] == [1, 2]
