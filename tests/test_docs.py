@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = {path: path.read_text() for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]}
-NO_MODULES = {"json", "py"} | {"models", "schedulers", "trainers", "formats", "extractors"}  # files, and entry-point groups
+NO_MODULES = {"json", "py"} | {"models", "networks", "modalities", "schedulers", "trainers", "formats", "extractors"}  # files, and entry-point groups
 
 
 def block(text: str, language: str, containing: str) -> str:
@@ -46,7 +46,7 @@ def test_readme_verbs_and_options_exist(capsys):
 
     commands = re.findall(r"^genhub .*", README.partition("## What do you want to do?")[2], re.MULTILINE)
     assert len(commands) > 30
-    verbs = {"train", "sample", "show", "evaluate", "compare", "sweep", "push", "info", "recipe", "plugins", "doctor"}
+    verbs = {"data", "train", "sample", "show", "evaluate", "compare", "sweep", "push", "info", "recipe", "plugins", "doctor"}
     assert {command.split()[1] for command in commands} == verbs
     helps = {}
     for verb in verbs:
@@ -137,7 +137,7 @@ def test_contributing_example_trains(tmp_path, monkeypatch):
     from genhub.data.open import load_data
 
     data = load_data(genhub.read_recipe("recipe.yaml").data)
-    mean = data.images(range(1797)).mean(0)
+    mean = data.x(range(1797)).mean(0)
     assert (model.mean[0] - mean).abs().mean() < 0.15
     assert genhub.sample(model, 3, spread=0.0).shape == (3, 1, 8, 8)
 

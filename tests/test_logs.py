@@ -128,7 +128,7 @@ def test_every_verb_goes_on_with_a_damaged_log(stopped, tmp_path, monkeypatch, c
     whole, fault = read_metrics(file)
     comparison = compare([run])
     assert ([fault] if fault else []) == [note for note in comparison.notes if "damaged" in note]
-    assert comparison.rows[0].images == 48
+    assert comparison.rows[0].rows_seen == 48
     assert html(comparison)
     if whole:
         assert compute.losses(Viewed(run))

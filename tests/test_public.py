@@ -13,13 +13,16 @@ import pytest
 import genhub
 
 PUBLIC = [
-    "Autoencoder", "Batch", "CheckpointError", "DataError", "Denoiser", "DenoisingStep", "FrozenEncoder", "GenerativeModel",
-    "Generators", "GenhubError", "HubError", "HubUnavailable", "InputError", "Interrupted", "Likelihood", "MAY_CHANGE", "Model", "ModelConfig",
-    "ModelPath", "NewerFormat", "NotFinite", "Phase", "PluginError", "PositiveInt", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Share",
-    "StoppedRun", "StoredModel", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData", "TrainingError",
-    "did_you_mean", "evaluate", "load", "load_scheduler", "load_strictly", "push_to_hub", "randn", "read_json", "read_recipe",
-    "sample", "save_tensors", "scheduler_names", "seed_for", "show",
-    "train",
+    "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "Conditioner", "Conditions", "DataConfig", "DataError",
+    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Fraction", "FrozenEncoder", "GenerativeModel",
+    "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
+    "Likelihood", "MAY_CHANGE", "Modality", "Model", "ModelConfig", "ModelData", "ModelPath", "Network",
+    "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PluginError", "PositiveInt", "RawColumn",
+    "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Shape", "Share", "Signal",
+    "StoppedRun", "StoredModel", "Text", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData",
+    "TrainingError", "Unreadable", "Vector", "did_you_mean", "evaluate", "guidance_at", "guided", "load", "load_data",
+    "load_scheduler", "load_strictly", "network_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample",
+    "save_tensors", "scheduler_names", "seed_for", "show", "train",
 ]  # fmt: skip
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,11 +41,11 @@ SIGNATURES = {
     "GenerativeModel.config_from_foreign": "(path: 'Path') -> 'ModelConfig'",
     "GenerativeModel.save_pretrained": "(self, path: 'str | Path') -> 'None'",
     "GenerativeModel.from_pretrained": "(path: 'str | Path', **options: 'Any') -> 'Self'",
-    "Autoencoder.encode": "(self, images: 'Tensor') -> 'Tensor'",
-    "Autoencoder.decode": "(self, latents: 'Tensor') -> 'Tensor'",
-    "Denoiser.add_noise": "(self, images: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
+    "Autoencoder.encode": "(self, x: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
+    "Autoencoder.decode": "(self, latents: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
+    "Denoiser.add_noise": "(self, x: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
     "Denoiser.signal_to_noise": "(self, timesteps: 'Tensor') -> 'Tensor'",
-    "Denoiser.denoise": "(self, n: 'int', *, labels: 'Tensor | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Iterator[DenoisingStep]'",
+    "Denoiser.denoise": "(self, n: 'int', *, conditions: 'Conditions | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Iterator[DenoisingStep]'",
     "Likelihood.bits_per_dimension": "(self, batch: 'Batch', *, generator: 'Generators' = None) -> 'Tensor'",
     "Scheduler.add_noise": "(self, original_samples: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
     "Scheduler.set_timesteps": "(self, num_inference_steps: 'int', device: 'Any' = None) -> 'None'",
@@ -56,7 +59,22 @@ SIGNATURES = {
     "Run.save_preview": "(self, step: 'int', model: 'Model') -> 'Path | None'",
     "Run.evaluate": "(self, step: 'int', model: 'Model') -> 'dict[str, float]'",
     "Run.log": "(self, data: 'TrainingData', start: 'int' = 0) -> 'RunLog'",
-    "TrainingData.batches": "(self, share: 'Share' = Share(rank=0, world_size=1, accumulation=1), *, seed: 'int', start_step: 'int', device: 'torch.device', state: 'Mapping[str, Any] | None' = None) -> 'Iterator[dict[str, Tensor]]'",
+    "TrainingData.batches": "(self, share: 'Share' = Share(rank=0, world_size=1, accumulation=1), *, seed: 'int', start_step: 'int', device: 'torch.device', state: 'Mapping[str, Any] | None' = None) -> 'Iterator[Batch]'",
+    "Batch": "(x: 'Tensor', conditions: 'Conditions' = <factory>, step: 'int' = 0, cached: 'Mapping[str, Tensor]' = <factory>) -> None",
+    "Conditioner.forward": "(self, conditions: 'Conditions') -> 'Given'",
+    "Denoiser.predict_x0": "(self, x_t: 'Tensor', timesteps: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
+    "GenerativeModel.after_update": "(self, step: 'int') -> 'None'",
+    "GenerativeModel.conditions_of": "(self, n: 'int', conditions: 'Conditions | None') -> 'Conditions'",
+    "Modality.learn": "(column: 'RawColumn', options: 'Any') -> 'Self'",
+    "Modality.recognise": "(feature: 'Any', values: 'Sequence[Any]') -> 'bool'",
+    "Modality.read": "(self, value: 'Any') -> 'NDArray[Any]'",
+    "Modality.to_batch": "(self, kept: 'Tensor') -> 'Tensor'",
+    "Modality.from_batch": "(self, x: 'Tensor') -> 'Tensor'",
+    "Modality.condition": "(self, width: 'int', sides: 'tuple[int, ...]') -> 'Embedding'",
+    "Modality.picture": "(self, values: 'Tensor', captions: 'Sequence[str]' = ()) -> 'Image.Image'",
+    "Network.forward": "(self, x: 'Tensor', t: 'Tensor | None', given: 'Given') -> 'Tensor'",
+    "Embedding.forward": "(self, values: 'Tensor', present: 'Tensor') -> 'Given'",
+    "guided": "(network: 'Callable[[Tensor, Tensor | None, Given], Tensor]', x: 'Tensor', t: 'Tensor | None', given: 'Given', nothing: 'Given', scale: 'float') -> 'Tensor'",
     "randn": "(shape: 'tuple[int, ...]', generator: 'Generators' = None, device: 'torch.device | str | None' = None) -> 'Tensor'",
     "seed_for": "(*numbers: 'int') -> 'int'",
 }
@@ -72,8 +90,9 @@ def test_the_public_names() -> None:
 def test_the_signatures() -> None:
     for dotted, pinned in SIGNATURES.items():
         assert str(inspect.signature(operator.attrgetter(dotted)(genhub))) == pinned, dotted
-    abstract = {name: sorted(getattr(genhub, name).__abstractmethods__) for name in ("GenerativeModel", "Trainer")}
-    assert abstract == {"GenerativeModel": ["phases", "sample"], "Trainer": ["fit"]}  # one more breaks every subclass
+    abstract = {name: sorted(getattr(genhub, name).__abstractmethods__) for name in ("GenerativeModel", "Modality", "Network", "Trainer")}
+    assert abstract == {"GenerativeModel": ["phases", "sample"], "Modality": ["from_batch", "learn", "picture", "read", "to_batch"],
+                        "Network": ["forward"], "Trainer": ["fit"]}  # one more breaks every subclass
 
 
 def test_the_reference_is_what_the_docstrings_make(monkeypatch: pytest.MonkeyPatch) -> None:

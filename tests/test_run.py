@@ -43,7 +43,7 @@ def test_left_out_images_are_listed(tiny, tmp_path, capsys):
         ({"num_inference_steps": 0}, "--set num_inference_steps: must be greater than or equal to 1, not 0"),
         ({"num_inference_steps": 5000}, "num_inference_steps: at most 1000, not 5000"),
         ({"eta": -1}, "--set eta: must be greater than or equal to 0"),
-        ({"conditions": {"label": [1]}}, "--condition label: this model is given nothing"),
+        ({"conditions": {"label": [1]}}, "--condition label: DDPM is given nothing; leave it out"),
         ({"out": "x.gif"}, "give x.png"),
     ],
 )
