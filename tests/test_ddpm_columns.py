@@ -82,6 +82,37 @@ def test_every_scheduler_turns_noise_into_vectors_beyond_any_bound(name):
     assert not model.scheduler.config.clip_sample
 
 
+class Volume(Modality):
+    """A stranger's kind of column, of three sides."""
+
+    modality: str = "test_ddpm_columns:Volume"
+
+    @classmethod
+    def learn(cls, column, options):
+        raise NotImplementedError
+
+    def read(self, value):
+        return value
+
+    def to_batch(self, kept):
+        return kept
+
+    def from_batch(self, x):
+        return x
+
+    def picture(self, values, captions=()):
+        raise NotImplementedError
+
+
+def test_a_strangers_modality_is_one_like_any_other():
+    model = model_of(Volume(shape=(2, 4, 4, 4)), {"ink": GIVEN["ink"]})
+    assert model.config.network.name == "dit"
+    told = Conditions({"ink": torch.zeros(3)}, {"ink": torch.tensor([True, True, False])})
+    model.loss(Batch(torch.randn(3, 2, 4, 4, 4), told))["loss"].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.sample(3, conditions=told, num_inference_steps=2, guidance_scale=2.0).shape == (3, 2, 4, 4, 4)
+
+
 # Densities
 
 
