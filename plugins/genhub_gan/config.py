@@ -28,7 +28,7 @@ OF_VECTORS = (128, 128, 128)
 MOST_SIDES = 3
 
 
-class NetworkConfig(Section):
+class ResidualConfig(Section):
     """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
@@ -53,8 +53,8 @@ class NetworkConfig(Section):
 class GANConfig(ModelConfig):
     latent_dim: PositiveInt = 64
     """Numbers in z, the generator's noise, each N(0, 1)."""
-    generator: NetworkConfig = NetworkConfig()
-    discriminator: NetworkConfig = NetworkConfig()
+    generator: ResidualConfig = ResidualConfig()
+    discriminator: ResidualConfig = ResidualConfig()
     conditioning: Conditioning = "projection"
     """Way that networks get labels, numbers and vectors. projection: Miyato & Koyama 2018; concatenation: Mirza & Osindero
     2014, where a label is one-hot. Images that it is given lie beside x with either."""

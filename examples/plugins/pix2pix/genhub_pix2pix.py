@@ -47,7 +47,7 @@ def convolution(before: int, after: int, halves: bool) -> nn.Module:
     return nn.Conv2d(before, after, 3, stride=2 if halves else 1, padding=1)
 
 
-class UNet(nn.Module):
+class UNetGenerator(nn.Module):
     """G(s, z): down to the smallest level and back, where each level also sees what there was on the way down."""
 
     def __init__(self, conditions: Mapping[str, Modality], shape: tuple[int, ...], channels: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class Pix2Pix(GenerativeModel):
 
     def __init__(self, config: Pix2PixConfig) -> None:
         super().__init__(config)
-        self.generator = UNet(self.conditions, self.shape, config.generator_channels)
+        self.generator = UNetGenerator(self.conditions, self.shape, config.generator_channels)
         self.discriminator = PatchDiscriminator(self.conditions, self.shape, config.discriminator_channels)
 
     def phases(self) -> list[Phase]:
