@@ -30,7 +30,7 @@ def data(
     split=test columns.price=number."""
     from genhub.data.describe import describe
     from genhub.data.open import config_of
-    from genhub.ground.disk import whole
+    from genhub.sampling.pictures import write_picture
 
     values = read_pairs(keys or [], "genhub data")
     described = describe(config_of(source, values.get("data", values)))
@@ -39,9 +39,7 @@ def data(
     else:
         _print(described.facts)
     if out is not None:
-        picture = described.picture()
-        with whole(out) as temporary:
-            picture.save(temporary, format="PNG")
+        write_picture(described.picture(), out)
         if not as_json:
             put(f"Picture  {out}")
     elif not as_json:

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genhub.conditioning.guidance import dropped
-from genhub.data.split_columns import SplitColumns
 from genhub.data.raw import Index
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
+from genhub.data.split_columns import SplitColumns
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
 from genhub.ground.console import warn

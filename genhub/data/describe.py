@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genhub.data.split_columns import SplitColumns
 from genhub.data.raw import Index, Source
 from genhub.data.reading import read_all, read_values
 from genhub.data.sources import find_source
+from genhub.data.split_columns import SplitColumns
 from genhub.data.stream import first_columns
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig

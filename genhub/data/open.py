@@ -11,12 +11,12 @@ import torch
 from pydantic import ValidationError
 
 from genhub.data.batches import IN_MEMORY_BYTES, TableData, check_flip
-from genhub.data.split_columns import SplitColumns
 from genhub.data.contents import content_of
 from genhub.data.objects import stored_name
 from genhub.data.raw import Index, Source
 from genhub.data.reading import Faults, Kept, RowReader, fault_of, read_all
 from genhub.data.sources import find_source
+from genhub.data.split_columns import SplitColumns
 from genhub.data.stream import StreamData, open_stream
 from genhub.data.tables import StreamSource
 from genhub.errors import DataError, first_fault

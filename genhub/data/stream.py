@@ -21,10 +21,10 @@ import torch
 from torch.utils.data import Dataset
 
 from genhub.data.batches import CPU, BatchMaker, check_flip, tell_skipped
-from genhub.data.split_columns import SplitColumns, derived, sources_of
 from genhub.data.raw import Index, StoredColumn, as_objects
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
+from genhub.data.split_columns import SplitColumns, derived, sources_of
 from genhub.data.tables import StreamSource, checked, undecoded
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
