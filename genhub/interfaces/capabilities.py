@@ -33,7 +33,7 @@ class DenoisingStep:
     timestep: float
     """Noise level that the step started from; num_train_timesteps - 1 or so is pure noise, 0 nearly clean."""
     sample: Tensor
-    """x_t after the step, (n, *shape)."""
+    """The x_t after the step, (n, *shape)."""
     pred_original_sample: Tensor
     """The model's guess of x_0 at this step, (n, *shape)."""
 

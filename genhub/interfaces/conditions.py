@@ -1,4 +1,4 @@
-"""What a model is given: the conditions of a batch's rows, by column."""
+"""Conditions of a batch's rows, by column: all that a model is given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from genhub.interfaces.modality import Modality
 
 @dataclass(frozen=True)
 class Conditions:
-    """What n rows are given. It is the same object in a batch, in `sample` and in every capability; a model that is given
-    nothing has an empty one."""
+    """Conditions of n rows: the same object in a batch, in `sample` and in every capability. A model that is given nothing has
+    an empty one."""
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
     """By column, as its modality's `to_batch` makes them: labels (n,) int64, numbers (n,) float32, images (n, c, h, w).

@@ -43,14 +43,14 @@ class Batch:
     """Rows that a loss is given."""
 
     x: Tensor
-    """What is generated, (b, *shape) float32, as its modality gives it to networks: images in [-1, 1], signals and vectors
-    standardised."""
+    """Elements of the target, (b, *shape) float32, as its modality gives them to networks: images in [-1, 1], signals and
+    vectors standardised."""
     conditions: Conditions = field(default_factory=Conditions)
-    """What it is given; empty for a model without conditions."""
+    """Conditions of the rows; empty for a model without any."""
     step: int = 0
     """The optimizer step, from 0, for schedules of a loss."""
     cached: Mapping[str, Tensor] = field(default_factory=dict)
-    """What frozen networks made of x, computed once: "latents" for a model with a `frozen_encoder`."""
+    """Outputs of frozen networks for x, computed once: "latents" for a model with a `frozen_encoder`."""
 
     def __len__(self) -> int:
         return len(self.x)

@@ -34,7 +34,7 @@ from genhub.interfaces.section import Section
 
 @dataclass(frozen=True)
 class Given:
-    """What a network is given of a batch's conditions; None where there is no such part."""
+    """Parts that a network is given of a batch's conditions; None where there is no such part."""
 
     vector: Tensor | None = None
     """(n, width): labels, numbers and vectors, added up."""
