@@ -65,7 +65,7 @@ class Embedding(nn.Module, ABC):
     gives: ClassVar[str]
     """The one part of `Given` that it makes: "vector", "sequence" or "spatial"."""
     channels: int = 0
-    """Of a spatial one, its channels."""
+    """Number of channels, of a spatial one."""
 
     @abstractmethod
     def forward(self, values: Tensor, present: Tensor) -> Given:
