@@ -194,6 +194,14 @@ def test_a_conditional_gan_is_given_something(tiny, tmp_path):
         genhub.train(cgan(tiny), [f"data.name={tmp_path / 'plain'}"])
 
 
+def test_what_format_1_stored_is_given_its_labels():
+    stored = {"name": "cgan", "sample_shape": [1, 8, 8], "num_classes": 3, "conditioning": "projection", **SMALL}
+    keys = ConditionalGAN.Config.from_format_1(stored, {"class_names": ["a", "b", "c"]})
+    model = ConditionalGAN(ConditionalGAN.Config.model_validate(keys))
+    assert (model.shape, model.conditions["label"].names) == ((1, 8, 8), ("a", "b", "c"))
+    assert model.state_dict().keys() == make().state_dict().keys()
+
+
 # The page and the recipe
 
 
