@@ -114,8 +114,8 @@ def test_names_of_a_vectors_numbers() -> None:
     [
         (Number, [None, None], "no row has a value"),
         (Number, [None, "x"], "no value can be read: row 1: could not convert string to float: 'x'"),
-        (Number, [float("inf")], "no value can be read: row 0: has values that are not finite, or beyond 3.4e38"),
-        (Number, [[1, 2]], "no value can be read: row 0: must be one number, not of shape (2,)"),
+        (Number, [float("inf")], "no value can be read: row 0: is not finite, or beyond 3.4e38"),
+        (Number, [[1, 2]], "no value can be read: row 0: float() argument must be a string or a real number, not 'list'"),
         (Vector, [[1, 2], [1, 2, 3]], "has vectors of 2 and of 3 numbers; they must all be as long"),
         (Vector, [[[1, 2]]], "no value can be read: row 0: must be a list of numbers, not of shape (1, 2)"),
         (Vector, [[1, 1e300]], "no value can be read: row 0: has values that are not finite, or beyond 3.4e38"),

@@ -10,6 +10,9 @@ from genhub.interfaces.modality import RawColumn, Unreadable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LARGEST = 3.4028234663852886e38
+"""Largest number of 32 bits."""
+
 
 def readable(column: RawColumn, function: Callable[[Any], Any], rows: Sequence[int] | None = None) -> list[Any]:
     """Return `function` of each value of a column for which it doesn't raise: what is damaged is told, or left out, when the
@@ -39,11 +42,10 @@ def single(value: Any) -> NDArray[Any]:
 
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    with np.errstate(over="ignore"):
-        numbers: NDArray[Any] = np.asarray(value, np.float64).astype(np.float32)
-    if not np.isfinite(numbers).all():
+    numbers: NDArray[Any] = np.asarray(value, np.float64)
+    if not (np.abs(numbers) <= LARGEST).all():  # nor is NaN
         raise ValueError("has values that are not finite, or beyond 3.4e38")
-    return numbers
+    return numbers.astype(np.float32)
 
 
 def deviation(std: NDArray[Any]) -> NDArray[Any]:

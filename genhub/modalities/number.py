@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from genhub.interfaces.modality import Modality, RawColumn
-from genhub.modalities.learnt import deviation, readable, single
+from genhub.modalities.learnt import LARGEST, deviation, readable, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,12 +52,14 @@ class Number(Modality):
     def learn(cls, column: RawColumn, options: Any) -> Self:
         import numpy as np
 
-        values = np.array(readable(column, _one), np.float64)
+        values = np.array(readable(column, _one), np.float32).astype(np.float64)
         std = float(deviation(values.std()))
         return cls(mean=float(values.mean()), std=std, low=float(values.min()), high=float(values.max()))
 
     def read(self, value: Any) -> NDArray[Any]:
-        return _one(value)
+        import numpy as np
+
+        return np.asarray(_one(value), np.float32)
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
         return single(values)
@@ -101,8 +103,8 @@ class Number(Modality):
         return histograms(values[:, None].numpy(), [""])
 
 
-def _one(value: Any) -> NDArray[Any]:
-    number = single(value)
-    if number.shape:
-        raise ValueError(f"must be one number, not of shape {number.shape}")
+def _one(value: Any) -> float:
+    number = float(value)
+    if not abs(number) <= LARGEST:  # nor is NaN
+        raise ValueError("is not finite, or beyond 3.4e38")
     return number
