@@ -30,6 +30,7 @@ def data(
     split=test columns.price=number."""
     from genhub.data.describe import describe
     from genhub.data.open import config_of
+    from genhub.ground.disk import saving
     from genhub.sampling.pictures import write_picture
 
     values = read_pairs(keys or [], "genhub data")
@@ -39,6 +40,8 @@ def data(
     else:
         _print(described.facts)
     if out is not None:
+        with saving(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
         write_picture(described.picture(), out)
         if not as_json:
             put(f"Picture  {out}")
