@@ -19,7 +19,7 @@ from genhub.interfaces.model import Model
 from genhub.model import GenerativeModel
 from genhub.recipe.shipped import shipped_recipes
 from genhub.run.publish import push_model
-from genhub.sampling.conditions import told
+from genhub.sampling.asked import told
 from genhub.sampling.draw import check_room, sample_elements
 from genhub.sampling.files import check_place, draw_to, is_grid, is_lossless, read_elements, save_elements
 from genhub.sampling.request import Drawing

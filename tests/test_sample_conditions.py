@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import genhub
 from genhub import Image, Label, ModelData, Number, Vector, cli
 from genhub.api import sample_to
-from genhub.sampling.conditions import told
+from genhub.sampling.asked import told
 from genhub.sampling.request import Drawing
 from genhub.store.card import Card
 from genhub.store.manifest import read_manifest

@@ -28,7 +28,7 @@ from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.extractor import Extractor
 from genhub.interfaces.model import Model
 from genhub.interfaces.registry import EXTRACTORS, load_class
-from genhub.sampling.conditions import kept_rows
+from genhub.sampling.asked import kept_rows
 from genhub.sampling.request import Drawing
 
 MOST_REFERENCES = 50_000

@@ -1,2 +1,2 @@
-"""Draw from a model: a `request` says what, `draw` draws, `options` and `conditions` read wishes, `files` writes.
+"""Draw from a model: a `request` says what, `draw` draws, `options` and `asked` read wishes, `files` writes.
 Rooms above may use every name without a `_`; they draw through `draw` alone, so that row i depends on (seed, i)."""

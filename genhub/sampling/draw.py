@@ -22,7 +22,7 @@ from genhub.ground.weights import load_sealed, save_sealed
 from genhub.interfaces.capabilities import Denoiser
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Model
-from genhub.sampling.conditions import kept_rows
+from genhub.sampling.asked import kept_rows
 from genhub.sampling.pictures import write_picture
 from genhub.sampling.request import Drawing
 from genhub.store.run_folder import RunFolder

@@ -26,7 +26,7 @@ from genhub.ground.disk import LOCK, OWNER, all_whole, locked, remove_leftovers,
 from genhub.ground.processes import Together
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
-from genhub.sampling.conditions import kept_rows
+from genhub.sampling.asked import kept_rows
 from genhub.sampling.draw import PART, draw_blocks, draw_parts, drawn_at_once, read_part
 from genhub.sampling.pictures import write_picture
 from genhub.sampling.request import Drawing

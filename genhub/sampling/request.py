@@ -15,7 +15,7 @@ from genhub.ground.digests import digest_of, hash_of
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
-from genhub.sampling.conditions import kept_rows, read_conditions
+from genhub.sampling.asked import kept_rows, read_conditions
 from genhub.sampling.options import read_options
 
 NUMBER = 64

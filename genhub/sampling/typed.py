@@ -1,4 +1,4 @@
-"""What was typed on a command line for a condition. No torch."""
+"""Values of a condition as they were typed on a command line. No torch."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from genhub.interfaces.registry import KINDS, plugin_names
 from genhub.interfaces.section import STORED, NonNegativeInt, Section
 
 FORMAT = 2
-"""What genhub writes; 1, which had images and labels alone, is read, too."""
+"""Number of the format that genhub writes; 1, which had images and labels alone, is read, too."""
 MANIFEST = "genhub.json"
 TRAINER_PART = "trainer"
 """The part of a checkpoint that only resuming needs, and that is never published."""

@@ -16,7 +16,7 @@ from genhub.errors import InputError, did_you_mean, shown
 from genhub.ground.disk import remove_leftovers, write_whole
 from genhub.ground.finite import check_weights
 from genhub.interfaces.capabilities import Autoencoder, Denoiser
-from genhub.sampling.conditions import read_conditions
+from genhub.sampling.asked import read_conditions
 from genhub.sampling.options import check_arguments
 from genhub.views import compute, log
 from genhub.views.canvas import Film
