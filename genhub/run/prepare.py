@@ -149,6 +149,8 @@ def describe(prepared: Prepared) -> None:
     parameters = sum(p.numel() for p in prepared.model.parameters())
     say(f"Model    {recipe.model.name}, {parameters:,} parameters")
     say(f"Data     {spec.name}, {count_of(spec)} of {spec.target}: {spec.modality.modality} {shape}")
+    if facts := [f"{key} {value:g}" for key, value in spec.modality.facts().items() if isinstance(value, int | float)]:
+        say(f"         {', '.join(facts)}")
     for name, modality in spec.conditions.items():
         say(f"Given    {name}: {modality.told()}")
     for note in prepared.data.notes:
