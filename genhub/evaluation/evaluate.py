@@ -19,7 +19,7 @@ from torch import Tensor
 from genhub.data.batches import TableData
 from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean, shown
 from genhub.evaluation.figures import METRICS, about
-from genhub.evaluation.given import data_for, given_rows, told
+from genhub.evaluation.given import data_for, given_rows, recipe_of, told
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.ground.console import Progress, warn
@@ -146,8 +146,10 @@ class _Opened:
 
 def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint: Path) -> _Opened:
     manifest = read_manifest(checkpoint) if (checkpoint / MANIFEST).is_file() else None
-    recipe = checkpoint / RECIPE
-    config = read_data_config(recipe if recipe.is_file() else None, overrides, theirs)
+    recipe = recipe_of(checkpoint)
+    if recipe is None and (checkpoint / RECIPE).is_file() and not any(each.startswith("data.name=") for each in overrides):
+        raise InputError(f"{checkpoint}: its recipe is an older genhub's; say which real data to compare with: data.name=...")
+    config = read_data_config(recipe, overrides, theirs)
     weights = weights_digest(checkpoint)
     model = placed(load_folder(checkpoint), device)  # last, as it fails if anything is gone
     return _Opened(checkpoint, manifest, config, weights, model)

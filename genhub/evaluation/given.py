@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
 from genhub.sampling.request import Drawing
+from genhub.store.manifest import FORMAT, MANIFEST, read_manifest
+from genhub.store.run_folder import RECIPE
 
 
 def data_for(model: Model, config: DataConfig) -> TableData:
@@ -34,6 +37,14 @@ def data_for(model: Model, config: DataConfig) -> TableData:
         if set(names) <= set(found.available):
             raise
         return found
+
+
+def recipe_of(checkpoint: Path) -> Path | None:
+    """Return the recipe beside a model, which says what it was trained on; None where there is none, or it is of format 1,
+    whose keys of data are others."""
+    file, manifest = checkpoint / RECIPE, checkpoint / MANIFEST
+    older = manifest.is_file() and read_manifest(checkpoint).format < FORMAT
+    return file if file.is_file() and not older else None
 
 
 def takes_rows(model: Model) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
-from genhub.evaluation.given import data_for, given_rows, takes_rows
+from genhub.evaluation.given import data_for, given_rows, recipe_of, takes_rows
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
 from genhub.ground.randomness import CHOICE_STREAM, seed_for
@@ -32,7 +32,7 @@ from genhub.sampling.options import read_options
 from genhub.sampling.request import Drawing
 from genhub.store.find import read_newest
 from genhub.store.models import load_folder
-from genhub.store.run_folder import RECIPE, RunFolder
+from genhub.store.run_folder import RunFolder
 
 Viewable = Model | RecipeLike
 
@@ -103,11 +103,10 @@ class Viewed:
         return read(self.folder) if self._id else read_newest(self.folder, read)
 
     def _data_config(self, checkpoint: Path | None) -> DataConfig:
-        file = checkpoint / RECIPE if checkpoint else None
-        if not (file and file.is_file()):
+        file = recipe_of(checkpoint) if checkpoint else None
+        if file is None:
             if not any(override.startswith("data.name=") for override in self.overrides):
                 raise InputError(f"{self.name}: no recipe.yaml tells which real data to show; give data.name=...")
-            file = None
         return read_data_config(file, self.overrides, self._id)
 
     @cached_property
