@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from genhub.data.raw import Source, first_line, parts_of
-from genhub.data.tables import table_columns, undecoded
+from genhub.data.tables import table_columns
 from genhub.errors import DataError
 from genhub.ground.digests import file_hash
 from genhub.ground.disk import cache_folder, saving, whole
@@ -22,6 +22,8 @@ from genhub.interfaces.columns import DataConfig
 
 OBJECT = "object:"
 """Scheme of a name in the place of `data.name`: the content's hash follows."""
+BLOCK = 1000
+"""Number of a table's rows that are written at a time."""
 ITEM = ("x", "y", "z")
 """Names of the columns of rows that are tuples, or one value."""
 TAKEN = (
@@ -74,6 +76,7 @@ def object_source(config: DataConfig) -> Source:
 def _write(data: Any, file: Path) -> None:
     """Write an object's rows as an Arrow file."""
     import datasets
+    import pyarrow as pa
     from datasets.arrow_writer import ArrowWriter
 
     if isinstance(data, datasets.DatasetDict):
@@ -82,8 +85,11 @@ def _write(data: Any, file: Path) -> None:
         features, rows = _rows_of(data)
         with ArrowWriter(path=str(file), features=features) as writer:
             number = 0
-            for row in rows:
-                writer.write(row)
+            for row in rows:  # whole blocks of a table, whose images and sounds stay as they are stored
+                if isinstance(row, pa.Table):
+                    writer.write_table(row)
+                else:
+                    writer.write(row)
                 number += 1
             if not number:
                 raise DataError(f"data: the {type(data).__name__} has no rows")
@@ -94,8 +100,8 @@ def _write(data: Any, file: Path) -> None:
         raise DataError(f"data: a {type(data).__name__} whose rows can't be read: {first_line(error)}") from error
 
 
-def _rows_of(data: Any) -> tuple[Any, Iterator[Mapping[str, Any]]]:
-    """Return the features and the rows of an object.
+def _rows_of(data: Any) -> tuple[Any, Iterator[Any]]:
+    """Return the features and the rows of an object, of a table in blocks.
 
     Raises:
         DataError: it is none of the objects that can be read.
@@ -104,10 +110,10 @@ def _rows_of(data: Any) -> tuple[Any, Iterator[Mapping[str, Any]]]:
 
     kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
     if isinstance(data, datasets.Dataset):
-        return data.features, iter(undecoded(data.with_format(None), data.features))
+        return data.features, data.with_format("arrow").iter(BLOCK)
     if kind == "pandas.DataFrame":
         found = datasets.Dataset.from_pandas(data, preserve_index=False)
-        return found.features, iter(found)
+        return found.features, found.with_format("arrow").iter(BLOCK)
     if isinstance(data, Mapping):
         return _of_columns({str(name): column for name, column in data.items()})
     if isinstance(data, np.ndarray) or kind in ("torch.Tensor", "torch.Parameter"):

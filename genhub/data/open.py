@@ -80,10 +80,11 @@ def load_data(
 def config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
     """Return the section `data` that names data, or a Python object, with more keys."""
     if isinstance(data, DataConfig):
-        return data.model_copy(update=dict(keys)) if keys else data
-    name = data if isinstance(data, str) else stored_name(data)
+        said = data.model_dump(exclude_unset=True)
+    else:
+        said = {"name": data if isinstance(data, str) else stored_name(data)}
     try:
-        return DataConfig(name=name, **keys)
+        return DataConfig(**said | keys)
     except ValidationError as error:
         raise DataError(f"data.{first_fault(error)}") from error
 

@@ -69,7 +69,9 @@ class Arrays:
         return [None if _is_nan(value) else value for value in found.tolist()] if found.ndim == 1 else list(found)
 
     def missing(self) -> NDArray[np.bool_]:
-        if self.values.ndim > 1 or self.values.dtype.kind not in "Of":
+        if self.values.ndim == 1 and self.values.dtype.kind == "f":
+            return np.isnan(self.values)
+        if self.values.dtype.kind != "O":
             return np.zeros(len(self.values), np.bool_)
         return np.array([value is None or _is_nan(value) for value in self.values.tolist()], np.bool_)
 
