@@ -35,9 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = genhub.train(RECIPE, run_dir=str(folder))
     data = read_manifest(checkpoint).data
     assert data is not None
-    protocol = Protocol(
-        extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_rows=2, n=2, seed=0
-    )
+    protocol = Protocol(extractor="x", extractor_hash="x", preprocessing="x", reference=data, reference_rows=2, n=2, seed=0)
     Evaluation(model="vae", step=2, config={}, protocol=protocol, values={"frechet_distance": 1.0}, drawn=DRAWN,
                weights=weights_digest(checkpoint)).write(folder / "evaluations")  # fmt: skip
     (folder / "evaluations" / DRAWN).mkdir()

@@ -26,7 +26,7 @@ def data(
     out: Annotated[Path | None, typer.Option(help="Write a picture of some rows: data.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what is in data: the columns, what each is, and which could be drawn. Keys are those of a recipe's `data`:
+    """Print what is in data: its columns, and what each is. Keys are those of a recipe's `data`:
     split=test columns.price=number."""
     from genhub.data.describe import describe
     from genhub.data.open import config_of

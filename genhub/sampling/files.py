@@ -74,8 +74,8 @@ Blocks = Iterable[Tensor]
 
 def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -> Path:
     """Write rows (n, *shape) in their own units, which `sample_elements` has drawn: `x.png` gets one picture; a folder a
-    file a row, where the modality has files; `x.npz` and `x.parquet` the target's column and those of what the rows were given,
-    by their names; `x.csv` the same, a number a column, where rows are numbers.
+    file a row, where the modality has files; `x.npz` and `x.parquet` the target's column and those of what the rows were
+    given, by their names; `x.csv` the same, a number a column, where rows are numbers.
 
     Raises:
         InputError: another ending, or a place that can't be written.
