@@ -227,7 +227,7 @@ class Image(Modality):
         return tiled([enlarged(image_of(image)) for image in values], captions=captions)
 
     def facts(self) -> Mapping[str, Any]:
-        facts: dict[str, Any] = {"bits": self.bits}
+        facts: dict[str, Any] = {} if self.bits == 8 else {"bits": self.bits}
         return facts | ({"black": self.value_range[0], "white": self.value_range[1]} if self.value_range else {})
 
     def write_file(self, value: Tensor, path: Path) -> None:
