@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from models import images
+from test_format_1 import old_folder
 
 import genhub
 from genhub import Conditions, GenerativeModel, ModelConfig, Phase, randn
@@ -20,7 +21,7 @@ from genhub.evaluation.extractors import in_bytes
 from genhub.evaluation.given import data_for, given_rows, told
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.page import html
-from genhub.evaluation.probe import Network, Probe
+from genhub.evaluation.probe import Classifier, Probe
 from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import EXTRACTORS, load_class
 from genhub.sampling.draw import sample_elements
@@ -108,7 +109,7 @@ def test_the_probe_reads_labels_of_points_and_of_waves(runs, waves):
 
 @pytest.mark.parametrize("shape", [(5,), (2, 9), (1, 8, 8), (1, 6, 6, 6)])
 def test_a_probe_has_a_network_for_any_number_of_sides(shape):
-    network = Network(shape, 4).eval()
+    network = Classifier(shape, 4).eval()
     assert network(torch.zeros(3, *shape)).shape == (3, 4)
     assert network.features(torch.zeros(3, *shape)).shape == (3, 128)
 
@@ -245,6 +246,21 @@ def test_figures_of_an_older_genhub_are_passed_over_with_a_line(runs, capsys):
     said = f"genhub: {file}: an older genhub measured this, in another way; left out: genhub evaluate measures again\n"
     assert capsys.readouterr().err == said
     file.unlink()
+
+
+def test_a_folder_of_format_1_is_measured_when_it_is_told_beside_what(tmp_path):
+    """Its recipe has the keys of data that there were then."""
+    folder = old_folder(tmp_path / "old", "cgan")
+    (folder / "recipe.yaml").write_text("model: {name: cgan}\ndata: {name: digits, image_size: null}\n")
+    asked = {"metrics": ["frechet_distance", "cost"], "extractor": "pixels"}
+    with pytest.raises(genhub.InputError, match="its recipe is an older genhub's; say which real data to compare with"):
+        genhub.evaluate(folder, 20, **asked)
+    found = genhub.evaluate(folder, 20, overrides=["data.name=digits"], **asked)
+    assert found.protocol.conditions == {"label": tuple("0123456789")}
+    assert not any("trained on" in note for note in found.notes)  # format 1's fingerprints tell nothing of it
+    with pytest.raises(genhub.InputError, match="no recipe.yaml tells which real data to show; give data.name"):
+        genhub.show("neighbours", folder)
+    assert genhub.show("neighbours", folder, ["data.name=digits"], n=2).format == "PNG"
 
 
 @pytest.mark.parametrize("name", ["moons", "waves"])

@@ -147,8 +147,9 @@ class _Opened:
 def _open(overrides: Sequence[str], theirs: str | None, device: Any, checkpoint: Path) -> _Opened:
     manifest = read_manifest(checkpoint) if (checkpoint / MANIFEST).is_file() else None
     recipe = recipe_of(checkpoint)
-    if recipe is None and (checkpoint / RECIPE).is_file() and not any(each.startswith("data.name=") for each in overrides):
-        raise InputError(f"{checkpoint}: its recipe is an older genhub's; say which real data to compare with: data.name=...")
+    named = any(override.startswith("data.name=") for override in overrides)
+    if recipe is None and (checkpoint / RECIPE).is_file() and not named:
+        raise InputError(f"{checkpoint}: its recipe is an older genhub's; say which real data to compare with: data.name=")
     config = read_data_config(recipe, overrides, theirs)
     weights = weights_digest(checkpoint)
     model = placed(load_folder(checkpoint), device)  # last, as it fails if anything is gone

@@ -1,4 +1,4 @@
-"""What rows are given while they are measured, and how a protocol tells it."""
+"""Say what rows are given while they are measured, read data for it, and tell it in a protocol."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ TURNS = 4
 """Number of ways to turn an image by quarters."""
 
 
-class Network(nn.Module):
+class Classifier(nn.Module):
     """Convolutions that halve the sides until the shortest is at most 4; the mean over what is left is the feature. Of
     vectors, which have no sides, two linear layers."""
 
@@ -85,7 +85,7 @@ class Probe:
         self.device, self.modality = device, data.spec.modality
         labels = data.labels.kept(range(data.num_rows)) if data.labels else None
         classes = data.labels.modality.classes if data.labels else TURNS
-        self.network = Network(self.modality.shape, classes)
+        self.network = Classifier(self.modality.shape, classes)
         read = None if labels is None else labels.numpy()
         key = hash_of(VERSION, data.content, self.modality.shape, classes, read)
         file = cache_folder() / "probes" / f"{key}.safetensors"
@@ -119,7 +119,7 @@ class Probe:
         return x
 
 
-def train(network: Network, data: Any, labels: Tensor | None) -> float:
+def train(network: Classifier, data: Any, labels: Tensor | None) -> float:
     """Train on nine tenths of the rows; return the share of the last tenth that it gets right.
 
     Args:

@@ -1,5 +1,5 @@
-"""Pictures that show how a model works: `compute` and `log` say what each view shows, `canvas` paints it, `viewed` is what it
-is of. Rooms above call `show` alone; a view asks for a capability, never for a class."""
+"""Pictures that show how a model works: `compute` and `log` say what each view shows, `canvas` paints it, `viewed` is what
+it is of. Rooms above call `show` alone; a view asks for a capability, never for a class."""
 
 from __future__ import annotations
 

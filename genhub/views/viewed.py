@@ -104,9 +104,8 @@ class Viewed:
 
     def _data_config(self, checkpoint: Path | None) -> DataConfig:
         file = recipe_of(checkpoint) if checkpoint else None
-        if file is None:
-            if not any(override.startswith("data.name=") for override in self.overrides):
-                raise InputError(f"{self.name}: no recipe.yaml tells which real data to show; give data.name=...")
+        if file is None and not any(override.startswith("data.name=") for override in self.overrides):
+            raise InputError(f"{self.name}: no recipe.yaml tells which real data to show; give data.name=...")
         return read_data_config(file, self.overrides, self._id)
 
     @cached_property
