@@ -98,6 +98,17 @@ def test_a_vector_of_several_columns() -> None:
     assert own.tolist() == pytest.approx([14.23, 1.04])
 
 
+def test_vectors_can_be_joined_and_what_is_no_number_is_refused() -> None:
+    data = load("wine", target="more", columns={"more": {"from": ["features", "hue"], "modality": "vector"}})
+    assert data.spec.modality.shape == (14,)
+    assert data.spec.modality.names[-2:] == ("proline", "hue")  # type: ignore[attr-defined]
+    joined = load("moons", target="two", columns={"two": {"from": ["point", "point"], "modality": "vector"}})
+    assert joined.spec.modality.names == ()  # type: ignore[attr-defined]
+    torch.testing.assert_close(joined.own([5])[0][:2], joined.own([5])[0][2:])
+    columns = {"bad": {"from": ["label", "hue"], "modality": "vector"}}
+    assert fault("wine", target="bad", columns=columns).startswith("data.columns.bad: ")
+
+
 def test_a_second_size_of_an_image_is_a_condition_and_is_mirrored_with_it(tmp_path: Path) -> None:
     for number in range(12):
         save(tmp_path / f"{number}.png", noise(number, 8, 8))
@@ -124,7 +135,10 @@ def test_nothing_to_mirror() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"columns": {"pirce": "number"}}, "data.columns.pirce: .*mixed.parquet has no column 'pirce'; did you mean 'price'?"),
+        (
+            {"columns": {"pirce": "number"}},
+            "data.columns.pirce: .*mixed.parquet has no column 'pirce'; did you mean 'price'?",
+        ),
         ({"columns": {"p": {"from": ["price", "x"], "modality": "vector"}}}, "data.columns.p.from: .* has no column 'x'; "),
         ({"columns": {"note": "vector"}, "conditions": ("note",)}, "data.columns.note: "),
         ({"columns": {"image": {"channels": 1, "length": 3}}}, "data.columns.image"),

@@ -108,8 +108,12 @@ class Joined:
         return []
 
 
-def _vector(values: Sequence[Any]) -> NDArray[Any]:
-    return np.concatenate([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
+def _vector(values: Sequence[Any]) -> Any:
+    """Return the numbers of several values in one array; what is no number as it is, for a modality to refuse."""
+    try:
+        return np.concatenate([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
+    except (TypeError, ValueError):
+        return list(values)
 
 
 def _is_nan(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 from pydantic import ValidationError
 
 from genhub.data.raw import Joined, Numbers, StoredColumn
@@ -12,6 +13,9 @@ from genhub.data.recognition import modality_class
 from genhub.errors import DataError, did_you_mean, first_fault
 from genhub.interfaces.columns import ColumnConfig, DataConfig, ModelData
 from genhub.interfaces.modality import Modality
+
+FIRST = 10
+"""Number of values that tell whether a column is of single numbers."""
 
 
 def sources_of(name: str, said: ColumnConfig | None) -> tuple[str, ...]:
@@ -26,7 +30,21 @@ def derived(name: str, said: ColumnConfig | None, stored: Mapping[str, StoredCol
     if said is None or not isinstance(said.source, tuple):
         return parts[0].called(name)
     joined = Joined(tuple(part.stored for part in parts))
-    return StoredColumn(name, parts[0].title, joined, Numbers(said.source), parts[0].where)
+    return StoredColumn(name, parts[0].title, joined, _numbers_of(parts), parts[0].where)
+
+
+def _numbers_of(parts: Sequence[StoredColumn]) -> Numbers | None:
+    """Return the names of the numbers of columns that are joined; None where one is of vectors without names."""
+    names = list[str]()
+    for part in parts:
+        first = next((value for value in part.raw(part.spread(FIRST)) if value is not None), None)
+        if numbers := getattr(part.feature, "numbers", None):
+            names += numbers
+        elif isinstance(first, Sequence | np.ndarray) and not isinstance(first, str):
+            return None
+        else:
+            names.append(part.name)
+    return Numbers(tuple(names))
 
 
 class SplitColumns:
