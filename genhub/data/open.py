@@ -84,7 +84,7 @@ def config_of(data: Any, keys: Mapping[str, Any]) -> DataConfig:
     else:
         said = {"name": data if isinstance(data, str) else stored_name(data)}
     try:
-        return DataConfig(**said | keys)
+        return DataConfig(**{**said, **keys})
     except ValidationError as error:
         raise DataError(f"data.{first_fault(error)}") from error
 

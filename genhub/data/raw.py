@@ -70,7 +70,8 @@ class Arrays:
 
     def missing(self) -> NDArray[np.bool_]:
         if self.values.ndim == 1 and self.values.dtype.kind == "f":
-            return np.isnan(self.values)
+            missing: NDArray[np.bool_] = np.isnan(self.values)
+            return missing
         if self.values.dtype.kind != "O":
             return np.zeros(len(self.values), np.bool_)
         return np.array([value is None or _is_nan(value) for value in self.values.tolist()], np.bool_)
