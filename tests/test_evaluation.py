@@ -85,7 +85,8 @@ def test_the_same_figures_again_without_drawing_again(runs):
 
 
 def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
-    command = ["evaluate", str(runs["cgan"]), "-n", "200", "--metrics", "label_accuracy,cost", "--condition", "label=3,4", "--json"]
+    words = ["-n", "200", "--metrics", "label_accuracy,cost", "--condition", "label=3,4", "--json"]
+    command = ["evaluate", str(runs["cgan"]), *words]
     with pytest.raises(SystemExit) as stopped:
         app(command)
     assert stopped.value.code == 0

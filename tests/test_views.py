@@ -376,9 +376,8 @@ def test_the_verb(runs, tmp_path, monkeypatch) -> None:
         result = CliRunner().invoke(cli.app, ["show", *words])
         return result.stdout if result.exception is None else str(result.exception)
 
-    assert (
-        run("guidance", str(runs["ddpm"]), "--scales", "0,2.5", "--condition", "label=3,4", "-n", "2") == "guidance: guidance.png\n"
-    )
+    words = ("--scales", "0,2.5", "--condition", "label=3,4", "-n", "2")
+    assert run("guidance", str(runs["ddpm"]), *words) == "guidance: guidance.png\n"
     assert run("reconstruct", str(runs["vae"]), "data.split=train[:5]", "--out", "new/x.png") == "reconstruct: new/x.png\n"
     assert run("reverse", str(runs["ddpm"]), "--steps", "2", "--set", "num_inference_steps=3", "--out", "x.gif")
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["guidance.png", "x.gif", "x.png"]
