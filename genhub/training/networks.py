@@ -74,7 +74,9 @@ def prepare_networks(model: Model, phases: Sequence[Phase], config: AccelerateCo
     model.to(accelerator.device).train()
     half_on_cuda = accelerator.device.type == "cuda" and config.mixed_precision != "no"
     if config.channels_last or (config.channels_last is None and half_on_cuda):
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        for parameter in model.parameters():
+            if parameter.dim() == 4:  # what convolutions of one or three sides have knows no such format
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
     trained = {name for phase in phases for name in phase.trains}
     shards = config.sharding == "full" and accelerator.num_processes > 1
     whole = shard(model, trained, accelerator) if shards else None
