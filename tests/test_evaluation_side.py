@@ -165,7 +165,8 @@ def test_a_run_that_can_not_be_written_is_measured(run, cache, tmp_path, monkeyp
     values = json.loads(job.out[job.out.index("{") :])["values"]
     (said,) = [line for line in job.err.splitlines() if "evaluations" in line]
     assert said.startswith(f"genhub: {run}/evaluations: Permission denied; ")
-    where = "the figures are shown, but not kept" if cache_too else f"figures and drawn rows are kept in {cache}/evaluations/"
+    in_cache = f"figures and drawn rows are kept in {cache}/evaluations/"
+    where = "the figures are shown, but not kept" if cache_too else in_cache
     assert where in said
     assert sorted(run.rglob("*")) == before
     for folder in folders:
