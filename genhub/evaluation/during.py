@@ -42,9 +42,9 @@ class Evaluator:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
         self.config, self._data, self._run, self._max_steps = config, data, run, max_steps
-        self._held_out = held_out_of(model, data.config, config.held_out)
+        self.held_out = held_out_of(model, data.config, config.held_out)
         drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, data.config.batch_size))
-        self._drawing, self._rows_of = given_rows(drawing, model, [self._held_out, data])
+        self._drawing, self._rows_of = given_rows(drawing, model, [self.held_out, data])
         subject = self._subject(model, None)
         try:
             self._digest = subject.protocol.digest()
@@ -97,7 +97,7 @@ class Evaluator:
             return sample_elements(model, self._drawing, together=together)
 
         name, drawing = self.config.extractor, self._drawing
-        return Measurement(model, self._data, self._held_out, name, drawing, draw, together, rows_of=self._rows_of)
+        return Measurement(model, self._data, self.held_out, name, drawing, draw, together, rows_of=self._rows_of)
 
     def _measured_steps(self) -> set[float]:
         lines, _ = read_metrics(self._run.metrics)  # what is damaged there, the run's log says

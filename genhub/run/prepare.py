@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.data.latents import CachedLatents, training_data
@@ -16,6 +14,7 @@ from genhub.data.open import open_data
 from genhub.data.stream import StreamData
 from genhub.errors import CheckpointError, NewerFormat
 from genhub.evaluation.during import Evaluator
+from genhub.evaluation.given import given_rows
 from genhub.ground.console import say, warn
 from genhub.ground.processes import main_process
 from genhub.interfaces.columns import ModelData, count_of
@@ -24,6 +23,7 @@ from genhub.interfaces.trainer import Trainer
 from genhub.recipe.recipe import Recipe
 from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_before
 from genhub.run.run import FolderRun
+from genhub.sampling.request import Drawing
 from genhub.store.classes import read_model
 from genhub.store.find import weight_bytes
 from genhub.store.manifest import check_resumable, read_manifest
@@ -77,9 +77,12 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
     training = training_data(prepared.model, data)
     trainer.check(prepared.model, training)
     describe(prepared)
-    run.preview_conditions = conditions_for_preview(data, recipe.trainer.num_samples)
     if recipe.evaluate and isinstance(data, TableData):  # never a stream: the recipe has said so
         run.evaluator = Evaluator(recipe.evaluate, prepared.model, data, run.files, recipe.trainer.max_steps)
+    splits = [run.evaluator.held_out] if run.evaluator else []
+    splits += [data] if isinstance(data, TableData) else []
+    drawing, _ = given_rows(Drawing(recipe.trainer.num_samples), prepared.model, splits)
+    run.preview_conditions = drawing.conditions
     return Start(prepared, run, trainer, training)
 
 
@@ -162,13 +165,3 @@ def describe(prepared: Prepared) -> None:
     if unused := [name for name in prepared.data.available if name not in spec.columns]:
         say(f"         the data also has {', '.join(unused)}; {recipe.model.name} is not given {'it' if len(unused) == 1 else 'them'}")
     say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} rows, in {recipe.run_dir}")
-
-
-def conditions_for_preview(data: TableData | StreamData, n: int) -> dict[str, Tensor]:
-    """Return the conditions, as kept, of n rows of the data, always the same ones: previews are drawn for these. {} for a
-    stream, whose rows have no numbers, and for a model that is given classes alone: it draws each in turn."""
-    conditions = data.spec.conditions
-    if isinstance(data, StreamData) or all(modality.classes for modality in conditions.values()):
-        return {}
-    rows = np.random.Generator(np.random.PCG64(0)).permutation(data.spec.num_rows)[:n]
-    return {name: data.column(name).kept(rows) for name in conditions}

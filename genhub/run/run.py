@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class FolderRun:
         """The evaluator that measures while the run trains; None: the recipe does not want it."""
         self.listeners: list[Callable[[Path, bool], None]] = []
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
-        self.preview_conditions: Mapping[str, Tensor] = {}
+        self.preview_conditions: Mapping[str, Tensor | Sequence[Any]] = {}
         """The conditions, as kept, that previews are drawn for."""
         self._config = config
         self._seen: list[Path] | None = None
