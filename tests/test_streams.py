@@ -87,7 +87,7 @@ def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, t
 @pytest.mark.slow
 def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
     """512 rows take about 400 MiB."""
-    wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "image_size": 64}}
+    wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "target": "image", "columns": {"image": {"size": 64}}}}
     genhub.train(wide, ["trainer.max_steps=1", "model.sampling.num_inference_steps=1"])
     words = ["sample", str(tmp_path / "wide"), "-n", "512", "--batch-size", "512", "--out", str(tmp_path / "x.npz")]
     job = zygote.start("faults:genhub_with", {"memory": 250 * 2**20}, *words, cwd=trained)
@@ -106,7 +106,7 @@ STAYS = "what is drawn is kept, and the same command goes on"
         (signal.SIGINT, ["sample", "rün", "-n", "1000000", "--out", "many"], STAYS),
         (signal.SIGTERM, ["sample", "rün", "-n", "1000000", "--out", "many.npz"], STAYS),
         (signal.SIGTERM, ["sample", "rün", "-n", "1000000", "--out", "many.png"],
-         "the same command starts over; to a folder, x.npz or x.parquet it would go on"),
+         "the same command starts over; to a folder or a file of rows, such as x.npz, it would go on"),
         (signal.SIGINT, ["evaluate", "rün", "-n", "1000000", "--metrics", "frechet_distance", "--extractor", "pixels"],
          "what is drawn so far is kept, and the same command goes on"),
     ],
@@ -118,4 +118,4 @@ def test_a_signal_says_whether_the_same_command_goes_on(zygote, trained, number,
     assert job.wait() == 128 + number
     *progress, last = job.err.splitlines()
     assert last == f"genhub: stopped by {number.name}; {said}"
-    assert all(re.fullmatch(r"image \d+/1000000  .* left", line) for line in progress)
+    assert all(re.fullmatch(r"row \d+/1000000  .* left", line) for line in progress)
