@@ -90,5 +90,3 @@ def test_mistakes_are_one_line(
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from safetensors.torch import load_file

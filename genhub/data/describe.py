@@ -29,7 +29,7 @@ SHOWN = 64
 
 @dataclass(frozen=True)
 class Description:
-    """What is there: for people and for programs."""
+    """Description of data, for people and for programs."""
 
     facts: dict[str, Any]
     """Name, splits, rows, the target, and by column what it is: JSON."""

@@ -48,7 +48,7 @@ def _numbers_of(parts: Sequence[StoredColumn]) -> Numbers | None:
 
 
 class SplitColumns:
-    """What can be made of a split's columns. A modality is learnt when it is first asked for; one that is known already, as
+    """Columns of a split, and those that are made of them. A modality is learnt when it is first asked for; one that is known already, as
     a model's columns are, is never learnt again."""
 
     def __init__(self, stored: Mapping[str, StoredColumn], config: DataConfig, known: ModelData | None) -> None:

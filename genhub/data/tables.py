@@ -131,7 +131,7 @@ class StreamSource:
     features: Mapping[str, Any]
     """By column: what `datasets` knows it by."""
     seen: tuple[Any, ...]
-    """What tells the files from others."""
+    """Marks of the files, by which they are told from others."""
     length: int
     """Number of rows, as far as is known; else 0."""
     remote: bool

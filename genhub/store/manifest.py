@@ -75,7 +75,7 @@ class PartEntry(PluginEntry):
     """Part that the model is made of."""
 
     kind: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
-    """model, network, modality, scheduler, ..."""
+    """One of model, network, modality, scheduler, ..."""
 
 
 Versions = Annotated[dict[Word, Word], Field(max_length=100)]

@@ -222,7 +222,3 @@ class Discriminator(nn.Module):
         if self.class_vectors is not None:
             logits = logits + (self.class_vectors(told) * phi).sum(1)
         return logits
-
-
-
-
