@@ -128,7 +128,13 @@ def test_a_stream_of_other_shards_of_the_same_name_and_size(tmp_path: Path) -> N
 
 
 def test_a_run_notices_replaced_images(folder: Path, tiny: dict) -> None:
-    tiny["data"] = {"name": str(folder), "in_memory": False, "num_workers": 0, "batch_size": 2, "columns": {"image": {"size": 8}}}
+    tiny["data"] = {
+        "name": str(folder),
+        "in_memory": False,
+        "num_workers": 0,
+        "batch_size": 2,
+        "columns": {"image": {"size": 8}},
+    }
     tiny["trainer"] |= {"max_steps": 1, "save_every": 1}
     genhub.train(tiny)
     uncompressed(folder / "a" / "0.png", 9, time=10**18)

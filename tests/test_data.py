@@ -237,7 +237,9 @@ def test_tables(tmp_path: Path, kind: str) -> None:
     assert class_names(data) == ("even", "odd")
     np.testing.assert_array_equal(bytes_of(data), np.stack([noise(i).transpose(2, 0, 1) for i in range(10)]))
     assert labels(data) == [i % 2 for i in range(10)]
-    assert_same(steps(data, 3, seed=0), steps(load(path, ("label",), batch_size=4, in_memory=False, num_workers=1), 3, seed=0))
+    assert_same(
+        steps(data, 3, seed=0), steps(load(path, ("label",), batch_size=4, in_memory=False, num_workers=1), 3, seed=0)
+    )
     assert bytes_of(load(path, split="train[2:5]"))[0].tolist() == noise(2).transpose(2, 0, 1).tolist()
     splits = {"test", "train"} if kind in ("parquet", "saved-splits") else {"train"}
     assert fault(path, split="tset").endswith(": " + ", ".join(sorted(splits)))

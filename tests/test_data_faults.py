@@ -86,7 +86,9 @@ def test_at_most_five_unreadable_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_images_are_named_at_access_when_streamed(damaged: Path, workers: int) -> None:
     data = load(damaged, in_memory=False, num_workers=workers, batch_size=10)
-    with pytest.raises(DataError, match=r"^data.columns.image: 1 of 10 rows can't be read: row [23] .*on_error: skip leaves them out$"):
+    with pytest.raises(
+        DataError, match=r"^data.columns.image: 1 of 10 rows can't be read: row [23] .*on_error: skip leaves them out$"
+    ):
         next(data.batches(seed=0))
 
 
@@ -118,7 +120,10 @@ def test_unreadable_rows_of_a_table(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, table(3).features).to_parquet(str(tmp_path / "t.parquet"))
     message = fault(tmp_path / "t.parquet")
     file = tmp_path / "t.parquet"
-    assert f": row 0 of {file} (0.png): not an image of a known format; row 1 of {file} (1.png): not an image of a known format;" in message
+    assert (
+        f": row 0 of {file} (0.png): not an image of a known format; row 1 of {file} (1.png): not an image of a known format;"
+        in message
+    )
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

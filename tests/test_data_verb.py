@@ -60,9 +60,7 @@ def test_several_targets_and_a_column_with_a_fault(
     assert "--out data.png writes a picture" in out
 
 
-def test_a_stream_and_a_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_stream_and_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     table(6).to_parquet(str(tmp_path / "x.parquet"))
     _, out, _ = run(monkeypatch, capsys, tmp_path / "x.parquet", "streaming=true")
     assert "6 rows of split train" in out

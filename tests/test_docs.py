@@ -18,7 +18,15 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = {path: path.read_text() for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]}
-NO_MODULES = {"json", "py"} | {"models", "networks", "modalities", "schedulers", "trainers", "formats", "extractors"}  # files, and entry-point groups
+NO_MODULES = {"json", "py"} | {
+    "models",
+    "networks",
+    "modalities",
+    "schedulers",
+    "trainers",
+    "formats",
+    "extractors",
+}  # files, and entry-point groups
 
 
 def block(text: str, language: str, containing: str) -> str:
@@ -46,7 +54,20 @@ def test_readme_verbs_and_options_exist(capsys):
 
     commands = re.findall(r"^genhub .*", README.partition("## What do you want to do?")[2], re.MULTILINE)
     assert len(commands) > 30
-    verbs = {"data", "train", "sample", "show", "evaluate", "compare", "sweep", "push", "info", "recipe", "plugins", "doctor"}
+    verbs = {
+        "data",
+        "train",
+        "sample",
+        "show",
+        "evaluate",
+        "compare",
+        "sweep",
+        "push",
+        "info",
+        "recipe",
+        "plugins",
+        "doctor",
+    }
     assert {command.split()[1] for command in commands} == verbs
     helps = {}
     for verb in verbs:

@@ -34,7 +34,11 @@ DATA = {"split": "train[:64]", "batch_size": 16}
 TRAINER = {"max_steps": 2, "log_every": 1, "sample_every": 2, "num_samples": 2, "save_every": 1, "keep_last": 2,
            "trackers": []}  # fmt: skip
 MEASURE = {"every": 2, "n": 8, "extractor": "pixels", "metrics": ["frechet_distance"], "save_best": "frechet_distance"}
-LATENT = {"name": "ddpm", "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}, "autoencoder": "kl"}
+LATENT = {
+    "name": "ddpm",
+    "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
+    "autoencoder": "kl",
+}
 RECIPES = {
     "new": {"model": VAE, "data": DATA, "trainer": TRAINER, "evaluate": MEASURE, "run_dir": "new"},
     "run": {"model": VAE, "data": DATA, "trainer": TRAINER, "evaluate": MEASURE, "run_dir": "run"},

@@ -95,7 +95,16 @@ def test_what_is_given_changes_the_drawing_where_it_lies():
 def test_without_conditions_or_with_a_label_weights_are_as_ever(given):
     names = {name.split(".")[1] for name in make(given=given).state_dict()}
     told = {"embedding", "class_vectors"} if given else set()
-    assert names == told | {"from_noise", "levels", "narrowing", "to_image", "from_image", "widening", "to_features", "to_logit"}
+    assert names == told | {
+        "from_noise",
+        "levels",
+        "narrowing",
+        "to_image",
+        "from_image",
+        "widening",
+        "to_features",
+        "to_logit",
+    }
 
 
 def test_only_what_has_bounds_is_clipped():
@@ -122,7 +131,11 @@ def test_a_vectors_generator_has_no_convolution():
 
 @pytest.mark.parametrize(
     ("data", "given"),
-    [({"name": "moons", "num_rows": 200}, ["label"]), ({"name": "wine"}, []), ({"name": "digits"}, ["label", "ink", "source"])],
+    [
+        ({"name": "moons", "num_rows": 200}, ["label"]),
+        ({"name": "wine"}, []),
+        ({"name": "digits"}, ["label", "ink", "source"]),
+    ],
 )
 def test_resume_is_exact(tiny, tmp_path, data, given):
     if "source" in given:

@@ -211,9 +211,7 @@ def test_two_processes_train_what_they_train_without(latent, tmp_path, cache, zy
 
 
 def test_what_can_not_be_cached_is_said_before_anything_is_computed(tiny, latent, cache):  # noqa: F811
-    message = (
-        "data.cache_latents: this 'ddpm' learns from its target itself, and not from what a frozen network makes of"
-    )
+    message = "data.cache_latents: this 'ddpm' learns from its target itself, and not from what a frozen network makes of"
     with pytest.raises(genhub.RecipeError, match=message):
         genhub.train({**tiny, "model": {"name": "ddpm"}}, [CACHED])
     with pytest.raises(genhub.RecipeError, match=message):

@@ -94,12 +94,18 @@ def test_a_shuffled_table_keeps_its_order_and_its_classes() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (7, "data: can't be an object of class int; it takes a datasets.Dataset, a torch Dataset of dicts, tuples or tensors, "),
+        (
+            7,
+            "data: can't be an object of class int; it takes a datasets.Dataset, a torch Dataset of dicts, tuples or tensors, ",
+        ),
         (iter([1]), "data: can't be an object of class list_iterator; it takes "),
         ([], "data: there are no rows"),
         ([object()], "data: column 'x' holds a object; a row has numbers, arrays, texts or PIL images"),
         ({"a": [1, 2], "b": [1]}, "data: its columns have different lengths: a 2, b 1"),
-        (datasets.DatasetDict(train=table(2), test=table(2)), "data: a DatasetDict has several splits, train, test; give one"),
+        (
+            datasets.DatasetDict(train=table(2), test=table(2)),
+            "data: a DatasetDict has several splits, train, test; give one",
+        ),
         (Items(lambda n: 1 / (n - 2)), "data: a Items whose rows can't be read: division by zero"),
     ],
 )
@@ -116,7 +122,9 @@ def test_an_object_that_is_gone_and_one_that_is_streamed() -> None:
     with pytest.raises(DataError, match="data.streaming: a Python object is read once, and not streamed"):
         open_data(DataConfig(name=data.config.name, streaming=True))
     (Path(os.environ["GENHUB_CACHE"]) / "objects" / f"{str(data.config.name).removeprefix(OBJECT)}.arrow").unlink()
-    with pytest.raises(DataError, match=f"data.name: {data.config.name}: the rows of this Python object are not in .* any more"):
+    with pytest.raises(
+        DataError, match=f"data.name: {data.config.name}: the rows of this Python object are not in .* any more"
+    ):
         load_data(data.config)
 
 

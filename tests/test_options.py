@@ -89,7 +89,10 @@ def test_a_callback_is_no_option_of_the_command_line():
     genhub.sample(model, 1, callback=steps.append)
     assert len(steps) == 5
     for value in ("print", None):
-        with pytest.raises(InputError, match="--set callback: DDPM has no such option; known: eta, guidance_interval, guidance_scale, num_inf"):
+        with pytest.raises(
+            InputError,
+            match="--set callback: DDPM has no such option; known: eta, guidance_interval, guidance_scale, num_inf",
+        ):
             read_options(model, {"callback": value})
 
 

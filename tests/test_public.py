@@ -90,9 +90,16 @@ def test_the_public_names() -> None:
 def test_the_signatures() -> None:
     for dotted, pinned in SIGNATURES.items():
         assert str(inspect.signature(operator.attrgetter(dotted)(genhub))) == pinned, dotted
-    abstract = {name: sorted(getattr(genhub, name).__abstractmethods__) for name in ("GenerativeModel", "Modality", "Network", "Trainer")}
-    assert abstract == {"GenerativeModel": ["phases", "sample"], "Modality": ["from_batch", "learn", "picture", "read", "to_batch"],
-                        "Network": ["forward"], "Trainer": ["fit"]}  # one more breaks every subclass
+    abstract = {
+        name: sorted(getattr(genhub, name).__abstractmethods__)
+        for name in ("GenerativeModel", "Modality", "Network", "Trainer")
+    }
+    assert abstract == {
+        "GenerativeModel": ["phases", "sample"],
+        "Modality": ["from_batch", "learn", "picture", "read", "to_batch"],
+        "Network": ["forward"],
+        "Trainer": ["fit"],
+    }  # one more breaks every subclass
 
 
 def test_the_reference_is_what_the_docstrings_make(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,9 @@ def test_a_class_beside_the_recipe(project: Path) -> None:
 def test_a_model_of_ones_own_goes_on_from_a_folder(project: Path) -> None:
     (project / "r.yaml").write_text("model: {name: 'my_project:Mean', hidden: 5}\n")
     recipe = read_recipe(project / "r.yaml")
-    recipe.model_class()(recipe.model.model_copy(update={"data": models.images((1, 2, 2))})).save_pretrained(project / "saved")
+    recipe.model_class()(recipe.model.model_copy(update={"data": models.images((1, 2, 2))})).save_pretrained(
+        project / "saved"
+    )
     again = read_recipe(project / "r.yaml", [f"model={{name: 'my_project:Mean', from: {project / 'saved'}}}"])
     assert again.dump()["model"] == {"from": str(project / "saved")} | recipe.dump()["model"]
     assert "my_project:Mean" in fault(project, f"model: {{from: {project / 'saved'}}}\n")  # named by no recipe: not imported

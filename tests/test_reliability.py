@@ -38,7 +38,12 @@ FAMILIES = {
     "gan": {"name": "gan", "latent_dim": 8, "generator": {"channels": [8]}, "penalty_interval": 2},
     "cgan": {"name": "cgan", "conditions": ["label"], "latent_dim": 8, "generator": {"channels": [8]}},
     "ddpm": {"name": "ddpm", "network": {"name": "unet"} | UNET, "sampling": {"num_inference_steps": 2}},
-    "ddpm-conditional": {"name": "ddpm", "conditions": ["label"], "network": {"name": "unet"} | UNET, "sampling": {"num_inference_steps": 2}},
+    "ddpm-conditional": {
+        "name": "ddpm",
+        "conditions": ["label"],
+        "network": {"name": "unet"} | UNET,
+        "sampling": {"num_inference_steps": 2},
+    },
 }
 
 

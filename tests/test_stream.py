@@ -164,7 +164,9 @@ def test_what_can_not_be_streamed(tmp_path, keys, message):
 def test_a_number_is_no_class(tmp_path):
     name = shards(tmp_path / "x", label=Value("int64"))
     assert opened(name, ()).columns == ("image",)
-    with pytest.raises(DataError, match="data.columns.label: doesn't say what classes there are; a stream needs a ClassLabel"):
+    with pytest.raises(
+        DataError, match="data.columns.label: doesn't say what classes there are; a stream needs a ClassLabel"
+    ):
         opened(name)
     said = opened(name, columns={"label": {"modality": "label", "names": ["0", "1"]}})
     assert sorted(flat(taken(said, 20))) == list(range(120))

@@ -87,7 +87,10 @@ def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, t
 @pytest.mark.slow
 def test_little_memory_draws_fewer_at_once(zygote, trained, tmp_path):
     """512 rows take about 400 MiB."""
-    wide = TINY_DDPM | {"run_dir": str(tmp_path / "wide"), "data": {"batch_size": 2, "target": "image", "columns": {"image": {"size": 64}}}}
+    wide = TINY_DDPM | {
+        "run_dir": str(tmp_path / "wide"),
+        "data": {"batch_size": 2, "target": "image", "columns": {"image": {"size": 64}}},
+    }
     genhub.train(wide, ["trainer.max_steps=1", "model.sampling.num_inference_steps=1"])
     words = ["sample", str(tmp_path / "wide"), "-n", "512", "--batch-size", "512", "--out", str(tmp_path / "x.npz")]
     job = zygote.start("faults:genhub_with", {"memory": 250 * 2**20}, *words, cwd=trained)

@@ -154,7 +154,11 @@ def test_what_can_not_be_is_answered(target, keys, message):
 @pytest.mark.parametrize("name", ["vae", "autoencoder"])
 @pytest.mark.parametrize(
     ("data", "given"),
-    [({"name": "moons", "num_rows": 200}, ["label"]), ({"name": "wine"}, []), ({"name": "digits"}, ["label", "ink", "source"])],
+    [
+        ({"name": "moons", "num_rows": 200}, ["label"]),
+        ({"name": "wine"}, []),
+        ({"name": "digits"}, ["label", "ink", "source"]),
+    ],
 )
 def test_resume_is_exact(tiny, tmp_path, name, data, given):
     if "source" in given:

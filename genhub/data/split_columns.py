@@ -48,8 +48,8 @@ def _numbers_of(parts: Sequence[StoredColumn]) -> Numbers | None:
 
 
 class SplitColumns:
-    """Columns of a split, and those that are made of them. A modality is learnt when it is first asked for; one that is known already, as
-    a model's columns are, is never learnt again."""
+    """Columns of a split, and those made of them. A modality is learnt when it is first asked for; one that is known
+    already, as a model's columns are, is never learnt again."""
 
     def __init__(self, stored: Mapping[str, StoredColumn], config: DataConfig, known: ModelData | None) -> None:
         """

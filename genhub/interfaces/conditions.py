@@ -13,8 +13,8 @@ from genhub.interfaces.modality import Modality
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions of n rows: the same object in a batch, in `sample` and in every capability. A model that is given nothing has
-    an empty one."""
+    """Conditions of n rows: the same object in a batch, in `sample` and in every capability. A model that is given nothing
+    has an empty one."""
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
     """By column, as its modality's `to_batch` makes them: labels (n,) int64, numbers (n,) float32, images (n, c, h, w).

@@ -12,8 +12,8 @@ from genhub.interfaces.trainer import TrainingData
 
 class Extractor(Protocol):
     """Network that turns drawn and real elements into rows of features, which metrics compare. A class is registered under
-    `genhub.extractors` and built as `cls(data, source, device)`; it must give the same features for the same element whatever comes with it in
-    a batch."""
+    `genhub.extractors` and built as `cls(data, source, device)`; it must give the same features for the same element
+    whatever comes with it in a batch."""
 
     fingerprint: str
     """Hash of weights and preprocessing: it changes when the features of an element may."""

@@ -57,9 +57,7 @@ class _Core(Section):
                 f"{above} is the next"
             )
         if self.evaluate and self.data.streaming:
-            raise ValueError(
-                "evaluate: a stream's rows are not at hand to compare with; genhub evaluate does it afterwards"
-            )
+            raise ValueError("evaluate: a stream's rows are not at hand to compare with; genhub evaluate does it afterwards")
         return self
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ def recipe_schema() -> dict[str, Any]:
         definitions[keys[config]]["properties"]["from"] = FROM
         del definitions[keys[config]]["properties"]["data"]  # which the data fill in
     by_name = _by_name({name: keys[config] for name, config in networks.items()})
-    definitions[keys[NetworkConfig]] = {"anyOf": [{"enum": list(networks)}, by_name]}  # `network: unet` is short for its name
+    definitions[keys[NetworkConfig]] = {"anyOf": [{"enum": list(networks)}, by_name]}  # `network: unet` for short
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
@@ -131,10 +131,11 @@ def example_recipe(plugin: Plugin, options: Mapping[str, Mapping[str, Any]]) -> 
             if "scheduler.name" in known and not plugin.value.startswith("diffusers:"):  # not a sampler alone
                 section["scheduler"] = {"name": plugin.name}
             return {"model": section} | short
-        if plugin.group == NETWORKS and "network" in known:
+        if plugin.group == NETWORKS and NetworkConfig.__name__ in known.get("network", {}).get("type", ""):
             return {"model": section | {"network": {"name": plugin.name}}} | short
         if plugin.group == MODALITIES:
-            return {"model": section, "data": {"columns": {"COLUMN": {"modality": plugin.name} | _required(options)}}} | short
+            column = {"modality": plugin.name} | _required(options)
+            return {"model": section, "data": {"columns": {"COLUMN": column}}} | short
     return None
 
 

@@ -73,7 +73,8 @@ def _text(text: str, path: KeyPath) -> str:
                 return text
             if data_id(DATASETS + text) is None:
                 raise ValueError(
-                    f"a recipe from the Hub can name digits, moons and the like or a data set on the Hub, user/name, not {shown(text)}"
+                    "a recipe from the Hub can name digits, moons and the like or a data set on the Hub, user/name, not "
+                    f"{shown(text)}"
                 )
             return DATASETS + text
         case ("data", "name", _):

@@ -163,5 +163,6 @@ def describe(prepared: Prepared) -> None:
     if len(prepared.data.skipped) > 5:
         say(f"         left out {len(prepared.data.skipped)} rows in all")
     if unused := [name for name in prepared.data.available if name not in spec.columns]:
-        say(f"         the data also has {', '.join(unused)}; {recipe.model.name} is not given {'it' if len(unused) == 1 else 'them'}")
+        them = "it" if len(unused) == 1 else "them"
+        say(f"         the data also has {', '.join(unused)}; {recipe.model.name} is not given {them}")
     say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} rows, in {recipe.run_dir}")

@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, softplus
 
 from genhub import (
-    Batch, Conditioner, Conditions, GenerativeModel, Generators, Modality, ModelConfig, Phase, PositiveInt, randn,
+    Batch,
+    Conditioner,
+    Conditions,
+    GenerativeModel,
+    Generators,
+    Modality,
+    ModelConfig,
+    Phase,
+    PositiveInt,
+    randn,
 )  # fmt: skip
 
 TAKES = frozenset({"spatial"})

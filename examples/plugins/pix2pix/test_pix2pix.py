@@ -98,8 +98,8 @@ def test_it_learns_pairs():
 def test_what_it_can_not_do_is_refused():
     with pytest.raises(ValidationError, match="conditions"):
         Pix2Pix.Config(conditions=[])
+    signal = {"modality": "signal", "shape": (1, 16), "mean": [0], "std": [1]}
     with pytest.raises(ValidationError, match="pix2pix draws images, of 2 sides, not 1"):
-        signal = {"modality": "signal", "shape": (1, 16), "mean": [0], "std": [1]}
         Pix2Pix.Config(conditions=["source"], data={"target": signal, "conditions": {"source": SOURCE}})
     with pytest.raises(genhub.RecipeError, match="conditions: label"):
         make(conditions={"label": {"modality": "label", "number": 10}})

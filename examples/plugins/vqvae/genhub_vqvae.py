@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genhub import (
-    Batch, Conditions, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, load_strictly, randn, save_tensors,
+    Batch,
+    Conditions,
+    GenerativeModel,
+    Generators,
+    ModelConfig,
+    Phase,
+    PositiveInt,
+    load_strictly,
+    randn,
+    save_tensors,
 )  # fmt: skip
 
 
