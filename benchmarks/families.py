@@ -28,7 +28,7 @@ RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-d
 COLUMNS = {
     "frechet_distance": "Frechet distance", "kernel_distance": "KID", "precision": "precision", "recall": "recall",
     "density": "density", "coverage": "coverage", "label_accuracy": "asked-for label", "memorised": "memorised",
-    "parameters": "parameters", "network_evaluations": "network evaluations an image", "images_per_second": "images/s drawn",
+    "parameters": "parameters", "network_evaluations": "network evaluations an image", "rows_per_second": "images/s drawn",
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ to. ↓ less is better, ↑ more. Made by `python benchmarks/families.py --data 
 
 {table}
 
-**Protocol.** {protocol.n:,} images of seed {protocol.seed}, beside {protocol.reference_images:,} training images; features by
+**Protocol.** {protocol.n:,} images of seed {protocol.seed}, beside {protocol.reference_rows:,} training images; features by
 {protocol.extractor}, {protocol.extractor_hash[:12]}; preprocessing: {protocol.preprocessing}; held out: {protocol.held_out.split if protocol.held_out else "none"};
 each model by its recipe's own sampler.
 

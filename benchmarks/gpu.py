@@ -57,9 +57,9 @@ def shipped(name: str) -> Any:
 
 
 def recipe(args: argparse.Namespace, setting: str) -> genhub.Recipe:
-    unet = NETWORKS[args.network] if args.network in NETWORKS else shipped(args.network).model.unet.model_dump()
+    network = NETWORKS[args.network] if args.network in NETWORKS else shipped(args.network).model.network.model_dump()
     content = {
-        "model": {"name": "ddpm", "unet": unet,
+        "model": {"name": "ddpm", "network": {"name": "unet", **network},
                   "scheduler": {"beta_schedule": "linear", "prediction_type": "epsilon"}},
         "data": {"name": args.data, "batch_size": args.batch},
         "trainer": {"max_steps": 10**6, "log_every": 50, "sample_every": None, "save_every": 10**6,
@@ -102,13 +102,13 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     half = config.mixed_precision == "bf16"
     layout = torch.channels_last if half and device.type == "cuda" else torch.contiguous_format
-    unet = ddpm.unet.to(device, memory_format=layout).train()
+    unet = ddpm.network.unet.to(device, memory_format=layout).train()
     if config.compile:
         unet.compile(mode="reduce-overhead")  # with CUDA graphs
     weights = list(unet.parameters())
     averages = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=2e-4, fused=True)
-    pixels = data.images(range(data.spec.num_images)).add(1).mul(127.5).round().to(device, torch.uint8)
+    pixels = data.kept(range(data.num_rows)).to(device)
     signal, scale = (x.to(device).view(-1, 1, 1, 1) for x in (ddpm.signal_scale, ddpm.noise_scale))
     while True:
         images = pixels[torch.randint(len(pixels), (args.batch,), device=device)].float().div_(127.5).sub_(1)
@@ -125,7 +125,7 @@ def by_hand(args: argparse.Namespace, setting: str) -> None:
 
 def diffusers_script(args: argparse.Namespace, setting: str) -> None:
     read = recipe(args, setting)
-    unet: Any = read.model_class()(read.filled_from(load_data(read.data).spec).model).unet
+    unet: Any = read.model_class()(read.filled_from(load_data(read.data).spec).model).network.unet
     network = {**unet.config, "_class_name": "UNet2DModel"}
     Path("config.json").write_text(json.dumps(network))
     sys.argv = [args.diffusers, "--dataset_name", args.data, "--model_config_name_or_path", ".",
@@ -148,10 +148,10 @@ def drawing(args: argparse.Namespace, setting: str) -> None:
     dtype = torch.bfloat16 if "bf16" in setting else torch.float32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = filled.trainer.tf32
     model: Any = filled.model_class()(filled.model).eval().requires_grad_(False).to(device, dtype)
-    bare: Any = UNet2DModel.from_config(model.unet.config).eval().to(device, dtype)
-    for network in (model.unet, bare) if filled.trainer.compile else ():
+    bare: Any = UNet2DModel.from_config(model.network.unet.config).eval().to(device, dtype)
+    for network in (model.network, bare) if filled.trainer.compile else ():
         network.compile()
-    noisy = torch.randn(args.batch, *filled.model.sample_shape, device=device, dtype=dtype)
+    noisy = torch.randn(args.batch, *filled.model.shape, device=device, dtype=dtype)
 
     def calls() -> None:
         with torch.inference_mode():
@@ -176,9 +176,9 @@ def operations(args: argparse.Namespace) -> float:
     """Floating-point operations of one image, forward and backward."""
     read = recipe(args, "tf32")
     filled = read.filled_from(load_data(read.data).spec)
-    unet: Any = filled.model_class()(filled.model).unet
+    unet: Any = filled.model_class()(filled.model).network.unet
     with FlopCounterMode(display=False) as counter:
-        unet(torch.randn(1, *filled.model.sample_shape), torch.tensor([5]), return_dict=False)[0].sum().backward()
+        unet(torch.randn(1, *filled.model.shape), torch.tensor([5]), return_dict=False)[0].sum().backward()
     return float(counter.get_total_flops())
 
 

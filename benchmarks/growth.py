@@ -21,9 +21,9 @@ from measure import from_fresh_process, keep, peak_mib, rounded
 WIDTHS = (16, 32, 64, 128)
 POINTS: dict[str, dict[float, list[str]]] = {
     "batch": {n: [f"data.batch_size={n}"] for n in (8, 32, 128, 512)},
-    "resolution": {side: [f"data.image_size={side}", "data.batch_size=16"] for side in (8, 16, 32, 64)},
-    "parameters": {width: [f"model.unet.block_out_channels=[{width},{2 * width}]"] for width in WIDTHS},
-    "images": {n: [f"data.split=train[:{n}]", "data.image_size=8"] for n in (1000, 10_000, 60_000)},
+    "resolution": {side: [f"data.columns.image.size={side}", "data.batch_size=16"] for side in (8, 16, 32, 64)},
+    "parameters": {width: [f"model.network.block_out_channels=[{width},{2 * width}]"] for width in WIDTHS},
+    "images": {n: [f"data.split=train[:{n}]", "data.columns.image.size=8"] for n in (1000, 10_000, 60_000)},
 }
 UNITS = {"batch": "images a step", "resolution": "pixels a side (16 images a step)", "parameters": "parameters",
          "images": "images in the data (made 8x8)"}  # fmt: skip

@@ -27,7 +27,7 @@ from genhub.evaluation.figures import METRICS
 from genhub.evaluation.measurement import Measurement
 from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import MODELS, load_class
-from genhub.sampling.pictures import to_uint8
+from genhub.sampling.request import Drawing
 
 TAKEN = ("frechet_distance", "kernel_distance", "precision_recall", "density_coverage", "label_entropy", "memorised")
 
@@ -132,12 +132,12 @@ def differences() -> None:
 def seconds(data: str, n: int, extractor: str) -> None:
     config = DataConfig(name=data)
     reference, unseen = load_data(config), load_data(config.model_copy(update={"split": "test"}))
-    images = to_uint8(unseen.images(range(min(n, unseen.spec.num_images))))
+    images = unseen.own(range(min(n, unseen.num_rows)))
     model_class = load_class(MODELS, "vae")
-    model = model_class(model_class.Config(name="vae", sample_shape=reference.spec.shape))
+    model = model_class(model_class.Config(name="vae", data=reference.spec.model_data))
 
     def subject() -> Measurement:
-        return Measurement(model, reference, unseen, extractor, len(images), 0, None, {}, lambda: images)
+        return Measurement(model, reference, unseen, extractor, Drawing(len(images)), lambda: images)
 
     taken: dict[str, list[float]] = {}
 

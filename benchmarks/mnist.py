@@ -124,8 +124,8 @@ class Court:
 
     def figures(self, model: genhub.GenerativeModel, n: int, seed: int, options: dict[str, Any]) -> dict[str, Any]:
         """What the judge says of n images that the model draws."""
-        conditional = "labels" in model.conditions
-        images = to_float(genhub.sample(model, n, seed=seed, labels=range(10) if conditional else None, **options))
+        conditional = "label" in model.conditions
+        images = to_float(genhub.sample(model, n, seed=seed, **options))  # labels take turns
         found = self.of_images(images)
         if conditional:
             del found["class_shares"]
@@ -163,7 +163,7 @@ class Court:
         nats_per_bit = math.log(2) * images[0].numel()
 
         def mean(parts: Iterable[Tensor]) -> float:
-            bits = [model.bits_per_dimension({"images": part}, generator=noise) for part in parts]
+            bits = [model.bits_per_dimension(genhub.Batch(part), generator=noise) for part in parts]
             return nats_per_bit * torch.cat(bits).mean().item()
 
         return {"grey": mean(images.split(500)), "binarised": mean(binary.split(500))}
@@ -172,9 +172,10 @@ class Court:
 def split(data: str, name: str) -> tuple[Tensor, Tensor]:
     """Images (n, 1, 28, 28) in [-1, 1], and labels (n,)."""
     loaded = load_data(DataConfig(name=data, split=name))
-    if loaded.spec.shape != (1, 28, 28) or loaded.labels is None:
-        raise genhub.DataError(f"--data {data}: needs labelled grey images of 28x28, not {loaded.spec.shape}")
-    return loaded.images(range(loaded.spec.num_images)), loaded.labels
+    shape, labels, rows = loaded.spec.modality.shape, loaded.labels, range(loaded.num_rows)
+    if shape != (1, 28, 28) or labels is None:
+        raise genhub.DataError(f"--data {data}: needs labelled grey images of 28x28, not {shape}")
+    return loaded.x(rows), labels.kept(rows)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Lucidrains(GenerativeModel):
         super().__init__(config)
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
-        channels, size, _ = self.sample_shape
+        channels, size, _ = self.shape
         unet = Unet(dim=config.dim, dim_mults=(1, 2, 2), channels=channels)
         self.diffusion = GaussianDiffusion(unet, image_size=size, timesteps=1000)
 
@@ -25,9 +25,9 @@ class Lucidrains(GenerativeModel):
         return [Phase("denoise", self.loss, trains=("diffusion",))]
 
     def loss(self, batch):
-        return {"loss": self.diffusion((batch["images"] + 1) / 2)}
+        return {"loss": self.diffusion((batch.x + 1) / 2)}
 
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         return 2 * self.diffusion.sample(n) - 1
 
 
@@ -38,15 +38,15 @@ class PythaeVAE(GenerativeModel):
         super().__init__(config)
         from pythae.models import VAE, VAEConfig
 
-        self.vae = VAE(VAEConfig(input_dim=tuple(self.sample_shape), latent_dim=16))
+        self.vae = VAE(VAEConfig(input_dim=tuple(self.shape), latent_dim=16))
 
     def phases(self):
         return [Phase("elbo", self.loss, trains=("vae",))]
 
     def loss(self, batch):
-        return {"loss": self.vae({"data": (batch["images"] + 1) / 2}).loss}
+        return {"loss": self.vae({"data": (batch.x + 1) / 2}).loss}
 
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         return 2 * self.vae.decoder(torch.randn(n, 16)).reconstruction - 1
 
 
@@ -67,16 +67,16 @@ class TorchGAN(GenerativeModel):
     def discriminator_loss(self, batch):
         from torchgan.losses import MinimaxDiscriminatorLoss
 
-        images = batch["images"]
+        images = batch.x
         fakes = self.generator(torch.randn(len(images), 100)).detach()
         return {"loss": MinimaxDiscriminatorLoss()(self.discriminator(images), self.discriminator(fakes))}
 
     def generator_loss(self, batch):
         from torchgan.losses import MinimaxGeneratorLoss
 
-        return {"loss": MinimaxGeneratorLoss()(self.discriminator(self.generator(torch.randn(len(batch["images"]), 100))))}
+        return {"loss": MinimaxGeneratorLoss()(self.discriminator(self.generator(torch.randn(len(batch.x), 100))))}
 
-    def sample(self, n, *, labels=None, generator=None):
+    def sample(self, n, *, conditions=None, generator=None):
         return self.generator(torch.randn(n, 100))
 
 

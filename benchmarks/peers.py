@@ -35,14 +35,15 @@ UNET = {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
 }  # fmt: skip
+COLOUR = {"image": {"size": 32, "channels": 3}}
 LINEAR = {"beta_schedule": "linear", "prediction_type": "epsilon"}
 # Model, data and trainer of genhub's side; its loops log every 50 steps as they do by default, and draw and save nothing.
 OURS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "diffusers": ({"name": "ddpm", "unet": UNET, "scheduler": LINEAR}, {"image_size": 32, "channels": 3, "batch_size": 64}, {}),
-    "lucidrains": ({"name": "peer_nets:Lucidrains"}, {"image_size": 32, "channels": 3, "batch_size": 64},
+    "diffusers": ({"name": "ddpm", "network": {"name": "unet", **UNET}, "scheduler": LINEAR}, {"columns": COLOUR, "batch_size": 64}, {}),
+    "lucidrains": ({"name": "peer_nets:Lucidrains"}, {"columns": COLOUR, "batch_size": 64},
                    {"ema": {"decay": 0.995, "every": 10}}),
     "pythae": ({"name": "peer_nets:PythaeVAE"}, {"batch_size": 128}, {"ema": None, "max_grad_norm": None}),
-    "torchgan": ({"name": "peer_nets:TorchGAN"}, {"image_size": 32, "batch_size": 64}, {"ema": None, "max_grad_norm": None}),
+    "torchgan": ({"name": "peer_nets:TorchGAN"}, {"columns": {"image": {"size": 32}}, "batch_size": 64}, {"ema": None, "max_grad_norm": None}),
 }  # fmt: skip
 STEPS = {"diffusers": 40, "lucidrains": 40, "pythae": 600, "torchgan": 200}
 SETTLED = 14

@@ -33,7 +33,7 @@ from torch import Tensor
 
 import genhub
 from genhub.ground.run_log import read_metrics
-from genhub.sampling.files import save_images
+from genhub.sampling.pictures import write_picture
 
 UNET = {  # genhub's own on MNIST, with channels for colours, which the script insists on
     "block_out_channels": [24, 48, 48], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 16,
@@ -206,7 +206,8 @@ def main() -> None:
     print(f"The judge reads {court.test_accuracy:.2%} of the test images right", file=sys.stderr)
     for who in args.who or everyone:
         drawn = drawn_by(who, args, data)
-        save_images(drawn["images"][:40].add(1).mul(127.5).round().byte(), args.runs / f"{who}.png")
+        digits = genhub.Image(shape=(1, 28, 28))
+        write_picture(digits.picture(digits.from_batch(drawn["images"][:40])), args.runs / f"{who}.png")
         figures = court.of_images(drawn["images"])
         row = rounded({"minutes": args.minutes, "n": args.n, "steps": drawn["steps"], "seconds": drawn["seconds"],
                        **{key: figures[key] for key in ("frechet", "frechet_real", "sure", "class_shares")}})  # fmt: skip

@@ -24,7 +24,7 @@ from measure import keep, of_ratios, rounded, timed
 
 import genhub
 from genhub.data.open import load_data
-from genhub.sampling.draw import sample_images
+from genhub.sampling.draw import sample_elements
 from genhub.sampling.request import Drawing
 
 EVALUATIONS = (5, 10, 20, 50, 100, 250, 1000)
@@ -34,14 +34,14 @@ LATE = ("ddpm",)
 
 def build(recipe: str, overrides: list[str]) -> Any:
     read = genhub.read_recipe(recipe, overrides)
-    filled = read.filled_from(load_data(read.data).spec)
+    filled = read.filled_from(load_data(read.data, tuple(read.model.conditions)).spec)
     return filled.model_class()(filled.model).eval().requires_grad_(False)
 
 
 def cost(model: Any, batch: int, steps: int, rounds: int, options: dict[str, Any]) -> dict[str, Any]:
     """A drawing's time over that of `steps` bare calls of the U-Net; medians of neighbours."""
-    noisy, timestep = torch.randn(batch, *model.unet_shape), torch.tensor(500)
-    unet = diffusers.UNet2DModel.from_config(model.unet.config).eval()
+    noisy, timestep = torch.randn(batch, *model.network_shape), torch.tensor(500)
+    unet = diffusers.UNet2DModel.from_config(model.network.unet.config).eval()
 
     def bare() -> None:
         with torch.inference_mode():
@@ -49,7 +49,7 @@ def cost(model: Any, batch: int, steps: int, rounds: int, options: dict[str, Any
                 unet(noisy, timestep, return_dict=False)
 
     def ours() -> None:
-        sample_images(model, Drawing(batch, batch_size=batch, options={"num_inference_steps": steps, **options}))
+        sample_elements(model, Drawing(batch, batch_size=batch, options={"num_inference_steps": steps, **options}))
 
     found = [(timed(ours), timed(bare)) for _ in range(rounds + 2)][2:]
     return {"ms": 1000 * statistics.median(a for a, _ in found), "bare_ms": 1000 * statistics.median(b for _, b in found),
@@ -63,10 +63,10 @@ def savings(model: Any, batch: int, rounds: int) -> dict[str, dict[str, Any]]:
     for each in (half, both):
         each.to(torch.bfloat16)
     for each in (compiled, both):
-        each.unet.compile()
+        each.network.compile()
 
     def draw(each: Any) -> float:
-        return timed(lambda: sample_images(each, Drawing(batch, batch_size=batch, options={"num_inference_steps": 5})))
+        return timed(lambda: sample_elements(each, Drawing(batch, batch_size=batch, options={"num_inference_steps": 5})))
 
     models = {"bfloat16": half, "compiled": compiled, "bfloat16, compiled": both}
     first = {name: draw(each) for name, each in models.items()}  # compiles
@@ -107,7 +107,7 @@ def quality(
     model = genhub.load(run)
     found: dict[str, dict[str, float]] = {}
     names = samplers or [*(name for name in genhub.scheduler_names() if is_diffusers(genhub.load_scheduler(name)))]
-    plain: dict[str, Any] = {"guidance_scale": 1.0} if model.config.conditional else {}
+    plain: dict[str, Any] = {"guidance_scale": 1.0} if model.conditions else {}
     settings = [(name, {"scheduler": name, **plain}) for name in names if name != "ddim"]
     etas = (0.0, 1.0) if "ddim" in names else ()
     settings += [(f"ddim, eta {eta:g}", {"scheduler": "ddim", "eta": eta, **plain}) for eta in etas]

@@ -65,7 +65,7 @@ def main() -> None:
         "digits-vae to its first step": (lambda: first_step("digits-vae"), "import torch", python("import torch")),
     }
     if args.mnist:
-        load = f"from genhub.data.batches import *; load_data(DataConfig(name={args.mnist!r}))"
+        load = f"from genhub import load_data; load_data({args.mnist!r})"
         rows["mnist-ddpm to its first step"] = (
             lambda: first_step("mnist-ddpm", f"data.name={args.mnist}"),
             "the imports, and decoding", python(f"{NEEDED}; {load}"),

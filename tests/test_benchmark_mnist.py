@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from conftest import shared_data
@@ -41,20 +42,19 @@ class Repeats(genhub.GenerativeModel):
     def __init__(self, config, images, labels=None):
         super().__init__(config)
         self.images, self.labels = torch.nn.Parameter(images), labels
-        self.conditions = () if labels is None else ("labels",)
 
     def phases(self):
         return []
 
     def sample(self, n, *, conditions=None, generator=None):
-        if labels is None:
+        if not self.conditions:
             return self.images[:n]
-        rows = [torch.nonzero(self.labels == (label + self.config.shift) % 10)[at // 10] for at, label in enumerate(labels)]
-        return self.images[torch.cat(rows)]
+        labels = (self.conditions_of(n, conditions).values["label"] + self.config.shift) % 10
+        return self.images[torch.cat([torch.nonzero(self.labels == label)[at // 10] for at, label in enumerate(labels)])]
 
 
 def repeats(court, conditional: bool, shift: int = 0) -> Repeats:
-    config = Repeats.Config(data=models.images((1, 28, 28)), shift=shift)
+    config = Repeats.Config(data=models.images((1, 28, 28), classes=10 if conditional else 0), shift=shift)
     return Repeats(config, court.images, court.labels if conditional else None)
 
 
@@ -94,7 +94,7 @@ def test_frechet_is_its_formula(court):
 @pytest.mark.slow
 def test_autoencoding_and_nats(court):
     class Copies(Repeats):
-        encode = decode = staticmethod(lambda images: images)
+        encode = decode = staticmethod(lambda images, conditions=None: images)
 
         def bits_per_dimension(self, batch, *, generator=None):
             return (batch.x > 0).float().mean((1, 2, 3))
