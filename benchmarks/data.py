@@ -40,7 +40,7 @@ first = time.perf_counter() - start
 for _ in range(batches):
     next(found)
 seconds = time.perf_counter() - start - first
-assert data.num_rows == int(sys.argv[5])
+assert data.spec.num_rows == int(sys.argv[5])
 del found
 print(json.dumps({'seconds': round(first, 2), 'images_per_second': round(batches * size / seconds),
                   'anonymous_mib': round(anonymous() - before),

@@ -54,7 +54,8 @@ class Repeats(genhub.GenerativeModel):
 
 
 def repeats(court, conditional: bool, shift: int = 0) -> Repeats:
-    config = Repeats.Config(data=models.images((1, 28, 28), classes=10 if conditional else 0), shift=shift)
+    data = models.images((1, 28, 28), classes=10 if conditional else 0)
+    config = Repeats.Config(data=data, conditions=tuple(data.conditions), shift=shift)
     return Repeats(config, court.images, court.labels if conditional else None)
 
 
