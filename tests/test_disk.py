@@ -116,7 +116,7 @@ WRITES = {"write_text", "write_bytes", "touch", "save", "savefig", "savez", "sav
           "save_tensors", "to_parquet", "ParquetWriter", "ZipFile"}  # fmt: skip
 ELSEWHERE = {
     "_add_card": "in the folder that `put_in_place` names", "write_manifest": "as above", "save_networks": "as above", "save": "as above",
-    "write_file": "given a temporary file's name",
+    "write_file": "given a temporary file's name", "write_wav": "as above",
     "save_tensors": "called for a temporary file", "save_sealed": "called for a temporary file", "append": "the other way",
     "_train": "a log, as a shell's >> writes it", "first_to_say": "an empty file in a launcher's temporary folder",
     "offer": "copies in a run's .publishing, which a run that starts deletes", "_link": "as above",

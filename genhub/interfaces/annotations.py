@@ -33,6 +33,10 @@ class _Boolean:
         return repr(self._value)
 
 
+_PLAIN = {int, float, str, type(None)}
+"""Types of values that are neither booleans nor may have one inside."""
+
+
 def without_booleans(annotation: Any, value: Any) -> Any:
     """Return `value` with each boolean that stands for a number wrapped, so that no type of number takes it. Python's
     `True` is 1, and to pydantic YAML's `yes` is, too; as a learning rate it is a mistake."""
@@ -42,6 +46,8 @@ def without_booleans(annotation: Any, value: Any) -> Any:
         inside = _inside(annotation, 1, mapping=True)
         return {key: without_booleans(inside, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
+        if {type(inner) for inner in value} <= _PLAIN:  # a million names, say
+            return value
         inner = [without_booleans(_inside(annotation, index), inner) for index, inner in enumerate(value)]
         return tuple(inner) if isinstance(value, tuple) else inner
     return value
