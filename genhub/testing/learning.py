@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from genhub.interfaces.model import Model, Phase
+from genhub.interfaces.model import Batch, Model, Phase
 from genhub.recipe.sections import AccelerateConfig
 from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
@@ -47,7 +48,7 @@ def losses(subject: ModelSubject) -> None:
     """A loss is a mapping of scalar tensors; its "loss" is finite and has a gradient, and the batch stays as it was."""
     model = subject.build()
     for phase in model.phases():
-        batch, before = subject.batch, subject.batch
+        batch, before = subject.batch, parts_of(subject.batch)
         found = model(batch, phase.name)
         check_loss(model, phase, found)
         if not torch.isfinite(found["loss"]):
@@ -56,18 +57,26 @@ def losses(subject: ModelSubject) -> None:
                 "look for what divides by zero or takes a root or logarithm of it",
                 phase.loss,
             )
-        for column, values in before.items():
-            if column not in batch or not torch.equal(batch[column], values):
+        after = parts_of(batch)
+        for part, values in before.items():
+            if part not in after or not torch.equal(after[part], values):
                 raise Broken(
-                    f"phase '{phase.name}' changes batch['{column}'] in place",
+                    f"phase '{phase.name}' changes {part} in place",
                     "work on a new tensor: the phases of a step share a batch",
                     phase.loss,
                 )
 
 
+def parts_of(batch: Batch) -> dict[str, Tensor]:
+    """Return a batch's tensors, by where they are."""
+    values = {f"batch.conditions.values['{name}']": tensor for name, tensor in batch.conditions.values.items()}
+    present = {f"batch.conditions.present['{name}']": tensor for name, tensor in batch.conditions.present.items()}
+    return {"batch.x": batch.x} | values | present
+
+
 def latents(subject: ModelSubject) -> None:
-    """The output of `frozen_encoder` depends on the image alone, and no phase trains its networks; a loss that
-    gets it as batch["latents"] is the loss of the images themselves."""
+    """The output of `frozen_encoder` depends on the element alone, and no phase trains its networks; a loss that gets it as
+    batch.cached["latents"] is the loss of x itself."""
     model, batch = subject.trained(), subject.batch
     encoder = model.frozen_encoder()
     if encoder is None:
@@ -78,22 +87,23 @@ def latents(subject: ModelSubject) -> None:
             "a phase trains what frozen_encoder computes with", "leave it out of `trains`, or return None", model.phases
         )
     with torch.no_grad():
-        whole, alone = encoder.encode(batch["images"]), torch.cat([encoder.encode(one[None]) for one in batch["images"]])
+        whole, alone = encoder.encode(batch.x), torch.cat([encoder.encode(one[None]) for one in batch.x])
     if not torch.allclose(whole, alone, rtol=1e-3, atol=1e-4):
         raise Broken(
-            "frozen_encoder makes another thing of an image that is alone in its batch",
+            "frozen_encoder makes another thing of an element that is alone in its batch",
             "use nothing random in it and no statistics of the batch, in training mode too",
             encoder.encode,
         )
     for phase in model.phases():
         found = []
-        for given in (batch, {key: values for key, values in batch.items() if key != "images"} | {"latents": whole}):
+        cached = replace(batch, x=whole.new_empty((len(batch), 0)), cached={"latents": whole})
+        for given in (batch, cached):
             again = subject.trained()
             torch.manual_seed(0)
             found.append(again(given, phase.name)["loss"])
         if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-5):
             raise Broken(
-                f"phase '{phase.name}': the loss of batch['latents'] is not the loss of batch['images']",
+                f"phase '{phase.name}': the loss of batch.cached['latents'] is not the loss of batch.x",
                 "let the loss go on from either in the same way",
                 phase.loss,
             )
@@ -155,7 +165,8 @@ def curve(subject: ModelSubject, phase_name: str, lr: float) -> list[float]:
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
         torch.manual_seed(0)
-        loss = model({column: values.clone() for column, values in batch.items()}, phase_name)["loss"]
+        again = replace(batch, x=batch.x.clone(), conditions=batch.conditions.each(torch.clone))
+        loss = model(again, phase_name)["loss"]
         loss.backward()
         optimizer.step(1.0)
         losses.append(loss.item())

@@ -29,14 +29,18 @@ class TrainedSubject(ModelSubject):
     def runs(self) -> dict[str, str]:
         """Message of each failed job of `genhub.testing.worker` in `folder`, "" where none failed."""
         self.original.eval().save_pretrained(self.folder / "saved")
-        (self.folder / "recipe.json").write_text(json.dumps(self.recipe.dump()))
+        content = self.recipe.dump()
+        if self.made_up is not None:  # its modalities come with a model's folder, and are not learnt again
+            self.build().save_pretrained(self.folder / "start")
+            content["model"]["from"] = str(self.folder / "start")
+        (self.folder / "recipe.json").write_text(json.dumps(content))
         threads = str(torch.get_num_threads())  # the same number everywhere: sums round as they are split
         env = os.environ | {
             "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
         }
-        command = [sys.executable, "-P", "-m", "genhub.testing.worker", str(self.folder)]
+        command = [sys.executable, "-P", "-m", "genhub.testing.worker", str(self.folder), *self.modules]
         try:
             done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired as error:
@@ -50,6 +54,11 @@ class TrainedSubject(ModelSubject):
             )
         found: dict[str, str] = json.loads(results.read_text())
         return found
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules of the columns' modalities, which nobody need have registered."""
+        return sorted({type(modality).__module__ for modality in self.data.spec.columns.values()})
 
     def expect(self, *jobs: str, at: Any = None) -> None:
         for job in jobs:
@@ -69,10 +78,10 @@ JOBS = {
 def checkpoint(subject: TrainedSubject) -> None:
     """A model that was saved, loaded in another process and sampled draws the same bits as the one in memory."""
     subject.expect("loaded", at=type(subject.original).save_networks)
-    theirs = load_file(subject.folder / "loaded.safetensors")["images"]
+    theirs = load_file(subject.folder / "loaded.safetensors")["drawn"]
     if not torch.equal(subject.draw(subject.original, 3), theirs):
         raise Broken(
-            "the model that came back draws other images",
+            "the model that came back draws something else",
             "keep all that sample needs in parameters or persistent buffers (nn.Buffer), and all of them in what "
             "save_networks writes",
             type(subject.original).sample,

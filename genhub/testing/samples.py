@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -11,33 +12,38 @@ import torch
 from torch import Tensor
 
 from genhub.errors import GenhubError
+from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Model
 from genhub.recipe.sections import EMAConfig
 from genhub.testing.report import Broken, NotHere, told
-from genhub.testing.subject import ModelSubject, generators
+from genhub.testing.subject import ModelSubject, drawn, generators
 from genhub.training.ema import EMA
 
 TOLERANCE = 1e-3
-"""Most that a value in [-1, 1] may change with the batch size: an eighth of an 8-bit step. Matrix products round
-differently at every size, and a sampler of many steps carries that on."""
+"""Most that a number in a batch may change with the batch size: of one in [-1, 1], an eighth of an 8-bit step. Matrix
+products round differently at every size, and a sampler of many steps carries that on."""
 
 
 def sample(subject: ModelSubject) -> None:
-    """`sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be one, a list of n, or None."""
+    """`sample(n)` gives (n, *shape), finite floats within the modality's bounds; `generator` may be one, a list of n, or
+    None."""
     model = subject.trained().eval()
-    at = type(model).sample
-    labels = torch.arange(3) % (model.config.num_classes or 1) if subject.conditional else None
+    at, conditions, bounds = type(model).sample, subject.conditions(3), model.modality.bounds
     for generator in (generators(range(3)), torch.Generator().manual_seed(0), None):
         with torch.inference_mode():
-            images = model.sample(3, labels=labels, generator=generator)
-        if not isinstance(images, Tensor) or tuple(images.shape) != (3, *model.sample_shape):
-            got = f"a tensor {tuple(images.shape)}" if isinstance(images, Tensor) else repr(type(images))
-            raise Broken(f"sample(3) gives {got}", f"return (n, c, h, w): {(3, *model.sample_shape)}", at)
-        if not images.dtype.is_floating_point:
-            raise Broken(f"sample gives {images.dtype}", "return floats in [-1, 1]; genhub makes bytes of them", at)
-        low, high = images.min().item(), images.max().item()
-        if not -1 <= low <= high <= 1:  # false for NaN, too
-            raise Broken(f"sample gives values from {low:.4g} to {high:.4g}", "return images.clamp(-1, 1)", at)
+            x = model.sample(3, conditions=conditions, generator=generator)
+        if not isinstance(x, Tensor) or tuple(x.shape) != (3, *model.shape):
+            got = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else repr(type(x))
+            raise Broken(f"sample(3) gives {got}", f"return (n, *shape): {(3, *model.shape)}", at)
+        if not x.dtype.is_floating_point:
+            raise Broken(f"sample gives {x.dtype}", "return floats as in a batch; the modality makes its own of them", at)
+        if not x.isfinite().all():
+            raise Broken("sample gives values that are not finite", "look for what overflows or divides by zero", at)
+        low, high = x.min().item(), x.max().item()
+        if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
+            raise Broken(
+                f"sample gives values from {low:.4g} to {high:.4g}", "return x.clamp(*self.modality.bounds)", at
+            )
 
 
 def options(subject: ModelSubject) -> None:
@@ -45,7 +51,7 @@ def options(subject: ModelSubject) -> None:
     function = subject.cls.sample
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in ("self", "n", "labels", "generator"):
+        if name in ("self", "n", "conditions", "generator"):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
             raise Broken(
@@ -79,70 +85,72 @@ def global_states() -> dict[str, Any]:
 
 
 def seeds(subject: ModelSubject) -> None:
-    """The same seeds give the same bits, other seeds other images."""
+    """The same seeds give the same bits, other seeds something else."""
     model = subject.trained()
     first, again, others = (subject.draw(model, 3, seeds) for seeds in ([0, 1, 2], [0, 1, 2], [3, 4, 5]))
     at = type(model).sample
     if not torch.equal(first, again):
-        raise Broken("the same seeds give other images the second time", "keep no state between calls of sample", at)
+        raise Broken("the same seeds give something else the second time", "keep no state between calls of sample", at)
     if torch.equal(first, others):
-        raise Broken("other seeds give the same images", "draw with the given generator, not with one of your own", at)
+        raise Broken("other seeds give the same", "draw with the given generator, not with one of your own", at)
 
 
 def batches(subject: ModelSubject) -> None:
-    """With a generator an image, an image does not depend on those drawn with it, within 0.001 of [-1, 1]."""
+    """With a generator a row, a row does not depend on those drawn with it: its numbers are within 0.001."""
     model = subject.trained()
-    labels = torch.arange(5) % (model.config.num_classes or 1) if subject.conditional else None
-    together = subject.draw(model, 5, labels=labels)
+    together, conditions = subject.draw(model, 5), subject.conditions(5)
     for index in (0, 4):
-        one = None if labels is None else labels[index : index + 1]
-        distance = (subject.draw(model, 1, [index], one) - together[index]).abs().max().item()
+        alone = subject.draw(model, 1, [index], conditions.rows(slice(index, index + 1)))
+        distance = (alone - together[index]).abs().max().item()
         if not distance <= TOLERANCE:
             raise Broken(
-                f"image {index} of 5 differs by up to {distance:.3g} from the same image drawn alone",
-                "draw an image's noise from its own generator (genhub.randn does), and let nothing in sample run "
+                f"row {index} of 5 differs by up to {distance:.3g} from the same row drawn alone",
+                "draw a row's noise from its own generator (genhub.randn does), and let nothing in sample run "
                 "over the batch",
                 type(model).sample,
             )
 
 
-def labels(subject: ModelSubject) -> None:
-    """A conditional model draws what labels ask for, and refuses missing or unknown ones by a ValueError; another ignores
-    or refuses all."""
+def conditions(subject: ModelSubject) -> None:
+    """A model that is given something draws otherwise for other values, draws rows without conditions, too, as it does for
+    None, and refuses those of other rows by a ValueError; another one draws the same for None and for no conditions."""
     model = subject.trained().eval()
-    at, classes = type(model).sample, model.config.num_classes or 1
-    asked = torch.arange(2) % classes
-    if not subject.conditional:
-        error = refusal(model, asked)
-        if error is not None and not isinstance(error, ValueError | GenhubError):
-            raise Broken(f"given labels, sample raises {told(error)}", "ignore labels, or refuse them by a ValueError", at)
-        if error is None and not torch.equal(subject.draw(model, 2), subject.draw(model, 2, labels=asked)):
-            raise Broken("labels change what is drawn", 'say so: conditions = ("labels",)', at)
+    at, nothing = type(model).sample, Conditions.nothing(model.conditions, 2)
+    if not torch.equal(drawn(model, 2, range(2), None), drawn(model, 2, range(2), nothing)):
+        raise Broken(
+            "sample(2, conditions=None) and rows without any condition give different things from the same seeds",
+            "begin it with conditions = self.conditions_of(n, conditions), and use those",
+            at,
+        )
+    if not model.conditions:
         return
-    wrong: list[tuple[str, Tensor | None]] = [
-        ("no labels", None),
-        (f"label {classes}", torch.tensor([0, classes])),
-        ("label -1", torch.tensor([0, -1])),
-    ]
-    for what, given in wrong:
-        error = refusal(model, given)
-        if not isinstance(error, ValueError | GenhubError):
-            found = f"raises {told(error)}" if error else "draws all the same"
+    error = refusal(model, subject.conditions(3))
+    if not isinstance(error, ValueError | GenhubError):
+        found = f"raises {told(error)}" if error else "draws all the same"
+        raise Broken(
+            f"given the conditions of 3 rows, sample(2) {found}",
+            "begin it with conditions = self.conditions_of(n, conditions), which raises the ValueError",
+            at,
+        )
+    rows = subject.conditions(64)
+    for name, values in rows.values.items():
+        there = rows.present[name].nonzero().flatten()
+        others = [row for row in there if not torch.equal(values[row], values[there[0]])]
+        if not others:
+            continue  # a column of one value has nothing else to ask for
+        first = rows.rows(there[:1])
+        second = replace(first, values={**first.values, name: values[others[0]][None]})
+        if torch.equal(drawn(model, 1, [0], first), drawn(model, 1, [0], second)):
             raise Broken(
-                f"given {what}, sample {found}",
-                "begin it with labels = self.check_labels(labels), which raises the ValueError",
+                f"different values of '{name}' give the same from the same seeds",
+                "let the networks have what a genhub.Conditioner makes of the conditions",
                 at,
             )
-    if classes > 1:
-        zeros, ones = (subject.draw(model, 2, labels=torch.full((2,), label)) for label in (0, 1))
-        if torch.equal(zeros, ones):
-            raise Broken("labels 0 and 1 give the same images from the same seeds", "let the networks have the labels", at)
 
 
-def refusal(model: Model, labels: Tensor | None) -> Exception | None:
+def refusal(model: Model, conditions: Conditions) -> Exception | None:
     try:
-        with torch.inference_mode():
-            model.sample(2, labels=labels, generator=generators(range(2)))
+        drawn(model, 2, range(2), conditions)
     except Exception as error:
         return error
     return None
@@ -161,7 +169,7 @@ def ema(subject: ModelSubject) -> None:
     fresh.load_state_dict(copy.state_dict())
     if not torch.equal(subject.draw(copy, 3), subject.draw(fresh, 3)):
         raise Broken(
-            "the averaged copy draws other images than a fresh model with its weights",
+            "the averaged copy draws something else than a fresh model with its weights",
             "reach networks through self only: lambdas and closures kept from __init__ go on to use the original's",
             type(model).sample,
         )

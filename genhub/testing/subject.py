@@ -8,18 +8,24 @@ from itertools import islice
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from genhub.data.batches import ImageData
+from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.ground.randomness import seed_for
+from genhub.interfaces.columns import ModelData
+from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.config import ModelConfig
-from genhub.interfaces.model import Model
+from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.registry import MODELS, plugin_of
+from genhub.modalities.image import Image
+from genhub.modalities.label import Label
 from genhub.model import GenerativeModel
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.recipe.sections import AccelerateConfig
 from genhub.testing.report import Broken, Subject
+from genhub.testing.rows import write_rows
 from genhub.training.optim import FrozenNetworks, build_optimizers
 
 STEPS, STOPPED_AT = 4, 2
@@ -33,21 +39,34 @@ TRAINER_KEYS = {
     "device": "cpu",
     "ema": {"decay": 0.9},
 }
+DIGITS = ModelData(target=Image(shape=(1, 8, 8)), conditions={"label": Label(number=10, names=tuple("0123456789"))})
+"""Columns of the data that a model is checked with where nobody gives others."""
 Values = ModelConfig | Mapping[str, Any] | None
 
 
 class ModelSubject(Subject):
     """A model class under examination."""
 
-    def __init__(self, cls: type[GenerativeModel], values: Values) -> None:
+    def __init__(self, cls: type[GenerativeModel], values: Values, data: ModelData | None = None) -> None:
         self.cls = cls
-        self.values = dict(values.model_dump() if isinstance(values, ModelConfig) else values or {})
+        if isinstance(values, ModelConfig):
+            data, values = data or values.data, values.model_dump(exclude={"data"})
+        self.values = dict(values or {})
+        self.made_up = None if data is None or _are_digits(data) else data
+        """Columns whose rows are made up; None: the digits'."""
+        if data is not None:
+            self.values["conditions"] = tuple(data.conditions)
+        elif "conditions" not in self.values and _needs_conditions(cls, self.values):
+            self.values["conditions"] = tuple(DIGITS.conditions)
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """Recipe of a few steps, with the model's config as the data filled it."""
-        shape = self.values.get("sample_shape")
-        data = {"name": "digits", "batch_size": 16} | image_keys(shape)
+    def _unfilled(self) -> Recipe:
+        """Recipe of a few steps, before the data have filled it."""
+        data: dict[str, Any] = {"name": "digits", "batch_size": 16}
+        if self.made_up is not None:
+            file = self.folder / "rows.parquet"
+            write_rows(self.made_up, file)
+            data |= {"name": str(file), "target": self.made_up.column}
         content = {
             "model": self.values | {"name": name_of(self.cls)},
             "data": data,
@@ -57,15 +76,23 @@ class ModelSubject(Subject):
         recipe = read_recipe(content)
         if recipe.model_class() is not self.cls:
             raise Broken(f"'{recipe.model.name}' is another class, {recipe.model_class()!r}", at=self.cls)
-        return recipe.filled_from(load_data(recipe.data).spec)
+        return recipe
 
     @cached_property
-    def data(self) -> ImageData:
-        return load_data(self.recipe.data.model_copy(update={"batch_size": 32}))
+    def data(self) -> TableData:
+        recipe = self._unfilled
+        data = load_data(recipe.data, recipe.model.conditions, self.made_up, batch_size=32)
+        data.condition_dropout = recipe.model.condition_dropout
+        return data
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Recipe of a few steps, with the model's config as the data filled it."""
+        return self._unfilled.filled_from(self.data.spec)
 
     @property
-    def batch(self) -> dict[str, Tensor]:
-        """Batch of 32 digits, always the same."""
+    def batch(self) -> Batch:
+        """Batch of 32 rows, always the same."""
         return next(self.data.batches(seed=0))
 
     def build(self) -> GenerativeModel:
@@ -97,18 +124,25 @@ class ModelSubject(Subject):
                     frozen.all_but(phase)
                     model(batch, phase.name)["loss"].backward()
                     optimizers[frozenset(phase.trains)].step(1.0)
+            model.after_update(step)
         return model
 
-    @property
-    def conditional(self) -> bool:
-        return "labels" in self.build().conditions
+    def conditions(self, n: int) -> Conditions:
+        """Return what the data's first n rows are given."""
+        return self.data.conditions(range(n))
 
-    def draw(self, model: Model, n: int, seeds: Sequence[int] = (), labels: Tensor | None = None) -> Tensor:
-        """Return n images as genhub draws them: in eval mode, a generator an image, labels in turn. (n, c, h, w)."""
-        if labels is None and "labels" in model.conditions:
-            labels = torch.arange(n) % (model.config.num_classes or 1)
-        with torch.inference_mode():
-            return model.eval().sample(n, labels=labels, generator=generators(seeds or range(n)))
+    def draw(
+        self, model: Model, n: int, seeds: Sequence[int] = (), conditions: Conditions | None = None
+    ) -> Tensor:
+        """Return n elements as genhub draws them, (n, *shape): see `drawn`; given what the data's first rows are, where
+        nothing else is said."""
+        return drawn(model, n, seeds or range(n), self.conditions(n) if conditions is None else conditions)
+
+
+def drawn(model: Model, n: int, seeds: Sequence[int], conditions: Conditions | None) -> Tensor:
+    """Return n elements (n, *shape) in eval mode, with a generator an element."""
+    with torch.inference_mode():
+        return model.eval().sample(n, conditions=conditions, generator=generators(seeds))
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -128,9 +162,14 @@ def importable_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def image_keys(shape: Any) -> dict[str, Any]:
-    """Return a recipe's keys that give digits a shape (channels, height, width)."""
-    if shape is None:
-        return {}
-    channels, height, width = shape
-    return {"image_size": [height, width], "channels": channels}
+def _are_digits(data: ModelData) -> bool:
+    return data.target == DIGITS.target and data.conditions.items() <= DIGITS.conditions.items()
+
+
+def _needs_conditions(cls: type[GenerativeModel], values: Mapping[str, Any]) -> bool:
+    """Whether a Config of these keys can't be made without conditions."""
+    try:
+        cls.Config.model_validate(values)
+    except ValidationError as error:
+        return any(fault["loc"][:1] == ("conditions",) for fault in error.errors())
+    return False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genhub.errors import InputError, PluginError, did_you_mean, shown
+from genhub.interfaces.columns import ModelData
 from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
 from genhub.interfaces.trainer import Trainer
@@ -28,7 +29,7 @@ MODEL_CHECKS = (
     Check(samples.randomness, needs=("sample",)),
     Check(samples.seeds, needs=("randomness",)),
     Check(samples.batches, needs=("seeds",)),
-    Check(samples.labels, needs=("seeds",)),
+    Check(samples.conditions, needs=("seeds",)),
     Check(samples.ema, needs=("seeds",)),
     Check(running.checkpoint, needs=("seeds",)),
     Check(running.files, needs=("sample",)),
@@ -55,13 +56,15 @@ Names = Collection[str]
 
 
 def check_model(
-    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()
-) -> Report:
+    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None = None, *, data: ModelData | None = None,
+    only: Names = (), skip: Names = (),
+) -> Report:  # fmt: skip
     """Hold a model class to the contract of `GenerativeModel`, in a quarter of a minute for a small network.
 
     Args:
-        config: keys of its Config that differ from the defaults: a small network makes the checks quick. Images are
-            (1, 8, 8) with 10 classes, or of `sample_shape`: (1, 3 or 4 channels, height, width).
+        config: keys of its Config that differ from the defaults: a small network makes the checks quick.
+        data: columns that it draws and is given, whose rows are made up. Left out: the digits' images (1, 8, 8), and what
+            `conditions` names of them: label, ink; the label, where the Config can't be made without any.
         only: names of the checks to run; left out: all. What they need runs first.
         skip: names of checks to leave out.
     Returns:
@@ -71,7 +74,7 @@ def check_model(
             line, and the contract.
         InputError: no check has that name.
     """
-    return _checked(model_suite(cls, config, skip), only)
+    return _checked(model_suite(cls, config, skip, data), only)
 
 
 def check_scheduler(
@@ -128,8 +131,10 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
         yield plugin, suites[group](cls, config)
 
 
-def model_suite(cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
-    return Suite(cls, MODEL_CHECKS, running.TrainedSubject(cls, config), skip)
+def model_suite(
+    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = (), data: ModelData | None = None
+) -> Suite:
+    return Suite(cls, MODEL_CHECKS, running.TrainedSubject(cls, config, data), skip)
 
 
 def scheduler_suite(cls: type[Any], config: Mapping[str, Any] | None, skip: Names = ()) -> Suite:

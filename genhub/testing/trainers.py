@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genhub.evaluation.during import PREFIX
 from genhub.ground.randomness import Generators, randn
 from genhub.ground.run_log import read_metrics
+from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.model import Batch, Phase
 from genhub.interfaces.registry import TRAINERS, plugin_of
@@ -32,24 +33,24 @@ Values = TrainerConfig | Mapping[str, Any] | None
 
 
 class MeanImage(GenerativeModel):
-    """Smallest model there is to train: it learns the mean image."""
+    """Smallest model there is to train: it learns the mean."""
 
     Config = ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.mean = nn.ParameterList([torch.zeros(self.sample_shape)])
+        self.mean = nn.ParameterList([torch.zeros(self.shape)])
 
     def phases(self) -> list[Phase]:
         return [Phase("fit", self.loss, trains=("mean",))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": (batch["images"] - self.mean[0]).square().mean()}
+        return {"loss": (batch.x - self.mean[0]).square().mean()}
 
-    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generators = None) -> Tensor:
-        noise = randn((n, *self.sample_shape), generator, self.device)
-        images: Tensor = (self.mean[0] + 0.1 * noise).clamp(-1, 1)
-        return images
+    def sample(self, n: int, *, conditions: Conditions | None = None, generator: Generators = None) -> Tensor:
+        noise = randn((n, *self.shape), generator, self.device)
+        grey: Tensor = (self.mean[0] + 0.1 * noise).clamp(-1, 1)
+        return grey
 
 
 class TrainerSubject(Subject):
@@ -102,7 +103,7 @@ def fit(subject: TrainerSubject) -> None:
     model = MeanImage.from_pretrained(folder)
     if not model.mean[0].any():
         raise Broken("the checkpoint has the weights that training began with", "save the model that was trained", at)
-    if model.sample(2).shape != (2, *model.sample_shape):
+    if model.sample(2).shape != (2, *model.shape):
         raise Broken("the model that came back does not sample", "save the model that fit was given", at)
     if read_manifest(folder).step != STOPPED_AT:
         raise Broken(

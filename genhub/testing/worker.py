@@ -1,7 +1,8 @@
-"""Run jobs in the other processes of `genhub.testing.running`: `python -m genhub.testing.worker FOLDER`.
+"""Run jobs in the other processes of `genhub.testing.running`: `python -m genhub.testing.worker FOLDER
+MODULE...`.
 
-FOLDER has recipe.json and saved/. Each job runs in a process of its own, forked where the system can, so that a class
-and its libraries are imported once.
+FOLDER has recipe.json and saved/; the modules are imported first. Each job runs in a process of its own, forked where the
+system can, so that a class and its libraries are imported once.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from genhub.data.open import load_data
 from genhub.ground.weights import save_tensors
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.run.prepare import prepare
@@ -23,12 +26,14 @@ from genhub.run.run import FolderRun
 from genhub.run.train import train
 from genhub.store.run_folder import RECIPE
 from genhub.testing.report import told
-from genhub.testing.subject import STOPPED_AT, ModelSubject
+from genhub.testing.subject import STOPPED_AT, drawn
 
 Job = Callable[[Path, Recipe], None]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, modules: Sequence[str]) -> None:
+    for module in modules:
+        import_module(module)
     recipe = read_recipe(json.loads((folder / "recipe.json").read_text()))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a process that has used several can't be forked
@@ -80,8 +85,9 @@ def resumed(folder: Path, recipe: Recipe) -> None:
 
 def loaded(folder: Path, recipe: Recipe) -> None:
     cls = recipe.model_class()
-    images = ModelSubject(cls, recipe.model).draw(cls.from_pretrained(folder / "saved"), 3)
-    save_tensors({"images": images}, folder / "loaded.safetensors")
+    conditions = load_data(recipe.data, recipe.model.conditions, recipe.known).conditions(range(3))
+    elements = drawn(cls.from_pretrained(folder / "saved"), 3, range(3), conditions)
+    save_tensors({"drawn": elements}, folder / "loaded.safetensors")
 
 
 def together(folder: Path, recipe: Recipe) -> None:
@@ -95,4 +101,4 @@ def together(folder: Path, recipe: Recipe) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
