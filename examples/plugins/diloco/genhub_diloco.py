@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from genhub import (
+    Batch,
     Interrupted,
     Model,
     PositiveInt,
@@ -114,7 +115,7 @@ class Copies:
         ]
         self.outer = SGD([theirs[name] for name in names], config.outer_lr, config.outer_momentum, nesterov=True)
 
-    def inner_step(self, step: int, batch: Mapping[str, Tensor], log: RunLog) -> None:
+    def inner_step(self, step: int, batch: Batch, log: RunLog) -> None:
         """Update this process's copy by its part of a batch, each phase that is due in order."""
         for phase, optimizer in zip(self.phases, self.inner, strict=True):
             if step % phase.interval == 0:

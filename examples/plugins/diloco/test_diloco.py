@@ -33,7 +33,12 @@ class Log:
 
 def copies(**keys) -> Copies:
     torch.manual_seed(0)
-    return Copies(Line(genhub.ModelConfig(sample_shape=(1, 2, 2))), DiLoCo.Config(**keys), genhub.Together("cpu"))
+    data = genhub.ModelData(target=genhub.Image(shape=(1, 2, 2)))
+    return Copies(Line(genhub.ModelConfig(data=data)), DiLoCo.Config(**keys), genhub.Together("cpu"))
+
+
+def rows() -> genhub.Batch:
+    return genhub.Batch(torch.zeros(2, 1, 2, 2))
 
 
 def test_it_keeps_the_contract():
@@ -44,7 +49,7 @@ def test_an_outer_step_is_nesterov_s_on_what_the_processes_moved_by():
     made = copies(outer_lr=0.5, outer_momentum=0.5)
     began = copy.deepcopy(made.shared.net.weight.detach())
     for step in range(3):
-        made.inner_step(step, {}, Log())
+        made.inner_step(step, rows(), Log())
     moved = began - made.own.net.weight.detach()
     made.outer_step()
     torch.testing.assert_close(made.shared.net.weight, began - 0.5 * (moved + 0.5 * moved))
@@ -54,9 +59,9 @@ def test_an_outer_step_is_nesterov_s_on_what_the_processes_moved_by():
 def test_all_that_changes_comes_back():
     one, other = copies(), copies(lr=0.1)
     for step in range(3):
-        one.inner_step(step, {}, Log())
+        one.inner_step(step, rows(), Log())
         one.outer_step()
-    one.inner_step(3, {}, Log())
+    one.inner_step(3, rows(), Log())
     other.load(*one.tensors())
     for ours, theirs in zip(one.tensors(), other.tensors(), strict=True):
         assert ours.keys() == theirs.keys()
