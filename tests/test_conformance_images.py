@@ -1,0 +1,22 @@
+"""Images of every built-in family, given nothing, a class, a number, a vector, an image, or two at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conformance import cases, check, print_table, write_rows
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    file = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    write_rows("image", file)
+    yield file
+    print_table("image")
+
+
+@pytest.mark.parametrize(("family", "conditions"), cases("image"))
+def test_images(family, conditions, rows, tmp_path):
+    check(family, "image", conditions, tmp_path, rows)
