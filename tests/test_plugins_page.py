@@ -49,8 +49,10 @@ def test_every_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"model +my-model +my_model:MyModel +my-model +0.1.0 +installed\n", said)
     assert re.search(r"model +my-model +my_model:MyModel +my-model +0.1.0 +fine\n", said)
     assert "temperature" not in said  # an option of `sample`, not of the recipe
-    assert "latent_dim: 8  (int)  # Number of noise values that make an image." in said
-    for picture in ("digits.png", "threes-and-sevens.png", "fives.png", "four.png", "runs/recipe/samples/step-002000.png"):
+    assert "latent_dim: 8  (int)  # Number of noise values that make an element." in said
+    assert re.search(r"ink +my-modality +1 +0 +mean of logs -1.193", said)
+    pictures = ("digits", "threes-and-sevens", "moon", "fives", "network", "ink", "four", "runs/recipe/samples/step-002000")
+    for picture in (f"{name}.png" for name in pictures):
         assert (tmp_path / picture).stat().st_size > 500
     assert sharpness(tmp_path / "runs" / "recipe" / "checkpoints" / "step-002000", monkeypatch) < 0.75
 
@@ -59,12 +61,10 @@ def sharpness(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """The mean distance from a drawn digit to the nearest real one, as a share of that from the mean image."""
     import torch
 
-    from genhub.data.open import load_data
-
     monkeypatch.syspath_prepend(TEMPLATES / "model")
     from my_model import MyModel
 
     model = MyModel.from_pretrained(checkpoint)
-    real = load_data(genhub.read_recipe("digits-ddpm").data).images(range(1797)).flatten(1)
+    real = genhub.load_data(genhub.read_recipe("digits-ddpm").data).x(range(1797)).flatten(1)
     drawn = genhub.sample(model, 128).float().flatten(1) / 127.5 - 1
     return float(torch.cdist(drawn, real).min(1)[0].mean() / (real - real.mean(0)).norm(dim=1).mean())

@@ -11,6 +11,7 @@ import pytest
 
 from genhub import InputError, read_recipe
 from genhub.cli.scaffold import TEMPLATE_KINDS, TEMPLATES, new_plugin
+from genhub.interfaces.registry import KINDS
 
 
 @pytest.mark.parametrize("kind", TEMPLATE_KINDS)
@@ -23,7 +24,7 @@ def test_a_plugin_is_five_files_of_its_own_name(tmp_path: Path, kind: str) -> No
         assert not re.search(rf"my[-_]?{kind}", file.read_text(), re.IGNORECASE), file
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     assert project["project"]["name"] == "deep-thing-2"
-    assert project["project"]["entry-points"] == {f"genhub.{kind}s": {"deep-thing-2": "deep_thing_2:DeepThing2"}}
+    assert project["project"]["entry-points"] == {KINDS[kind]: {"deep-thing-2": "deep_thing_2:DeepThing2"}}
     assert "class DeepThing2" in (folder / "deep_thing_2.py").read_text()
     assert "import DeepThing2" in (folder / "test_deep_thing_2.py").read_text()
 

@@ -1,30 +1,33 @@
-"""A noise schedule and a trainer of a third party, the templates', installed as their own distributions would be."""
+"""The templates' noise schedule, trainer, network and modality, a third party's, installed as their own distributions would be."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_registry import install, site
 
 import genhub
 from genhub import RecipeError
-from genhub.cli.scaffold import TEMPLATES
+from genhub.cli.scaffold import TEMPLATE_KINDS, TEMPLATES
 from genhub.data.open import load_data
+from genhub.interfaces import registry
 from genhub.run.run import FolderRun
 
 __all__ = ["site"]
 
+KINDS = {kind: group for kind, group in registry.KINDS.items() if kind in TEMPLATE_KINDS and kind != "model"}
 SIGMOID = {"name": "my-scheduler", "num_train_timesteps": 100, "options": {"tau": 0.8}}
 
 
 @pytest.fixture
 def third_parties(site: Path) -> Path:
-    for kind in ("scheduler", "trainer"):
+    for kind, group in KINDS.items():
         source = (TEMPLATES / kind / f"my_{kind}.py").read_text()
-        points = f"[genhub.{kind}s]\nmy-{kind} = my_{kind}:My{kind.title()}\n"
+        points = f"[{group}]\nmy-{kind} = my_{kind}:My{kind.title()}\n"
         install(site, f"my-{kind}", points, "0.1.0", **{f"my_{kind}": source})
     return site
 
@@ -72,7 +75,7 @@ def test_without_its_plugin_a_checkpoint_says_what_it_needs(trained: Path, third
     for file in (third_parties / "my_scheduler-0.1.0.dist-info").iterdir():
         file.unlink()
     all_plugins.cache_clear()
-    with pytest.raises(genhub.CheckpointError, match="no scheduler is called 'my-scheduler'"):
+    with pytest.raises(genhub.CheckpointError, match="needs scheduler 'my-scheduler' from my-scheduler 0.1.0"):
         genhub.load(trained)
 
 
@@ -172,16 +175,16 @@ def test_a_trainer_of_a_third_party_keeps_a_runs_folder(third_parties: Path, tmp
     assert (parts / "genhub.json").stat().st_mtime_ns == before
     recipe = genhub.read_recipe(game(tmp_path / "parts"), ["data.split=train[:1000]"])
     run = FolderRun(tmp_path / "parts", recipe.trainer, seed=0)
-    with pytest.raises(RecipeError, match="the images, labels or their order have changed"):
+    with pytest.raises(RecipeError, match="the values or the order of image have changed"):
         run.stopped_run(load_data(recipe.data))
 
 
 def test_extragradient_settles_where_gradient_steps_circle(third_parties: Path, tmp_path: Path) -> None:
     """min_x max_y xy: the game that alternating steps never finish. With plain steps for Adam's, x, y shrink."""
-    from models import Pair
+    from models import Pair, images
     from my_trainer import gradients
 
-    from genhub import Phase
+    from genhub import Batch, Phase
 
     class Bilinear(Pair):
         def __init__(self, config) -> None:
@@ -194,13 +197,13 @@ def test_extragradient_settles_where_gradient_steps_circle(third_parties: Path, 
                 Phase("y", lambda batch: {"loss": -self.x[0] * self.y[0]}, trains=("y",)),
             ]
 
-    model = Bilinear(Pair.Config(sample_shape=(1, 8, 8)))
+    model = Bilinear(Pair.Config(data=images()))
     sgd = torch.optim.SGD([*model.x, *model.y], lr=0.3)
     for _ in range(100):
         here = [p.detach().clone() for p in (*model.x, *model.y)]
-        gradients(model, model.phases(), {})
+        gradients(model, model.phases(), Batch(torch.zeros(1, 1, 8, 8)))
         sgd.step()
-        gradients(model, model.phases(), {})
+        gradients(model, model.phases(), Batch(torch.zeros(1, 1, 8, 8)))
         with torch.no_grad():
             for parameter, value in zip((*model.x, *model.y), here, strict=True):
                 parameter.copy_(value)
@@ -226,3 +229,87 @@ def test_a_loss_that_is_no_number_stops_it(third_parties: Path, tmp_path: Path) 
     with pytest.raises(genhub.TrainingError, match="phase 'generator': loss is nan; a lower learning rate may help"):
         genhub.train(recipe)
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "genhub.json").exists()
+
+
+# The network
+
+
+def test_a_network_of_a_third_party_serves_any_family_and_shape(third_parties: Path, tiny: dict) -> None:
+    from my_network import MyNetwork
+
+    tiny["model"] |= {"network": {"name": "my-network", "hidden": 16}, "conditions": ["label", "ink"]}
+    folder = genhub.train(tiny)
+    model = genhub.load(folder)
+    assert type(model.network) is MyNetwork
+    parts = json.loads((folder / "genhub.json").read_text())["parts"]
+    assert {"kind": "network", "name": "my-network", "distribution": "my-network", "version": "0.1.0"} in parts
+    drawn = genhub.sample(model, 4, conditions={"label": ["3", "7"], "ink": 0.3})
+    assert drawn.shape == (4, 1, 8, 8)
+    assert torch.equal(drawn, genhub.sample(folder, 4, conditions={"label": ["3", "7"], "ink": 0.3}))
+    tiny["data"] |= {"name": "moons"}
+    tiny["model"]["conditions"] = ["label"]
+    assert genhub.sample(genhub.train(tiny, run_dir=tiny["run_dir"] + "-moons"), 3).shape == (3, 2)
+
+
+def test_a_network_says_what_it_cant_have(third_parties: Path, tiny: dict, tmp_path: Path) -> None:
+    from my_network import MyNetwork
+
+    with pytest.raises(ValueError, match="sees all numbers of x at once, and 786,432 are too many"):
+        MyNetwork.Config().check((3, 512, 512))
+    tiny["model"] |= {"network": {"name": "my-network"}, "conditions": ["small"]}
+    data = {"image": torch.zeros(20, 1, 8, 8, dtype=torch.uint8), "small": torch.zeros(20, 1, 4, 4, dtype=torch.uint8)}
+    np.savez(tmp_path / "pairs.npz", **{name: values.squeeze(1).numpy() for name, values in data.items()})
+    tiny["data"] |= {"name": str(tmp_path / "pairs.npz"), "target": "image"}
+    with pytest.raises(RecipeError, match=r"small \(image\) gives a spatial part, which this network does not take"):
+        genhub.train(tiny)
+
+
+# The modality
+
+
+def test_a_modality_of_a_third_party_is_given_and_drawn(third_parties: Path, tiny: dict, tmp_path: Path) -> None:
+    tiny["model"]["conditions"] = ["ink"]
+    tiny["data"] |= {"target": "image", "columns": {"ink": "my-modality"}}
+    folder = genhub.train(tiny)
+    model = genhub.load(folder)
+    ink = model.conditions["ink"]
+    values = load_data("digits").column("ink").kept(range(1797)).double()
+    assert ink.mean == pytest.approx(values.log().mean().item(), abs=1e-5)
+    assert ink.std == pytest.approx(values.log().std(correction=0).item(), abs=1e-5)
+    drawn = genhub.sample(model, 2, conditions={"ink": [0.2, 0.4]})
+    assert not torch.equal(drawn, genhub.sample(model, 2, conditions={"ink": [0.4, 0.2]}))
+    with pytest.raises(genhub.InputError, match=r"ink.*must be a number above 0, most are 0.272 to 0.339"):
+        genhub.sample(model, 2, conditions={"ink": -1})
+
+    wine = tiny | {"model": {"name": "vae"}, "data": {"name": "wine", "target": "proline", "columns": {"proline": "my-modality"}}}
+    drawn = genhub.sample(genhub.train(wine, run_dir=str(tmp_path / "wine")), 64)
+    assert drawn.shape == (64, 1)
+    assert drawn.min() > 0
+
+
+def test_without_its_plugin_a_modality_is_missed(third_parties: Path, tiny: dict) -> None:
+    tiny["model"]["conditions"] = ["ink"]
+    tiny["data"] |= {"target": "image", "columns": {"ink": "my-modality"}}
+    folder = genhub.train(tiny)
+    for file in (third_parties / "my_modality-0.1.0.dist-info").iterdir():
+        file.unlink()
+    registry.all_plugins.cache_clear()
+    with pytest.raises(genhub.CheckpointError, match="needs modality 'my-modality' from my-modality 0.1.0"):
+        genhub.load(folder)
+
+
+def test_a_modality_reads_what_it_draws(third_parties: Path) -> None:
+    from my_modality import LARGEST, LEAST, MyModality
+
+    modality = MyModality(mean=6.5, std=0.4)
+    x = torch.tensor([[-1e9], [0.0], [3.0], [1e9]])
+    values = modality.from_batch(x)
+    assert values.flatten()[[0, 3]].tolist() == [LEAST, LARGEST]
+    assert torch.allclose(modality.to_batch(values)[1:3], x[1:3], atol=1e-5)
+    assert [modality.read(value)[0] for value in values.flatten()] == values.flatten().tolist()
+    for value in (0, -1, float("nan"), float("inf"), "two"):
+        with pytest.raises(ValueError, match="must be a number above 0"):
+            modality.ask(value)
+    with pytest.raises(genhub.NotFinite):
+        modality.from_batch(torch.tensor([[torch.nan]]))
+    assert modality.picture(values).size[0] > 100

@@ -1,30 +1,37 @@
 """A generator trained by the energy distance: one network, one loss, no adversary and no sampling loop.
 
-It is small so that it can be read, and complete: it draws digits after half a minute. Replace it piece by piece.
+It is small so that it can be read, and complete: it draws digits after half a minute, or whatever else a column holds.
+Replace it piece by piece.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Batch, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, randn
+from genhub import Batch, Conditions, GenerativeModel, Generators, ModelConfig, Phase, PositiveInt, randn
 
 
 class MyModel(GenerativeModel):
-    """A network that turns noise into images, as far from each other as real ones and as near to those as they are."""
+    """A network that turns noise into elements, as far from each other as real ones and as near to those as they are."""
 
     class Config(ModelConfig):
-        # A recipe's keys under `model`, checked by pydantic. `sample_shape` and `num_classes` are there already, and come
-        # from the data. A docstring under a key is what `genhub plugins info` and editors show.
+        # A recipe's keys under `model`, checked by pydantic. `conditions` is there already, and what is learnt of the data:
+        # `shape` and `modality`. A docstring under a key is what `genhub plugins info` and editors show.
         latent_dim: PositiveInt = 8
-        """Number of noise values that make an image."""
+        """Number of noise values that make an element."""
         hidden: PositiveInt = 256
         """Width of the network's layers."""
+
+        @model_validator(mode="after")
+        def _is_given_nothing(self) -> Self:
+            if self.conditions:
+                raise ValueError("conditions: my-model is given nothing yet; leave them out")
+            return self
 
     config: Config
 
@@ -35,7 +42,7 @@ class MyModel(GenerativeModel):
             nn.Linear(config.latent_dim, config.hidden), nn.ReLU(),
             nn.Linear(config.hidden, config.hidden), nn.ReLU(),
             nn.Linear(config.hidden, config.hidden), nn.ReLU(),
-            nn.Linear(config.hidden, math.prod(self.sample_shape)), nn.Tanh(),
+            nn.Linear(config.hidden, math.prod(self.shape)),
         )  # fmt: skip
 
     def phases(self) -> list[Phase]:
@@ -43,33 +50,33 @@ class MyModel(GenerativeModel):
         return [Phase("fit", self.loss, trains=("generator",))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of images x and samples y, over the pairs of a
-        batch.
+        """Return the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of elements x and samples y, over the pairs of
+        a batch.
 
         It is zero only where both have one distribution (Székely & Rizzo 2013); its first term alone would be least for
-        one grey mean image, and the last keeps samples apart. batch["images"]: (b, c, h, w) in [-1, 1].
+        their mean, and the last keeps samples apart. batch.x: (b, *shape), images in [-1, 1], all else standardised.
         """
-        x = batch["images"].flatten(1)
+        x = batch.x.flatten(1)
         y = self.generator(torch.randn(len(x), self.config.latent_dim, device=self.device))
         across = torch.cdist(x, y).mean()
         # "loss" is minimised, and must be a scalar; every entry of the mapping is logged.
         return {"loss": 2 * across - mean_of_pairs(x) - mean_of_pairs(y), "across": across}
 
     def sample(
-        self, n: int, *, labels: Tensor | None = None, generator: Generators = None,
+        self, n: int, *, conditions: Conditions | None = None, generator: Generators = None,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Draw n images, (n, c, h, w) in [-1, 1].
+        """Draw n elements, (n, *shape), as in a batch.
 
         Further arguments become options of `genhub sample --set temperature=0.7`, checked by their annotations. All noise
-        comes from `generator` through `randn`: it may be one for each image, so that an image depends on its seed alone.
+        comes from `generator` through `randn`: it may be one for each element, so that each depends on its seed alone.
 
         Args:
-            temperature: the noise's standard deviation; less than 1 draws more usual images.
+            temperature: the noise's standard deviation; less than 1 draws more usual elements.
         """
         noise = temperature * randn((n, self.config.latent_dim), generator, self.device)
-        images: Tensor = self.generator(noise).view(n, *self.sample_shape)
-        return images
+        drawn: Tensor = self.generator(noise).view(n, *self.shape)
+        return drawn.clamp(*self.modality.bounds) if self.modality.bounds else drawn  # images have bounds, vectors none
 
 
 def mean_of_pairs(points: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class MyScheduler:
     Args:
         num_train_timesteps (int): T, the number of noise levels.
         prediction_type (str): what the network predicts: epsilon, sample or v_prediction.
-        clip_sample (bool): clip the guess of the clean image to [-1, 1].
+        clip_sample (bool): clip the guess of the clean x to [-1, 1].
         trained_betas (list): beta_t of another schedule, to draw from a model that was trained on that one.
         start (float): where on the sigmoid the levels start.
         end (float): where on the sigmoid they end.
@@ -51,8 +51,8 @@ class MyScheduler:
         self.set_timesteps(num_train_timesteps)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t for images x_0 (n, c, h, w) at levels (n,)."""
-        a = self.alphas_cumprod.to(original_samples.device)[timesteps].view(-1, 1, 1, 1)
+        """Return x_t for x_0 (n, ...) at levels (n,)."""
+        a = self.alphas_cumprod.to(original_samples.device)[timesteps].view(-1, *[1] * (original_samples.ndim - 1))
         return a.sqrt() * original_samples + (1 - a).sqrt() * noise
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:

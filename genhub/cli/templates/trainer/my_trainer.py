@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genhub import Batch, Model, Phase, Trainer, TrainerConfig, TrainerState, TrainingData, seed_for
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class MyTrainer(Trainer):
@@ -29,9 +29,9 @@ class MyTrainer(Trainer):
         # A recipe's keys under `trainer`; max_steps, log_every, sample_every, save_every and others are there already.
         lr: Annotated[float, Field(gt=0)] = 1e-3
         """Learning rate of both halves of a step."""
-        betas: tuple[Fraction, Fraction] = (0.0, 0.99)
+        betas: tuple[Decay, Decay] = (0.0, 0.99)
         """Adam's decay rates of its two averages."""
-        ema_decay: Fraction = 0.995
+        ema_decay: Decay = 0.995
         """Decay of the averaged weights, which sample and are exported."""
 
     config: Config
@@ -74,6 +74,7 @@ class MyTrainer(Trainer):
                         parameter.copy_(value)
                 optimizer.step()  # and go from here by the gradients found there
                 follow(average, model, min(config.ema_decay, (1 + step) / (10 + step)))
+                model.after_update(step)
 
                 done = step + 1
                 last = done == config.max_steps
