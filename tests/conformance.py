@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def check(family: str, target: str, conditions: tuple[str, ...], folder: Path, f
     started, case = time.monotonic(), (family, target, conditions)
     RESULTS[case] = "FAILED"
     recipe = recipe_of(family, target, conditions, file)
-    with drawing_at_the_end() as drawn:
+    with drawing_when_saved() as drawn:
         whole = genhub.train(recipe, run_dir=str(folder / "whole"))
     genhub.train(recipe, ["trainer.max_steps=2"], run_dir=str(folder / "parts"))
     same_bits(whole, genhub.train(recipe, run_dir=str(folder / "parts")))
@@ -146,22 +146,18 @@ def asked(conditions: tuple[str, ...]) -> dict[str, list[Any]]:
     return {name: ASKED[name] for name in conditions}
 
 
-class drawing_at_the_end:
-    """Draw from the model in memory each time that it is saved: its list has what was drawn, by `asked` and by nothing."""
+@contextmanager
+def drawing_when_saved() -> Iterator[list[torch.Tensor]]:
+    """Draw from the model in memory each time that it is saved; the list has what was drawn."""
+    save, drawn = FolderRun.save_checkpoint, []
 
-    def __enter__(self) -> list[torch.Tensor]:
-        self._save, drawn = FolderRun.save_checkpoint, []
+    def draw_and_save(run: Any, step: int, model: Any, *rest: Any) -> Path:
+        drawn.append(genhub.sample(model, 4, seed=1, conditions=asked(model.config.conditions)))
+        return save(run, step, model, *rest)
 
-        @functools.wraps(self._save)
-        def save(run: Any, step: int, model: Any, *rest: Any) -> Path:
-            drawn.append(genhub.sample(model, 4, seed=1, conditions=asked(tuple(model.config.conditions))))
-            return self._save(run, step, model, *rest)
-
-        FolderRun.save_checkpoint = save
-        return drawn
-
-    def __exit__(self, *error: object) -> None:
-        FolderRun.save_checkpoint = self._save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderRun, "save_checkpoint", draw_and_save)
+        yield drawn
 
 
 def same_bits(a: Path, b: Path) -> None:
@@ -175,9 +171,7 @@ def same_bits(a: Path, b: Path) -> None:
             assert torch.equal(left[key], right[key]), (name, key)
 
 
-def check_drawing(
-    saved: Path, target: str, conditions: tuple[str, ...], drawn: torch.Tensor, out: Path
-) -> None:
+def check_drawing(saved: Path, target: str, conditions: tuple[str, ...], drawn: torch.Tensor, out: Path) -> None:
     """Check that the saved model draws what the one in memory drew, (4, *shape) in the column's own units, is moved by what
     it is asked for, and writes it to a file."""
     assert drawn.shape == (4, *SHAPES[target])
