@@ -23,7 +23,11 @@ from genhub import errors
 
 PAGE = Path(__file__).with_name("reference.md")
 SECTIONS = {
-    "Models": ("GenerativeModel", "Model", "Phase", "FrozenEncoder", "ModelConfig", "Batch", "Generators"),
+    "Models": ("GenerativeModel", "Model", "Phase", "FrozenEncoder", "ModelConfig", "ModelData", "Batch", "Generators"),
+    "Conditions": ("Conditions", "Conditioner", "Given", "Embedding", "guided", "guidance_at"),
+    "Networks": ("Network", "NetworkConfig", "AnyNetwork", "network_for"),
+    "Modalities": ("Modality", "RawColumn", "Unreadable", "Image", "Signal", "Vector", "Label", "Number", "Text"),
+    "Data": ("DataConfig", "DataSpec", "load_data"),
     "Capabilities": ("Autoencoder", "Denoiser", "DenoisingStep", "Likelihood"),
     "Noise schedules": ("Scheduler", "SchedulerName", "load_scheduler", "scheduler_names"),
     "Trainers": (
@@ -37,7 +41,7 @@ SECTIONS = {
         "RunLog",
         "seed_for",
     ),
-    "Recipes": ("Recipe", "read_recipe", "Section", "PositiveInt"),
+    "Recipes": ("Recipe", "read_recipe", "Section", "PositiveInt", "Fraction", "Shape"),
     "Verbs": ("train", "load", "sample"),
     "For a model's own folder format": ("save_tensors", "load_strictly", "read_json"),
     "Noise": ("randn",),

@@ -1,4 +1,4 @@
-"""`genhub plugins new`: what it writes, and names that can't be used. docs/plugins.md installs and runs it: test_plugins_page."""
+"""`genhub plugins new`: what it writes, and names that can't be used. docs/plugins.md is run by test_plugins_page.py."""
 
 from __future__ import annotations
 

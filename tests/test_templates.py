@@ -1,4 +1,4 @@
-"""The templates' noise schedule, trainer, network and modality, a third party's, installed as their own distributions would be."""
+"""The templates' schedule, trainer, network and modality: a third party's, installed as their own distributions would be."""
 
 from __future__ import annotations
 
@@ -276,12 +276,13 @@ def test_a_modality_of_a_third_party_is_given_and_drawn(third_parties: Path, tin
     values = load_data("digits").column("ink").kept(range(1797)).double()
     assert ink.mean == pytest.approx(values.log().mean().item(), abs=1e-5)
     assert ink.std == pytest.approx(values.log().std(correction=0).item(), abs=1e-5)
-    drawn = genhub.sample(model, 2, conditions={"ink": [0.2, 0.4]})
-    assert not torch.equal(drawn, genhub.sample(model, 2, conditions={"ink": [0.4, 0.2]}))
+    drawn = genhub.sample(model, 2, conditions={"ink": [[0.2], [0.4]]})
+    assert not torch.equal(drawn, genhub.sample(model, 2, conditions={"ink": "0.4,0.2"}))
     with pytest.raises(genhub.InputError, match=r"ink.*must be a number above 0, most are 0.272 to 0.339"):
         genhub.sample(model, 2, conditions={"ink": -1})
 
-    wine = tiny | {"model": {"name": "vae"}, "data": {"name": "wine", "target": "proline", "columns": {"proline": "my-modality"}}}
+    data = {"name": "wine", "target": "proline", "columns": {"proline": "my-modality"}}
+    wine = tiny | {"model": {"name": "vae"}, "data": data}
     drawn = genhub.sample(genhub.train(wine, run_dir=str(tmp_path / "wine")), 64)
     assert drawn.shape == (64, 1)
     assert drawn.min() > 0
@@ -306,8 +307,9 @@ def test_a_modality_reads_what_it_draws(third_parties: Path) -> None:
     values = modality.from_batch(x)
     assert values.flatten()[[0, 3]].tolist() == [LEAST, LARGEST]
     assert torch.allclose(modality.to_batch(values)[1:3], x[1:3], atol=1e-5)
-    assert [modality.read(value)[0] for value in values.flatten()] == values.flatten().tolist()
-    for value in (0, -1, float("nan"), float("inf"), "two"):
+    for given in (values, values.tolist(), modality.to_rows(values), [str(value) for value in values.flatten().tolist()]):
+        assert [modality.read(value)[0] for value in given] == values.flatten().tolist()
+    for value in (0, -1, float("nan"), float("inf"), "two", [1, 2]):
         with pytest.raises(ValueError, match="must be a number above 0"):
             modality.ask(value)
     with pytest.raises(genhub.NotFinite):

@@ -1,4 +1,4 @@
-"""Positive numbers on a logarithmic scale, such as prices, frequencies and shares: a kind of column that genhub does not have.
+"""Positive numbers on a logarithmic scale, such as prices and frequencies: a kind of column that genhub does not have.
 
 It is small so that it can be read, and complete: a model can draw such a column and be given it. Replace it piece by piece.
 """
@@ -25,7 +25,8 @@ LEAST, LARGEST = 2.0**-120, 2.0**120
 
 
 class MyModality(Modality):
-    """A column of positive numbers. Networks get their logarithms, standardised by the training data's mean and deviation."""
+    """A column of positive numbers. Networks get the logarithms, standardised by their mean and deviation in the training
+    data."""
 
     # What is learnt from the training data. It lies in a model's Config, and with it in every checkpoint.
     modality: Literal["my-modality"] = "my-modality"
@@ -97,7 +98,10 @@ class MyModality(Modality):
 
 
 def _number(value: Any) -> float:
-    number = float(value)
+    """Return the number that a file, a table or a person gives: 0.2, "0.2", [0.2] or a tensor."""
+    import numpy as np
+
+    number = float(np.asarray(value, np.float64).item())
     if not LEAST <= number <= LARGEST:  # nor is NaN
         raise ValueError(f"must be a number above 0, of {LEAST:.2g} to {LARGEST:.2g}, not {number:g}")
     return number

@@ -16,10 +16,10 @@ from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
 
 
 class MyNetworkConfig(NetworkConfig):
-    # A recipe's keys under `model.network`, checked by pydantic; a docstring under a key is what `genhub plugins info` shows.
+    # A recipe's keys under `model.network`, checked by pydantic. A docstring under a key is what `genhub plugins info` shows.
     name: str = "my-network"
     takes: ClassVar = frozenset({"vector"})
-    """Parts of `genhub.Given` that it makes something of: what a condition makes of itself is refused where it isn't here."""
+    """Parts of `genhub.Given` that it uses. A condition that gives another part is refused, before training."""
     default_for: ClassVar = frozenset()
     """Numbers of sides of x for which a recipe need not name it: {2} for images, {0} for vectors."""
 
