@@ -13,26 +13,46 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import genhub
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
-PLUGINS = {"rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"), "vqvae": ("vqvae",), "realnvp": ("realnvp",)}
+PLUGINS = {
+    "rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"),
+    "vqvae": ("vqvae",),
+    "realnvp": ("realnvp",),
+    "pix2pix": ("pix2pix",),
+    "angles": ("mixture-density", "angle"),
+}
 """Folder to the names it registers; the first is the model's."""
+MODALITIES = {"volumes": ("volume",)}
 TRAINERS = {"diloco": ("diloco",)}
-ALL = PLUGINS | TRAINERS
-SMALL = {  # quick to check
-    "rectified-flow": ["unet={block_out_channels: [8, 16]}", "sampling={num_inference_steps: 4}"],
+ALL = PLUGINS | MODALITIES | TRAINERS
+CAN = {
+    "rectified-flow": "denoiser",
+    "vqvae": "autoencoder",
+    "realnvp": "likelihood",
+    "pix2pix": "",
+    "mixture-density": "likelihood",
+}
+COLUMNS = {"angles": ("point", (2,))}
+"""The target's column and shape of those that don't draw digits."""
+ASKED = {"angles": ["--condition", "angle=30,120,359"]}
+UNET = "{name: unet, block_out_channels: [8, 16], add_attention: false}"
+SMALL = {  # quick to check; what draws no digits is checked by its own tests
+    "rectified-flow": [f"network={UNET}", "sampling={num_inference_steps: 4}"],
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
     "realnvp": ["hidden_features=16"],
+    "pix2pix": ["generator_channels=[8, 8]", "discriminator_channels=[8, 8]"],
 }
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_plugin_is_one_module_over_the_public_names(name: str) -> None:
-    (module,) = [file for file in (EXAMPLES / name).glob("*.py") if not file.name.startswith("test_")]
+    (module,) = (EXAMPLES / name).glob("genhub_*.py")
     imports = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {node.module for node in imports if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
@@ -74,8 +94,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     (own / "libraries.pth").write_text("\n".join(libraries) + "\n")
     for name in ALL:
         (folder / name).mkdir()
-        for file in [EXAMPLES / name / "recipe.yaml", *(EXAMPLES / name).glob("test_*.py")]:
-            shutil.copy(file, folder / name)
+        for file in [*(EXAMPLES / name).glob("*.yaml"), *(EXAMPLES / name).glob("*.py")]:
+            if not file.name.startswith("genhub_"):
+                shutil.copy(file, folder / name)
     return site
 
 
@@ -87,7 +108,7 @@ def test_they_are_listed_with_who_brought_them(site: Site) -> None:
         for name in names:
             assert listed[name] == (f"genhub-{folder}", "0.1.0", "fine")
     can = {row["name"]: row["capabilities"] for row in rows}
-    assert [can[name] for name in PLUGINS] == ["denoiser", "autoencoder", "likelihood"]
+    assert {name: can[name] for name in CAN} == CAN
     assert listed["ddpm"][0] == "genhub-framework"
     where = site("python", "-c", "import genhub, genhub_realnvp; print(genhub.__file__, genhub_realnvp.__file__)").split()
     assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
@@ -100,10 +121,34 @@ def test_its_recipe_trains_and_its_model_comes_back(site: Site, name: str) -> No
     said = site("genhub", "train", f"{name}/recipe.yaml", *FEW_STEPS, "--run-dir", f"runs/{name}")
     assert f"Picture  runs/{name}/samples/step-000004.png" in said
     assert not any((site.folder / "runs" / name).rglob("*.bin"))
-    site("genhub", "sample", f"runs/{name}", "-n", "3", "--out", f"{name}.npz")  # loads what was trained
-    images = np.load(site.folder / f"{name}.npz")["images"]
-    assert images.shape == (3, 8, 8, 1)
-    assert len(np.unique(images)) > 2
+    site("genhub", "sample", f"runs/{name}", "-n", "3", *ASKED.get(name, []), "--out", f"{name}.npz")  # what was trained
+    column, shape = COLUMNS.get(name, ("image", (8, 8, 1)))
+    drawn = np.load(site.folder / f"{name}.npz")[column]
+    assert drawn.shape == (3, *shape)
+    assert len(np.unique(drawn)) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_its_modality_s_recipe_trains(site: Site) -> None:
+    site("python", "volumes/make_volumes.py", "volumes/volumes", "--number", "20")
+    site("genhub", "train", "volumes/recipe.yaml", *FEW_STEPS, "data.name=volumes/volumes", "--run-dir", "runs/volumes")
+    quick = ["--set", "num_inference_steps=3", "--condition", "label=sphere"]
+    site("genhub", "sample", "runs/volumes", "-n", "3", *quick, "--out", "volumes.npz")
+    assert np.load(site.folder / "volumes.npz")["volume"].shape == (3, 1, 12, 12, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_angles_are_conditions_of_a_model_that_never_heard_of_them(site: Site) -> None:
+    recipe = yaml.safe_load((EXAMPLES / "angles" / "recipe.yaml").read_text())
+    recipe["model"] = {"name": "rectified-flow", "conditions": ["angle"], "network": {"name": "mlp", "hidden": 16}}
+    (site.folder / "both.yaml").write_text(yaml.safe_dump(recipe))
+    site("genhub", "train", "both.yaml", *FEW_STEPS, "--run-dir", "runs/both")
+    site("genhub", "sample", "runs/both", "-n", "4", "--condition", "angle=30,120", "--out", "both.npz")
+    drawn = np.load(site.folder / "both.npz")
+    assert drawn["point"].shape == (4, 2)
+    assert drawn["angle"].tolist() == [30, 120, 30, 120]
 
 
 @pytest.mark.slow
@@ -114,7 +159,7 @@ def test_their_own_tests_pass(site: Site) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", SMALL)
 def test_it_keeps_the_contract(site: Site, name: str) -> None:
     site("genhub", "plugins", "check", name, *SMALL[name])
 
@@ -124,7 +169,7 @@ def test_it_keeps_the_contract(site: Site, name: str) -> None:
 def test_the_trainer_s_recipe_trains_and_it_keeps_the_contract(site: Site) -> None:
     site("genhub", "train", "diloco/recipe.yaml", *FEW_STEPS, "--run-dir", "runs/diloco")
     site("genhub", "sample", "runs/diloco", "-n", "3", "--out", "diloco.npz", "--set", "num_inference_steps=2")
-    assert np.load(site.folder / "diloco.npz")["images"].shape == (3, 8, 8, 1)
+    assert np.load(site.folder / "diloco.npz")["image"].shape == (3, 8, 8, 1)
     site("genhub", "plugins", "check", "diloco", "inner_steps=2")
 
 
@@ -143,7 +188,7 @@ def test_latent_diffusion_takes_the_vqvae_as_it_takes_any_autoencoder(site: Site
     site("python", "-c", LATENT)
     shutil.rmtree(site.folder / "runs" / "codes")  # the checkpoint has a copy
     site("genhub", "sample", "runs/latent", "-n", "3", "--out", "latent.npz")
-    assert np.load(site.folder / "latent.npz")["images"].shape == (3, 8, 8, 1)
+    assert np.load(site.folder / "latent.npz")["image"].shape == (3, 8, 8, 1)
     manifest = json.loads(next((site.folder / "runs" / "latent").rglob("step-000004/genhub.json")).read_text())
     stored = manifest["config"]["autoencoder"]
     assert (stored["plugin"]["distribution"], stored["latent_shape"]) == ("genhub-vqvae", [4, 4, 4])

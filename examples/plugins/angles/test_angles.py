@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import genhub
-from genhub import Batch, Conditions
+from genhub import Batch, Conditions, ModelData, Vector
+from genhub.testing import check_model
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
 QUICK = [
@@ -24,7 +25,7 @@ QUICK = [
     "trainer.trackers=[]",
     "trainer.device=cpu",
 ]
-POINT = {"modality": "vector", "shape": (2,), "mean": (0.0, 0.0), "std": (1.0, 1.0)}
+POINT = Vector(shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,11 @@ def asked(*angles: float | None) -> Conditions:
 
 def directions(points: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(torch.atan2(points[:, 1], points[:, 0]))
+
+
+def test_it_keeps_the_contract():
+    data = ModelData(column="point", target=POINT, conditions={"angle": Angle()})
+    check_model(MixtureDensity, {"components": 4, "hidden": 16}, data=data)
 
 
 def test_angles_are_a_circle_s():
