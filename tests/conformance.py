@@ -89,7 +89,7 @@ def check(family: str, target: str, conditions: tuple[str, ...], folder: Path, f
         whole = genhub.train(recipe, run_dir=str(folder / "whole"))
     genhub.train(recipe, ["trainer.max_steps=2"], run_dir=str(folder / "parts"))
     same_bits(whole, genhub.train(recipe, run_dir=str(folder / "parts")))
-    check_drawing(whole, target, conditions, drawn[-1], folder / "drawn.npz")
+    check_drawing(whole, target, conditions, *drawn[-1], folder / "drawn.npz")
     RESULTS[case] = f"{time.monotonic() - started:.1f} s"
 
 
@@ -147,12 +147,13 @@ def asked(conditions: tuple[str, ...]) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def drawing_when_saved() -> Iterator[list[torch.Tensor]]:
-    """Draw from the model in memory each time that it is saved; the list has what was drawn."""
+def drawing_when_saved() -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Draw from the model in memory each time that it is saved; the list has what was drawn as asked, and unasked."""
     save, drawn = FolderRun.save_checkpoint, []
 
     def draw_and_save(run: Any, step: int, model: Any, *rest: Any) -> Path:
-        drawn.append(genhub.sample(model, 4, seed=1, conditions=asked(model.config.conditions)))
+        rows = genhub.sample(model, 4, seed=1, conditions=asked(model.config.conditions))
+        drawn.append((rows, genhub.sample(model, 3, seed=1)))
         return save(run, step, model, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -171,9 +172,11 @@ def same_bits(a: Path, b: Path) -> None:
             assert torch.equal(left[key], right[key]), (name, key)
 
 
-def check_drawing(saved: Path, target: str, conditions: tuple[str, ...], drawn: torch.Tensor, out: Path) -> None:
-    """Check that the saved model draws what the one in memory drew, (4, *shape) in the column's own units, is moved by what
-    it is asked for, and writes it to a file."""
+def check_drawing(
+    saved: Path, target: str, conditions: tuple[str, ...], drawn: torch.Tensor, unasked: torch.Tensor, out: Path
+) -> None:
+    """Check that the saved model draws what the one in memory drew in the column's own units, (4, *shape) as `asked` and
+    (3, *shape) without, is moved by what it is asked for, and writes it to a file."""
     assert drawn.shape == (4, *SHAPES[target])
     assert drawn.dtype == (torch.uint8 if target == "image" else torch.float32)
     low, high = SPANS[target]
@@ -182,8 +185,8 @@ def check_drawing(saved: Path, target: str, conditions: tuple[str, ...], drawn: 
     model = genhub.load(saved)
     for source in (saved, model, model):
         assert torch.equal(genhub.sample(source, 4, seed=1, conditions=wanted), drawn)
-    unasked = genhub.sample(model, 3, seed=1)
     assert unasked.shape == (3, *SHAPES[target])
+    assert torch.equal(genhub.sample(model, 3, seed=1), unasked)
     for name in conditions:
         others = wanted | {name: wanted[name][::-1]}
         assert not torch.equal(genhub.sample(model, 4, seed=1, conditions=others), drawn), f"{name} moves nothing"
