@@ -74,10 +74,10 @@ class Angle(Modality):
         return torch.deg2rad(kept)
 
     def from_batch(self, x: Tensor) -> Tensor:
-        x = x.detach().cpu().float()
+        x = x.detach().cpu().double()
         if not x.isfinite().all():
             raise NotFinite("angles: NaN or infinity, which is not shown, written or measured")
-        return torch.rad2deg(x) % 360
+        return torch.rad2deg(x).float() % 360
 
     def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
         return AngleEmbedding(width)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import genhub
 from genhub import Batch, Conditions, ModelData, Vector
-from genhub.testing import check_model
+from genhub.testing import check_modality, check_model
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
 QUICK = [
@@ -50,7 +50,8 @@ def directions(points: torch.Tensor) -> torch.Tensor:
     return torch.rad2deg(torch.atan2(points[:, 1], points[:, 0]))
 
 
-def test_it_keeps_the_contract():
+def test_they_keep_the_contract():
+    check_modality(Angle, [0, 90.5, -1, 359.99, (0.0, 1.0), 720])
     data = ModelData(column="point", target=POINT, conditions={"angle": Angle()})
     check_model(MixtureDensity, {"components": 4, "hidden": 16}, data=data)
 
