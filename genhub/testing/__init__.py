@@ -8,7 +8,8 @@ public; the command line also uses `suites`, and the rest is inside.
         check_model(MyModel, {"hidden": 16})
 
 The same from the shell is `genhub plugins check NAME [key=value ...]`, and `pytest --genhub-model NAME` makes a test of
-every check. All runs on the CPU, on scikit-learn's digits in whatever shape the config asks for; nothing is downloaded.
+every check. All runs on the CPU, on scikit-learn's digits or on rows that are made up of whatever columns are asked for; nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
     from genhub.testing.report import ContractError as ContractError
     from genhub.testing.report import Report as Report
     from genhub.testing.report import Result as Result
+    from genhub.testing.suites import check_modality as check_modality
     from genhub.testing.suites import check_model as check_model
+    from genhub.testing.suites import check_network as check_network
     from genhub.testing.suites import check_scheduler as check_scheduler
     from genhub.testing.suites import check_trainer as check_trainer
 
-__all__ = ["ContractError", "Report", "Result", "check_model", "check_scheduler", "check_trainer"]
+__all__ = [
+    "ContractError",
+    "Report",
+    "Result",
+    "check_modality",
+    "check_model",
+    "check_network",
+    "check_scheduler",
+    "check_trainer",
+]
 
 
 def __getattr__(name: str) -> Any:

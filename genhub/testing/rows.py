@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,13 +26,18 @@ def made_rows(modality: Modality, n: int, seed: int = 0) -> Tensor:
     return modality.from_batch(torch.randn(shape, generator=generator))
 
 
-def write_rows(data: ModelData, file: Path) -> None:
-    """Write rows of a model's columns as a parquet file, as genhub writes drawn ones."""
+def write_parquet(columns: Mapping[str, tuple[Modality, Tensor]], file: Path) -> None:
+    """Write columns of values, in their own units, as rows of a parquet file."""
+    import pyarrow.parquet
     from datasets import Dataset, Features
 
+    rows = {name: modality.to_rows(values) for name, (modality, values) in columns.items()}
+    features = Features({name: modality.feature() for name, (modality, _) in columns.items()})
+    pyarrow.parquet.write_table(Dataset.from_dict(rows, features=features).data.table, file)
+
+
+def write_rows(data: ModelData, file: Path) -> None:
+    """Write rows of a model's columns as a parquet file, as genhub writes drawn ones."""
     columns = {data.column: data.target, **data.conditions}
-    rows = {
-        name: modality.to_rows(made_rows(modality, NUMBER, seed)) for seed, (name, modality) in enumerate(columns.items())
-    }
-    features = Features({name: modality.feature() for name, modality in columns.items()})
-    Dataset.from_dict(rows, features=features).to_parquet(str(file))
+    made = {name: (modality, made_rows(modality, NUMBER, seed)) for seed, (name, modality) in enumerate(columns.items())}
+    write_parquet(made, file)

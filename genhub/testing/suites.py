@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genhub.errors import InputError, PluginError, did_you_mean, shown
 from genhub.interfaces.columns import ModelData
 from genhub.interfaces.config import ModelConfig, TrainerConfig
-from genhub.interfaces.registry import KINDS, MODELS, SCHEDULERS, TRAINERS, Plugin, find_plugin, load_class, plugin_names
+from genhub.interfaces.modality import Modality
+from genhub.interfaces.network import Network, NetworkConfig
+from genhub.interfaces.registry import (
+    KINDS,
+    MODALITIES,
+    MODELS,
+    NETWORKS,
+    SCHEDULERS,
+    TRAINERS,
+    Plugin,
+    find_plugin,
+    load_class,
+    plugin_names,
+)
 from genhub.interfaces.trainer import Trainer
 from genhub.model import GenerativeModel
-from genhub.testing import learning, running, samples, schedulers, trainers
+from genhub.testing import learning, modalities, network_checks, running, samples, schedulers, trainers
 from genhub.testing.report import Check, Report, Suite
 
 MODEL_CHECKS = (
@@ -51,6 +64,28 @@ TRAINER_CHECKS = (
     Check(trainers.files, needs=("fit",)),
     Check(trainers.resume, needs=("fit",)),
     Check(trainers.evaluate, needs=("resume",)),
+)
+MODALITY_CHECKS = (
+    Check(modalities.learn),
+    Check(modalities.config, needs=("learn",)),
+    Check(modalities.read, needs=("learn",)),
+    Check(modalities.batch, needs=("read",)),
+    Check(modalities.back, needs=("batch",)),
+    Check(modalities.picture, needs=("back",)),
+    Check(modalities.words, needs=("read",)),
+    Check(modalities.rows, needs=("config", "back")),
+    Check(modalities.files, needs=("back",)),
+    Check(modalities.condition, needs=("batch",)),
+)
+NETWORK_CHECKS = (
+    Check(network_checks.config),
+    Check(network_checks.shape, needs=("config",)),
+    Check(network_checks.given, needs=("shape",)),
+    Check(network_checks.gradients, needs=("shape",)),
+    Check(network_checks.rows_apart, needs=("shape",)),
+    Check(network_checks.saved, needs=("shape",)),
+    Check(network_checks.bf16, needs=("gradients",)),
+    Check(network_checks.compile, needs=("gradients",)),
 )
 Names = Collection[str]
 
@@ -99,6 +134,34 @@ def check_trainer(
     return _checked(trainer_suite(cls, config, skip), only)
 
 
+def check_modality(
+    cls: type[Modality], values: Sequence[Any] | None = None, options: Mapping[str, Any] | None = None, *,
+    only: Names = (), skip: Names = (),
+) -> Report:  # fmt: skip
+    """Hold a modality's class to the contract of `Modality`, in about a second.
+
+    Args:
+        values: a few values as a column stores them, from which it is learnt. Left out: whichever of the kit's own it can
+            be learnt from: pictures, numbers, arrays of one to four sides, texts.
+        options: keys of its `Options`, as under data.columns.NAME; all else as for `check_model`.
+    """
+    return _checked(modality_suite(cls, options, skip, values), only)
+
+
+def check_network(
+    cls: type[Network], config: NetworkConfig | Mapping[str, Any] | None = None, *, shapes: Sequence[Sequence[int]] = (),
+    only: Names = (), skip: Names = (),
+) -> Report:  # fmt: skip
+    """Hold a network's class to the contract of `Network`, in a few seconds for a small one.
+
+    Args:
+        config: keys of its Config that differ from the defaults.
+        shapes: of x. Left out: those of (3,), (2, 16), (1, 8, 8) and (1, 4, 4, 4) that its Config's `check` takes; all else
+            as for `check_model`.
+    """
+    return _checked(network_suite(cls, config, skip, shapes), only)
+
+
 def _checked(suite: Suite, only: Names) -> Report:
     with suite:
         report = suite.report(only)
@@ -115,7 +178,10 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
         PluginError: there is none, two distributions claim it, or it is broken.
         InputError: no such kind, or a `config` for plugins of several kinds.
     """
-    suites = {MODELS: model_suite, SCHEDULERS: scheduler_suite, TRAINERS: trainer_suite}
+    suites: dict[str, Callable[..., Suite]] = {
+        MODELS: model_suite, NETWORKS: network_suite, MODALITIES: modality_suite, SCHEDULERS: scheduler_suite,
+        TRAINERS: trainer_suite,
+    }  # fmt: skip
     kinds = {kind: group for kind, group in KINDS.items() if group in suites}
     if kind is not None and kind not in kinds:
         raise InputError(f"--kind {kind}: {did_you_mean(kind, kinds)}")
@@ -143,3 +209,16 @@ def scheduler_suite(cls: type[Any], config: Mapping[str, Any] | None, skip: Name
 
 def trainer_suite(cls: type[Trainer], config: TrainerConfig | Mapping[str, Any] | None, skip: Names = ()) -> Suite:
     return Suite(cls, TRAINER_CHECKS, trainers.TrainerSubject(cls, config), skip)
+
+
+def modality_suite(
+    cls: type[Modality], options: Mapping[str, Any] | None, skip: Names = (), values: Sequence[Any] | None = None
+) -> Suite:
+    return Suite(cls, MODALITY_CHECKS, modalities.ModalitySubject(cls, values, options), skip)
+
+
+def network_suite(
+    cls: type[Network], config: NetworkConfig | Mapping[str, Any] | None, skip: Names = (),
+    shapes: Sequence[Sequence[int]] = (),
+) -> Suite:  # fmt: skip
+    return Suite(cls, NETWORK_CHECKS, network_checks.NetworkSubject(cls, config, shapes), skip)
