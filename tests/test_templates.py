@@ -231,6 +231,14 @@ def test_a_loss_that_is_no_number_stops_it(third_parties: Path, tmp_path: Path) 
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "genhub.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_test_that_comes_with_it_passes(third_parties: Path, kind: str) -> None:
+    scope: dict = {}
+    exec((TEMPLATES / kind / f"test_my_{kind}.py").read_text(), scope)
+    scope[f"test_my_{kind}"]()
+
+
 # The network
 
 
