@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from genhub import FrozenEncoder, GenerativeModel, ModelConfig, Phase, load_strictly, randn, save_tensors
+from genhub import Batch, FrozenEncoder, GenerativeModel, ModelConfig, Phase, load_strictly, randn, save_tensors
 
 
 class Net(nn.Module):
@@ -30,28 +30,34 @@ class Sound(GenerativeModel):
 
     def __init__(self, config) -> None:
         super().__init__(config)
-        classes = config.num_classes if self.conditions else 1
-        self.labels = nn.Embedding(classes, 4)
+        self.labels = nn.Embedding(1 + sum(modality.classes for modality in self.conditions.values()), 4)
         self.net = Net(config.hidden, math.prod(self.shape))
 
     def phases(self):
         return [Phase("fit", self.loss, trains=("net", "labels"))]
 
     def loss(self, batch):
-        labels = batch["labels"] if self.conditions else torch.zeros(len(batch.x), dtype=torch.int64)
+        labels = self.numbers(len(batch), batch.conditions)
         images = self.net(torch.randn(len(labels), 4) + self.labels(labels))
         return {"loss": (images.view_as(batch.x) - batch.x).square().mean()}
 
     def sample(self, n, *, conditions=None, generator=None, scale: float = 1.0):
-        labels = self.check_labels(labels) if self.conditions else torch.zeros(n, dtype=torch.int64)
+        labels = self.numbers(n, self.conditions_of(n, conditions))
         return self.picture(scale * randn((n, 4), generator, self.device) + self.labels(labels))
+
+    def numbers(self, n, conditions):
+        """0 for a row without a label, or for all; else 1 and more."""
+        if not self.conditions:
+            return torch.zeros(n, dtype=torch.int64)
+        return (conditions.values["label"] + 1) * conditions.present["label"]
 
     def picture(self, latents):
         return self.net(latents).view(-1, *self.shape).clamp(-1, 1)
 
 
 class Conditional(Sound):
-    conditions = ("labels",)
+    class Config(Sound.Config):
+        conditions: tuple[str, ...] = ("label",)
 
 
 # What breaks before anything is trained
@@ -94,8 +100,7 @@ class Undecided(Sound):
         return FrozenEncoder(lambda images: images + torch.rand(()), self.frozen)
 
     def loss(self, batch):
-        images = batch["latents"] if "latents" in batch else batch.x
-        return super().loss({**batch, "images": images})
+        return super().loss(Batch(batch.cached.get("latents", batch.x)))
 
 
 # Gradients
@@ -151,7 +156,7 @@ class OutOfRange(Sound):
 
 class NoAnnotation(Sound):
     def sample(self, n, *, conditions=None, generator=None, scale=1.0):
-        return super().sample(n, labels=labels, generator=generator)
+        return super().sample(n, conditions=conditions, generator=generator)
 
 
 class GlobalNoise(Sound):
@@ -169,15 +174,29 @@ class OverTheBatch(Sound):
         return super().picture(latents - latents.mean(0))
 
 
-class AnyLabel(Conditional):
-    def check_labels(self, labels):  # as if sample did not call it
-        return torch.zeros(2, dtype=torch.int64) if labels is None else labels % self.config.num_classes
+class AnyRows(Conditional):
+    """Takes the conditions of other rows than those it draws."""
+
+    def sample(self, n, *, conditions=None, generator=None):
+        given = self.conditions_of(n, None if conditions is None else conditions.rows(slice(0, n)))
+        return self.picture(randn((n, 4), generator, self.device) + self.labels(self.numbers(n, given)))
 
 
 class SameForAllLabels(Conditional):
     def sample(self, n, *, conditions=None, generator=None):
-        self.check_labels(labels)
+        self.conditions_of(n, conditions)
         return self.picture(randn((n, 4), generator, self.device))
+
+
+class ZeroForNone(Conditional):
+    """Draws label 0 where it is given nothing."""
+
+    def numbers(self, n, conditions):
+        return conditions.values["label"] + 1
+
+    def sample(self, n, *, conditions=None, generator=None):
+        rows = torch.arange(n) if conditions is None else self.numbers(n, self.conditions_of(n, conditions))
+        return self.picture(randn((n, 4), generator, self.device) + self.labels(rows))
 
 
 class BoundToTheOriginal(Sound):

@@ -1,4 +1,4 @@
-"""Every installed model, noise schedule and trainer keeps its contract, the built-in ones like anybody's."""
+"""Every installed model, network, modality, noise schedule and trainer keeps its contract, the built-in ones like anybody's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from typing import Any
 
 import pytest
 
-from genhub.interfaces.registry import MODELS, SCHEDULERS, TRAINERS, load_class, plugin_names
-from genhub.testing import check_model, check_scheduler, check_trainer
+from genhub.interfaces.registry import MODALITIES, MODELS, NETWORKS, SCHEDULERS, TRAINERS, load_class, plugin_names
+from genhub.testing import check_modality, check_model, check_network, check_scheduler, check_trainer
 
-UNET = {"network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False}, "sampling": {"num_inference_steps": 4}}
+UNET = {
+    "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
+    "sampling": {"num_inference_steps": 4},
+}
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
 SMALL: dict[str, list[dict[str, Any]]] = {
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
-    "ddpm": [UNET, UNET | {"conditional": True}],
+    "ddpm": [UNET, UNET | {"conditions": ["label", "ink"]}],
     "gan": [GAN],
     "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""
+SMALL_NETWORKS: dict[str, dict[str, Any]] = {
+    "dit": {"hidden_size": 16, "depth": 1, "num_heads": 2},
+    "mlp": {"hidden": 8},
+    "unet": {"block_out_channels": [8, 16]},
+    "unet1d": {"block_out_channels": [8, 16]},
+}
 
 
 @pytest.mark.slow
@@ -28,6 +37,18 @@ SMALL: dict[str, list[dict[str, Any]]] = {
 def test_a_model_keeps_its_contract(name: str, config: dict[str, Any]) -> None:
     report = check_model(load_class(MODELS, name), config)
     assert all(result.outcome == "passed" for result in report.results), report.results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", plugin_names(NETWORKS))
+def test_a_network_keeps_its_contract(name: str) -> None:
+    report = check_network(load_class(NETWORKS, name), SMALL_NETWORKS.get(name))
+    assert all(result.outcome == "passed" for result in report.results), report.results
+
+
+@pytest.mark.parametrize("name", plugin_names(MODALITIES))
+def test_a_modality_keeps_its_contract(name: str) -> None:
+    check_modality(load_class(MODALITIES, name))
 
 
 @pytest.mark.parametrize("name", plugin_names(SCHEDULERS))

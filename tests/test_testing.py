@@ -10,6 +10,7 @@ from pathlib import Path
 import broken_models
 import pytest
 from diffusers import DDIMScheduler
+from models import images
 from typer.testing import CliRunner
 
 import genhub
@@ -25,10 +26,10 @@ BROKEN = {
     "Misnamed": ("phases", "NAME, phase 'fit': no network is called 'lables'; did you mean 'labels'?"),
     "NotScalar": ("losses", "NAME, phase 'fit': 'loss' must be a scalar tensor"),
     "NotFinite": ("losses", "phase 'fit': the very first loss is inf: look for what divides by zero"),
-    "InPlace": ("losses", "phase 'fit' changes batch['images'] in place: work on a new tensor"),
+    "InPlace": ("losses", "phase 'fit' changes batch.x in place: work on a new tensor"),
     "Undecided": (
         "latents",
-        "frozen_encoder makes another thing of an image that is alone in its batch: use nothing random",
+        "frozen_encoder makes another thing of an element that is alone in its batch: use nothing random",
     ),
     "Unreached": ("gradients", "no gradient reaches labels.unused.bias, labels.unused.weight: use them in the loss"),
     "Stray": ("gradients", "phase 'fit' depends on gain, which no phase trains: put them into a network"),
@@ -38,15 +39,16 @@ BROKEN = {
     "NoAnnotation": ("options", "sample's option 'scale' has no annotation or no default: write scale: float"),
     "OutOfRange": ("sample", "sample gives values from 1"),
     "GlobalNoise": ("randomness", "sample draws from the global random numbers of torch: draw with genhub.randn"),
-    "OwnSeed": ("seeds", "other seeds give the same images: draw with the given generator"),
-    "OverTheBatch": ("batches", "from the same image drawn alone: draw an image's noise from its own generator"),
-    "AnyLabel": ("labels", "given no labels, sample draws all the same: begin it with labels = self.check_labels(labels)"),
-    "SameForAllLabels": ("labels", "labels 0 and 1 give the same images from the same seeds: let the networks have"),
-    "BoundToTheOriginal": ("ema", "the averaged copy draws other images than a fresh model with its weights: reach"),
+    "OwnSeed": ("seeds", "other seeds give the same: draw with the given generator"),
+    "OverTheBatch": ("batches", "from the same row drawn alone: draw a row's noise from its own generator"),
+    "AnyRows": ("conditions", "given the conditions of 3 rows, sample(2) draws all the same: begin it with conditions ="),
+    "SameForAllLabels": ("conditions", "different values of 'label' give the same from the same seeds: let the networks have"),
+    "ZeroForNone": ("conditions", "sample(2, conditions=None) and rows without any condition give different things"),
+    "BoundToTheOriginal": ("ema", "the averaged copy draws something else than a fresh model with its weights: reach"),
 }
 BROKEN_RUNS = {
     "Gathers": ("checkpoint", "a saved model fails in another process: "),
-    "Forgets": ("checkpoint", "the model that came back draws other images: keep all that sample needs in parameters"),
+    "Forgets": ("checkpoint", "the model that came back draws something else: keep all that sample needs in parameters"),
     "Pickles": ("files", "a checkpoint has a file model.pt: write tensors by genhub.save_tensors"),
     "CountsInAnAttribute": ("resume", "stopped after step 2 and resumed, model.safetensors: "),
     "PullsWeights": ("processes", "trained on two processes, net.last.bias differs between them: change weights through"),
@@ -90,13 +92,14 @@ def test_check_model_lists_failures_with_place_and_contract() -> None:
     assert first.startswith("OutOfRange: 15 checks, 1 failed, 5 skipped, in ")
     assert second.startswith("sample: sample gives values from ")
     assert f"({broken_models.__file__}:" in second
-    assert third == "    The contract: `sample(n)` gives (n, channels, height, width), floats in [-1, 1]; `generator` may be " \
-        "one, a list of n, or None."  # fmt: skip
+    assert third == "    The contract: `sample(n)` gives (n, *shape), finite floats within the modality's bounds; `generator` may " \
+        "be one, a list of n, or None."  # fmt: skip
 
 
 def test_only_and_skip_and_other_shapes() -> None:
-    report = check_model(broken_models.Conditional, {"sample_shape": (3, 6, 5)}, only=("labels", "batches"))
-    assert [(result.name, result.outcome) for result in report.results] == [("batches", "passed"), ("labels", "passed")]
+    only = ("conditions", "batches")
+    report = check_model(broken_models.Conditional, data=images((3, 6, 5), classes=4), only=only)
+    assert [(result.name, result.outcome) for result in report.results] == [("batches", "passed"), ("conditions", "passed")]
     config = broken_models.Sound.Config(hidden=4)
     assert [
         result.name
@@ -111,7 +114,8 @@ def test_the_public_names_and_no_trace_in_the_callers_random_numbers() -> None:
 
     from genhub import testing
 
-    assert testing.__all__ == ["ContractError", "Report", "Result", "check_model", "check_scheduler", "check_trainer"]
+    kinds = ["check_modality", "check_model", "check_network", "check_scheduler", "check_trainer"]
+    assert testing.__all__ == ["ContractError", "Report", "Result", *kinds]
     state = torch.get_rng_state()
     check_model(broken_models.Sound, only=("seeds", "training"))
     assert torch.equal(torch.get_rng_state(), state)

@@ -204,7 +204,7 @@ def saved(subject: NetworkSubject) -> None:
         with torch.no_grad():
             if not torch.equal(case.output(), again.output()):
                 raise Broken(f"{case.where}: saved and loaded, it makes something else",
-                             "keep all it needs in parameters or persistent buffers", subject.cls.load)  # fmt: skip
+                             "keep all it needs in parameters or persistent buffers", subject.cls)  # fmt: skip
 
 
 def bf16(subject: NetworkSubject) -> None:
@@ -215,7 +215,7 @@ def bf16(subject: NetworkSubject) -> None:
         output.float().square().mean().backward()  # type: ignore[no-untyped-call]
         wrong = [name for name, p in case.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         if wrong or not output.isfinite().all():
-            what = f"the gradient of {some(wrong)}" if wrong else "what it makes"
+            what = f"the gradient of {some(wrong)}" if output.isfinite().all() else "what it makes"
             raise Broken(f"{case.where}, in bf16: {what} is not finite", "do what needs digits in float32",
                          subject.cls.forward)  # fmt: skip
 
