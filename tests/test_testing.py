@@ -42,7 +42,10 @@ BROKEN = {
     "OwnSeed": ("seeds", "other seeds give the same: draw with the given generator"),
     "OverTheBatch": ("batches", "from the same row drawn alone: draw a row's noise from its own generator"),
     "AnyRows": ("conditions", "given the conditions of 3 rows, sample(2) draws all the same: begin it with conditions ="),
-    "SameForAllLabels": ("conditions", "different values of 'label' give the same from the same seeds: let the networks have"),
+    "SameForAllLabels": (
+        "conditions",
+        "different values of 'label' give the same from the same seeds: let the networks have",
+    ),
     "ZeroForNone": ("conditions", "sample(2, conditions=None) and rows without any condition give different things"),
     "BoundToTheOriginal": ("ema", "the averaged copy draws something else than a fresh model with its weights: reach"),
 }

@@ -8,8 +8,8 @@ public; the command line also uses `suites`, and the rest is inside.
         check_model(MyModel, {"hidden": 16})
 
 The same from the shell is `genhub plugins check NAME [key=value ...]`, and `pytest --genhub-model NAME` makes a test of
-every check. All runs on the CPU, on scikit-learn's digits or on rows that are made up of whatever columns are asked for; nothing is
-downloaded.
+every check. `check_network`, `check_modality`, `check_scheduler` and `check_trainer` are for the other kinds of plugins. All
+runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for; nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ def learn(subject: ModalitySubject) -> None:
 def config(subject: ModalitySubject) -> None:
     """It comes back from JSON as it was, by the name in its key `modality`: genhub.json of a checkpoint has it so."""
     content = json.loads(json.dumps(subject.modality.model_dump(mode="json")))
+    again: Any
     try:
         again = TypeAdapter(AnyModality).validate_python(content)
     except ValidationError as error:
@@ -119,7 +120,9 @@ def read(subject: ModalitySubject) -> None:
         found = (str(getattr(array, "dtype", type(array))), tuple(np.shape(array)))
         if found != (modality.dtype, modality.shape):
             raise Broken(f"read gives {found[0]} {found[1]}", f"make it {modality.dtype} {modality.shape}", at)
-    whole = np.asarray(subject.values) if all(isinstance(value, int | float | np.ndarray) for value in subject.values) else None
+    whole = (
+        np.asarray(subject.values) if all(isinstance(value, int | float | np.ndarray) for value in subject.values) else None
+    )
     if whole is not None and not np.array_equal(modality.read_all(whole), np.stack(arrays)):
         raise Broken("read_all makes something else of values than read", "leave it out, or do what read does", at)
 
@@ -292,7 +295,7 @@ def _check_embedding(subject: ModalitySubject, embedding: Embedding, sides: tupl
     for who, present in (("all rows", there), ("no rows", nowhere), ("some rows", half)):
         embedding.zero_grad(set_to_none=True)
         try:
-            made(values, present).sum().backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(made(values, present).sum())
         except RuntimeError as error:
             raise Broken(f"{beside}, with {who} present: {told(error)}", "let every parameter take part", at) from error
         missed = [name for name, parameter in embedding.named_parameters() if parameter.grad is None]

@@ -14,8 +14,8 @@ from genhub.interfaces.modality import Modality
 from genhub.interfaces.network import Given, Network, NetworkConfig
 from genhub.interfaces.registry import NETWORKS, plugin_of
 from genhub.modalities.label import Label
-from genhub.testing.learning import some
 from genhub.testing.given_parts import PARTS_OF_GIVEN, PartModality
+from genhub.testing.learning import some
 from genhub.testing.report import Broken, Subject, told
 from genhub.testing.running import SAFE
 
@@ -65,7 +65,7 @@ class Case:
         self.parts = config.takes
         self.modalities: dict[str, Modality] = {} if part is None else {"column": _modality(part)}
         self.conditioner = Conditioner(self.modalities, shape, config.width, config.takes)
-        self.network = subject.cls(config, shape, self.conditioner, out_channels)  # type: ignore[call-arg]
+        self.network = subject.cls(config, shape, self.conditioner, out_channels)
         with torch.no_grad():
             for parameter in self.network.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -80,10 +80,8 @@ class Case:
 
     def conditions(self, seed: int = 1) -> Conditions:
         generator = torch.Generator().manual_seed(seed)
-        if self.part == "label":
-            values = (torch.arange(ROWS) + seed) % CLASSES
-        else:
-            values = torch.randn(ROWS, 3, generator=generator)
+        labels, numbers = (torch.arange(ROWS) + seed) % CLASSES, torch.randn(ROWS, 3, generator=generator)
+        values = labels if self.part == "label" else numbers
         present = torch.ones(ROWS, dtype=torch.bool)
         return Conditions({"column": values}, {"column": present}) if self.part else Conditions()
 
@@ -158,7 +156,8 @@ def given(subject: NetworkSubject) -> None:
             } | ({f"the {case.part}": network(case.x(), case.t, case.given(2))} if case.part else {})
         for what, other in others.items():
             if torch.equal(base, other):
-                raise Broken(f"{case.where}: {what} changes nothing", "use it, or leave it out of `takes`", subject.cls.forward)
+                at = subject.cls.forward
+                raise Broken(f"{case.where}: {what} changes nothing", "use it, or leave it out of `takes`", at)
 
 
 def gradients(subject: NetworkSubject) -> None:

@@ -41,9 +41,7 @@ def sample(subject: ModelSubject) -> None:
             raise Broken("sample gives values that are not finite", "look for what overflows or divides by zero", at)
         low, high = x.min().item(), x.max().item()
         if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
-            raise Broken(
-                f"sample gives values from {low:.4g} to {high:.4g}", "return x.clamp(*self.modality.bounds)", at
-            )
+            raise Broken(f"sample gives values from {low:.4g} to {high:.4g}", "return x.clamp(*self.modality.bounds)", at)
 
 
 def options(subject: ModelSubject) -> None:

@@ -131,9 +131,7 @@ class ModelSubject(Subject):
         """Return what the data's first n rows are given."""
         return self.data.conditions(range(n))
 
-    def draw(
-        self, model: Model, n: int, seeds: Sequence[int] = (), conditions: Conditions | None = None
-    ) -> Tensor:
+    def draw(self, model: Model, n: int, seeds: Sequence[int] = (), conditions: Conditions | None = None) -> Tensor:
         """Return n elements as genhub draws them, (n, *shape): see `drawn`; given what the data's first rows are, where
         nothing else is said."""
         return drawn(model, n, seeds or range(n), self.conditions(n) if conditions is None else conditions)

@@ -198,7 +198,10 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
 
 
 def model_suite(
-    cls: type[GenerativeModel], config: ModelConfig | Mapping[str, Any] | None, skip: Names = (), data: ModelData | None = None
+    cls: type[GenerativeModel],
+    config: ModelConfig | Mapping[str, Any] | None,
+    skip: Names = (),
+    data: ModelData | None = None,
 ) -> Suite:
     return Suite(cls, MODEL_CHECKS, running.TrainedSubject(cls, config, data), skip)
 
