@@ -16,7 +16,7 @@ from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
 
 
 class MyNetworkConfig(NetworkConfig):
-    # A recipe's keys under `model.network`, checked by pydantic. A docstring under a key is what `genhub plugins info` shows.
+    # A recipe's keys under `model.network`, checked by pydantic. A docstring under a key is shown by `genhub plugins info`.
     name: str = "my-network"
     takes: ClassVar = frozenset({"vector"})
     """Parts of `genhub.Given` that it uses. A condition that gives another part is refused, before training."""
@@ -69,7 +69,8 @@ class MyNetwork(Network):
             scale, shift = gate(state).chunk(2, 1)
             normed = nn.functional.layer_norm(hidden, hidden.shape[1:])
             hidden = hidden + nn.functional.silu(layer(normed * (1 + scale) + shift))
-        return self.leave(hidden).unflatten(1, self.out_shape)
+        output: Tensor = self.leave(hidden).unflatten(1, self.out_shape)
+        return output
 
 
 def waves(t: Tensor, size: int) -> Tensor:
