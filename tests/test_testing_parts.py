@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import broken_models
 import broken_parts
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genhub import cli
-from genhub.testing import check_modality, check_network
+from genhub import Label, ModelData, cli
+from genhub.testing import check_modality, check_model, check_network
 from genhub.testing.suites import modality_suite, network_suite
 
 MODALITIES = {
@@ -78,6 +79,14 @@ def test_sound_ones_pass() -> None:
     assert [result.outcome for result in report.results] == ["passed"] * 10
     report = check_network(broken_parts.Plain, {"hidden": 4}, shapes=[(5,), (2,)])
     assert [result.outcome for result in report.results] == ["passed"] * 8
+
+
+@pytest.mark.slow
+def test_a_model_of_columns_that_nobody_registered() -> None:
+    """Its rows are made up, and other processes read them by the model's own modalities."""
+    data = ModelData(column="trace", target=broken_parts.Trace(scale=2.0), conditions={"label": Label(number=3)})
+    report = check_model(broken_models.Sound, data=data)
+    assert all(result.outcome == "passed" for result in report.results), report.results
 
 
 def test_what_no_example_is_for_must_be_given_some() -> None:

@@ -120,10 +120,8 @@ def read(subject: ModalitySubject) -> None:
         found = (str(getattr(array, "dtype", type(array))), tuple(np.shape(array)))
         if found != (modality.dtype, modality.shape):
             raise Broken(f"read gives {found[0]} {found[1]}", f"make it {modality.dtype} {modality.shape}", at)
-    whole = (
-        np.asarray(subject.values) if all(isinstance(value, int | float | np.ndarray) for value in subject.values) else None
-    )
-    if whole is not None and not np.array_equal(modality.read_all(whole), np.stack(arrays)):
+    are_numbers = all(isinstance(value, int | float | np.ndarray) for value in subject.values)
+    if are_numbers and not np.array_equal(modality.read_all(np.asarray(subject.values)), np.stack(arrays)):
         raise Broken("read_all makes something else of values than read", "leave it out, or do what read does", at)
 
 
@@ -198,7 +196,7 @@ def words(subject: ModalitySubject) -> None:
 
 
 def rows(subject: ModalitySubject) -> None:
-    """What is drawn comes back from the array of an .npz, from rows, and from a parquet file of them with `feature`."""
+    """Drawn values come back from the array of an .npz, from rows, and from a parquet file of them with `feature`."""
     modality, own = subject.modality, subject.own
     if not modality.can_be_target:
         raise NotHere("it is never drawn")
@@ -295,7 +293,7 @@ def _check_embedding(subject: ModalitySubject, embedding: Embedding, sides: tupl
     for who, present in (("all rows", there), ("no rows", nowhere), ("some rows", half)):
         embedding.zero_grad(set_to_none=True)
         try:
-            torch.autograd.backward(made(values, present).sum())
+            made(values, present).sum().backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise Broken(f"{beside}, with {who} present: {told(error)}", "let every parameter take part", at) from error
         missed = [name for name, parameter in embedding.named_parameters() if parameter.grad is None]

@@ -207,7 +207,7 @@ def saved(subject: NetworkSubject) -> None:
 
 
 def bf16(subject: NetworkSubject) -> None:
-    """What it makes and its gradients are finite under bfloat16 autocast (`trainer.mixed_precision: bf16`)."""
+    """Its output and gradients are finite under bfloat16 autocast (`trainer.mixed_precision: bf16`)."""
     for case in subject.cases():
         with torch.autocast("cpu", torch.bfloat16):
             output = case.output()
