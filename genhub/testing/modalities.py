@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -200,7 +200,7 @@ def rows(subject: ModalitySubject) -> None:
     modality, own = subject.modality, subject.own
     if not modality.can_be_target:
         raise NotHere("it is never drawn")
-    ways = {
+    ways: dict[str, Callable[[], Tensor]] = {
         "to_array, from_array": lambda: modality.from_array(modality.to_array(own)),
         "to_rows, from_rows": lambda: modality.from_rows(modality.to_rows(own)),
         "to_rows and feature, written as parquet, and read": lambda: _from_parquet(subject),
