@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-MOST_NAMES, MOST_LISTED = 2000, 16
+MOST_NAMES, MOST_LISTED = 2000, 12
 """Most known names that a wrong one is compared with, and most that are listed."""
 
 
