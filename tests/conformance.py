@@ -36,8 +36,7 @@ NETWORKS = {
 """Networks of a DDPM, by what it draws."""
 CONDITIONS: tuple[tuple[str, ...], ...] = ((), ("label",), ("number",), ("vector",), ("image",), ("label", "number"))
 TYPICAL = {
-    ("ddpm", "image", ("label",)), ("cgan", "image", ("label", "number")), ("vae", "signal", ()),
-    ("gan", "vector", ("image",)), ("autoencoder", "vector", ("number",)),
+    ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 

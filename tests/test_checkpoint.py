@@ -24,6 +24,7 @@ def draw(model) -> torch.Tensor:
     return model.sample(3, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_save_and_load_in_another_process_draws_the_same_bits(tiny, tmp_path):
     folder = genhub.train(tiny)
     here = genhub.sample(folder, 2, seed=5, num_inference_steps=3)

@@ -114,6 +114,7 @@ def test_a_probe_has_a_network_for_any_number_of_sides(shape):
     assert network.features(torch.zeros(3, *shape)).shape == (3, 128)
 
 
+@pytest.mark.slow
 def test_every_metric_that_applies_to_a_signal(runs):
     found = genhub.evaluate(runs["waves"], 60, held_out="train[200:]")
     expected = {"frechet_distance", "kernel_distance", "precision", "coverage", "memorised", "label_entropy"}
@@ -225,6 +226,7 @@ def test_labels_take_turns_and_data_without_them_will_do(tmp_path):
 # Pages and views
 
 
+@pytest.mark.slow
 def test_points_and_waves_are_compared_on_a_page(runs):
     for name in ("moons", "waves", "ink"):
         genhub.evaluate(runs[name], 30, metrics=["frechet_distance"])
@@ -263,6 +265,7 @@ def test_a_folder_of_format_1_is_measured_when_it_is_told_beside_what(tmp_path):
     assert genhub.show("neighbours", folder, ["data.name=digits"], n=2).format == "PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moons", "waves"])
 @pytest.mark.parametrize("view", ["reconstruct", "interpolate", "neighbours"])
 def test_views_of_points_and_waves(runs, view, name):

@@ -56,6 +56,7 @@ def test_it_trains_the_same_weights(latent, tmp_path, cache, keys):  # noqa: F81
     same_bits(plain, genhub.train(latent, [*keys, CACHED], run_dir=str(tmp_path / "parts")))
 
 
+@pytest.mark.slow
 def test_files_are_found_again_by_what_they_were_made_of(latent, tmp_path, cache, capsys):  # noqa: F811
     genhub.train(latent, [CACHED, "trainer.max_steps=3"], run_dir=str(tmp_path / "one"))
     first = files(cache)

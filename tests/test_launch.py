@@ -100,6 +100,7 @@ def test_mistakes_are_answered_before_anything_starts(tiny, tmp_path, monkeypatc
     assert not Path(tiny["run_dir"]).exists()
 
 
+@pytest.mark.slow
 def test_a_launcher_that_drops_processes_is_refused(tiny, tmp_path):
     """`accelerate launch --cpu` starts one process, whatever it is asked for, and says nothing."""
     accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",

@@ -34,6 +34,7 @@ def test_out_of_memory_says_what_keeps_the_batch(tiny, accumulation):
     )
 
 
+@pytest.mark.slow
 def test_find_batch_size_keeps_the_batch_and_is_remembered(tiny, tmp_path, capsys):
     """Found once: a run that goes on uses the same, and both end with the bits of one that was told."""
     pair(tiny, "models:Hungry")
@@ -60,10 +61,11 @@ def test_not_even_one_image_fits(tiny, monkeypatch):
 
     monkeypatch.setattr(models.Hungry, "generator_loss", lambda self, batch: self.full())
     monkeypatch.setattr(models.Hungry, "full", lambda self: (_ for _ in ()).throw(MemoryError()), raising=False)
-    with pytest.raises(genhub.TrainingError, match="find_batch_size: not even one image at a time fits"):
+    with pytest.raises(genhub.TrainingError, match="find_batch_size: not even one row at a time fits"):
         genhub.train(pair(tiny, "models:Hungry", find_batch_size=True))
 
 
+@pytest.mark.slow
 def test_a_real_lack_of_memory(zygote, tiny, tmp_path):
     """8 MiB a row and as much again for its gradient, 64 rows, and 350 MiB to spare."""
     pair(tiny, "models:Wide", max_steps=2)

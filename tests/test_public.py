@@ -106,9 +106,10 @@ def test_the_reference_is_what_the_docstrings_make(monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(DOCS)
     import make_reference
 
-    assert (DOCS / "reference.md").read_text() == make_reference.page(), "run: python docs/make_reference.py"
+    page = make_reference.page()
+    assert (DOCS / "reference.md").read_text() == page, "run: python docs/make_reference.py"
     for name in genhub.__all__:
-        assert f"### {name}\n" in make_reference.page()
+        assert f"### {name}\n" in page
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

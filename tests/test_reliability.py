@@ -179,6 +179,7 @@ def test_case_03_disk_full_at_every_file_boundary_of_a_save(saves, damaged, caps
     assert "step-000003: can't be deleted: " in capsys.readouterr().err  # saved, and no reason to stop
 
 
+@pytest.mark.slow
 def test_case_03_disk_full(zygote, tiny, tmp_path):
     recipe = str(write_recipe(tmp_path, tiny))
     whole = genhub.train(recipe, run_dir=str(tmp_path / "whole"))

@@ -102,7 +102,7 @@ def test_processes_share_an_epoch(tmp_path, world):
     assert sorted(flat(flat(shares))) == list(range(120))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("world", [1, 2])
 def test_it_goes_on_anywhere_with_and_without_its_state(tmp_path, workers, world):
     """In the middle of a block, on its edge, in the next epoch; the state goes through JSON."""

@@ -45,6 +45,7 @@ def test_every_verb_survives_its_stdout(zygote, trained, what):
             assert "r\\xfcn" in job.out or "r\\xfc" not in job.out
 
 
+@pytest.mark.slow
 def test_a_training_whose_reader_is_gone_is_the_same(zygote, tiny, tmp_path):
     from faults import write_recipe
     from test_trainer import pair, same_bits

@@ -291,6 +291,7 @@ def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_pytest_runs_the_checks_as_tests(tmp_path: Path) -> None:
     (tmp_path / "broken_models.py").write_bytes(Path(broken_models.__file__).read_bytes())
     done = pytest_in(tmp_path, "--genhub-model", "broken_models:OutOfRange", "-k", "sample or phases or seeds")

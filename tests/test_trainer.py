@@ -228,7 +228,9 @@ def recipe_file(tiny, tmp_path) -> Path:
     return file
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [
+    (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_signal_loses_nothing(zygote, recipe_file, tiny, tmp_path, number, code):
     """Stopped in the middle, started again by the same command: the same bits as never stopped."""
     words = ["train", str(recipe_file), "trainer.max_steps=60", "trainer.save_every=20"]

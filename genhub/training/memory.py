@@ -56,7 +56,7 @@ def find_accumulation(record: Path, batch_size: int, first: int, together: Toget
     Args:
         record: the file for what was found.
     Raises:
-        TrainingError: not even one image at a time fits.
+        TrainingError: not even one row at a time fits.
         CheckpointError: the record in the folder is damaged.
     """
     known = together.broadcast(_recorded(record) if together.main else None)
@@ -65,7 +65,7 @@ def find_accumulation(record: Path, batch_size: int, first: int, together: Toget
         if fits(parts) if known is None else share // parts <= known:
             break
     else:
-        raise TrainingError("trainer.find_batch_size: not even one image at a time fits into memory")
+        raise TrainingError("trainer.find_batch_size: not even one row at a time fits into memory")
     if together.main and known is None:
         with saving(record):
             write_whole(record, json.dumps({"rows_at_once": share // parts}) + "\n")
