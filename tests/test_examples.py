@@ -45,7 +45,6 @@ SMALL = {  # quick to check; what draws no digits is checked by its own tests
     "rectified-flow": [f"network={UNET}", "sampling={num_inference_steps: 4}"],
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
     "realnvp": ["hidden_features=16"],
-    "pix2pix": ["generator_channels=[8, 8]", "discriminator_channels=[8, 8]"],
 }
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 

@@ -41,7 +41,7 @@ def trained(tmp_path_factory) -> Path:
 def test_digits_ddpm_draws_digits(trained):
     command = [sys.executable, "-m", "genhub", "sample", "runs/digits-ddpm", "-n", "2000", "--out", "digits.npz"]
     subprocess.run(command, cwd=trained, check=True)
-    figures = judge(np.load(trained / "digits.npz")["images"])
+    figures = judge(np.load(trained / "digits.npz")["image"])
     assert figures["frechet"] <= 0.12, figures
     assert figures["smallest_class"] >= 0.06, figures
     assert figures["near"] >= 0.98, figures

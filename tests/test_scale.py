@@ -28,7 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "autoencoder": {"name": "autoencoder", "channels": [8, 8], "latent_dim": 4},
     **{f"ddpm-{kind}": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"prediction_type": kind}}
        for kind in ("epsilon", "sample", "v_prediction")},
-    "ddpm-conditional": {"name": "ddpm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "loss_weighting": "min_snr"},
+    "ddpm-conditional": {"name": "ddpm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0,
+                         "loss_weighting": "min_snr"},
     "ddpm-variance": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"variance_type": "learned_range"}},
 }  # fmt: skip
 

@@ -23,9 +23,8 @@ def array_source(file: str, config: DataConfig) -> Source:
     """
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
-        arrays: dict[str, NDArray[Any]] = (
-            {Path(file).stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-        )
+        whole = {Path(file).stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        arrays = {name: array for name, array in whole.items() if isinstance(array, np.ndarray)}  # a zip may hold anything
     except Exception as error:  # whatever NumPy and zipfile raise
         raise DataError(f"data.name: {file}: {first_line(error)}") from error
     length = max((len(array) for array in arrays.values() if array.ndim), default=0)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch.nn.functional import avg_pool2d, interpolate
 
 import genhub
+from genhub.testing import check_model
 
 SOURCE = {"modality": "image", "shape": (1, 4, 4)}
 
@@ -103,3 +104,10 @@ def test_what_it_can_not_do_is_refused():
         Pix2Pix.Config(conditions=["source"], data={"target": signal, "conditions": {"source": SOURCE}})
     with pytest.raises(genhub.RecipeError, match="conditions: label"):
         make(conditions={"label": {"modality": "label", "number": 10}})
+
+
+def test_it_keeps_the_contract_of_a_model():
+    data = genhub.ModelData.model_validate(
+        {"target": {"modality": "image", "shape": (1, 8, 8)}, "conditions": {"source": SOURCE}}
+    )
+    check_model(Pix2Pix, {"generator_channels": [8, 8], "discriminator_channels": [8, 8]}, data=data)
