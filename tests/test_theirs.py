@@ -215,6 +215,29 @@ def test_rows_of_the_hub_can_not_name_files_of_here(hub, tmp_path, streaming) ->
     assert load_data(DataConfig(name=str(local))).num_rows == 4  # the user's own may
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("modality", ["image", "signal"])
+def test_texts_of_the_hub_are_no_paths_of_here(hub, tmp_path, modality, streaming) -> None:
+    """Neither said so by a recipe, as itself or as a column made of it, nor by the columns that a model was trained on; nor
+    a path in a struct of its own. A person's own table may name files."""
+    secret = tmp_path / {"image": "secret.png", "signal": "secret.npy"}[modality]
+    secret.write_bytes(png(99)) if modality == "image" else np.save(secret, np.zeros((1, 64), np.float32))
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"file": [str(secret)] * 3, "inner": [{"path": str(secret), "at": 0}] * 3}), stream)
+    hub.add("datasets/eve/texts", {"data/train-00000-of-00001.parquet": stream.getvalue()})
+    mine = tmp_path / "mine.parquet"
+    mine.write_bytes(stream.getvalue())
+    known = load_data(DataConfig(name=str(mine), target="file", columns={"file": modality})).spec.model_data
+    refused = r"data.columns.\w+: its rows are texts, and a text of eve/texts is no path of this machine; refused"
+    for target, columns in (("file", {"file": modality}), ("x", {"x": {"from": "file", "modality": modality}})):
+        with pytest.raises(genhub.DataError, match=refused):
+            open_data(DataConfig(name="eve/texts", target=target, columns=columns, streaming=streaming))
+    with pytest.raises(genhub.DataError, match=refused):
+        open_data(DataConfig(name="eve/texts", streaming=streaming), (), known)
+    with pytest.raises(genhub.DataError, match=r"there is no (image|sound)"):
+        open_data(DataConfig(name="eve/texts", target="inner", columns={"inner": modality}, streaming=streaming))
+
+
 def test_measuring_and_showing_a_strangers_model_reads_no_file_of_here(hub, model, published, tmp_path, monkeypatch) -> None:  # noqa: F811
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()

@@ -135,6 +135,8 @@ class StoredColumn:
     feature: Any = None
     where: Callable[[int], str] = numbered
     """Function that says where a row is, for messages."""
+    remote: bool = False
+    """Whether it is somebody else's, from the Hub: its texts are never read as paths of this machine."""
 
     def __len__(self) -> int:
         return len(self.stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ def derived(name: str, said: ColumnConfig | None, stored: Mapping[str, StoredCol
     if said is None or not isinstance(said.source, tuple):
         return parts[0].called(name)
     joined = Joined(tuple(part.stored for part in parts))
-    return StoredColumn(name, parts[0].title, joined, _numbers_of(parts), parts[0].where)
+    return StoredColumn(name, parts[0].title, joined, _numbers_of(parts), parts[0].where, parts[0].remote)
 
 
 def _numbers_of(parts: Sequence[StoredColumn]) -> Numbers | None:
@@ -45,6 +46,11 @@ def _numbers_of(parts: Sequence[StoredColumn]) -> Numbers | None:
         else:
             names.append(part.name)
     return Numbers(tuple(names))
+
+
+def _holds_texts(feature: Any) -> bool:
+    """Whether the values of a feature of `datasets` are texts, or may be."""
+    return "string" in str(getattr(feature, "dtype", "")) or type(feature).__name__ == "Json"
 
 
 class SplitColumns:
@@ -158,10 +164,12 @@ class SplitColumns:
             DataError: the column can't be of this modality.
         """
         if known := self._known(name, name == target):
+            self._refuse_paths(name, type(known))
             self._check_options(name, known)
             return known
         if name not in self._learnt:
             kind, cls = self._classes[name]
+            self._refuse_paths(name, cls)
             said = self.config.columns.get(name)
             try:
                 options = said.options(kind) if said else cls.Options()
@@ -171,6 +179,19 @@ class SplitColumns:
             except ValueError as error:
                 raise DataError(f"data.columns.{name}: {error}") from error
         return self._learnt[name]
+
+    def _refuse_paths(self, name: str, cls: type[Modality]) -> None:
+        """
+        Raises:
+            DataError: the modality reads files, and of somebody else's column the values are texts, which it would take for
+                paths of this machine.
+        """
+        column = self._stored[name]
+        if column.remote and cls.endings and _holds_texts(column.feature):
+            raise DataError(
+                f"data.columns.{name}: its rows are texts, and a text of {self.config.title} is no path of this machine; "
+                "refused. The data must hold the files themselves"
+            )
 
     def _check_options(self, name: str, known: Modality) -> None:
         """

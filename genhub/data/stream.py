@@ -84,7 +84,10 @@ def first_columns(source: StreamSource, config: DataConfig) -> dict[str, StoredC
 def _stored(rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]) -> dict[str, StoredColumn]:
     """Return rows of a stream as columns."""
     found = {name: as_objects(checked([row[name] for row in rows], source.remote)) for name in names}
-    return {name: StoredColumn(name, config.title, its, source.features[name], _somewhere) for name, its in found.items()}
+    return {
+        name: StoredColumn(name, config.title, its, source.features[name], _somewhere, source.remote)
+        for name, its in found.items()
+    }
 
 
 def _somewhere(_: int) -> str:

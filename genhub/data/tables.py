@@ -248,7 +248,7 @@ def table_columns(
         stored = undecoded(table.select_columns([name]), {name: feature})
         if type(feature).__name__.startswith("Array"):
             stored = stored.with_format("numpy", columns=[name], dtype=np.dtype(feature.dtype))
-        columns[name] = StoredColumn(name, config.title, TableColumn(stored, name, remote), feature, where)
+        columns[name] = StoredColumn(name, config.title, TableColumn(stored, name, remote), feature, where, remote)
     if not columns:
         raise DataError(f"data.name: {config.title} has no columns")
     return Source(columns, tuple(sorted(splits)))

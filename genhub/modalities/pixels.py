@@ -52,7 +52,9 @@ def opened(raw: Any) -> Image.Image:
     """
     if isinstance(raw, Image.Image):
         return raw.copy()
-    content, path = (raw["bytes"], raw["path"]) if isinstance(raw, Mapping) else (None, raw)
+    content, path = None, raw
+    if isinstance(raw, Mapping):  # no other: sources look at the paths of those with these two
+        content, path = (raw["bytes"], raw["path"]) if {"bytes", "path"} <= raw.keys() else (None, None)
     if isinstance(raw, bytes):
         content = raw
     if content is None and path is None:

@@ -40,7 +40,9 @@ def read_sound(value: Any) -> tuple[NDArray[Any], int | None]:
 
 
 def _content(value: Any) -> bytes:
-    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (None, value)
+    content, path = None, value
+    if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():  # no other: sources look at the paths of these
+        content, path = value["bytes"], value["path"]
     if isinstance(value, bytes):
         content = value
     if content is not None:
