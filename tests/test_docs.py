@@ -145,6 +145,35 @@ def test_scale_pages_commands_and_keys_exist(tmp_path):
     assert genhub.read_recipe(tmp_path / "r.yaml").data.streaming
 
 
+def test_the_data_pages_commands_recipes_and_python(tmp_path, monkeypatch):
+    """Its recipe is of data that there can be; its commands' recipes, verbs and options are there; its Python runs."""
+    import numpy as np
+    from datasets import Dataset, Image
+    from typer.testing import CliRunner
+
+    from genhub.cli import app
+    from genhub.data.open import load_data
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "data.md").read_text()
+    pictures = [np.full((80, 72, 3), shade, np.uint8) for shade in range(8)]
+    numbers = {name: [float(shade) for shade in range(8)] for name in ("price", "x", "y")}
+    Dataset.from_dict({"photo": pictures, **numbers}).cast_column("photo", Image()).to_parquet("houses.parquet")
+    Path("r.yaml").write_text(block(page, "yaml", "houses.parquet"))
+    recipe = genhub.read_recipe("r.yaml")
+    data = load_data(recipe.data, recipe.model.conditions)
+    assert {name: its.shape for name, its in data.spec.columns.items()} == {"photo": (3, 64, 64), "price": (), "place": (2,)}
+    assert data.column("small").modality.shape == (3, 16, 16)
+    for verb, words in re.findall(r"^genhub (\w+) ([^#\n]*)", page, re.MULTILINE):
+        names = shlex.split(words)
+        if verb == "train":
+            genhub.read_recipe(names[0], names[1:])
+        options = CliRunner().invoke(app, [verb, "--help"]).output
+        assert all(word in options for word in names if word.startswith("-"))
+    exec(block(page, "python", "genhub.train").replace("max_steps=20", "max_steps=1"), {})
+    assert Path("runs/points/checkpoints/step-000001").is_dir()
+
+
 def test_contributing_example_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blur.py").write_text(block(CONTRIBUTING, "python", "class Blur"))

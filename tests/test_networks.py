@@ -73,7 +73,9 @@ def test_gradients_reach_every_weight(cls, shape, keys, parts, present):
     network, conditioner = built(cls, shape, parts, **keys)
     x, t = torch.randn(3, *shape), torch.tensor([1.0, 500.0, 900.0])
     network(x, t, given_to(conditioner, parts, 3, present)).square().sum().backward()
-    lacking = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    moved = present or "sequence" not in parts  # with one token there is nothing to choose, which only rounding moves
+    of_weights = [(name, weight.grad) for name, weight in network.named_parameters()]
+    lacking = [name for name, gradient in of_weights if gradient is None or (moved and not gradient.any())]
     assert lacking == (["unet.time_proj.weight"] if keys.get("time_embedding_type") == "fourier" else [])
     assert all(weight.grad is not None for weight in conditioner.parameters())
 

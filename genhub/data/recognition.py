@@ -14,8 +14,6 @@ from genhub.interfaces.registry import MODALITIES, load_class, plugins
 
 LOOKED_AT, MOST_LOOKED_AT = 10, 1000
 """Number of values that tell what a column is; and of those that are single numbers or texts."""
-BY_NAME = {"label": "label", "labels": "label", "class": "label"}
-"""Modalities that a column of integers, texts or booleans has by its name."""
 
 
 @cache
@@ -41,9 +39,10 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
             raise DataError(f"data.columns.{column.name}.modality: {error}") from error
     values = _some_values(column)
     own, others = registered()
-    named = BY_NAME.get(column.name)
-    if named and values and isinstance(values[0], str | int) and not hasattr(column.feature, "names"):
-        return next(each for each in own if each[0] == named)
+    if values and isinstance(values[0], str | int) and not hasattr(column.feature, "names"):
+        named = next((each for each in own if column.name in each[1].called), None)
+        if named:
+            return named
     for each in own:
         if _recognises(each[1], column.feature, values):
             return each

@@ -188,6 +188,13 @@ class DataSpec(Section):
         return ModelData(column=self.target, target=self.modality, conditions=self.conditions)
 
 
+def columns_of_format_1(shape: Any, value_range: Any, classes: Any = None, names: Any = ()) -> dict[str, dict[str, Any]]:
+    """Return the columns of a model or a data set of format 1, before there were columns: its images are the column
+    `image`, its classes, where there are any, the column `label`."""
+    columns = {"image": {"modality": "image", "shape": shape, "value_range": value_range}}
+    return columns if classes is None else columns | {"label": {"modality": "label", "number": classes, "names": names}}
+
+
 def described(**values: Any) -> DataSpec:
     """Return the spec of a data set.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from genhub.interfaces.columns import ModelData, Name
+from genhub.interfaces.columns import ModelData, Name, columns_of_format_1
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.section import MAY_CHANGE, Fraction, PositiveInt, Section
 
@@ -64,10 +64,9 @@ class ModelConfig(Section):
         now = {key: value for key, value in config.items() if key not in ("sample_shape", "num_classes")}
         if config.get("sample_shape") is None:
             return now
-        target = {"modality": "image", "shape": config["sample_shape"], "value_range": data.get("value_range")}
-        label = {"modality": "label", "number": config.get("num_classes"), "names": data.get("class_names", ())}
-        given = {"label": label} if "label" in now.get("conditions", ()) else {}
-        return now | {"data": {"column": "image", "target": target, "conditions": given}}
+        classes = config.get("num_classes") if "label" in now.get("conditions", ()) else None
+        columns = columns_of_format_1(config["sample_shape"], data.get("value_range"), classes, data.get("class_names", ()))
+        return now | {"data": {"column": "image", "target": columns.pop("image"), "conditions": columns}}
 
 
 class TrainerConfig(Section):

@@ -85,6 +85,8 @@ class Modality(Section):
     """Whether a model can draw it: labels, numbers and texts are conditions only."""
     mirrors: ClassVar[bool] = False
     """Whether `data.flip` mirrors it: its last side goes from left to right."""
+    called: ClassVar[tuple[str, ...]] = ()
+    """Names of columns of integers, texts or booleans that are of this kind whatever their values, for genhub's own."""
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the files that it reads, each file one element: (".npy",)."""
 
@@ -225,11 +227,11 @@ class Modality(Section):
 
     def write_file(self, value: Tensor, path: Path) -> None:
         """Write one element (*shape), in its own units, to a file of `file_ending`."""
-        raise NotImplementedError
+        raise PluginError(f"{type(self).__name__} has a file_ending, and no write_file")
 
     def read_file(self, path: Path) -> Tensor:
         """Return one element that `write_file` wrote; see `is_lossless`."""
-        raise NotImplementedError
+        raise PluginError(f"{type(self).__name__} has a file_ending, and no read_file")
 
     @property
     def is_lossless(self) -> bool:

@@ -90,9 +90,9 @@ class NetworkConfig(Section):
         return load_class(NETWORKS, name).Config if name in plugin_names(NETWORKS) else cls
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Width of the vector and of the tokens that it is given."""
-        raise NotImplementedError
 
     def check(self, shape: tuple[int, ...]) -> None:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -28,9 +29,9 @@ class VectorOutput(Embedding):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(width))
 
+    @abstractmethod
     def embed(self, values: Tensor) -> Tensor:
         """Return (n, width) of values (n, *shape)."""
-        raise NotImplementedError
 
     def forward(self, values: Tensor, present: Tensor) -> Given:
         return Given(vector=torch.where(present[:, None], self.embed(values), self.nothing))

@@ -61,6 +61,7 @@ class Label(Modality):
         """The classes' names in their order; left out: those that there are."""
 
     can_be_target = False
+    called = ("label", "labels", "class")
 
     @model_validator(mode="after")
     def _has_as_many_names(self) -> Self:

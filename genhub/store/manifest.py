@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Field, ValidationError
 
 from genhub.errors import CheckpointError, GenhubError, NewerFormat, first_fault, shown
-from genhub.interfaces.columns import DataSpec, ModelData
+from genhub.interfaces.columns import DataSpec, ModelData, columns_of_format_1
 from genhub.interfaces.registry import KINDS, plugin_names
 from genhub.interfaces.section import STORED, NonNegativeInt, Section
 
@@ -236,9 +236,8 @@ def _data_of_format_1(data: Any, conditional: bool) -> Any:
     """Return the facts of data as this format has them: images are the column `image`, classes the column `label`."""
     if not isinstance(data, dict) or "shape" not in data:
         return data
-    columns = {"image": {"modality": "image", "shape": data["shape"], "value_range": data.get("value_range")}}
-    if conditional:
-        columns["label"] = {"modality": "label", "number": data.get("num_classes"), "names": data.get("class_names", ())}
+    classes = data.get("num_classes") if conditional else None
+    columns = columns_of_format_1(data["shape"], data.get("value_range"), classes, data.get("class_names", ()))
     kept = {key: data[key] for key in ("name", "split") if key in data}
     rows = {"num_rows": data.get("num_images"), "fingerprints": dict.fromkeys(columns, data.get("fingerprint"))}
     return kept | rows | {"target": "image", "columns": columns}

@@ -97,10 +97,7 @@ class DiT(Network):
 
     def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
         sides = x.shape[2:]
-        state = self.time(t, x)
-        if given.vector is not None:
-            state = state + given.vector
-        state = nn.functional.silu(state)
+        state = nn.functional.silu(self.time(t, x, given.vector))
         if given.spatial is not None:
             x = torch.cat([x, given.spatial], 1)
         tokens = self.enter(to_patches(x, self.patch)) + self.positions

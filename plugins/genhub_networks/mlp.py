@@ -52,10 +52,7 @@ class MLP(Network):
         self.leave = nn.Linear(config.hidden, out_channels or size)
 
     def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
-        state = self.time(t, x)
-        if given.vector is not None:
-            state = state + given.vector
-        state = nn.functional.silu(state)
+        state = nn.functional.silu(self.time(t, x, given.vector))
         rates = 2.0 ** torch.arange(self.frequencies, device=x.device)
         angles = (x[:, :, None] * rates).flatten(1)
         hidden = self.enter(torch.cat([x, angles.sin().to(x.dtype), angles.cos().to(x.dtype)], 1))

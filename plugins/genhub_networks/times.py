@@ -29,9 +29,14 @@ class TimeEmbedding(nn.Module):
         self.features = features
         self.enter, self.leave = nn.Linear(features, width), nn.Linear(width, width)
 
-    def forward(self, t: Tensor | None, like: Tensor) -> Tensor:
-        """Return (n, width) for times (n,) or (n, k), or for the time 0 where a family has none; `like`: x, (n, ...)."""
+    def forward(self, t: Tensor | None, like: Tensor, vector: Tensor | None) -> Tensor:
+        """Return (n, width) for times (n,) or (n, k), or for the time 0 where a family has none.
+
+        Args:
+            like: x, (n, ...).
+            vector: what the network is given, (n, width), which is added; None: nothing.
+        """
         t = like.new_zeros(len(like)) if t is None else t
         features = time_features(t, self.features).to(self.enter.weight.dtype)
         embedding: Tensor = self.leave(nn.functional.silu(self.enter(features)))
-        return embedding
+        return embedding if vector is None else embedding + vector

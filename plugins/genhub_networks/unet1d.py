@@ -114,10 +114,7 @@ class UNet1d(Network):
         self.layers = layers
 
     def forward(self, x: Tensor, t: Tensor | None, given: Given) -> Tensor:
-        state = self.time(t, x)
-        if given.vector is not None:
-            state = state + given.vector
-        state = nn.functional.silu(state)
+        state = nn.functional.silu(self.time(t, x, given.vector))
         if given.spatial is not None:
             x = torch.cat([x, given.spatial], 1)
         x = self.enter(folded(x, self.patch))
