@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from genhub.errors import CheckpointError, InputError
+from genhub.errors import InputError
 from genhub.ground.console import Progress, say
 from genhub.ground.processes import check_launcher, launched, main_process, meet
 from genhub.hub.load import Loading, load_model
 from genhub.hub.push import Target
 from genhub.interfaces.model import Model
 from genhub.model import GenerativeModel
-from genhub.recipe.shipped import shipped_recipes
+from genhub.recipe.shipped import check_trained
 from genhub.run.publish import push_model
 from genhub.sampling.asked import told
 from genhub.sampling.draw import check_room, sample_elements
@@ -47,9 +47,7 @@ def load(
         HubError: the repository is not there, not for this login, or not what it says.
         HubUnavailable: the Hub can't be reached, and the model was not fetched before.
     """
-    path = Path(source)
-    if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
-        raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")
+    check_trained(source)
     how = Loading(device, dtype, revision, token, local_files_only, trust_remote_code)
     return cast(GenerativeModel, load_model(source, how))
 

@@ -297,8 +297,8 @@ def test_what_can_not_serve_is_refused(tiny, tmp_path, vae, site):  # noqa: F811
     pixels = genhub.train(tiny, ["trainer.max_steps=1"], run_dir=str(tmp_path / "pixels"))
     with pytest.raises(genhub.RecipeError, match="model.autoencoder: 'ddpm' is no autoencoder .*vae is one"):
         genhub.train(tiny, [f"model.autoencoder={pixels}"])
-    message = "model.autoencoder: this 'vae' is for image 1x8x8, not image 3x8x8; train one on the same data"
-    with pytest.raises(genhub.RecipeError, match=message):
+    message = "data.columns.image: by channels it is 3x8x8, and the model's is 1x8x8; leave channels out"
+    with pytest.raises(genhub.DataError, match=message):
         genhub.train(tiny, [f"model.autoencoder={vae}", "data.columns.image.channels=3"])
     with pytest.raises(genhub.RecipeError, match="model.autoencoder: must be a valid string or .*, not 3"):
         genhub.read_recipe(tiny, ["model.autoencoder=3"])
@@ -399,3 +399,21 @@ def test_digits_through_latents(tmp_path: Path):
     assert figures["frechet"] <= 0.25, figures
     assert figures["near"] >= 0.95, figures
     assert figures["smallest_class"] >= 0.04, figures
+
+
+# The data
+
+
+def test_data_are_read_as_the_autoencoders_were(tmp_path):
+    """Its mean and deviation are those of other rows; a number means the same to both. A run that goes on reads so, too."""
+    keys = {"data": {"name": "moons", "num_rows": 400}, "trainer": {"max_steps": 2, "trackers": [], "save_every": 1}}
+    inner = keys | {"model": {"name": "vae", "latent_dim": 2, "channels": [8]}, "run_dir": str(tmp_path / "vae")}
+    genhub.train(inner, ["data.split=train[:100]"])
+    latent = keys | {"model": {"name": "ddpm", "autoencoder": str(tmp_path / "vae")}, "run_dir": str(tmp_path / "ddpm")}
+    genhub.train(latent, ["trainer.max_steps=1"])
+    genhub.train(latent)
+    theirs, model = genhub.load(tmp_path / "vae"), genhub.load(tmp_path / "ddpm")
+    assert model.modality == theirs.modality
+    assert model.modality != load_data(DataConfig(**keys["data"])).spec.modality
+    with pytest.raises(genhub.RecipeError, match=r"^model.autoencoder: .*nowhere: no such folder"):
+        genhub.train(latent, [f"model.autoencoder={tmp_path}/nowhere"], run_dir=str(tmp_path / "other"))

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import cli
+from genhub.interfaces.registry import MODELS, load_class
+from genhub.testing.subject import ModelSubject
 from genhub.testing.suites import check_model, model_suite, scheduler_suite, trainer_suite
 from genhub.training.loop import AccelerateTrainer
 
@@ -272,6 +274,14 @@ def test_plugins_check_reports_and_exits(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, words)
     assert result.exit_code == 0
     assert [report["plugin"].split(" from")[0] for report in json.loads(result.stdout)] == ["scheduler 'ddpm'"]
+
+
+def test_a_model_for_vectors_alone_is_checked_with_points() -> None:
+    model = load_class(MODELS, "ddpm")
+    with ModelSubject(model, {"network": "mlp", "conditions": ["label"]}) as points, ModelSubject(model, {}) as digits:
+        assert points.build().modality.shape == (2,)
+        assert list(points.build().conditions) == ["label"]
+        assert digits.build().modality.shape == (1, 8, 8)
 
 
 def test_plugins_check_says_what_is_broken() -> None:

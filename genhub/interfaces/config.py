@@ -46,6 +46,12 @@ class ModelConfig(Section):
         """Shape of one element, channels first; None before the data are known."""
         return self.data.target.shape if self.data else None
 
+    @property
+    def contains(self) -> tuple[str, str] | None:
+        """The key that names a trained model inside this one, and that model, as a folder or a Hub id: data are read as that
+        one's were, so that both mean the same by a number. None: there is none, or it is described already."""
+        return None
+
     def mistakes(self) -> Mapping[str, str]:
         """Return the keys of a recipe that contradict each other, though each value is valid: key path to what is wrong,
         such as {"min_snr_gamma": "changes nothing without loss_weighting: min_snr"}. Only keys that the recipe gives are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genhub.errors import NAME, RecipeError, cut, did_you_mean
+from genhub.errors import NAME, CheckpointError, RecipeError, cut, did_you_mean
 from genhub.ground.ids import nearest_path
 from genhub.store.run_folder import RECIPE, RunFolder
 
@@ -44,3 +44,13 @@ def find_recipe(name: str) -> Path:
         raise RecipeError(f"{name}: no such recipe file or shipped recipe; {nearest}") from error
     except OSError as error:
         raise RecipeError(f"{cut(name, NAME)}: {error.strerror}") from error
+
+
+def check_trained(source: str | Path) -> None:
+    """
+    Raises:
+        CheckpointError: a model is named by the folder of a shipped recipe's run, which is not there yet.
+    """
+    path = Path(source)
+    if path.parent == Path("runs") and path.name in shipped_recipes() and not path.exists():
+        raise CheckpointError(f"{path}: not trained yet: genhub train {path.name}")

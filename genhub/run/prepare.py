@@ -12,15 +12,17 @@ from genhub.data.batches import TableData
 from genhub.data.latents import CachedLatents, training_data
 from genhub.data.open import open_data
 from genhub.data.stream import StreamData
-from genhub.errors import CheckpointError, NewerFormat
+from genhub.errors import CheckpointError, InputError, NewerFormat, RecipeError
 from genhub.evaluation.during import Evaluator
 from genhub.evaluation.given import given_rows
 from genhub.ground.console import say, warn
 from genhub.ground.processes import main_process
+from genhub.hub.named import NamedModel
 from genhub.interfaces.columns import ModelData, count_of
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import Trainer
 from genhub.recipe.recipe import Recipe
+from genhub.recipe.shipped import check_trained
 from genhub.run.claims import check_folder, check_origin, check_recipe, recipe_before
 from genhub.run.run import FolderRun
 from genhub.sampling.request import Drawing
@@ -66,7 +68,7 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
         before = None if fresh else recipe_before(run_folder)
         check_origin(recipe, before, run_folder)
     stopped_at = None if fresh else run.newest_whole()
-    known = _columns_of(stopped_at) if stopped_at else recipe.known
+    known = _columns_of(stopped_at) if stopped_at else _known(recipe)
     check_recipe(recipe, before, run_folder)
     data = open_data(recipe.data, recipe.model.conditions, known)
     recipe = recipe.filled_from(data.spec)
@@ -92,12 +94,29 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         RecipeError: recipe and data don't fit together.
     """
-    data = open_data(recipe.data, recipe.model.conditions, recipe.known)
+    data = open_data(recipe.data, recipe.model.conditions, _known(recipe))
     recipe = recipe.filled_from(data.spec)
     model = _build(recipe)
     model.trained_on = data.spec
     training_data(model, data)  # what it can't be is told now; nothing is computed
     return Prepared(recipe, model, data)
+
+
+def _known(recipe: Recipe) -> ModelData | None:
+    """Return the columns by which the data are read: those of the model that training starts from, or that the model
+    contains; None: they are learnt.
+
+    Raises:
+        RecipeError: the model that it contains is not there, or can't be read.
+    """
+    if recipe.known or not recipe.model.contains:
+        return recipe.known
+    key, source = recipe.model.contains
+    try:
+        check_trained(source)
+        return NamedModel(source).read(read_model, weights=False)[1].data
+    except InputError as error:
+        raise RecipeError(f"model.{key}: {error}") from error
 
 
 def _build(recipe: Recipe) -> Model:

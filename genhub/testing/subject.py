@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.data.open import load_data
+from genhub.errors import InputError
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.columns import ModelData
 from genhub.interfaces.conditions import Conditions
@@ -21,6 +22,7 @@ from genhub.interfaces.model import Batch, Model
 from genhub.interfaces.registry import MODELS, plugin_of
 from genhub.modalities.image import Image
 from genhub.modalities.label import Label
+from genhub.modalities.vector import Vector
 from genhub.model import GenerativeModel
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.recipe.sections import AccelerateConfig
@@ -41,6 +43,8 @@ TRAINER_KEYS = {
 }
 DIGITS = ModelData(target=Image(shape=(1, 8, 8)), conditions={"label": Label(number=10, names=tuple("0123456789"))})
 """Columns of the data that a model is checked with where nobody gives others."""
+POINTS = ModelData(column="point", target=Vector(shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0)), conditions=DIGITS.conditions)
+"""Columns that a model is checked with that draws vectors and no images."""
 Values = ModelConfig | Mapping[str, Any] | None
 
 
@@ -52,6 +56,8 @@ class ModelSubject(Subject):
         if isinstance(values, ModelConfig):
             data, values = data or values.data, values.model_dump(exclude={"data"})
         self.values = dict(values or {})
+        if data is None and not _can_be_for(DIGITS, cls, self.values) and _can_be_for(POINTS, cls, self.values):
+            data = _given(POINTS, self.values)
         self.made_up = None if data is None or _are_digits(data) else data
         """Columns whose rows are made up; None: the digits'."""
         if data is not None:
@@ -162,6 +168,22 @@ def importable_name(cls: type) -> str:
 
 def _are_digits(data: ModelData) -> bool:
     return data.target == DIGITS.target and data.conditions.items() <= DIGITS.conditions.items()
+
+
+def _can_be_for(data: ModelData, cls: type[GenerativeModel], values: Mapping[str, Any]) -> bool:
+    """Whether a model of these keys can be made for these columns."""
+    try:
+        with torch.device("meta"):
+            cls(cls.Config.model_validate({**values, "data": _given(data, values)}))
+    except (ValidationError, InputError):
+        return False
+    return True
+
+
+def _given(data: ModelData, values: Mapping[str, Any]) -> ModelData:
+    """Return the columns with those conditions alone that a Config's keys name."""
+    names = values.get("conditions", ())
+    return data.model_copy(update={"conditions": {name: its for name, its in data.conditions.items() if name in names}})
 
 
 def _needs_conditions(cls: type[GenerativeModel], values: Mapping[str, Any]) -> bool:

@@ -159,6 +159,10 @@ class DDPMConfig(ModelConfig):
         """Shape that the network works on; None before the data and the autoencoder are known."""
         return _network_shape(self.shape, self.autoencoder)
 
+    @property
+    def contains(self) -> tuple[str, str] | None:
+        return ("autoencoder", self.autoencoder) if isinstance(self.autoencoder, str) else None
+
     @field_validator("network", mode="before")
     @classmethod
     def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
