@@ -100,7 +100,7 @@ def damaged(folder: Path, how: str) -> Path:
     ("how", "message"),
     [
         ("slow", "{} has no tokenizer.json (a slow tokenizer; AutoTokenizer's save_pretrained writes a fast one)"),
-        ("pickle", "{} has no model.safetensors: its weights are a pickle (pytorch_model.bin), which can run code when opened; "
+        ("pickle", "{} has no model.safetensors; its weights are a pickle (pytorch_model.bin), which can run code when opened; "
                    "genhub reads safetensors only"),
         ("vision", "a network of type 'vit' is none that encodes texts here; known: albert, bert, camembert, "),
         ("deeper", "{}: BertModel misses 16 of its weights, such as encoder.layer.2"),

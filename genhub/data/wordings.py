@@ -31,7 +31,7 @@ class Keys:
         assert (self.hashes.diff() != 0).all(), "two different values have one hash of 64 bits"
 
     def find(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the number of each value (n, *shape), (n,), and whether it is there at all: if not, the number is another's."""
+        """Return the number of each value (n, *shape), (n,), and whether it is there: if not, the number is another's."""
         self.factors, self.hashes, self.order = (its.to(values.device) for its in (self.factors, self.hashes, self.order))
         wanted = self._hashes(_as_integers(values))
         place = torch.searchsorted(self.hashes, wanted).clamp(max=len(self.hashes) - 1)

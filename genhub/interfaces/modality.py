@@ -227,8 +227,8 @@ class Modality(Section):
         raise PluginError(f"a {self.modality} can't be a condition")
 
     def wordings(self) -> NDArray[Any] | None:
-        """Return other forms of values, (n, k, *shape) as they are kept: the k of each of n values, the one that `read` gives
-        first. Training shows a row one of them at random, another in each epoch. None: values have one form."""
+        """Return other forms of values, (n, k, *shape) as they are kept: the k of each of n values, first the one that
+        `read` gives. Training shows a row one of them at random, another in each epoch. None: values have one form."""
         return None
 
     def encoder(self) -> ConditionEncoder | None:

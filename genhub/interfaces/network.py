@@ -71,7 +71,8 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor, present: Tensor) -> Given:
-        """Return its part for values (n, *shape), as in a batch, or what a frozen encoder made of them; rows that are not `present` (n,) get a learnt value."""
+        """Return its part for values (n, *shape), as in a batch, or for what a frozen encoder made of them; rows that are
+        not `present` (n,) get a learnt value."""
 
 
 class NetworkConfig(Section):

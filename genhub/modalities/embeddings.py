@@ -1,5 +1,5 @@
-"""Modules by which a network is given one condition: a vector of a class, a number or a picture, tokens of a text, or channels
-beside x."""
+"""Modules by which a network is given one condition: a vector of a class, a number or a picture, tokens of a text, or
+channels beside x."""
 
 from __future__ import annotations
 

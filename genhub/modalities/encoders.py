@@ -1,7 +1,8 @@
-"""Frozen encoders of texts, of transformers': read from its folders, kept as safetensors with tokenizer.json, run once a text.
+"""Frozen encoders of texts, of transformers': read from its folders, kept as safetensors with tokenizer.json, run once a
+text.
 
-What is kept needs neither the Hub nor transformers' tokenizers: tokenizer.json is all of a fast one. Encoders in use are known
-in a process by their digest, so that models and networks share them, and no copy of a model copies them.
+What is kept needs neither the Hub nor transformers' tokenizers: tokenizer.json is all of a fast one. Encoders in use are
+known in a process by their digest, so that models and networks share them, and no copy of a model copies them.
 """
 
 from __future__ import annotations
@@ -78,10 +79,8 @@ class TextEncoder:
                 raise ValueError(f"{folder} has no {name}{slow}")
         if not (folder / WEIGHTS).is_file() and not (folder / f"{WEIGHTS}.index.json").is_file():
             pickles = [file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-            found = (
-                f"its weights are a pickle ({pickles[0]:.100}), which can run code when opened" if pickles else "it has none"
-            )
-            raise ValueError(f"{folder} has no {WEIGHTS}: {found}; genhub reads safetensors only")
+            found = f"; its weights are a pickle ({pickles[0]:.100}), which can run code when opened" if pickles else ""
+            raise ValueError(f"{folder} has no {WEIGHTS}{found}; genhub reads safetensors only")
         try:
             network = _loaded(folder)
             return cls(network.config.to_dict(), dict(network.state_dict()), (folder / TOKENIZER).read_bytes())
@@ -162,9 +161,8 @@ class TextEncoder:
         try:
             network.load_state_dict(self.tensors)
         except RuntimeError as error:
-            raise CheckpointError(
-                f"the encoder of a condition doesn't fit its config: {str(error).splitlines()[-1]}"
-            ) from error
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"the encoder of a condition doesn't fit its config: {reason}") from error
         return network.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -184,7 +182,7 @@ class TextEncoder:
         return tokens * mask[:, :, None]
 
     def one_by_one(self, texts: Sequence[str], length: int, device: torch.device) -> Tensor:
-        """Return what `together` makes of each text by itself, so that its bits don't hang on the others, and remember it."""
+        """Return what `together` makes of each text by itself, so that its bits don't hang on the others; remember it."""
         for text in set(texts):
             if (text, length) not in self._remembered:
                 if len(self._remembered) >= REMEMBERED:
