@@ -34,9 +34,17 @@ NETWORKS = {
     "vector": {"name": "mlp", "hidden": 16, "depth": 1},
 }
 """Networks of a DDPM, by what it draws."""
-CONDITIONS: tuple[tuple[str, ...], ...] = ((), ("label",), ("number",), ("vector",), ("image",), ("label", "number"))
+CONDITIONS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("label",),
+    ("number",),
+    ("vector",),
+    ("image",),
+    ("text",),
+    ("label", "number"),
+)
 TYPICAL = {
-    ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)),
+    ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 
@@ -49,6 +57,7 @@ ASKED: dict[str, list[Any]] = {
     "number": [0.0021, 0.0035],
     "vector": [[1.0, -200.0, 0.5], [3.0, 400.0, 0.1]],
     "image": [EDGES, EDGES.T],
+    "text": ["a red shoe", "two dogs, one cat"],
 }
 """Values that a person asks for, as the file has them: by name, and in the columns' own units."""
 
@@ -118,11 +127,12 @@ def write_rows(target: str, file: Path) -> None:
         "number": random.normal(0.003, 0.001, ROWS).tolist(),
         "vector": list((random.normal(0, 1, (ROWS, 3)) * scales).astype(np.float32)),
         "image": pictures(4),
+        "text": [f"{'a red shoe' if number % 2 else 'two dogs, one cat'} {number}" for number in range(ROWS)],
     }
     for every, name in enumerate(ASKED, start=3):
         columns[name] = [value if number % every else None for number, value in enumerate(columns[name])]
     features = {"drawn": feature, "label": Value("string"), "number": Value("float64"),
-                "vector": List(Value("float32")), "image": Image()}  # fmt: skip
+                "vector": List(Value("float32")), "image": Image(), "text": Value("string")}  # fmt: skip
     Dataset.from_dict(columns, Features(features)).to_parquet(file)
 
 
@@ -204,6 +214,8 @@ def check_file(arrays: Mapping[str, Any], target: str, conditions: tuple[str, ..
         if name == "label":
             given = arrays["label_names"][given]
             assert given.tolist() == ASKED["label"] * 2
+        elif name == "text":
+            assert [bytes(row).rstrip(b"\0").decode() for row in given] == ASKED["text"] * 2
         else:
             expected = np.array(ASKED[name] * 2)
             np.testing.assert_allclose(given.reshape(expected.shape), expected, rtol=1e-4, atol=1e-4 * expected.std())

@@ -58,6 +58,20 @@ def test_several_columns_add_up_or_stand_behind_one_another_in_the_order_of_thei
     assert given.mask.shape == (3, 8)
 
 
+def test_tokens_are_averaged_to_a_vector_for_a_network_that_takes_no_sequence():
+    """PartEmbedding's fourth token is filler, and not there: it counts for nothing."""
+    asked = {"text": Asked(gives="sequence"), "number": Asked(), "kind": LABEL}
+    whole, values = conditioner(asked, takes={"vector", "label"}), conditions(asked, 3)
+    assert whole.gives == {"vector"}  # so that the label is a vector, too
+    tokens = whole.embeddings[2].embedding(values.values["text"], values.present["text"]).sequence[:, :3]
+    others = [
+        whole.embeddings[at](values.values[name], values.present[name]).vector for at, name in enumerate(["kind", "number"])
+    ]
+    given = whole(values)
+    torch.testing.assert_close(given.vector, sum(others) + tokens.mean(1))
+    assert given.sequence is given.mask is None
+
+
 def test_weights_are_the_same_columns_whatever_the_order_of_the_config():
     asked = {"b": Asked(), "a": Asked()}
     one = conditioner(asked)
@@ -123,7 +137,7 @@ def test_a_row_that_is_not_present_is_nothing_whatever_its_value():
 
 
 @pytest.mark.parametrize(
-    ("part", "takes", "others"), [("spatial", MLP.Config.takes, "dit, unet, unet1d"), ("sequence", {"vector"}, "dit, unet")]
+    ("part", "takes", "others"), [("spatial", MLP.Config.takes, "dit, unet, unet1d"), ("sequence", {"spatial"}, "dit, unet")]
 )
 def test_what_a_network_does_not_take_is_one_line(part, takes, others):
     with pytest.raises(RecipeError) as caught:

@@ -1,4 +1,4 @@
-"""Images of every built-in family, given nothing, a class, a number, a vector, an image, or two at once."""
+"""Images of every built-in family, given nothing, a class, a number, a vector, an image, a text, or two at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals of every built-in family, given nothing, a class, a number, a vector, an image, or two at once."""
+"""Signals of every built-in family, given nothing, a class, a number, a vector, an image, a text, or two at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of every built-in family, given nothing, a class, a number, a vector, an image, or two at once."""
+"""Vectors of every built-in family, given nothing, a class, a number, a vector, an image, a text, or two at once."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_some_rows_have_no_condition(rows):
     data = genhub.load_data(genhub.DataConfig(name=str(rows), target="drawn"), tuple(ASKED))
     present = data.conditions(range(ROWS)).present
     assert {name: int((~there).sum()) for name, there in present.items()} == {
-        "label": 7, "number": 5, "vector": 4, "image": 4}  # fmt: skip
+        "label": 7, "number": 5, "vector": 4, "image": 4, "text": 3}  # fmt: skip
     assert {name: modality.modality for name, modality in data.spec.conditions.items()} == {name: name for name in ASKED}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from genhub import Image, Label, Modality, Number, PluginError, Signal, Text, Vector
+from genhub import Image, Label, Modality, Number, Signal, Text, Vector
 from genhub.data.raw import Classes, Numbers, StoredColumn, as_objects
 from genhub.errors import NotFinite
 from genhub.interfaces.modality import AnyModality
@@ -299,11 +299,6 @@ def test_a_picture_of_texts_takes_them_as_they_are() -> None:
     text = Text(shape=(40,))
     kept = torch.from_numpy(np.stack([text.read(each) for each in ["$5 {and $6", "日本語", "_hidden", "$", "\\frac"]]))
     assert min(text.picture(kept).size) > 20
-
-
-def test_texts_are_no_conditions_yet() -> None:
-    with pytest.raises(PluginError, match="text encoders"):
-        EXAMPLES["text"].condition(8, (4, 4))
 
 
 def test_modalities_are_imported_without_torch_or_pictures() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genhub import Image, Label, Modality, Number, Signal, Vector
+from genhub import Image, Label, Modality, Number, Signal, Text, Vector
 
 WIDTH = 12
 CASES: list[tuple[Modality, tuple[int, ...], str]] = [
@@ -24,6 +24,8 @@ CASES: list[tuple[Modality, tuple[int, ...], str]] = [
     (Signal(shape=(2, 25), mean=(0,) * 2, std=(1,) * 2), (25,), "spatial"),
     (Signal(shape=(2, 25), mean=(0,) * 2, std=(1,) * 2), (10,), "spatial"),
     (Signal(shape=(2, 25), mean=(0,) * 2, std=(1,) * 2), (8, 8), "vector"),
+    (Text(shape=(9,)), (8, 8), "sequence"),
+    (Text(shape=(9,)), (), "sequence"),
 ]
 every = pytest.mark.parametrize(("modality", "sides", "gives"), CASES)
 
@@ -48,6 +50,9 @@ def test_what_is_given(modality: Modality, sides: tuple[int, ...], gives: str) -
     if gives == "vector":
         assert given.spatial is None
         assert given.vector.shape == (4, WIDTH)
+    elif gives == "sequence":
+        assert given.sequence.shape == (4, *modality.shape, WIDTH)
+        assert given.mask.shape == given.sequence.shape[:2]
     else:
         assert given.vector is None
         assert given.spatial.shape == (4, embedding.channels, *sides)

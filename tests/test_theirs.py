@@ -47,6 +47,7 @@ def keys() -> Iterator[tuple[str, str]]:
         ("folder", ""),
         ("origin", ""),
     )
+    yield from (("data.columns.caption.encoder", ""), ("data.columns.caption.modality", ""))
     yield from (("trainer.optimizers.unet.name", "accelerate"), ("trainer.ema.decay", "accelerate"), ("data.name.0", ""))
 
 
@@ -106,6 +107,7 @@ def test_what_is_refused_is_said_with_its_key(hub, tmp_path, monkeypatch) -> Non
         ({"data": {"name": ["a/b"]}}, "data.name.0: a recipe from the Hub can't name files, such as 'a/b'"),
         ({"data": {"revision": "../x"}}, "data.revision: '../x' can't be a branch, tag or commit"),
         ({"model": {"name": "ddpm", "autoencoder": "vae"}}, "model.autoencoder: a recipe from the Hub can name a model on the Hub, user/name, not 'vae'"),
+        ({"data": {"columns": {"caption": {"encoder": "./clip"}}}}, "data.columns.caption.encoder: a recipe from the Hub can name a model on the Hub, user/name, not './clip'"),
         ({"model": {"from": "base"}}, "model.from: a recipe from the Hub can name a model on the Hub, user/name, not 'base'"),
         ({"model": {"name": "mine:Model"}}, "model.name: a recipe from the Hub can name nothing of this machine, and 'mine:Model' might"),
         ({"init_from": "x"}, "init_from: unknown key"),
@@ -134,10 +136,13 @@ def test_the_command_line_is_the_users_own(hub, tmp_path, monkeypatch) -> None:
 
 
 def test_hub_ids_are_spelled_so_that_no_folder_is_meant() -> None:
-    content = {"data": {"name": "eve/data"}, "model": {"autoencoder": "eve/vae@v1", "from": "hf://eve/x", "channels": [1]}}
+    content = {
+        "data": {"name": "eve/data", "columns": {"caption": {"encoder": "eve/clip"}}},
+        "model": {"autoencoder": "eve/vae@v1", "from": "hf://eve/x", "channels": [1]},
+    }
     where = TextSource("x", theirs=True)
     assert check_theirs(content, where) == {
-        "data": {"name": "hf://datasets/eve/data"},
+        "data": {"name": "hf://datasets/eve/data", "columns": {"caption": {"encoder": "hf://eve/clip"}}},
         "model": {"autoencoder": "hf://eve/vae@v1", "from": "hf://eve/x", "channels": [1]},
     }
     assert not where.faults

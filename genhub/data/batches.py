@@ -13,7 +13,7 @@ unreadable rows are replaced by the next readable ones, where a set in memory le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import count, islice
@@ -29,6 +29,7 @@ from genhub.data.raw import Index
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
 from genhub.data.split_columns import SplitColumns
+from genhub.data.wordings import Wordings
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
 from genhub.ground.console import warn
@@ -49,6 +50,8 @@ DROPOUT_STREAM = 2**32 + 2
 Order = Iterator[tuple[Index, Flips]]
 Indices = Sequence[int] | Index | Tensor
 Tensors = Mapping[str, Tensor]
+Encoders = Mapping[str, Callable[[Tensor, torch.device], Tensor]]
+"""By column, functions from kept values (b, *shape) to what a frozen encoder made of them, on a device."""
 
 
 def tell_skipped(before: Faults, more: Iterable[tuple[int, str]]) -> None:
@@ -90,11 +93,12 @@ class BatchMaker:
 
     spec: DataSpec
     device: torch.device
-    dropout: float | Mapping[str, float]
+    batch_size: int = 1
+    dropout: float | Mapping[str, float] = 0.0
     """`model.condition_dropout`."""
-    seed: int
-    rank: int
-    accumulation: int
+    seed: int = 0
+    share: Share = ALONE
+    encoded: Encoders = field(default_factory=dict)
 
     def batch(self, values: Tensors, present: Tensors, flips: Tensor | None, number: int) -> Batch:
         """Return a micro-batch.
@@ -106,21 +110,41 @@ class BatchMaker:
             number: of the micro-batch on this process, from the run's first step on.
         """
         x = self._of(self.spec.modality, values[self.spec.target], flips)
-        return Batch(x, self.conditions(values, present, flips, number), number // self.accumulation)
+        return Batch(x, self.conditions(values, present, flips, number), number // self.share.accumulation)
 
     def conditions(self, values: Tensors, present: Tensors, flips: Tensor | None, number: int) -> Conditions:
         """Return the conditions of a micro-batch, with dropout."""
-        modalities = self.spec.conditions
-        if not modalities:
+        if not self.spec.conditions:
             return Conditions()
-        conditions = Conditions(
-            {name: self._of(modality, values[name], flips) for name, modality in modalities.items()},
-            {name: to_device(present[name], self.device) for name in modalities},
-        )
+        conditions = self.of_rows(values, present, flips, self._positions(number))
         if not self.dropout:
             return conditions
-        generator = torch.Generator().manual_seed(seed_in_turn(self.seed, DROPOUT_STREAM, self.rank, number))
+        generator = torch.Generator().manual_seed(seed_in_turn(self.seed, DROPOUT_STREAM, self.share.rank, number))
         return dropped(conditions, self.dropout, generator)
+
+    def of_rows(self, values: Tensors, present: Tensors, flips: Tensor | None, positions: Index) -> Conditions:
+        """Return the conditions of rows at these positions of a run, none dropped."""
+        found, cached = {}, {}
+        for name, modality in self.spec.conditions.items():
+            kept = values[name]
+            if name in self._wordings:
+                kept = self._wordings[name].of(kept, positions[: len(kept)], self.seed)
+            found[name] = self._of(modality, kept, flips)
+            if name in self.encoded:
+                cached[name] = self.encoded[name](kept, self.device)
+        return Conditions(found, {name: to_device(present[name], self.device) for name in found}, cached)
+
+    @cached_property
+    def _wordings(self) -> dict[str, Wordings]:
+        found = {name: modality.wordings() for name, modality in self.spec.conditions.items()}
+        return {name: Wordings(forms) for name, forms in found.items() if forms is not None}
+
+    def _positions(self, number: int) -> Index:
+        """Return the positions in the run of a micro-batch's rows."""
+        step, turn = divmod(number, self.share.accumulation)
+        part = share_of(self.batch_size, self.share.world_size, self.share.accumulation)
+        first = step * self.batch_size + (turn * self.share.world_size + self.share.rank) * part
+        return np.arange(first, first + part)
 
     def _of(self, modality: Modality, kept: Tensor, flips: Tensor | None) -> Tensor:
         x = modality.to_batch(to_device(kept, self.device))
@@ -141,12 +165,23 @@ class Column:
     """(N,) bool: which rows have a value, as far as is known before they are read."""
     _reader: RowReader
 
+    @property
+    def num_rows(self) -> int:
+        return len(self._present)
+
     def kept(self, indices: Indices) -> Tensor:
         """Return the values of the rows with these numbers as they are kept, (n, *shape): zeros where a row has none."""
         index = as_index(indices)
         if self._values is not None:
-            return self._values[torch.from_numpy(index)].cpu()
-        return torch.from_numpy(self._reader.read(index)[0][self.name])
+            kept = self._values[torch.from_numpy(index)].cpu()
+        else:
+            kept = torch.from_numpy(self._reader.read(index)[0][self.name])
+        return kept if self._wordings is None else self._wordings.of(kept, index, 0)
+
+    @cached_property
+    def _wordings(self) -> Wordings | None:
+        forms = self.modality.wordings()
+        return None if forms is None else Wordings(forms)
 
     def present(self, indices: Indices) -> Tensor:
         """Return which of the rows with these numbers have a value, (n,) bool."""
@@ -181,6 +216,8 @@ class TableData:
     """Reader of the columns that aren't in memory; it has none where all are."""
     condition_dropout: float | Mapping[str, float] = 0.0
     """`model.condition_dropout`: share of rows whose conditions `batches` drops."""
+    encoded: Encoders = field(default_factory=dict)
+    """What frozen encoders make of conditions; see `encoded.py`."""
     _opened: dict[str, Column] = field(default_factory=dict)
 
     @property
@@ -220,7 +257,7 @@ class TableData:
         return self._batches(order, self.maker(share, seed, device), start_step * share.accumulation)
 
     def maker(self, share: Share, seed: int, device: torch.device) -> BatchMaker:
-        return BatchMaker(self.spec, device, self.condition_dropout, seed, share.rank, share.accumulation)
+        return BatchMaker(self.spec, device, self.config.batch_size, self.condition_dropout, seed, share, self.encoded)
 
     def order(self, share: Share, seed: int, start_step: int) -> Order:
         """Return, for each micro-batch, the numbers of its rows and which of them to mirror."""
@@ -268,7 +305,11 @@ class TableData:
     def conditions(self, indices: Indices) -> Conditions:
         """Return the conditions of the rows with these numbers, none dropped."""
         values, present = self._at(indices)
-        return BatchMaker(self.spec, CPU, 0.0, 0, 0, 1).conditions(values, present, None, 0)
+        return self._plain.of_rows(values, present, None, as_index(indices))
+
+    @cached_property
+    def _plain(self) -> BatchMaker:
+        return BatchMaker(self.spec, CPU, encoded=self.encoded)
 
     def column(self, name: str) -> Column:
         """Return a recognised column, in use or not; what is not known of it is learnt now.

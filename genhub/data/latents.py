@@ -10,7 +10,7 @@ bits don't hang on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -108,17 +108,19 @@ class CachedLatents:
             GenhubError: a file can't be written; or see `TableData.batches`.
         """
         order, maker = self.data.order(share, seed, start_step), self.data.maker(share, seed, device)
-        return self._batches(self.table, order, maker, start_step * share.accumulation)
+        return self._batches(self.table, order, maker, start_step)
 
-    def _batches(self, table: Table, order: Order, maker: BatchMaker, first: int) -> Iterator[Batch]:
+    def _batches(self, table: Table, order: Order, maker: BatchMaker, start_step: int) -> Iterator[Batch]:
         order, again = tee(order)
         index = (rows if flips is None else rows + self.spec.num_rows * flips for rows, flips in order)
-        for number, (latents, whose) in enumerate(table.read(index, self.config, maker.device), first):
+        accumulation = maker.share.accumulation
+        read = table.read(index, self.config, maker.device)
+        for number, (latents, whose) in enumerate(read, start_step * accumulation):
             _, flips = next(again)
             conditions = self.data.conditions_for(maker, whose, flips, number)
             latents = to_device(latents, maker.device)
             x = latents.new_empty((len(latents), 0))
-            yield Batch(x, conditions, number // maker.accumulation, {"latents": latents})
+            yield Batch(x, conditions, number // accumulation, {"latents": latents})
 
     @cached_property
     def table(self) -> Table:
@@ -131,15 +133,11 @@ class CachedLatents:
             for number in range(shards)
         ]
         files = [folder / name for name in names]
-        missing = [number for number, file in enumerate(files) if not is_sealed(file)]
-        say(f"Latents  {'computing' if missing else 'found'} those of {self.spec.num_rows:,} rows in {folder}")
-        progress = Progress(len(files), len(files) - len(missing), unit="file", shown=main_process() and bool(missing))
-        with closing(progress):
-            for wait in (False, True):  # first those that nobody is at; then those that others were at, and perhaps died
-                for number in missing:
-                    make = partial(self._make, number % shards, number >= shards)
-                    made_once(files[number], make, wait, there=is_sealed)
-                    progress.advance(sum(file.is_file() for file in files) if progress.shown else 0)
+
+        def make(number: int, file: Path) -> None:
+            self._make(number % shards, number >= shards, file)
+
+        make_files(files, make, "Latents ", f"those of {self.spec.num_rows:,} rows in {folder}")
         return Table(files, self.spec.num_rows)
 
     @torch.no_grad()
@@ -148,7 +146,7 @@ class CachedLatents:
         groups = np.resize(rows, (-(-len(rows) // GROUP), GROUP))  # the last one filled up: sizes are rounded differently
         order = ((group, np.ones(GROUP, np.bool_) if mirrored else None) for group in groups)
         latents, whose = list[Tensor](), list[Tensor]()
-        with _in_float32():
+        with in_float32():
             for x, index in self.data.read(order):
                 found = self.encoder.encode(x.to(self.model.device)).float().cpu()
                 latents.append(check_finite(found, f"data.cache_latents: latents of rows {index.min()} to {index.max()}"))
@@ -156,8 +154,26 @@ class CachedLatents:
         save_sealed({"latents": torch.cat(latents)[: len(rows)], "rows": torch.cat(whose)[: len(rows)]}, temporary)
 
 
+def make_files(files: Sequence[Path], make: Callable[[int, Path], None], head: str, what: str) -> None:
+    """Make the files of the cache that are missing or damaged, each by one of all the processes that want it.
+
+    Args:
+        make: is given a file's number, and where to write it.
+        head: the first word of the line that is printed.
+        what: is in the files, in words.
+    """
+    missing = [number for number, file in enumerate(files) if not is_sealed(file)]
+    say(f"{head} {'computing' if missing else 'found'} {what}")
+    progress = Progress(len(files), len(files) - len(missing), unit="file", shown=main_process() and bool(missing))
+    with closing(progress):
+        for wait in (False, True):  # first those that nobody is at; then those that others were at, and perhaps died
+            for number in missing:
+                made_once(files[number], partial(make, number), wait, there=is_sealed)
+                progress.advance(sum(file.is_file() for file in files) if progress.shown else 0)
+
+
 @contextmanager
-def _in_float32() -> Iterator[None]:
+def in_float32() -> Iterator[None]:
     """Compute in float32, not in TF32, which a run may choose for its own steps."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import isnan
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from genhub.errors import DataError
 from genhub.ground.forks import cores
+from genhub.ground.ids import HUB, nearest_path, split_id
+from genhub.hub.repository import open_repository
 from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.modality import Unreadable
 
@@ -174,6 +177,15 @@ class StoredColumn:
         value = self.stored.take([row])[0]
         path = value.get("path") if isinstance(value, Mapping) else value if self.has_paths else None
         return f"{self.where(row)} ({path})" if isinstance(path, str) else self.where(row)
+
+    def fetched(self, source: str, wanted: Callable[[str], bool]) -> tuple[Path, str]:
+        if split_id(source) is None:
+            folder = Path(source).expanduser()
+            if not folder.is_dir():
+                raise ValueError(f"no such folder: {source}{nearest_path(folder)}; one on the Hub would be {HUB}user/name")
+            return folder, ""
+        repository = open_repository(source)
+        return repository.fetch_files(wanted), repository.commit
 
     @property
     def has_paths(self) -> bool:

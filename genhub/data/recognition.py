@@ -26,8 +26,8 @@ def registered() -> tuple[tuple[tuple[str, type[Modality]], ...], tuple[tuple[st
 
 
 def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str, type[Modality]] | None:
-    """Return a column's modality, its name and its class: the one that is said, else the one that recognises it; None where
-    none does.
+    """Return a column's modality, its name and its class: the one that is said, by name or by a key that it claims, else the
+    one that recognises it; None where none does.
 
     Raises:
         DataError: two plugins' modalities recognise it, or the one that is said can't be used.
@@ -37,8 +37,12 @@ def modality_class(column: StoredColumn, said: ColumnConfig | None) -> tuple[str
             return said.modality, load_class(MODALITIES, said.modality, Path.cwd())
         except PluginError as error:
             raise DataError(f"data.columns.{column.name}.modality: {error}") from error
-    values = _some_values(column)
     own, others = registered()
+    if said and said.model_extra:
+        claimed = [each for each in (*own, *others) if each[1].claims & said.model_extra.keys()]
+        if len(claimed) == 1:
+            return claimed[0]
+    values = _some_values(column)
     if values and isinstance(values[0], str | int) and not hasattr(column.feature, "names"):
         named = next((each for each in own if column.name in each[1].called), None)
         if named:

@@ -202,6 +202,8 @@ class SplitColumns:
         if said is None or not said.model_extra or name not in self._classes:
             return
         kind, cls = self._classes[name]
+        if cls.claims & said.model_extra.keys():  # by which it is made of all its values
+            return
         one = stored.first_of()
         try:
             with_keys, plain = (cls.learn(one, options).shape for options in (said.options(kind), cls.Options()))

@@ -169,7 +169,7 @@ class StreamData:
         ahead = (2 * self.config.num_workers + 1) * part  # rows that workers may have been given already
         self._marks = deque(maxlen=3 + ahead // self.config.shuffle_buffer)
         order = self._order(seed, share, start_step * self._a_step, part, state, self._marks)
-        maker = BatchMaker(self.spec, device, self.condition_dropout, seed, share.rank, share.accumulation)
+        maker = BatchMaker(self.spec, device, self.config.batch_size, self.condition_dropout, seed, share)
         return self._batches(order, maker, start_step * share.accumulation)
 
     def state(self, step: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genhub.data.batches import Column, TableData
+from genhub.data.encoded import with_encoders
 from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.ground.digests import hash_of
@@ -31,7 +32,7 @@ def data_for(model: Model, config: DataConfig) -> TableData:
     """
     known, names = model.config.data, tuple(model.conditions)
     try:
-        return load_data(config, names, known)
+        return with_encoders(model, load_data(config, names, known))
     except DataError:
         found = load_data(config, (), known)  # which raises it again, unless it is about the conditions
         if set(names) <= set(found.available):

@@ -134,6 +134,14 @@ def _alive(process: int) -> bool:
     return True
 
 
+def link(file: Path, other: Path) -> None:
+    """Have a file under another name, too, or a copy of it where the disk knows no such links."""
+    try:
+        other.hardlink_to(file)
+    except OSError:
+        shutil.copy(file, other)
+
+
 def put_in_place(temporary: Path, folder: Path) -> None:
     """Give a finished folder its name, once all that is in it has reached the disk. A folder of that name goes."""
     for path in temporary.rglob("*"):

@@ -18,7 +18,7 @@ from genhub.store.find import read_newest
 from genhub.store.manifest import (
     MANIFEST,
 )
-from genhub.store.models import build_model, load_folder
+from genhub.store.models import build_model, load_folder, load_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def load_model(source: str | Path, how: Loading = Loading(), model_class: type[M
             model_class = _remote_class(repository, str(source), how.revision)
         with repository.naming():
             model = build_model(repository.folder, model_class, repository.weight_bytes)
-            model.load_networks(repository.fetch_weights())
+            load_weights(model, repository.fetch_weights())
     return placed(model, how.device, wanted)
 
 

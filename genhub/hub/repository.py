@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -107,6 +107,19 @@ class Repository:
                 with contextlib.suppress(OSError, GenhubError):  # of a cache that can't be written all is there
                     self.ref.parent.mkdir(parents=True, exist_ok=True)
                     write_whole(self.ref, self.commit)
+        return self.folder
+
+    def fetch_files(self, wanted: Callable[[str], bool]) -> Path:
+        """Fetch the files of another library's repository that are wanted; return the folder.
+
+        Raises:
+            HubError: they can't be fetched, or are too large.
+        """
+        names = [name for name in self.files if wanted(name)]
+        if sum(self.files[name].size for name in names) > MAX_BYTES:
+            raise HubError(f"{self.id}: its files take more than {MAX_BYTES // 2**30} GiB; refused")
+        for name in names:
+            self._fetch(name)
         return self.folder
 
     def fetch_code(self, code: FileEntry) -> bytes:

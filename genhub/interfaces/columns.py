@@ -58,7 +58,7 @@ class ColumnConfig(Section):
             return cls.Options.model_validate(extra)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            raise ValueError(f"{fault['loc'][0]}: {explained(fault)}") from error
+            raise ValueError("".join(f"{key}: " for key in fault["loc"][:1]) + explained(fault)) from error
 
 
 def _all() -> list[type[Modality]]:

@@ -26,6 +26,7 @@ from genhub.interfaces.registry import MODALITIES, load_class, plugin_names
 from genhub.interfaces.section import STORED, Section, Shape, drawable
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
@@ -63,6 +64,43 @@ class RawColumn(Protocol):
     def place(self, row: int) -> str:
         """Return the name of a row's value, for messages."""
 
+    def fetched(self, source: str, wanted: Callable[[str], bool]) -> tuple[Path, str]:
+        """Return the folder of a network that a recipe names, and its commit: a folder of this machine, and "", or that of
+        the files of a repository on the Hub that are `wanted`, which are fetched.
+
+        Raises:
+            ValueError, GenhubError: it is not there, or can't be fetched.
+        """
+
+
+class ConditionEncoder(Protocol):
+    """Frozen network through which a condition's values are seen: run once for each, shared by all who are given them, and
+    kept in a folder of its own in a model's."""
+
+    name: str
+    """Name for messages."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that the result depends on."""
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder: the same for one network."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what is made of one value."""
+
+    def encode(self, values: Tensor, device: torch.device) -> Tensor:
+        """Return (n, ...) float32, on the device, of values (n, *shape) as in a batch."""
+
+    def encode_each(self, values: Tensor) -> Tensor:
+        """Return what `encode` makes of each value by itself, so that its bits don't hang on the others; remembered."""
+
+    def save(self, folder: Path) -> None:
+        """Write the network into a folder that is not there yet: safetensors and JSON."""
+
 
 class Modality(Section):
     """Kind of a column, with what was learnt of it from the training data: it lies in a model's Config, and so in every
@@ -87,6 +125,8 @@ class Modality(Section):
     """Whether `data.flip` mirrors it: its last side goes from left to right."""
     called: ClassVar[tuple[str, ...]] = ()
     """Names of columns of integers, texts or booleans that are of this kind whatever their values, for genhub's own."""
+    claims: ClassVar[frozenset[str]] = frozenset()
+    """Keys of `Options` by which a recipe says that a column is of this kind, whatever it looks like: {"templates"}."""
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the files that it reads, each file one element: (".npy",)."""
 
@@ -187,6 +227,18 @@ class Modality(Section):
             sides: of the x that is drawn, (h, w) for images, () for vectors: a spatial condition has them.
         """
         raise PluginError(f"a {self.modality} can't be a condition")
+
+    def wordings(self) -> NDArray[Any] | None:
+        """Return other forms of values, (n, k, *shape) as they are kept: the k of each of n values, first the one that
+        `read` gives. Training shows a row one of them at random, another in each epoch. None: values have one form."""
+        return None
+
+    def encoder(self) -> ConditionEncoder | None:
+        """Return the frozen network whose output `condition`'s module takes in the place of values; None: it takes these."""
+        return None
+
+    def open_encoder(self, folder: Path) -> None:
+        """Read its `encoder`, if it has one, from the folder of encoders in a model's."""
 
     def split(self, text: str) -> list[str]:
         """Return the values that a text on the command line names: `3,7` are two labels, and a file's name is one."""

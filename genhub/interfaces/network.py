@@ -64,12 +64,15 @@ class Embedding(nn.Module, ABC):
 
     gives: ClassVar[str]
     """The one part of `Given` that it makes: "vector", "sequence" or "spatial"."""
+    takes_encoded: ClassVar[bool] = False
+    """Whether it takes what the modality's frozen `encoder` makes of values, in their place."""
     channels: int = 0
     """Number of channels, of a spatial one."""
 
     @abstractmethod
     def forward(self, values: Tensor, present: Tensor) -> Given:
-        """Return its part for values (n, *shape), as in a batch; rows that are not `present` (n,) get a learnt value."""
+        """Return its part for values (n, *shape), as in a batch, or for what a frozen encoder made of them; rows that are
+        not `present` (n,) get a learnt value."""
 
 
 class NetworkConfig(Section):

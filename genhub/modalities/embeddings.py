@@ -1,4 +1,5 @@
-"""Modules by which a network is given one condition: a vector of a class, a number or a picture, or channels beside x."""
+"""Modules by which a network is given one condition: a vector of a class, a number or a picture, tokens of a text, or
+channels beside x."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ LOWEST, HIGHEST = 0.25, 32.0
 """Frequencies, in cycles over 2 pi standard deviations, of the first and the last."""
 CHANNELS = (32, 64, 64)
 """Channels of the convolutions that make a vector of an image or a signal."""
+BYTE_BLOCKS, HEADS = 2, 4
+"""Blocks of the transformer over bytes, and its heads where they divide its width."""
 
 
 class VectorOutput(Embedding):
@@ -123,3 +126,75 @@ class SpatialEmbedding(Embedding):
         # "area" averages: every place counts, none is skipped
         mode = "area" if smaller else ("linear", "bilinear", "trilinear")[len(self.sides) - 1]
         return functional.interpolate(values, self.sides, mode=mode)
+
+
+class TokenOutput(Embedding):
+    """Embedding that gives a sequence: what `embed` makes of the values, and one learnt token for rows without them."""
+
+    gives: ClassVar[str] = "sequence"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(width))
+
+    def embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens (n, length, width) of values (n, *shape), and which of them are there, (n, length) bool."""
+        raise NotImplementedError
+
+    def forward(self, values: Tensor, present: Tensor) -> Given:
+        tokens, mask = self.embed(values)
+        first = torch.arange(mask.shape[1], device=mask.device) == 0
+        tokens = torch.where(present[:, None, None], tokens, self.nothing)
+        return Given(sequence=tokens, mask=torch.where(present[:, None], mask | first, first))  # never none at all
+
+
+class ByteEmbedding(TokenOutput):
+    """Small transformer over the bytes (n, length) of texts, uint8, filled up with zeros: each byte's token sees the whole
+    text."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__(width)
+        self.table = nn.Embedding(256, width)
+        self.places = nn.Parameter(0.02 * torch.randn(length, width))
+        self.blocks = nn.ModuleList(TokenBlock(width) for _ in range(BYTE_BLOCKS))
+        self.norm = nn.LayerNorm(width)
+
+    def embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        mask = values != 0
+        mask[:, 0] = True  # an empty text has a token, too: attention to nothing is NaN
+        tokens = self.table(values.long()) + self.places
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return self.norm(tokens), mask
+
+
+class EncodedEmbedding(TokenOutput):
+    """Layer on the tokens (n, length, d) that a frozen encoder made of texts, zeros where there are none."""
+
+    takes_encoded: ClassVar[bool] = True
+
+    def __init__(self, encoder_width: int, width: int) -> None:
+        super().__init__(width)
+        self.norm, self.linear = nn.LayerNorm(encoder_width), nn.Linear(encoder_width, width)
+
+    def embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        return self.linear(self.norm(values)), (values != 0).any(2)
+
+
+class TokenBlock(nn.Module):
+    """Attention of tokens to one another, then two layers, each added to what comes in (a pre-norm transformer's block)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = math.gcd(width, HEADS)
+        self.first_norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return (n, length, width) of tokens of that shape, those that are there (n, length) alone attended to."""
+        parts = self.enter(self.first_norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = functional.scaled_dot_product_attention(*parts, attn_mask=mask[:, None, None, :])
+        tokens = tokens + self.leave(attended.transpose(1, 2).flatten(2))
+        output: Tensor = tokens + self.layers(self.second_norm(tokens))
+        return output

@@ -91,7 +91,7 @@ class Label(Modality):
         stated = options.names or tuple(getattr(column.feature, "names", None) or ())
         if stated:
             return cls(number=len(stated), names=tuple(stated))
-        names = in_order(readable(column, _class_of))
+        names = in_order(readable(column, class_name))
         return cls(number=len(names), names=names)
 
     def read(self, value: Any) -> NDArray[Any]:
@@ -165,7 +165,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _class_of(label: Any) -> str:
+def class_name(label: Any) -> str:
     """Return the name of a class in the data."""
     if isinstance(label, int) and label < 0:
         raise ValueError(f"{label} is no class: integers are from 0 on")

@@ -6,13 +6,14 @@ All text in it is checked here, before anything of it is used. What the command 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 from genhub.errors import did_you_mean, shown
 from genhub.ground.ids import DATASETS, HUB, check_revision, data_id, parse_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource
 from genhub.interfaces.columns import BUILT_IN
-from genhub.interfaces.registry import EXTRACTORS, MODALITIES, plugin_names
+from genhub.interfaces.registry import EXTRACTORS, MODALITIES, load_all, plugin_names
+from genhub.interfaces.section import ModelPath
 
 SECTIONS = ("model", "data", "trainer", "evaluate", "seed", "run_dir")
 """Sections that such a recipe may have; run_dir is dropped, as OWN says."""
@@ -83,6 +84,10 @@ def _text(text: str, path: KeyPath) -> str:
             if text not in plugin_names(MODALITIES):
                 raise ValueError(f"a recipe from the Hub can name a registered modality alone, not {shown(text)}")
             return text
+        case ("data", "columns", _, key) if key in _keys_of_networks():
+            if not parse_id(text):
+                raise ValueError(f"a recipe from the Hub can name a model on the Hub, user/name, not {shown(text)}")
+            return text if text.startswith(HUB) else HUB + text
         case ("data", "columns", *_) | ("model", "conditions", *_):  # names of what is in the data, and never a path
             return text
         case ("data", "revision"):
@@ -100,3 +105,10 @@ def _text(text: str, path: KeyPath) -> str:
     if text and not re.fullmatch(r"[-+]?\w[\w.+-]*", text):
         raise ValueError(f"a recipe from the Hub can name nothing of this machine, and {shown(text)} might")
     return text
+
+
+def _keys_of_networks() -> set[str]:
+    """Return the keys of columns by which a recipe names a network: those of type `ModelPath`, of any modality."""
+    _, *marks = get_args(ModelPath)
+    fields = [its for cls in load_all(MODALITIES)[0].values() for its in cls.Options.model_fields.items()]
+    return {key for key, field in fields if ModelPath in get_args(field.annotation) or marks[-1] in field.metadata}

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from genhub.data.batches import TableData
+from genhub.data.encoded import with_encoders
 from genhub.data.latents import CachedLatents, training_data
 from genhub.data.open import open_data
 from genhub.data.stream import StreamData
@@ -29,7 +30,7 @@ from genhub.sampling.request import Drawing
 from genhub.store.classes import read_model
 from genhub.store.find import weight_bytes
 from genhub.store.manifest import check_resumable, read_manifest
-from genhub.store.models import check_size, load_folder
+from genhub.store.models import check_size, load_folder, load_weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
     model = _resumed(recipe, stopped_at) if stopped_at else None
     prepared = Prepared(recipe, model or _build(recipe), data)
     prepared.model.trained_on = data.spec
+    data = with_encoders(prepared.model, data) if isinstance(data, TableData) else data
     training = training_data(prepared.model, data)
     trainer.check(prepared.model, training)
     describe(prepared)
@@ -132,7 +134,7 @@ def _first(recipe: Recipe, source: Path | None) -> Model:
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: Model = recipe.model_class()(recipe.model)
     if source is not None:
-        model.load_networks(source)
+        load_weights(model, source)
     return model
 
 

@@ -1,2 +1,2 @@
 """Model folders on the disk: `manifest` (genhub.json), `find`, `classes`, `models`, `checkpoints`, `run_folder`, the `card`.
-Rooms above may use all of these but `budget`; `manifest`, `find`, `classes` and `run_folder` import no torch."""
+Rooms above may use all of these; `manifest`, `find`, `classes` and `run_folder` import no torch."""

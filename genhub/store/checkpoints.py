@@ -20,7 +20,7 @@ from genhub.store.manifest import (
     Manifest,
     read_json,
 )
-from genhub.store.models import describe_model, write_manifest
+from genhub.store.models import describe_model, save_encoders, write_manifest
 from genhub.store.run_folder import RECIPE, RunFolder, step_of
 
 # Checkpoints of a run
@@ -41,6 +41,7 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
             (temporary / TRAINER_PART).mkdir(parents=True)
             sync(run.path)
             model.save_networks(temporary)
+            save_encoders(model, temporary, run.encoders)
             _add_card(temporary, run, describe_model(model, data, step))
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER_PART / f"{name}.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,17 +10,19 @@ from pathlib import Path
 import torch
 
 from genhub.errors import CheckpointError
-from genhub.ground.disk import saving, sync
+from genhub.ground.budget import budget
+from genhub.ground.disk import link, put_in_place, saving, sync
 from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.config import ModelConfig
 from genhub.interfaces.model import Model
-from genhub.store.budget import budget
 from genhub.store.card import package_versions
 from genhub.store.classes import StoredModel, read_model
 from genhub.store.find import weight_bytes
 from genhub.store.manifest import MANIFEST, Manifest, describe_files, genhub_version, read_manifest
 from genhub.store.parts import parts_of
 
+ENCODERS = "encoders"
+"""Name of the folder of conditions' frozen encoders, in a model's."""
 UNBUILDABLE = (RuntimeError, MemoryError, TypeError, ValueError, ArithmeticError, LookupError)
 """Exceptions by which a constructor, or torch inside it, refuses a config that nothing can be built from."""
 
@@ -38,6 +41,7 @@ def save_model(model: Model, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path, prefix=".genhub-") as temporary:
             folder = Path(temporary)
             model.save_networks(folder)
+            save_encoders(model, folder)
             write_manifest(model, folder)
             names = [*read_manifest(folder).files, MANIFEST]  # the manifest last: it vouches for the others
             for name in names:
@@ -73,8 +77,40 @@ def load_folder(folder: Path, model_class: type[Model] | None = None) -> Model:
     """Return the model in a folder whose files were compared with their hashes when it was found, by `read_newest`,
     `newest_whole` or `fetch_weights`."""
     model = build_model(folder, model_class, weight_bytes(folder))
-    model.load_networks(folder)
+    load_weights(model, folder)
     return model
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Read a model's networks from its folder, and the frozen encoders of its conditions.
+
+    Raises:
+        CheckpointError: they are not there, or don't fit.
+    """
+    model.load_networks(folder)
+    for modality in model.conditions.values():
+        modality.open_encoder(folder / ENCODERS)
+
+
+def save_encoders(model: Model, folder: Path, shared: Path | None = None) -> None:
+    """Write the frozen encoders of a model's conditions into its folder, each once.
+
+    Args:
+        shared: a folder in which they are kept for all checkpoints of a run, which link to it.
+    """
+    encoders = {its.folder: its for modality in model.conditions.values() if (its := modality.encoder())}
+    for name, encoder in encoders.items():
+        if shared is None:
+            encoder.save(folder / ENCODERS / name)
+            continue
+        if not (shared / name).is_dir():
+            temporary = shared / f".{name}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            encoder.save(temporary)
+            put_in_place(temporary, shared / name)
+        (folder / ENCODERS / name).mkdir(parents=True)
+        for file in (shared / name).iterdir():
+            link(file, folder / ENCODERS / name / file.name)
 
 
 def build_model(folder: Path, model_class: type[Model] | None, most: int) -> Model:

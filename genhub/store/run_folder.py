@@ -60,6 +60,11 @@ class RunFolder:
         return self.path / EVALUATIONS
 
     @property
+    def encoders(self) -> Path:
+        """The folder of conditions' frozen encoders, to which all checkpoints link."""
+        return self.path / ".encoders"
+
+    @property
     def found_batch_size(self) -> Path:
         """The file with the number of images that fit into memory at once, which `trainer.find_batch_size` has found."""
         return self.path / "find_batch_size.json"
@@ -151,7 +156,7 @@ class RunFolder:
         Raises:
             CheckpointError: something is neither a file nor a folder, or a link that leads out of this one.
         """
-        files = (self.recipe, self.metrics, self.found_batch_size, self.evaluations, self.stage, self.lock)
+        files = (self.recipe, self.metrics, self.found_batch_size, self.evaluations, self.stage, self.encoders, self.lock)
         names = [file.name for file in files]
         check_files(self.path, *names, CHECKPOINTS, PREVIEWS, OWNER)
 
