@@ -13,7 +13,7 @@ unreadable rows are replaced by the next readable ones, where a set in memory le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import count, islice
@@ -284,6 +284,15 @@ class TableData:
             present = torch.from_numpy(~stored.stored.missing()[self._rows]) if present is None else present
             self._opened[name] = Column(name, modality, self._values.get(name), present, reader)
         return self._opened[name]
+
+    def formula(self, name: str) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """Return the function of targets (n, *shape), in their own units, that gives the values of a column; None where
+        nobody knows one."""
+        return self._columns.formula(name, self.spec.target) if name in self.available else None
+
+    def made_from(self, name: str) -> tuple[str, ...]:
+        """Return the names of the stored columns that a column is made from."""
+        return self._columns.made_from(name)
 
     @cached_property
     def labels(self) -> Column | None:
