@@ -20,7 +20,7 @@ import torch
 
 import genhub
 from genhub.evaluation.compare import Comparison, compare
-from genhub.evaluation.page import ARROWS
+from genhub.evaluation.page import arrows
 from genhub.evaluation.protocol import Evaluation
 from genhub.ground.run_log import read_metrics
 
@@ -75,7 +75,7 @@ def page(comparison: Comparison, minutes: float) -> str:
     """The leaderboard in Markdown, best Frechet distance first."""
     rows = sorted(comparison.rows, key=lambda row: row.evaluations[-1].values["frechet_distance"])
     columns = [key for key in COLUMNS if any(key in row.evaluations[-1].values for row in rows)]
-    head = ["recipe", "steps", "seconds of training", *(COLUMNS[key] + ARROWS.get(key, "") for key in columns)]
+    head = ["recipe", "steps", "seconds of training", *(COLUMNS[key] + arrows().get(key, "") for key in columns)]
     lines = [
         [row.checkpoint.parent.parent.name, f"{row.steps:,}", f"{row.seconds or 0:,.0f}",
          *(figure(row.evaluations[-1], key) for key in columns)] for row in rows

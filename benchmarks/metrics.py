@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genhub.data.open import load_data
 from genhub.evaluation import metrics
-from genhub.evaluation.figures import METRICS
+from genhub.evaluation.chosen import metric_named
 from genhub.evaluation.measurement import Measurement
 from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import MODELS, load_class
@@ -153,7 +153,7 @@ def seconds(data: str, n: int, extractor: str) -> None:
             clock(f"`{extractor}`, made ready", lambda: measured.extractor)  # noqa: B023
             clock("features", lambda: measured.features)  # noqa: B023
             for name in TAKEN:
-                clock(f"`{name}`", lambda: METRICS[name].compute(measured))  # noqa: B023
+                clock(f"`{name}`", lambda: metric_named(name).compute(measured))  # noqa: B023
     real = len(subject().reference_rows)
     print(f"| {len(images):,} images beside {real:,} of MNIST | seconds, first | again |\n| --- | --- | --- |")
     for name, (first, again) in taken.items():

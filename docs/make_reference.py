@@ -30,6 +30,7 @@ SECTIONS = {
     "Data": ("DataConfig", "DataSpec", "load_data"),
     "Capabilities": ("Autoencoder", "Denoiser", "DenoisingStep", "Likelihood"),
     "Noise schedules": ("Scheduler", "SchedulerName", "load_scheduler", "scheduler_names"),
+    "Metrics": ("Metric", "MeasuredModel"),
     "Trainers": (
         "Trainer",
         "TrainerConfig",

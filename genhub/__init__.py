@@ -48,6 +48,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.conditions import Conditions as Conditions
     from genhub.interfaces.config import ModelConfig as ModelConfig
     from genhub.interfaces.config import TrainerConfig as TrainerConfig
+    from genhub.interfaces.metric import MeasuredModel as MeasuredModel
+    from genhub.interfaces.metric import Metric as Metric
     from genhub.interfaces.modality import Modality as Modality
     from genhub.interfaces.modality import RawColumn as RawColumn
     from genhub.interfaces.modality import Unreadable as Unreadable
@@ -147,6 +149,10 @@ _MODULES = {
     "interfaces.config": (
         "ModelConfig",
         "TrainerConfig",
+    ),
+    "interfaces.metric": (
+        "MeasuredModel",
+        "Metric",
     ),
     "interfaces.modality": (
         "Modality",

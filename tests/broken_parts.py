@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genhub import Embedding, Given, Modality, Network, NetworkConfig, NotFinite
+from genhub import Embedding, Given, Metric, Modality, Network, NetworkConfig, NotFinite
 
 # Modalities
 
@@ -250,3 +250,57 @@ class Counts(Plain):
 
     def hidden(self, x, t, given):
         return super().hidden(x, t, given) * (2 if torch.compiler.is_compiling() else 1)
+
+
+# Metrics
+
+
+class Apart(Metric):
+    """Distance of the means of the numbers."""
+
+    figures: ClassVar = {"apart": "lower"}
+
+    def compute(self, subject):
+        real = subject.numbers(subject.reference.own(subject.reference_rows))
+        return {"apart": float((real.mean(0) - subject.numbers(subject.drawn).mean(0)).norm())}
+
+
+class Nameless(Apart):
+    figures: ClassVar = {"how far apart": "lower"}
+
+
+class Eager(Apart):
+    def missing(self, subject):
+        return None if len(subject.drawn) else "draws nothing"
+
+
+class Partial(Apart):
+    figures: ClassVar = {"apart": "lower", "apart_too": None}
+
+
+class Tosses(Apart):
+    def compute(self, subject):
+        return {"apart": super().compute(subject)["apart"] + torch.rand(()).item()}
+
+
+class Scales(Apart):
+    def compute(self, subject):
+        subject.drawn.mul_(2)
+        return super().compute(subject)
+
+
+class Secret(Apart):
+    def compute(self, subject):
+        real, drawn = subject.features
+        return {"apart": float((real.mean(0) - drawn.mean(0)).norm())}
+
+
+class Greedy(Apart):
+    """Compares the fifth rows alone."""
+
+    def compute(self, subject):
+        return super().compute(subject) | {"apart_of_fifth": float(subject.drawn[4].float().mean())}
+
+
+class Backwards(Apart):
+    figures: ClassVar = {"apart": "higher"}

@@ -26,6 +26,7 @@ NO_MODULES = {"json", "py"} | {
     "trainers",
     "formats",
     "extractors",
+    "metrics",
 }  # files, and entry-point groups
 
 

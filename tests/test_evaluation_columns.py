@@ -173,9 +173,10 @@ def test_a_model_given_a_number_is_drawn_for_whole_rows(runs):
     assert by_rows.protocol.conditions == {"ink": "of rows of split train[80%:]"}
     assert "drawn for the conditions of rows of split train[80%:]" in by_rows.notes
     model, data = genhub.load(runs["ink"]), load_data(DataConfig(split="train[80%:]"), ("ink",))
-    drawing, split = given_rows(Drawing(40), model, [DataError("none"), data])
-    assert split == "train[80%:]"
+    drawing, whole = given_rows(Drawing(40), model, [DataError("none"), data])
+    assert whole.split == "train[80%:]"
     rows = np.random.Generator(np.random.PCG64(0)).permutation(359)[:40]
+    assert whole.numbers.tolist() == rows.tolist()
     assert torch.equal(drawing.conditions["ink"], data.column("ink").kept(rows))
     of_training = genhub.evaluate(runs["ink"], 40, metrics=["frechet_distance"], extractor="pixels")
     assert of_training.protocol.conditions == {"ink": "of rows of split train[:80%]"}  # there is no split test

@@ -14,8 +14,8 @@ import genhub
 from genhub.cli import app
 from genhub.data.open import load_data
 from genhub.errors import DataError
+from genhub.evaluation.chosen import about, all_metrics, metric_named
 from genhub.evaluation.compare import compare
-from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.page import html
 from genhub.interfaces.columns import DataConfig
@@ -61,9 +61,8 @@ def test_what_was_trained_on_is_refused(runs):
 
 def test_what_nobody_named_is_left_out_and_said(runs, monkeypatch):
     """By default all that apply are computed: what does not says why, where one would have expected it."""
-    for name in list(METRICS):
-        if name not in ("memorised", "precision_recall", "cost"):
-            monkeypatch.delitem(METRICS, name)
+    some = [chosen for chosen in all_metrics()[0] if chosen.name in ("memorised", "precision_recall", "cost")]
+    monkeypatch.setattr("genhub.evaluation.evaluate.all_metrics", lambda: (some, []))
     found = genhub.evaluate(runs["all"], 3, extractor="pixels", held_out="train[90%:]")
     assert found.values.keys() == {"parameters", "network_evaluations", "rows_per_second"}
     assert "180 of the 180 held-out rows of split train[90%:] were trained on, and are left out" in found.notes
@@ -136,13 +135,14 @@ def subject(extractor: object, split: str = "train") -> Measurement:
 
 
 def test_an_extractor_that_can_not_tell_is_said():
-    assert about(subject(Contrast()), ["frechet_distance"]) == []
-    assert about(subject(Blind()), ["frechet_distance"]) == [
+    by_features = [metric_named("frechet_distance")]
+    assert about(subject(Contrast()), by_features) == []
+    assert about(subject(Blind()), by_features) == [
         "own can hardly tell good from bad here: it takes 100% of means of eight real rows for real, of real rows 100%; "
         "--extractor dinov2 may do better"
     ]
-    assert about(subject(Blind()), ["cost"]) == []  # which compares no features
-    assert about(subject(Blind(), "train[:150]"), ["frechet_distance"]) == []  # too few to tell
+    assert about(subject(Blind()), [metric_named("cost")]) == []  # which compares no features
+    assert about(subject(Blind(), "train[:150]"), by_features) == []  # too few to tell
 
 
 def test_it_is_said_wherever_figures_are_shown(runs, hub, capsys):

@@ -81,6 +81,29 @@ def test_blocks_do_not_change_a_figure(monkeypatch):
     assert (metrics.precision_recall(real, other), metrics.density_coverage(real, other)) == whole
 
 
+def test_sliced_wasserstein_has_closed_forms():
+    """Rows that are shifted; Gaussians, of which it is the root of the mean of what the directions tell; one number a row."""
+    rows = normal(500, 6, 0)
+    shift = torch.tensor([3.0, 0, 0, 0, 0, 4.0])
+    assert metrics.sliced_wasserstein(rows, rows + shift) == pytest.approx(5 / math.sqrt(6), rel=0.05)
+    assert metrics.sliced_wasserstein(rows, rows[torch.randperm(500)]) == pytest.approx(0, abs=1e-9)
+    a, b = normal(20_000, 3, 1, mean=0.5, std=2.0), normal(16_000, 3, 2, mean=-0.5, std=1.0)
+    assert metrics.sliced_wasserstein(a, b, directions=64) == pytest.approx(math.sqrt(1.0 + (2.0 - 1.0) ** 2), rel=0.02)
+    # Of one number, by hand and by the quantiles.
+    one, other = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0]])
+    assert metrics.sliced_wasserstein(one, other) == pytest.approx(1.0)
+    assert metrics.sliced_wasserstein(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [2.0]])) == pytest.approx(
+        math.sqrt((2 * 1 + 1 * 0 + 1 * 1 + 2 * 9) / 6)
+    )
+    for x, y in [(normal(70, 1, 3), normal(30, 1, 4, mean=1.0)), (normal(50, 1, 5), normal(50, 1, 6))]:
+        times = (torch.arange(210_000) + 0.5) / 210_000
+        quantiles = (z[:, 0].sort().values[(times * len(z)).long()] for z in (x, y))
+        exact = math.sqrt(float((next(quantiles) - next(quantiles)).double().square().mean()))
+        assert metrics.sliced_wasserstein(x, y) == pytest.approx(exact, rel=1e-4)
+    with pytest.raises(genhub.InputError, match="needs a direction or more, not 0"):
+        metrics.sliced_wasserstein(rows, rows, directions=0)
+
+
 def test_inception_score_by_hand():
     certain = torch.eye(4).repeat(5, 1)
     assert metrics.inception_score(certain) == pytest.approx(4)
@@ -104,6 +127,7 @@ CALLS = {
     "kernel_distance": (lambda a, b: metrics.kernel_distance(a, b), 2),
     "precision_recall": (lambda a, b: metrics.precision_recall(a, b, k=3), 4),
     "density_coverage": (lambda a, b: metrics.density_coverage(a, b, k=5), 6),
+    "sliced_wasserstein": (lambda a, b: metrics.sliced_wasserstein(a, b, directions=4), 1),
     "inception_score": (lambda a, b: metrics.inception_score(a.softmax(-1)), 1),
     "memorised": (lambda a, b: metrics.memorised(b, a, b), 1),
     "nearest_distances": (lambda a, b: metrics.nearest_distances(a, b), 1),

@@ -16,7 +16,7 @@ PUBLIC = [
     "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "Conditioner", "Conditions", "DataConfig", "DataError",
     "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Fraction", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
-    "Likelihood", "MAY_CHANGE", "Modality", "Model", "ModelConfig", "ModelData", "ModelPath", "Network",
+    "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData", "ModelPath", "Network",
     "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PluginError", "PositiveInt", "RawColumn",
     "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Shape", "Share", "Signal",
     "StoppedRun", "StoredModel", "Text", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData",
@@ -74,6 +74,8 @@ SIGNATURES = {
     "Modality.picture": "(self, values: 'Tensor', captions: 'Sequence[str]' = ()) -> 'Image.Image'",
     "Network.forward": "(self, x: 'Tensor', t: 'Tensor | None', given: 'Given') -> 'Tensor'",
     "Embedding.forward": "(self, values: 'Tensor', present: 'Tensor') -> 'Given'",
+    "Metric.missing": "(self, subject: 'MeasuredModel') -> 'str | None'",
+    "Metric.compute": "(self, subject: 'MeasuredModel') -> 'Mapping[str, float]'",
     "guided": "(network: 'Callable[[Tensor, Tensor | None, Given], Tensor]', x: 'Tensor', t: 'Tensor | None', given: 'Given', nothing: 'Given', scale: 'float') -> 'Tensor'",
     "randn": "(shape: 'tuple[int, ...]', generator: 'Generators' = None, device: 'torch.device | str | None' = None) -> 'Tensor'",
     "seed_for": "(*numbers: 'int') -> 'int'",
@@ -92,10 +94,11 @@ def test_the_signatures() -> None:
         assert str(inspect.signature(operator.attrgetter(dotted)(genhub))) == pinned, dotted
     abstract = {
         name: sorted(getattr(genhub, name).__abstractmethods__)
-        for name in ("GenerativeModel", "Modality", "Network", "Trainer")
+        for name in ("GenerativeModel", "Metric", "Modality", "Network", "Trainer")
     }
     assert abstract == {
         "GenerativeModel": ["phases", "sample"],
+        "Metric": ["compute"],
         "Modality": ["from_batch", "learn", "picture", "read", "to_batch"],
         "Network": ["forward"],
         "Trainer": ["fit"],

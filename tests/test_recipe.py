@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "a metric nobody has": (
         DDPM + "evaluate: {metrics: [frechet_distence]}\n",
-        "r.yaml:2: evaluate.metrics.0: can't be 'frechet_distence'; did you mean 'frechet_distance'?",
+        "r.yaml:2: evaluate.metrics.0: no metric is called 'frechet_distence'; did you mean 'frechet_distance'?",
     ),
     "measured between checkpoints": (
         DDPM + "evaluate: {every: 1500}\n",

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from genhub import Label, ModelData, cli
-from genhub.testing import check_modality, check_model, check_network
-from genhub.testing.suites import modality_suite, network_suite
+from genhub.testing import check_metric, check_modality, check_model, check_network
+from genhub.testing.suites import metric_suite, modality_suite, network_suite
 
 MODALITIES = {
     "Restless": ("learn", "learnt twice from one column, it differs: let nothing random into learn"),
@@ -38,6 +38,16 @@ NETWORKS = {
     "Unsaved": ("saved", "x of 3, given nothing: saved and loaded, it makes something else: keep all it needs in"),
     "NotInBF16": ("bf16", "in bf16: what it makes is not finite: do what needs digits in float32"),
     "Counts": ("compile", "x of 3, given a vector, compiled: another output: look for Python side effects"),
+}
+METRICS = {
+    "Nameless": ("figures", "can't name figures so: how far apart: letters, digits and _"),
+    "Eager": ("missing", "of images it has the model draw: look at the model and the data alone"),
+    "Partial": ("compute", "of images, there is no apart_too: return all that `figures` names"),
+    "Tosses": ("same", "draw by a generator of its own"),
+    "Scales": ("untouched", "of images, it changes what it is given: work on new tensors"),
+    "Secret": ("features", "of images, it looks at features, and by_features is False: say which it is"),
+    "Greedy": ("few", "of images, with 2 rows: IndexError: "),
+    "Backwards": ("better", "for others, and higher is better: turn it around, or say the other way in `figures`"),
 }
 BEFORE_COMPILE = ("compile",)
 """Check that takes seconds."""
@@ -65,10 +75,16 @@ def test_a_broken_network_fails_in_its_check_alone(name: str) -> None:
     failing(network_suite(getattr(broken_parts, name), None, skip), *NETWORKS[name])
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_broken_metric_fails_in_its_check_alone(name: str) -> None:
+    failing(metric_suite(getattr(broken_parts, name), None), *METRICS[name])
+
+
 def test_every_check_has_a_part_that_fails_it() -> None:
     for suite, broken in [
         (modality_suite(broken_parts.Trace, None), MODALITIES),
         (network_suite(broken_parts.Plain, None), NETWORKS),
+        (metric_suite(broken_parts.Apart, None), METRICS),
     ]:
         assert {check for check, _ in broken.values()} == set(suite.checks)
         assert all(check.contract for check in suite.checks.values())
@@ -78,6 +94,8 @@ def test_sound_ones_pass() -> None:
     report = check_modality(broken_parts.Trace, [np.arange(4.0), [1, 2, 3, 9]])
     assert [result.outcome for result in report.results] == ["passed"] * 10
     report = check_network(broken_parts.Plain, {"hidden": 4}, shapes=[(5,), (2,)])
+    assert [result.outcome for result in report.results] == ["passed"] * 8
+    report = check_metric(broken_parts.Apart)
     assert [result.outcome for result in report.results] == ["passed"] * 8
 
 

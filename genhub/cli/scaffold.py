@@ -17,7 +17,7 @@ from genhub.ground.disk import put_in_place
 from genhub.interfaces.registry import KINDS, plugins
 
 TEMPLATES = Path(__file__).parent / "templates"
-TEMPLATE_KINDS = ("model", "network", "modality", "scheduler", "trainer")
+TEMPLATE_KINDS = ("model", "network", "modality", "scheduler", "trainer", "metric")
 
 
 def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
@@ -25,7 +25,7 @@ def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
 
     Args:
         name: of the folder, the distribution and the entry point, as PEP 503 normalises it: my-model.
-        kind: model, network, modality, scheduler or trainer.
+        kind: model, network, modality, scheduler, trainer or metric.
         into: where the folder is made.
     Returns:
         The new folder.

@@ -326,6 +326,15 @@ class TableData:
             self._opened[name] = Column(name, modality, self._values.get(name), present, reader)
         return self._opened[name]
 
+    def formula(self, name: str) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """Return the function of targets (n, *shape), in their own units, that gives the values of a column; None where
+        nobody knows one."""
+        return self._columns.formula(name, self.spec.target) if name in self.available else None
+
+    def made_from(self, name: str) -> tuple[str, ...]:
+        """Return the names of the stored columns that a column is made from."""
+        return self._columns.made_from(name)
+
     @cached_property
     def labels(self) -> Column | None:
         """The first column of classes that isn't the target, in use or not."""

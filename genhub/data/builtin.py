@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from genhub.data.raw import Classes, Numbers, Source, of_arrays
+from genhub.data.raw import Classes, Formula, Numbers, Source, of_arrays
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig
 
@@ -37,7 +39,13 @@ def digits(config: DataConfig) -> Source:
         "label": np.array(names, dtype=object)[table[:, -1]],
         "ink": table[:, :-1].mean(1) / 16,
     }
-    return of_arrays(arrays, config, {"label": Classes(names)})
+    return of_arrays(arrays, config, {"label": Classes(names)}, {"ink": Formula("image", _ink)})
+
+
+def _ink(images: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean of 8-bit pixels (n, ...), of any size, in [0, 1]."""
+    ink: NDArray[Any] = images.reshape(len(images), -1).mean(1) / 255
+    return ink
 
 
 def wine(config: DataConfig) -> Source:

@@ -38,6 +38,16 @@ class Numbers:
     numbers: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Formula:
+    """How a column was computed from another one, so that what it would be of anything drawn can be computed, too."""
+
+    of: str
+    """The other column."""
+    function: Callable[[NDArray[Any]], NDArray[Any]]
+    """Function of its values (n, *shape), in their own units, that gives this column's, (n, ...)."""
+
+
 class Stored(Protocol):
     """Values of a column as they lie in memory or on the disk."""
 
@@ -140,6 +150,8 @@ class StoredColumn:
     """Function that says where a row is, for messages."""
     remote: bool = False
     """Whether it is somebody else's, from the Hub: its texts are never read as paths of this machine."""
+    formula: Formula | None = None
+    """How it was computed from another column; None: it was not, or nobody knows."""
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -249,14 +261,18 @@ def parts_of(lengths: Mapping[str, int], config: DataConfig) -> list[tuple[str, 
     return [(part.splitname, slice(part.from_, part.to)) for part in parts]
 
 
-def of_arrays(arrays: Mapping[str, NDArray[Any]], config: DataConfig, features: Mapping[str, Any] | None = None) -> Source:
+def of_arrays(
+    arrays: Mapping[str, NDArray[Any]], config: DataConfig, features: Mapping[str, Any] | None = None,
+    formulas: Mapping[str, Formula] | None = None,
+) -> Source:  # fmt: skip
     """Return the columns of arrays in memory, of one split `train` from which `data.split` may take slices."""
     length = len(next(iter(arrays.values())))
     slices = [part for _, part in parts_of({"train": length}, config)]
     columns = {}
     for name, array in arrays.items():
         chosen = array[slices[0]] if len(slices) == 1 else np.concatenate([array[part] for part in slices])
-        columns[name] = StoredColumn(name, config.title, Arrays(chosen), (features or {}).get(name))
+        column = StoredColumn(name, config.title, Arrays(chosen), (features or {}).get(name))
+        columns[name] = replace(column, formula=(formulas or {}).get(name))
     return Source(columns)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -152,6 +152,22 @@ class SplitColumns:
     def stored(self, name: str) -> StoredColumn:
         """Return a column as it is stored."""
         return self._stored[name]
+
+    def made_from(self, name: str) -> tuple[str, ...]:
+        """Return the names of the stored columns that a column is made from."""
+        return sources_of(name, self.config.columns.get(name))
+
+    def formula(self, name: str, target: str) -> Callable[[Any], Any] | None:
+        """Return the function of the target's values (n, *shape), in their own units, that gives those of a column: one that
+        was computed from it, or one of the numbers that it is a vector of; None where nobody knows one."""
+        stored, made_from = self._stored[name], self.made_from(name)
+        if stored.formula and (stored.formula.of,) == self.made_from(target):
+            return stored.formula.function
+        numbers: tuple[str, ...] = getattr(self._stored[target].feature, "numbers", ())
+        if len(made_from) == 1 and made_from[0] in numbers:
+            place = numbers.index(made_from[0])
+            return lambda values: values[:, place]
+        return None
 
     def is_known(self, name: str, target: str) -> bool:
         """Whether a column's modality is known already."""

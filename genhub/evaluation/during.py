@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.errors import CheckpointError, InputError, RecipeError, TrainingError
+from genhub.evaluation.chosen import about, metric_named
 from genhub.evaluation.evaluate import held_out_of, measure
-from genhub.evaluation.figures import METRICS, about
 from genhub.evaluation.given import given_rows
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
@@ -50,12 +50,13 @@ class Evaluator:
             self._digest = subject.protocol.digest()
         except InputError as error:
             raise RecipeError(f"evaluate.extractor: {error}") from error
-        for name in config.measured:
-            if reason := METRICS[name].missing(subject):
-                raise RecipeError(f"evaluate.metrics: {name}: {reason}")
-            if warning := METRICS[name].warning(subject):
+        metrics = [metric_named(name) for name in config.measured]
+        for metric in metrics:
+            if reason := metric.missing(subject):
+                raise RecipeError(f"evaluate.metrics: {metric.name}: {reason}")
+            if warning := metric.warning(subject):
                 say(f"         evaluate: {warning}")
-        for note in about(subject, config.measured):
+        for note in about(subject, metrics):
             say(f"         evaluate: {note}")
 
     def __call__(self, step: int, model: Model, together: Together | None = None) -> dict[str, float]:
@@ -76,7 +77,7 @@ class Evaluator:
         there; what was measured otherwise, or of other weights, does not count."""
         if self.config.save_best is None:
             return None
-        metric = METRICS[self.config.save_best]
+        metric = metric_named(self.config.save_best)
         stored = evaluations_in(self._run.evaluations, protocol=self._digest)
         found = [one for one in stored if one.step <= step and metric.own in one.values]
         found = sorted((one for one in found if one.weights == self._weights(one.step)), key=lambda one: one.step)
@@ -88,9 +89,9 @@ class Evaluator:
         if not self._measured_steps() and main_process():
             warn(f"the trainer does not measure while it trains; genhub evaluate {self._run} does it now")
         best = self.best(self._max_steps)
-        if best:
-            metric = METRICS[self.config.save_best or ""]
-            say(f"Best     {self._run.checkpoint(best.step)}, {metric.own} {best.values[metric.own]:.4g}")
+        if best and self.config.save_best:
+            own = metric_named(self.config.save_best).own
+            say(f"Best     {self._run.checkpoint(best.step)}, {own} {best.values[own]:.4g}")
 
     def _subject(self, model: Model, together: Together | None) -> Measurement:
         def draw() -> Tensor:

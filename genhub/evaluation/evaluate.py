@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from genhub.data.batches import TableData
-from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError, did_you_mean, shown
-from genhub.evaluation.figures import METRICS, about
+from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError
+from genhub.evaluation.chosen import Chosen, MetricFailed, about, all_metrics, check_names, metric_named
 from genhub.evaluation.given import data_for, given_rows, recipe_of, told
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
@@ -60,7 +60,7 @@ def evaluate(
     Args:
         model: what `genhub.load` takes.
         n: how many rows to draw; those that an earlier call drew are not drawn again.
-        metrics: names from METRICS; left out: all that apply to the model and the data.
+        metrics: registered names; left out: all that apply to the model and the data.
         extractor: a registered name, or NAME:SOURCE (dinov2:path/to/weights).
         overrides: `data.key=value` on top of the recipe's data section, such as data.name=path/to/mnist.
         held_out: the split of the same data that the model was not trained on, for the metrics that need one.
@@ -73,9 +73,7 @@ def evaluate(
         DataError: the real data are not there.
         CheckpointError: the model is not.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise InputError(f"--metrics: no metric is called {shown(name)}; {did_you_mean(name, METRICS)}")
+    check_names(metrics or ())
     if n < 2:
         raise InputError(f"-n: a figure needs 2 rows or more, not {n}")
     check_launcher()
@@ -193,27 +191,28 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
     Raises:
         InputError: a metric that is named does not apply.
         NotFinite: a weight, a drawn number or a feature is NaN or infinite, or every figure is.
+        MetricFailed: the only metric raised something, or all did; of several, a note says which.
     """
     check_weights(subject.model)
-    values, left_out, reader = dict[str, float](), list[str](), None
-    wanted = names if names is not None else [name for name, metric in METRICS.items() if metric.by_default]
-    for metric in map(METRICS.__getitem__, wanted):
-        reason = metric.missing(subject)
-        if reason and names is not None:
-            raise InputError(f"metric '{metric.name}': {reason}")
-        if few := metric.too_few(subject):
-            subject.notes.append(f"{metric.name}: {few}")
-        if not reason:
-            found = metric.compute(subject)
-            reader = subject.probe.fingerprint if metric.by_labels else reader
-            values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
-            left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
-            subject.notes += [note] if (note := metric.warning(subject)) else []
-    subject.notes += [*left_out, *about(subject, wanted)]
-    if left_out and not values:
-        raise NotFinite(f"nothing could be measured: {'; '.join(left_out)}")
+    chosen, notes = ([metric_named(name) for name in names], []) if names is not None else _by_default()
+    values, left_out = dict[str, float](), list[str]()
+    for metric in chosen:
+        try:
+            found = _figures(metric, subject, named=names is not None)
+        except MetricFailed as error:
+            if len(chosen) == 1:
+                raise
+            notes.append(f"{error}; left out")
+            continue
+        values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
+        left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
+    subject.notes += [*notes, *left_out, *about(subject, chosen)]
+    if not values and (left_out or notes):
+        fault = NotFinite if left_out else MetricFailed
+        raise fault(f"nothing could be measured: {'; '.join([*left_out, *notes])}")
     if trained_on is not None and not _same_target(trained_on, subject.reference.spec):
         subject.notes.append("the real rows are not those that the model was trained on")
+    reader = subject.probe.fingerprint if "probabilities" in subject.__dict__ else None
     config, protocol = subject.model.config, subject.protocol.model_copy(update={"reader": reader})
     return Evaluation(
         model=config.name,
@@ -224,6 +223,31 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
         notes=tuple(dict.fromkeys(subject.notes)),
         versions=package_versions(),
     )
+
+
+def _by_default() -> tuple[list[Chosen], list[str]]:
+    """Return the metrics that are computed where nobody names any, and what is wrong with those that can't be used."""
+    found, faults = all_metrics()
+    return [chosen for chosen in found if chosen.metric.by_default], faults
+
+
+def _figures(chosen: Chosen, subject: Measurement, named: bool) -> Mapping[str, float]:
+    """Return a metric's figures, with what a reader must know of them in the subject's notes; none where it does not apply.
+
+    Raises:
+        InputError: it does not apply, and was named.
+        MetricFailed: it fails.
+    """
+    reason = chosen.missing(subject)
+    if reason and named:
+        raise InputError(f"metric '{chosen.name}': {reason}")
+    if few := chosen.too_few(subject):
+        subject.notes.append(f"{chosen.name}: {few}")
+    if reason:
+        return {}
+    found = chosen.compute(subject)
+    subject.notes += [note] if (note := chosen.warning(subject)) else []
+    return found
 
 
 def _same_target(one: DataSpec, other: DataSpec) -> bool:

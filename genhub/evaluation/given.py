@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genhub.data.batches import Column, TableData
@@ -53,10 +54,23 @@ def takes_rows(model: Model) -> bool:
     return len(model.conditions) > 1 or not all(modality.classes for modality in model.conditions.values())
 
 
-def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | DataError]) -> tuple[Drawing, str | None]:
+@dataclass(frozen=True)
+class WholeRows:
+    """Real rows whose conditions a model is given."""
+
+    data: TableData
+    numbers: NDArray[np.int64]
+    """Numbers of the rows, which are repeated in turn."""
+
+    @property
+    def split(self) -> str:
+        return self.data.spec.split
+
+
+def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | DataError]) -> tuple[Drawing, WholeRows | None]:
     """Return a drawing for which somebody, or a single column of classes, says what rows are given as it is; of a model that
-    is given more, one for the conditions of whole rows, always the same ones, of the first split that has them; and the
-    name of that split."""
+    is given more, one for the conditions of whole rows, always the same ones, of the first split that has them; and those
+    rows."""
     conditions = model.conditions
     if drawing.conditions or not takes_rows(model):
         return drawing, None
@@ -66,7 +80,7 @@ def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | Data
         return drawing, None
     rows = np.random.Generator(np.random.PCG64(0)).permutation(data.num_rows)[: drawing.n]
     given = {name: _with_missing(data.column(name), rows) for name in conditions}
-    return replace(drawing, conditions=given), data.spec.split
+    return replace(drawing, conditions=given), WholeRows(data, rows)
 
 
 def _with_missing(column: Column, rows: Any) -> Tensor | list[Tensor | None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data.batches import TableData
+from genhub.data.batches import Column, TableData
 from genhub.errors import DataError
 from genhub.evaluation.cache import kept
-from genhub.evaluation.given import told
+from genhub.evaluation.given import WholeRows, told
 from genhub.evaluation.metrics import kth_distances, precision_recall
 from genhub.evaluation.probe import Probe, cannot_learn
 from genhub.evaluation.protocol import Protocol
@@ -26,9 +26,11 @@ from genhub.ground.finite import check_finite
 from genhub.ground.processes import Together
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.extractor import Extractor
+from genhub.interfaces.metric import RealRows
 from genhub.interfaces.model import Model
 from genhub.interfaces.registry import EXTRACTORS, load_class
 from genhub.sampling.asked import kept_rows
+from genhub.sampling.draw import sample_elements
 from genhub.sampling.request import Drawing
 
 MOST_REFERENCES = 50_000
@@ -55,13 +57,15 @@ class Measurement:
     notes: list[str] = field(default_factory=list)
     training: Callable[[], TableData] | None = None
     """Function that returns the data that the model was trained on, where they are others than the reference."""
-    rows_of: str | None = None
-    """Name of the split whose rows' conditions the drawing is for; None: the drawing says itself what rows are given."""
+    rows_of: WholeRows | None = None
+    """The rows whose conditions the drawing is for; None: the drawing says itself what rows are given."""
+    is_drawing: bool = False
+    """Whether the model draws, or failed while it drew."""
 
     @cached_property
     def protocol(self) -> Protocol:
         extractor = self.extractor  # first, as it settles its name
-        by_rows = dict.fromkeys(self.model.conditions, f"of rows of split {self.rows_of}")
+        by_rows = dict.fromkeys(self.model.conditions, f"of rows of split {self.rows_of.split}" if self.rows_of else "")
         return Protocol(
             extractor=f"{self.extractor_name} ({extractor.source})",
             extractor_hash=extractor.fingerprint,
@@ -77,17 +81,73 @@ class Measurement:
 
     # Generated rows
 
+    @property
+    def n(self) -> int:
+        return self.drawing.n
+
+    @property
+    def seed(self) -> int:
+        return self.drawing.seed
+
     @cached_property
     def drawn(self) -> Tensor:
         """The drawn elements, (n, *shape) in their own units: images as uint8."""
-        return self.draw()
+        return self._by_model(self.draw)
+
+    def draw_again(self, n: int) -> Tensor:
+        """Draw some rows anew, (n, *shape), as for what drawing costs."""
+        return self._by_model(partial(sample_elements, self.model, replace(self.drawing, n=n, batch_size=None)))
+
+    def _by_model(self, draw: Callable[[], Tensor]) -> Tensor:
+        self.is_drawing = True
+        drawn = draw()
+        self.is_drawing = False  # not if it failed
+        return drawn
+
+    # What was asked for
+
+    def asked(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Return the values of a condition that rows were drawn for, (n, *shape) as they are kept, and which rows have one,
+        (n,); None where nobody asks for it."""
+        asked = self.drawing.asked(self.model)
+        if name not in asked:
+            return None
+        modality, wanted = asked[name]
+        return kept_rows(wanted, modality, list(self.drawing.numbers))
+
+    def formula(self, name: str) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        return self.reference.formula(name)
+
+    @property
+    def no_labels(self) -> str | None:
+        return None if self.reference.labels is not None else "the data has no labels to learn to read"
 
     @cached_property
-    def asked_for(self) -> tuple[Tensor, Tensor]:
-        """Classes (n,) that the rows were drawn for, of the column that the probe reads, and which rows have one, (n,)."""
-        assert self.reference.labels is not None
-        modality, wanted = self.drawing.asked(self.model)[self.reference.labels.name]
-        return kept_rows(wanted, modality, list(self.drawing.numbers))
+    def labels_asked(self) -> tuple[Tensor, Tensor] | str:
+        """Labels (n,) that rows were drawn for, of the column that the probe reads, and which rows have one, (n,); in words
+        why nobody can tell."""
+        labels, conditions = self.reference.labels, self.model.conditions
+        if labels and labels.name in conditions:
+            return self.asked(labels.name) or "nobody asks for a label"
+        if labels and (makers := [name for name in conditions if labels.name in self.reference.made_from(name)]):
+            if self.rows_of is None:
+                return f"what {', '.join(makers)} says of the label is known of whole rows of the data alone"
+            return self._labels_of(self.rows_of, labels)
+        if not any(modality.classes for modality in conditions.values()):
+            return "the model draws without labels"
+        known = f"the probe reads column '{labels.name}' of the data, which the model is not given" if labels else None
+        return known or str(self.no_labels)
+
+    def _labels_of(self, rows: WholeRows, labels: Column) -> tuple[Tensor, Tensor]:
+        """Return the labels of the rows that rows were drawn for, as the probe numbers them: another split may have others,
+        which are told by their names."""
+        column = rows.data.column(labels.name)
+        number = {labels.modality.caption(torch.tensor(own)): own for own in range(labels.modality.classes)}
+        captions = [column.modality.caption(torch.tensor(own)) for own in range(column.modality.classes)]
+        as_read = torch.tensor([number.get(caption, -1) for caption in captions])
+        found, places = as_read[column.kept(rows.numbers)], torch.tensor(self.drawing.numbers) % len(rows.numbers)
+        there = column.present(rows.numbers) & (found >= 0)
+        return found[places], there[places]
 
     # Real rows
 
@@ -117,7 +177,7 @@ class Measurement:
         order = np.random.Generator(np.random.PCG64(0)).permutation(self.unseen.num_rows)
         return order[~self.seen[order]]
 
-    def given(self, data: TableData, rows: Any) -> Conditions:
+    def given(self, data: RealRows, rows: NDArray[np.int64]) -> Conditions:
         """Return the conditions of some rows, on the model's device; where the data don't have them, none is present."""
         if self.model.conditions.keys() <= data.spec.columns.keys():
             return data.conditions(rows).to(self.model.device)
@@ -130,6 +190,17 @@ class Measurement:
         if modality.levels:
             return values.flatten(1).float() / (modality.levels - 1)
         return modality.to_batch(values).flatten(1).float()
+
+    @cached_property
+    def no_unseen(self) -> str | None:
+        """Why there are no rows that the model was not trained on; None where there are."""
+        if isinstance(self.held_out, DataError):
+            return f"needs rows that were not trained on: {self.held_out}"
+        seen, split = self.seen, self.unseen.spec.split
+        if seen.mean() <= 0.5:  # a few may be twice in the data
+            return None
+        which = f"{seen.sum()} of the {len(seen)} in split {split}"
+        return f"needs rows that were not trained on, and {which} were: name another split"
 
     # Features
 
@@ -148,6 +219,11 @@ class Measurement:
     def probe(self) -> Probe:
         """The classifier of the data's labels, whichever extractor is compared by."""
         return Probe(self.reference, None, self.model.device)
+
+    @property
+    def reads_right(self) -> float:
+        """Share of real rows, which it was not trained on, whose label the probe reads right."""
+        return self.probe.accuracy
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:

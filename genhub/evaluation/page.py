@@ -14,9 +14,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from genhub.errors import one_line
+from genhub.evaluation.chosen import directions
 from genhub.evaluation.compare import Comparison, ModelRow
 from genhub.evaluation.during import PREFIX
-from genhub.evaluation.figures import METRICS
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.ground.disk import remove_leftovers, saving, write_whole
 from genhub.ground.run_log import read_metrics
@@ -27,13 +27,6 @@ from genhub.sampling.draw import PART, part_file, read_part
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
 """First bytes of a picture that the page takes in, and the most bytes that it may have."""
-ARROWS = {
-    name: " ↓" if metric.better == "lower" else " ↑"
-    for metric in METRICS.values()
-    if metric.name != "cost"
-    for name in metric.figures or (metric.name,)
-}
-"""Arrow of each figure, up or down, the way it is better."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -52,11 +45,17 @@ def escape(text: str) -> str:
     return markup(one_line(text))
 
 
+def arrows() -> dict[str, str]:
+    """Return an arrow for each figure that is better one way: up or down."""
+    return {figure: " ↓" if better == "lower" else " ↑" for figure, better in directions().items()}
+
+
 def html(comparison: Comparison) -> str:
     """Return the page."""
     names, lines = comparison.table()
     rows, shown = comparison.rows, comparison.shown()
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}{ARROWS.get(name, '')}</th>" for name in names)
+    way = arrows()
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
     notes = [*comparison.notes, *comparison.figure_notes()]
     parts = [
@@ -122,9 +121,8 @@ def _losses(row: ModelRow) -> str:
 
 def _progress(rows: Sequence[ModelRow]) -> Iterator[str]:
     """Yield a plot of each figure that was measured while the runs trained, over their steps."""
-    found = {
-        row.name: _curves(row, lambda name: name.startswith(PREFIX) and name.removeprefix(PREFIX) in ARROWS) for row in rows
-    }
+    way = arrows()
+    found = {row.name: _curves(row, lambda name: name.startswith(PREFIX) and name[len(PREFIX) :] in way) for row in rows}
     for key in dict.fromkeys(key for curves in found.values() for key in curves):
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()
@@ -132,7 +130,7 @@ def _progress(rows: Sequence[ModelRow]) -> Iterator[str]:
             if key in curves:
                 axes.plot(*zip(*curves[key], strict=True), marker="o", markersize=4, label=_short(name))
         own = key.removeprefix(PREFIX)
-        axes.set(xlabel="step", ylabel=f"{own.replace('_', ' ')}{ARROWS[own]}")
+        axes.set(xlabel="step", ylabel=f"{own.replace('_', ' ')}{way[own]}")
         axes.legend()
         yield f"<figure>{_svg(figure)}</figure>"
 
@@ -159,7 +157,7 @@ def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> st
         axes = figure.subplots()
         for label, points in curves:
             axes.plot([point[column] for point in points], [point[2] for point in points], marker="o", label=label)
-        axes.set(xlabel=cost, ylabel=f"Frechet distance{ARROWS['frechet_distance']}", xscale="log")
+        axes.set(xlabel=cost, ylabel="Frechet distance ↓", xscale="log")
         if column == 0:
             evaluations = sorted({point[0] for _, points in curves for point in points})
             axes.set_xticks(evaluations, [f"{number:g}" for number in evaluations])

@@ -85,7 +85,8 @@ class Probe:
         self.device, self.modality = device, data.spec.modality
         labels = data.labels.kept(range(data.num_rows)) if data.labels else None
         classes = data.labels.modality.classes if data.labels else TURNS
-        self.network = Classifier(self.modality.shape, classes)
+        with torch.random.fork_rng(devices=[]):  # its weights are the cache's, or drawn from a seed
+            self.network = Classifier(self.modality.shape, classes)
         read = None if labels is None else labels.numpy()
         key = hash_of(VERSION, data.content, self.modality.shape, classes, read)
         file = cache_folder() / "probes" / f"{key}.safetensors"

@@ -19,13 +19,14 @@ MODELS = "genhub.models"
 SCHEDULERS = "genhub.schedulers"
 TRAINERS = "genhub.trainers"
 EXTRACTORS = "genhub.extractors"
+METRICS = "genhub.metrics"
 FORMATS = "genhub.formats"
 """Group whose names are the `_class_name` that another library writes into a folder's JSON, and whose classes are models."""
 NETWORKS = "genhub.networks"
 MODALITIES = "genhub.modalities"
 KINDS = {
     "model": MODELS, "network": NETWORKS, "modality": MODALITIES, "scheduler": SCHEDULERS, "trainer": TRAINERS,
-    "extractor": EXTRACTORS, "format": FORMATS,
+    "extractor": EXTRACTORS, "metric": METRICS, "format": FORMATS,
 }  # fmt: skip
 ATTRIBUTES = {
     MODELS: ("Config", "phases", "sample", "save_networks", "load_networks"),
@@ -34,6 +35,7 @@ ATTRIBUTES = {
     SCHEDULERS: ("add_noise", "set_timesteps", "scale_model_input", "step"),
     TRAINERS: ("Config", "fit"),
     EXTRACTORS: ("features",),
+    METRICS: ("figures", "missing", "compute"),
     FORMATS: ("Config", "config_from_foreign"),
 }
 """Attributes that a class of each group has at least; the interfaces say more."""

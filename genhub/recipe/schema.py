@@ -16,6 +16,7 @@ from genhub.errors import PluginError, did_you_mean, shown
 from genhub.interfaces.network import NetworkConfig
 from genhub.interfaces.registry import (
     KINDS,
+    METRICS,
     MODALITIES,
     MODELS,
     NETWORKS,
@@ -54,6 +55,9 @@ def recipe_schema() -> dict[str, Any]:
     sections = definitions.pop(keys[Recipe])["properties"]
     sections["model"] = _by_name({name: keys[config] for name, config in models.items()})
     sections["trainer"] = _by_name({name: keys[config] for name, config in trainers.items()}, default="accelerate")
+    measured = definitions["EvaluateConfig"]["properties"]
+    measured["metrics"]["items"] = {"enum": plugin_names(METRICS)}
+    measured["save_best"]["anyOf"][0] = {"enum": plugin_names(METRICS)}
     order = ("model", "data", "trainer", "evaluate", "hub", "seed", "run_dir")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "genhub recipe", "type": "object",
             "properties": {key: sections[key] for key in order}, "required": ["model"],

@@ -13,8 +13,9 @@ from pydantic import (
     field_validator,
 )
 
-from genhub.errors import shown
+from genhub.errors import PluginError, did_you_mean, shown
 from genhub.interfaces.config import TrainerConfig
+from genhub.interfaces.registry import METRICS, load_class, plugin_names
 from genhub.interfaces.section import MAY_CHANGE, Fraction, NonNegativeInt, PositiveInt, Section
 
 
@@ -100,11 +101,14 @@ class HubConfig(Section):
     """For the card: an id as the Hub has them, such as mit or cc-by-4.0."""
 
 
-MetricName = Literal[
-    "frechet_distance", "kernel_distance", "precision_recall", "density_coverage", "label_entropy", "label_accuracy",
-    "memorised", "reconstruction", "bits_per_dimension", "cost",
-]  # fmt: skip
-"""The names of genhub.evaluation.figures.METRICS, here for recipes to be checked without torch."""
+def _metric_name(name: str) -> str:
+    if name not in (known := plugin_names(METRICS)):
+        raise ValueError(f"no metric is called {shown(name)}; {did_you_mean(name, known)}")
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_metric_name)]
+"""Name of a registered metric; no class is imported to check it."""
 
 
 class EvaluateConfig(Section):
@@ -126,8 +130,14 @@ class EvaluateConfig(Section):
     @field_validator("save_best")
     @classmethod
     def _tells_good_from_bad(cls, name: MetricName | None) -> MetricName | None:
-        if name == "cost":
-            raise ValueError("can't be 'cost', which says nothing about how good what is drawn is")
+        if name is None:
+            return None
+        try:
+            figures = load_class(METRICS, name).figures
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+        if not next(iter(figures.values())):
+            raise ValueError(f"can't be {shown(name)}, which says nothing about how good what is drawn is")
         return name
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genhub.data.open import open_data
 from genhub.errors import CheckpointError, NotFinite, RecipeError
+from genhub.evaluation.chosen import MetricFailed
 from genhub.evaluation.during import Evaluator
 from genhub.ground.console import warn
 from genhub.ground.processes import Together, alone
@@ -122,7 +123,7 @@ class FolderRun:
     def evaluate(self, step: int, model: Model) -> dict[str, float]:
         try:
             return self.evaluator(step, model, self._together) if self.evaluator else {}
-        except NotFinite as error:
+        except (NotFinite, MetricFailed) as error:
             warn(f"step {step} is not measured: {error}")
             return {}
 

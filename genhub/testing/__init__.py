@@ -8,8 +8,9 @@ public; the command line also uses `suites`, and the rest is inside.
         check_model(MyModel, {"hidden": 16})
 
 The same from the shell is `genhub plugins check NAME [key=value ...]`, and `pytest --genhub-model NAME` makes a test of
-every check. `check_network`, `check_modality`, `check_scheduler` and `check_trainer` are for the other kinds of plugins. All
-runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for; nothing is downloaded.
+every check. `check_network`, `check_modality`, `check_scheduler`, `check_trainer` and `check_metric` are for the other kinds
+of plugins. All runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for; nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from genhub.testing.report import ContractError as ContractError
     from genhub.testing.report import Report as Report
     from genhub.testing.report import Result as Result
+    from genhub.testing.suites import check_metric as check_metric
     from genhub.testing.suites import check_modality as check_modality
     from genhub.testing.suites import check_model as check_model
     from genhub.testing.suites import check_network as check_network
@@ -30,6 +32,7 @@ __all__ = [
     "ContractError",
     "Report",
     "Result",
+    "check_metric",
     "check_modality",
     "check_model",
     "check_network",

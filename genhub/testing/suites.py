@@ -9,10 +9,12 @@ from typing import Any
 from genhub.errors import InputError, PluginError, did_you_mean, shown
 from genhub.interfaces.columns import ModelData
 from genhub.interfaces.config import ModelConfig, TrainerConfig
+from genhub.interfaces.metric import Metric
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.network import Network, NetworkConfig
 from genhub.interfaces.registry import (
     KINDS,
+    METRICS,
     MODALITIES,
     MODELS,
     NETWORKS,
@@ -25,7 +27,7 @@ from genhub.interfaces.registry import (
 )
 from genhub.interfaces.trainer import Trainer
 from genhub.model import GenerativeModel
-from genhub.testing import learning, modalities, network_checks, running, samples, schedulers, trainers
+from genhub.testing import learning, metric_checks, modalities, network_checks, running, samples, schedulers, trainers
 from genhub.testing.report import Check, Report, Suite
 
 MODEL_CHECKS = (
@@ -86,6 +88,16 @@ NETWORK_CHECKS = (
     Check(network_checks.saved, needs=("shape",)),
     Check(network_checks.bf16, needs=("gradients",)),
     Check(network_checks.compile, needs=("gradients",)),
+)
+METRIC_CHECKS = (
+    Check(metric_checks.figures),
+    Check(metric_checks.missing, needs=("figures",)),
+    Check(metric_checks.compute, needs=("missing",)),
+    Check(metric_checks.same, needs=("compute",)),
+    Check(metric_checks.untouched, needs=("compute",)),
+    Check(metric_checks.features, needs=("compute",)),
+    Check(metric_checks.few, needs=("compute",)),
+    Check(metric_checks.better, needs=("compute",)),
 )
 Names = Collection[str]
 
@@ -162,6 +174,16 @@ def check_network(
     return _checked(network_suite(cls, config, skip, shapes), only)
 
 
+def check_metric(cls: type[Metric], *, only: Names = (), skip: Names = ()) -> Report:
+    """Hold a metric's class to the contract of `Metric`, in seconds: beside images, points and signals, of models that draw
+    them well and badly.
+
+    Args:
+        only, skip: as for `check_model`.
+    """
+    return _checked(metric_suite(cls, None, skip), only)
+
+
 def _checked(suite: Suite, only: Names) -> Report:
     with suite:
         report = suite.report(only)
@@ -180,7 +202,7 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
     """
     suites: dict[str, Callable[..., Suite]] = {
         MODELS: model_suite, NETWORKS: network_suite, MODALITIES: modality_suite, SCHEDULERS: scheduler_suite,
-        TRAINERS: trainer_suite,
+        TRAINERS: trainer_suite, METRICS: metric_suite,
     }  # fmt: skip
     kinds = {kind: group for kind, group in KINDS.items() if group in suites}
     if kind is not None and kind not in kinds:
@@ -225,3 +247,9 @@ def network_suite(
     shapes: Sequence[Sequence[int]] = (),
 ) -> Suite:  # fmt: skip
     return Suite(cls, NETWORK_CHECKS, network_checks.NetworkSubject(cls, config, shapes), skip)
+
+
+def metric_suite(cls: type[Metric], config: Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    if config:
+        raise InputError(f"a metric has no keys: leave {', '.join(config)} out")
+    return Suite(cls, METRIC_CHECKS, metric_checks.MetricSubject(cls), skip)
