@@ -78,6 +78,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.trainer import Trainer as Trainer
     from genhub.interfaces.trainer import TrainerState as TrainerState
     from genhub.interfaces.trainer import TrainingData as TrainingData
+    from genhub.interfaces.view import View as View
+    from genhub.interfaces.view import ViewSubject as ViewSubject
     from genhub.modalities.image import Image as Image
     from genhub.modalities.label import Label as Label
     from genhub.modalities.number import Number as Number
@@ -91,6 +93,9 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.store.classes import StoredModel as StoredModel
     from genhub.store.manifest import read_json as read_json
     from genhub.views import show as show
+    from genhub.views.canvas import Film as Film
+    from genhub.views.canvas import PictureRow as PictureRow
+    from genhub.views.canvas import table as table
 
 _MODULES = {
     "api": (
@@ -194,6 +199,10 @@ _MODULES = {
         "TrainerState",
         "TrainingData",
     ),
+    "interfaces.view": (
+        "View",
+        "ViewSubject",
+    ),
     "modalities.image": ("Image",),
     "modalities.label": ("Label",),
     "modalities.number": ("Number",),
@@ -209,6 +218,11 @@ _MODULES = {
     "store.classes": ("StoredModel",),
     "store.manifest": ("read_json",),
     "views": ("show",),
+    "views.canvas": (
+        "Film",
+        "PictureRow",
+        "table",
+    ),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""A modality and a network that keep their contracts, and others that each break one rule of them: what `genhub.testing`
+"""A modality, a network and a view that keep their contracts, and others that each break one rule of them: what `genhub.testing`
 must find."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genhub import Embedding, Given, Metric, Modality, Network, NetworkConfig, NotFinite
+from genhub import Embedding, Given, Metric, Modality, Network, NetworkConfig, NotFinite, PictureRow, View, table
 
 # Modalities
 
@@ -304,3 +304,49 @@ class Greedy(Apart):
 
 class Backwards(Apart):
     figures: ClassVar = {"apart": "higher"}
+
+
+# Views
+
+
+class Drawn(View):
+    """Some drawn elements in a row."""
+
+    def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
+        return self.row(subject, subject.draw(n, seed, options=options))
+
+    def row(self, subject, x):
+        return table(subject.title, "", [PictureRow.of("drawn", subject.modality, x)])
+
+
+class Untyped(Drawn):
+    def draw(self, subject, *, n=3, seed: int = 0, **options):
+        return super().draw(subject, n=n, seed=seed, **options)
+
+
+class Sneaks(Drawn):
+    """Uses a capability that it doesn't ask for."""
+
+    def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
+        x = subject.draw(n, seed, options=options)
+        return self.row(subject, subject.model.decode(subject.model.encode(x)))
+
+
+class Still(Drawn):
+    moves = True
+
+
+class Restive(Drawn):
+    def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
+        return self.row(subject, torch.from_numpy(np.random.default_rng().normal(size=(n, *subject.modality.shape))).float())
+
+
+class Meddles(Drawn):
+    """Leaves the model's weights changed."""
+
+    def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
+        made = super().draw(subject, n=n, seed=seed, **options)
+        with torch.no_grad():
+            for parameter in subject.model.parameters():
+                parameter.add_(1e-6)
+        return made

@@ -17,16 +17,16 @@ from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.evaluation.compare import compare
 from genhub.evaluation.evaluate import measure
-from genhub.evaluation.extractors import in_bytes
 from genhub.evaluation.given import data_for, given_rows, told
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.page import html
 from genhub.evaluation.probe import Classifier, Probe
 from genhub.interfaces.columns import DataConfig
 from genhub.interfaces.registry import EXTRACTORS, load_class
+from genhub.modalities.image import in_bytes
 from genhub.sampling.draw import sample_elements
 from genhub.sampling.request import Drawing
-from genhub.views import compute
+from genhub.views.films import Interpolate
 from genhub.views.viewed import Viewed
 
 TRAINER = {"max_steps": 4, "sample_every": None, "trackers": []}
@@ -277,7 +277,7 @@ def test_views_of_points_and_waves(runs, view, name):
 
 def test_points_share_a_tile_and_what_needs_sides_says_so(runs):
     subject = Viewed(runs["moons"])
-    film = compute.interpolate(subject, n=40, steps=3, between="seeds")
+    film = Interpolate().draw(subject, n=40, steps=3, between="seeds")
     assert film.panels[""].shape == (3, 40, 2)
     frames, _ = film.frames()
     assert len(frames) == 4

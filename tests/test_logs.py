@@ -17,7 +17,7 @@ from genhub.evaluation.compare import compare
 from genhub.evaluation.page import html
 from genhub.ground.disk import append
 from genhub.ground.run_log import RunLog, read_metrics
-from genhub.views import log
+from genhub.views.log import Losses
 from genhub.views.viewed import Viewed
 
 LINES = [json.dumps({"step": step, "fit/loss": 1 / step, "seconds": 0.1 * step}).encode() for step in range(1, 9)]
@@ -131,11 +131,11 @@ def test_every_verb_goes_on_with_a_damaged_log(stopped, tmp_path, monkeypatch, c
     assert comparison.rows[0].rows_seen == 48
     assert html(comparison)
     if whole:
-        assert log.losses(Viewed(run))
+        assert Losses().draw(Viewed(run))
         assert (fault or "") in capsys.readouterr().err
     else:
         with pytest.raises(genhub.InputError, match="nothing is logged yet"):
-            log.losses(Viewed(run))
+            Losses().draw(Viewed(run))
     genhub.train(recipe, run_dir=str(run))
     assert (fault or "") in capsys.readouterr().err
     kept = [line["step"] for line in whole] + ([3] if damage in ("the line of figures", "all of it") else [])  # made up for

@@ -17,7 +17,7 @@ from genhub import GenerativeModel, InputError, cli, scheduler_names
 from genhub.interfaces.registry import MODELS, load_class
 from genhub.recipe.shipped import shipped_recipes
 from genhub.sampling.options import read_options
-from genhub.views import compute
+from genhub.views.films import Interpolate
 from genhub.views.viewed import Viewed
 
 TRIED: dict[str, list[Any]] = {
@@ -81,7 +81,7 @@ def test_eta_is_for_the_samplers_that_have_it():
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 def test_between_two_seeds_nothing_else_is_random(sampler):
     """`interpolate` sets eta to 0 by itself, for a sampler that has one."""
-    assert compute.interpolate(Viewed(ddpm(sampler)), n=1, steps=3).panels[""].shape == (3, 1, 1, 8, 8)
+    assert Interpolate().draw(Viewed(ddpm(sampler)), n=1, steps=3).panels[""].shape == (3, 1, 1, 8, 8)
 
 
 def test_a_callback_is_no_option_of_the_command_line():

@@ -1,4 +1,4 @@
-"""Every installed model, network, modality, noise schedule and trainer keeps its contract, the built-in ones like anybody's."""
+"""Every installed model, network, modality, noise schedule, trainer and view keeps its contract, the built-in ones like anybody's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from genhub.interfaces.registry import MODALITIES, MODELS, NETWORKS, SCHEDULERS, TRAINERS, load_class, plugin_names
-from genhub.testing import check_modality, check_model, check_network, check_scheduler, check_trainer
+from genhub.interfaces.registry import MODALITIES, MODELS, NETWORKS, SCHEDULERS, TRAINERS, VIEWS, load_class, plugin_names
+from genhub.testing import check_modality, check_model, check_network, check_scheduler, check_trainer, check_view
 
 UNET = {
     "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
@@ -59,3 +59,9 @@ def test_a_scheduler_keeps_its_contract(name: str) -> None:
 @pytest.mark.parametrize("name", plugin_names(TRAINERS))
 def test_a_trainer_keeps_its_contract(name: str) -> None:
     check_trainer(load_class(TRAINERS, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", plugin_names(VIEWS))
+def test_a_view_keeps_its_contract(name: str) -> None:
+    check_view(load_class(VIEWS, name))

@@ -1,4 +1,4 @@
-"""The templates' schedule, trainer, network and modality: a third party's, installed as their own distributions would be."""
+"""The templates' schedule, trainer, network, modality and view: a third party's, installed as their own distributions would be."""
 
 from __future__ import annotations
 
@@ -323,3 +323,16 @@ def test_a_modality_reads_what_it_draws(third_parties: Path) -> None:
     with pytest.raises(genhub.NotFinite):
         modality.from_batch(torch.tensor([[torch.nan]]))
     assert modality.picture(values).size[0] > 100
+
+
+# The view
+
+
+def test_a_view_of_a_third_party_shows_any_model(third_parties: Path) -> None:
+    from models import Pair, images
+
+    model = Pair(Pair.Config(data=images())).eval()
+    narrow, wide = (genhub.show("my-view", model, ["data.name=digits"], n=8, shown=shown) for shown in (2, 8))
+    assert narrow.width < wide.width
+    with pytest.raises(genhub.InputError, match="--set shown: must be less than or equal to 50, not 51"):
+        genhub.show("my-view", model, ["data.name=digits"], shown=51)

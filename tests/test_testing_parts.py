@@ -1,4 +1,4 @@
-"""The conformance kit finds what is wrong with modalities and networks, each in one check alone."""
+"""The conformance kit finds what is wrong with modalities, networks and views, each in one check alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from genhub import Label, ModelData, cli
-from genhub.testing import check_metric, check_modality, check_model, check_network
-from genhub.testing.suites import metric_suite, modality_suite, network_suite
+from genhub.testing import check_metric, check_modality, check_model, check_network, check_view
+from genhub.testing.suites import metric_suite, modality_suite, network_suite, view_suite
 
 MODALITIES = {
     "Restless": ("learn", "learnt twice from one column, it differs: let nothing random into learn"),
@@ -49,6 +49,13 @@ METRICS = {
     "Greedy": ("few", "of images, with 2 rows: IndexError: "),
     "Backwards": ("better", "for others, and higher is better: turn it around, or say the other way in `figures`"),
 }
+VIEWS = {
+    "Untyped": ("options", "`draw` has an option n without a type: give it one"),
+    "Sneaks": ("picture", "AttributeError: 'Sketched' object has no attribute 'decode'"),
+    "Still": ("moves", "`moves` is True, and `draw` gives a picture: let them agree"),
+    "Restive": ("repeats", "a second time it draws another picture: take all that is random from an option `seed`"),
+    "Meddles": ("untouched", "afterwards the model is another: weights.0: work on a copy"),
+}
 BEFORE_COMPILE = ("compile",)
 """Check that takes seconds."""
 
@@ -80,11 +87,17 @@ def test_a_broken_metric_fails_in_its_check_alone(name: str) -> None:
     failing(metric_suite(getattr(broken_parts, name), None), *METRICS[name])
 
 
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_broken_view_fails_in_its_check_alone(name: str) -> None:
+    failing(view_suite(getattr(broken_parts, name), None), *VIEWS[name])
+
+
 def test_every_check_has_a_part_that_fails_it() -> None:
     for suite, broken in [
         (modality_suite(broken_parts.Trace, None), MODALITIES),
         (network_suite(broken_parts.Plain, None), NETWORKS),
         (metric_suite(broken_parts.Apart, None), METRICS),
+        (view_suite(broken_parts.Drawn, None), VIEWS),
     ]:
         assert {check for check, _ in broken.values()} == set(suite.checks)
         assert all(check.contract for check in suite.checks.values())
@@ -97,6 +110,8 @@ def test_sound_ones_pass() -> None:
     assert [result.outcome for result in report.results] == ["passed"] * 8
     report = check_metric(broken_parts.Apart)
     assert [result.outcome for result in report.results] == ["passed"] * 8
+    report = check_view(broken_parts.Drawn, {"n": 1})
+    assert [result.outcome for result in report.results] == ["passed"] * 5
 
 
 @pytest.mark.slow

@@ -19,8 +19,12 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import DenoisingStep, GenerativeModel, InputError, ModelConfig, Phase, cli, randn
-from genhub.views import VIEWS, canvas, compute
+from genhub.interfaces.registry import VIEWS, load_class, plugin_names
+from genhub.views import canvas, own_options
 from genhub.views.canvas import Film, PictureRow
+from genhub.views.films import Forward, Interpolate, Reverse
+from genhub.views.latent_map import plane_of
+from genhub.views.sheets import nearest
 from genhub.views.viewed import Viewed
 
 ROOT = Path(__file__).parents[1]
@@ -145,8 +149,8 @@ def test_users_settings_of_matplotlib_change_nothing_and_stay(runs) -> None:
 
 
 def test_a_model_object_of_a_strangers_class_has_every_view_its_capabilities_allow() -> None:
-    model, data = make(Whole), {"forward", "reconstruct", "latent", "neighbours", "interpolate"}
-    for view in VIEWS.keys() - {"losses"}:
+    model, data = make(Whole), {"forward", "reconstruct", "latent", "neighbours", "interpolate", "samples"}
+    for view in set(plugin_names(VIEWS)) - {"losses"}:
         assert genhub.show(view, model, DIGITS if view in data else (), n=2).format == "PNG"
 
 
@@ -154,14 +158,14 @@ def test_a_model_object_of_a_strangers_class_has_every_view_its_capabilities_all
     ("view", "cls", "message"),
     [
         ("reconstruct", models.Pair, "reconstruct needs the capability Autoencoder (encode, decode), which Pair lacks; "
-                                     "it has the views interpolate, neighbours"),
-        ("reverse", Plane, "reverse needs the capability Denoiser (add_noise, signal_to_noise, denoise), which Plane lacks; "
-                           "it has the views reconstruct, interpolate, latent, neighbours"),
-        ("classes", models.Pair, "classes needs a condition, such as a label, which Pair lacks; it has the views interpolate, neighbours"),
+                                     "it has the views interpolate, neighbours, samples"),
+        ("reverse", Plane, "reverse needs the capability Denoiser (add_noise, predict_x0, signal_to_noise, denoise), which Plane lacks; "
+                           "it has the views interpolate, latent, neighbours, reconstruct, samples"),
+        ("classes", models.Pair, "classes needs a condition, such as a label, which Pair lacks; it has the views interpolate, neighbours, samples"),
         ("guidance", models.Labelled, "guidance needs a condition and an option guidance_scale of `sample`, which "
-                                      "Labelled lacks; it has the views interpolate, classes, neighbours"),
+                                      "Labelled lacks; it has the views classes, interpolate, neighbours, samples"),
         ("losses", models.Pair, "losses needs a run's folder, with metrics.jsonl, which Pair lacks; it has the views "
-                                "interpolate, neighbours"),
+                                "interpolate, neighbours, samples"),
     ],
 )  # fmt: skip
 def test_a_missing_capability_is_named(view, cls, message) -> None:
@@ -174,10 +178,10 @@ def test_a_missing_capability_is_named(view, cls, message) -> None:
     ("view", "options", "message"),
     [
         ("revers", {}, "no view is called 'revers'; did you mean 'reverse'?"),
-        ("reverse", {"out": "x.jpg"}, "--out x.jpg: give x.png, or x.gif for a view that moves (forward, reverse, interpolate)"),
-        ("classes", {"out": "x.gif"}, "--out x.gif: give x.png, or x.gif for a view that moves (forward, reverse, interpolate)"),
+        ("reverse", {"out": "x.jpg"}, "--out x.jpg: give x.png, or x.gif for a view that moves (forward, interpolate, reverse)"),
+        ("classes", {"out": "x.gif"}, "--out x.gif: give x.png, or x.gif for a view that moves (forward, interpolate, reverse)"),
         ("forward", {"conditions": {"label": 1}}, "--condition: the view forward has no such option; known: n, steps, seed"),
-        ("forward", {"step": 3}, "--step: the view forward has no such option; did you mean 'steps'?"),
+        ("forward", {"step": 3}, "--set step: the view forward has no such option; did you mean 'steps'?"),
         ("forward", {"n": 0}, "--n: must be greater than or equal to 1, not 0"),
         ("reverse", {"steps": 1000}, "--steps: must be less than or equal to 200, not 1000"),
         ("reverse", {"scales": [1]}, "--scales: the view reverse has no such option; known: conditions, n, seed, steps"),
@@ -210,8 +214,8 @@ def test_data_of_another_shape_than_the_models_are_refused(tmp_path) -> None:
 
 
 def test_a_recipe_will_do_for_forward_alone(runs) -> None:
-    linear = compute.forward(Viewed("digits-ddpm", ["model.scheduler.beta_schedule=linear"]), n=1)
-    cosine = compute.forward(Viewed("digits-ddpm"), n=1)
+    linear = Forward().draw(Viewed("digits-ddpm", ["model.scheduler.beta_schedule=linear"]), n=1)
+    cosine = Forward().draw(Viewed("digits-ddpm"), n=1)
     assert linear.title.startswith("digits-ddpm: ")
     assert linear.captions != cosine.captions
     assert torch.equal(linear.panels["$x_t$"][0], cosine.panels["$x_t$"][0])
@@ -230,14 +234,14 @@ def test_real_images_are_the_runs_own_unless_told(runs) -> None:
     own, fewer = Viewed(runs["vae"]), Viewed(runs["vae"], ["data.split=train[:7]"])
     assert own.data.num_rows == 1797
     assert sorted(fewer.choose(10, 0)) == list(range(7))
-    film = compute.interpolate(fewer, n=1, steps=2)
+    film = Interpolate().draw(fewer, n=1, steps=2)
     first, last = film.panels[""][0, 0], film.panels[""][-1, 0]
     assert torch.equal(torch.stack([first, last]), fewer.data.x(fewer.choose(2, 0)))
 
 
 def test_forward_is_the_models_own_process() -> None:
     model = make(Whole)
-    film = compute.forward(Viewed(model, DIGITS), n=3, steps=4, seed=2)
+    film = Forward().draw(Viewed(model, DIGITS), n=3, steps=4, seed=2)
     x, captions = film.panels["$x_t$"], [caption.split("\n")[0] for caption in film.captions]
     assert captions == ["$x_0$", "t = 4", "t = 9", "t = 14", "t = 19"]
     assert film.captions[1].endswith("SNR 9")
@@ -245,33 +249,33 @@ def test_forward_is_the_models_own_process() -> None:
     noise = x[4]  # all that is left in the last column
     assert torch.allclose(x[2], x[0] / 2 + noise / 2, atol=1e-6)
     assert abs(noise.std() - 1) < 0.2
-    assert len(compute.forward(Viewed(model, DIGITS), steps=10).captions) == 11
-    assert len(compute.forward(Viewed(model, DIGITS), steps=200).captions) == 21  # it has no more
+    assert len(Forward().draw(Viewed(model, DIGITS), steps=10).captions) == 11
+    assert len(Forward().draw(Viewed(model, DIGITS), steps=200).captions) == 21  # it has no more
 
 
 def test_reverse_ends_at_the_sample(runs) -> None:
     subject = Viewed(runs["ddpm"])
-    film = compute.reverse(subject, n=3, steps=3, seed=5, conditions={"label": [7]}, num_inference_steps=6, scheduler="ddim")
+    film = Reverse().draw(subject, n=3, steps=3, seed=5, conditions={"label": [7]}, num_inference_steps=6, scheduler="ddim")
     assert [caption.split("\n")[0] for caption in film.captions] == ["step 1", "step 3", "step 6"] or film.captions[
         0
     ].startswith("step 1")
     assert film.panels["$x$"].shape == film.panels["guess of $x_0$"].shape == (3, 3, 1, 8, 8)
     sample = genhub.sample(subject.model, 3, seed=5, conditions={"label": [7]}, num_inference_steps=6, scheduler="ddim")
     assert torch.equal(film.modality.from_batch(film.panels["$x$"][-1]), sample)
-    euler = compute.reverse(subject, n=2, num_inference_steps=4, scheduler="euler")
+    euler = Reverse().draw(subject, n=2, num_inference_steps=4, scheduler="euler")
     assert euler.panels["$x$"].std((2, 3, 4)).max() < 1.01  # its x_T has a deviation of 157
 
 
 def test_between_seeds_lie_images_of_their_noise() -> None:
     model = make(models.Pair)
-    film = compute.interpolate(Viewed(model), n=2, steps=5, seed=3)
+    film = Interpolate().draw(Viewed(model), n=2, steps=5, seed=3)
     ends = genhub.sample(model, 4, seed=3)
     assert torch.equal(film.modality.from_batch(film.panels[""][0]), ends[::2])
     assert torch.equal(film.modality.from_batch(film.panels[""][-1]), ends[1::2])
     jumps = film.panels[""].diff(dim=0).square().mean((1, 2, 3, 4)).sqrt()
     assert jumps.max() < 0.7 * (film.panels[""][0] - film.panels[""][-1]).square().mean().sqrt()
     with pytest.raises(InputError, match="Labelled does not draw its noise with genhub.randn, so nothing lies between"):
-        compute.interpolate(Viewed(make(models.Labelled)))
+        Interpolate().draw(Viewed(make(models.Labelled)))
 
 
 def test_an_animation_goes_there_and_back(tmp_path) -> None:
@@ -303,18 +307,18 @@ def test_latent_map_and_points_share_their_axes() -> None:
 def test_more_than_two_dimensions_are_seen_along_principal_components() -> None:
     subject = Viewed(make(Whole), DIGITS)
     points = subject.data.x(range(1797)).flatten(1).double()
-    centre, axes, note = compute.plane_of(points)
+    centre, axes, note = plane_of(points)
     values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
     spread = ((points - centre) @ axes.T).var(0, correction=0) * len(points)
     assert np.allclose(spread.numpy(), values[:2])
     assert f"{values[:2].sum() / values.sum():.0%} of the variance" in note
-    assert compute.plane_of(points[:, :1])[1].shape == (2, 1)
+    assert plane_of(points[:, :1])[1].shape == (2, 1)
 
 
 def test_neighbours_are_the_nearest_in_pixels() -> None:
     subject = Viewed(make(Whole), DIGITS)
     queries = subject.data.x([5, 900, 5])
-    found, distance = compute.nearest(subject, queries, [-1, -1, 5])
+    found, distance = nearest(subject, queries, [-1, -1, 5])
     assert found[:2] == [5, 900]
     assert distance[:2].tolist() == [0, 0]
     reals = subject.data.x(range(1797))
@@ -346,7 +350,7 @@ def test_losses_are_read_from_the_log_as_it_is(tmp_path, capsys) -> None:
 def test_images_of_any_kind_are_shown_at_a_size_one_can_see(channels, side, shown) -> None:
     modality = genhub.Image(shape=(channels, side, side))
     x = modality.to_batch(torch.full((2, channels, side, side), 200, dtype=torch.uint8))
-    assert canvas.tile(modality, x[:1]).size == (shown, shown)
+    assert canvas.tiles(modality, x[:1])[0].size == (shown, shown)
     rows = [PictureRow.of(label, modality, x) for label in ("a", "b")]
     picture = np.asarray(canvas.table("t", "n", rows))
     assert picture.shape[2] == 3
@@ -370,7 +374,6 @@ def test_captions_never_touch() -> None:
 
 def test_the_verb(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tuple(VIEWS) == cli.verbs.VIEWS
 
     def run(*words: str) -> str:
         result = CliRunner().invoke(cli.app, ["show", *words])
@@ -394,15 +397,17 @@ def test_the_verb(runs, tmp_path, monkeypatch) -> None:
 def test_the_pages_commands_and_pictures_exist() -> None:
     page = (ROOT / "docs" / "views.md").read_text()
     commands = [line.split("#")[0].split() for line in re.findall(r"^genhub show .*", page, re.MULTILINE)]
-    assert {command[2] for command in commands} == set(VIEWS)
+    assert {command[2] for command in commands} == set(plugin_names(VIEWS))
     options = {option for parameter in get_command(cli.app).commands["show"].params for option in parameter.opts}
     for command in commands:
         own = [word for word in command if word.startswith("-")]
         assert set(own) <= options, command
         for name in {word.lstrip("-") for word in own} - {"out", "set", "device"}:
-            assert {"condition": "conditions"}.get(name, name) in VIEWS[command[2]].options, command
+            assert {"condition": "conditions"}.get(name, name) in own_options(load_class(VIEWS, command[2])), command
         if "--out" in command:
-            assert command[command.index("--out") + 1].endswith((".png", ".gif") if VIEWS[command[2]].moves else ".png")
+            assert command[command.index("--out") + 1].endswith(
+                (".png", ".gif") if load_class(VIEWS, command[2]).moves else ".png"
+            )
     pictures = [ROOT / "docs" / path for path in re.findall(r"!\[.*?\]\((.*?)\)", page)]
     assert all(1000 < picture.stat().st_size < 150_000 for picture in pictures)
     assert sum(picture.stat().st_size for picture in set(pictures)) < 1_000_000

@@ -17,7 +17,7 @@ from genhub.ground.disk import put_in_place
 from genhub.interfaces.registry import KINDS, plugins
 
 TEMPLATES = Path(__file__).parent / "templates"
-TEMPLATE_KINDS = ("model", "network", "modality", "scheduler", "trainer", "metric")
+TEMPLATE_KINDS = ("model", "network", "modality", "scheduler", "trainer", "metric", "view")
 
 
 def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
@@ -25,7 +25,7 @@ def new_plugin(name: str, kind: str = "model", into: Path = Path()) -> Path:
 
     Args:
         name: of the folder, the distribution and the entry point, as PEP 503 normalises it: my-model.
-        kind: model, network, modality, scheduler, trainer or metric.
+        kind: model, network, modality, scheduler, trainer, metric or view.
         into: where the folder is made.
     Returns:
         The new folder.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 import genhub
 from genhub.cli.arguments import (
@@ -41,8 +42,6 @@ OUT_HELP = "x.png: a picture; a folder: a file a row; x.npz, x.parquet, x.csv: r
 BATCH_HELP = "Rows drawn at once.  [default: 256; fewer of large ones on a CPU]"
 N_HELP = "How many rows.  [default: as many as the longest --condition names, 64 without any]"
 STARTS_OVER = "the same command starts over; to a folder or a file of rows, such as x.npz, it would go on"
-# Of genhub.views, which imports torch.
-VIEWS = ("forward", "reverse", "reconstruct", "interpolate", "latent", "classes", "guidance", "losses", "neighbours")
 
 
 @app.command()
@@ -205,9 +204,19 @@ def sweep(
         raise GenhubError(*faults)
 
 
-@app.command()
+class ShowCommand(TyperCommand):
+    """The verb `show`, whose help lists the views that are installed: they are looked up only then."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from genhub.interfaces.registry import VIEWS, plugin_names
+
+        with formatter.section("Views"):
+            formatter.write_text(", ".join(plugin_names(VIEWS)))
+
+
+@app.command(cls=ShowCommand)
 def show(
-    view: Annotated[str, typer.Argument(metavar="VIEW", help="One of: " + ", ".join(VIEWS))],
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="One of those below.")],
     model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="As sample's; forward takes a recipe, too.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[key.path=value ...]", help="Other rows: data.split=test.")
@@ -220,7 +229,10 @@ def show(
     labels: Labels = None,
     scales: Annotated[str | None, typer.Option(help="For guidance: 0,1,2,5.")] = None,
     between: Annotated[str | None, typer.Option(help="For interpolate: images or seeds.")] = None,
-    options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="The view's own options, and the model's: num_inference_steps=20."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the accelerator, if any.")] = None,
 ) -> None:
     """Draw a picture that shows how a model works."""

@@ -18,6 +18,7 @@ from genhub.errors import InputError
 from genhub.ground.digests import digest_of, hash_of
 from genhub.hub.client import connect
 from genhub.interfaces.trainer import TrainingData
+from genhub.modalities.image import in_bytes
 
 OFFLINE = "`probe` and `pixels` need no download"
 MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"
@@ -200,11 +201,6 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
-
-
-def in_bytes(images: Tensor, levels: int) -> Tensor:
-    """Return images of so many levels as uint8."""
-    return images if levels == 256 else (images.float() * (255 / (levels - 1))).round().to(torch.uint8)
 
 
 def as_rgb(images: Tensor) -> Tensor:

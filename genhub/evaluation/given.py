@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,12 @@ def given_rows(drawing: Drawing, model: Model, splits: Sequence[TableData | Data
     if data is None:
         return drawing, None
     rows = np.random.Generator(np.random.PCG64(0)).permutation(data.num_rows)[: drawing.n]
-    given = {name: _with_missing(data.column(name), rows) for name in conditions}
-    return replace(drawing, conditions=given), WholeRows(data, rows)
+    return replace(drawing, conditions=conditions_at(data, conditions, rows)), WholeRows(data, rows)
+
+
+def conditions_at(data: TableData, names: Iterable[str], rows: Any) -> dict[str, Tensor | list[Tensor | None]]:
+    """Return columns of these rows as a drawing is given them: values as they are kept, None where a row has none."""
+    return {name: _with_missing(data.column(name), rows) for name in names}
 
 
 def _with_missing(column: Column, rows: Any) -> Tensor | list[Tensor | None]:

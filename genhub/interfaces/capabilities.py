@@ -67,3 +67,8 @@ class Likelihood(Protocol):
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         """Return (n,) bits per number of x, or an upper bound of them: -log2 of the probability of x where the modality has
         `levels`, as 8-bit images do; else of its density in the column's own units (`log_scale`), which may be below 0."""
+
+
+def methods_of(capability: type) -> list[str]:
+    """Return the names of the methods that a capability asks for, in their order."""
+    return [name for name, value in vars(capability).items() if callable(value) and not name.startswith("_")]

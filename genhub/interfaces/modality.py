@@ -262,6 +262,11 @@ class Modality(Section):
 
     # Seen and written
 
+    @property
+    def together(self) -> bool:
+        """Whether elements are seen in one picture that they share, as points of a plane are; else each has its own."""
+        return len(self.shape) < 2
+
     @abstractmethod
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
         """Return one picture of values (n, *shape) in the column's own units: a grid of images, a scatter of points.
@@ -269,6 +274,28 @@ class Modality(Section):
         Args:
             captions: of the elements, in their order, repeated in turn; (): none.
         """
+
+    def tile(
+        self, values: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+    ) -> Image.Image:
+        """Return a small picture for a row of them: of one element (1, *shape), or, where they are seen `together`, of all
+        (n, *shape), in the column's own units.
+
+        Args:
+            captions: of the elements; (): none.
+            like: values (m, *shape) that set the axes, so that pictures beside one another have the same; None: its own.
+            real: real values (k, *shape), which may be shown in pale behind; None: nothing is.
+        """
+        return self.picture(values)
+
+    def compare(self, real: Tensor, drawn: Tensor, captions: Sequence[str] = ()) -> Image.Image | None:
+        """Return one picture of real values beside drawn ones, (n, *shape) in the column's own units, by which to tell in
+        what they differ; None: the `picture` of each will do.
+
+        Args:
+            captions: what both elements of a number are given, in their order; (): nothing.
+        """
+        return None
 
     def facts(self) -> Mapping[str, Any]:
         """Return what was learnt, for `genhub data` and `genhub info`: JSON by a word or two each."""

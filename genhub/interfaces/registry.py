@@ -24,9 +24,10 @@ FORMATS = "genhub.formats"
 """Group whose names are the `_class_name` that another library writes into a folder's JSON, and whose classes are models."""
 NETWORKS = "genhub.networks"
 MODALITIES = "genhub.modalities"
+VIEWS = "genhub.views"
 KINDS = {
     "model": MODELS, "network": NETWORKS, "modality": MODALITIES, "scheduler": SCHEDULERS, "trainer": TRAINERS,
-    "extractor": EXTRACTORS, "metric": METRICS, "format": FORMATS,
+    "extractor": EXTRACTORS, "metric": METRICS, "format": FORMATS, "view": VIEWS,
 }  # fmt: skip
 ATTRIBUTES = {
     MODELS: ("Config", "phases", "sample", "save_networks", "load_networks"),
@@ -37,6 +38,7 @@ ATTRIBUTES = {
     EXTRACTORS: ("features",),
     METRICS: ("figures", "missing", "compute"),
     FORMATS: ("Config", "config_from_foreign"),
+    VIEWS: ("draw", "capability", "moves", "untrained"),
 }
 """Attributes that a class of each group has at least; the interfaces say more."""
 

@@ -226,6 +226,12 @@ class Image(Modality):
 
         return tiled([enlarged(image_of(image)) for image in values], captions=captions)
 
+    def tile(
+        self, values: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+    ) -> PIL.Image.Image:
+        """Return the pixels of one image, without a frame around them."""
+        return image_of(in_bytes(values[0], self.levels))
+
     def facts(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {} if self.bits == 8 else {"bits": self.bits}
         return facts | ({"black": self.value_range[0], "white": self.value_range[1]} if self.value_range else {})
@@ -313,6 +319,13 @@ def image_of(value: Tensor) -> PIL.Image.Image:
         shown = (shown.to(torch.int32) // 257).to(torch.uint8)
     array = shown.permute(1, 2, 0).contiguous().numpy()
     return PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def in_bytes(images: Tensor, levels: int) -> Tensor:
+    """Return images of so many levels as uint8."""
+    import torch
+
+    return images if levels == 256 else (images.float() * (255 / (levels - 1))).round().to(torch.uint8)
 
 
 def enlarged(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -169,13 +169,24 @@ class Signal(Modality):
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
         """Return the waves in a grid, all to the same scale."""
-        import numpy as np
-
         from genhub.modalities.plots import tiled, wave
 
-        arrays = values.numpy()
-        span = float(np.quantile(np.abs(arrays), 0.999))
-        return tiled([wave(array, span) for array in arrays], captions=captions)
+        span = _span(values)
+        return tiled([wave(array, span) for array in values.numpy()], captions=captions)
+
+    def tile(
+        self, values: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+    ) -> Image.Image:
+        """Return the wave, to the scale of `like`."""
+        from genhub.modalities.plots import tiled, wave
+
+        return tiled([wave(values[0].numpy(), _span(values if like is None else like))])
+
+    def compare(self, real: Tensor, drawn: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        """Return the first signals as waves and spectrograms."""
+        from genhub.modalities.plots import sounds_beside
+
+        return sounds_beside(real.numpy(), drawn.numpy(), captions, self.rate)
 
     @property
     def file_ending(self) -> str:  # type: ignore[override]  # .wav needs a rate
@@ -201,3 +212,10 @@ class Signal(Modality):
     def is_lossless(self) -> bool:
         """Whether files keep all digits: a WAV has 16 bits."""
         return self.file_ending == ".npy"
+
+
+def _span(values: Tensor) -> float:
+    """Return the largest value of signals that is shown."""
+    import numpy as np
+
+    return float(np.quantile(np.abs(values.numpy()), 0.999))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_DIMENSIONS = 100_000
 """Most numbers of a vector."""
+TILE = 280
+"""Side of a small scatter, in pixels."""
 
 
 class Vector(Modality):
@@ -124,7 +126,31 @@ class Vector(Modality):
 
         if self.shape[0] == 2:
             return scatter(values.numpy(), captions, self.names)
-        return histograms(values.numpy(), self.names or [str(number) for number in range(self.shape[0])])
+        return histograms(values.numpy(), self._names)
+
+    def tile(
+        self, values: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+    ) -> Image.Image:
+        """Return a small scatter or histograms on the axes of `like`, before the real values in pale."""
+        from genhub.modalities.plots import cloud, histograms
+
+        scale, behind = (values if like is None else like).numpy(), None if real is None else real.numpy()
+        if self.shape[0] == 2:
+            return cloud(values.numpy(), captions, scale, behind, TILE)
+        return histograms(values.numpy(), self._names, like=scale, real=behind)
+
+    def compare(self, real: Tensor, drawn: Tensor, captions: Sequence[str] = ()) -> Image.Image:
+        """Return points of the plane as scatter and density; of other vectors, the distribution of each number and the
+        correlations between them."""
+        from genhub.modalities.plots import planes_beside, tables_beside
+
+        if self.shape[0] == 2:
+            return planes_beside(real.numpy(), drawn.numpy(), captions, self.names)
+        return tables_beside(real.numpy(), drawn.numpy(), self._names)
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return self.names or [str(number) for number in range(self.shape[0])]
 
 
 def _numbers(value: Any) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -22,6 +22,7 @@ from genhub.interfaces.registry import (
     NETWORKS,
     SCHEDULERS,
     TRAINERS,
+    VIEWS,
     Plugin,
     find_plugin,
     load_all,
@@ -96,7 +97,7 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
             cls = plugin.load()
             about = " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
             keys = getattr(cls, "Config", None) or getattr(cls, "Options", None)
-            options = _options(keys) if keys else _arguments(cls)
+            options = _options(keys) if keys else _arguments(cls.draw if group == VIEWS else cls)
             if group == MODELS:
                 del options["data"]  # which the data fill in
             facts.append({"kind": kind, "name": name, "class": plugin.value, "distribution": plugin.distribution,
@@ -110,12 +111,11 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
 
 def capabilities(cls: type) -> list[str]:
     """Return the names of a class's capabilities: the protocols of `interfaces` whose methods it has."""
-    from genhub.interfaces.capabilities import Autoencoder, Denoiser, Likelihood
+    from genhub.interfaces.capabilities import Autoencoder, Denoiser, Likelihood, methods_of
 
     found = list[str]()
     for protocol in (Autoencoder, Denoiser, Likelihood):
-        methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
-        if all(callable(getattr(cls, name, None)) for name in methods):
+        if all(callable(getattr(cls, name, None)) for name in methods_of(protocol)):
             found.append(protocol.__name__.lower())
     return found
 
@@ -175,10 +175,13 @@ def _options(config: type[BaseModel], prefix: str = "") -> dict[str, dict[str, A
     return options
 
 
-def _arguments(cls: type) -> dict[str, dict[str, Any]]:
-    """Return the arguments of a class without Config, their meaning from its docstring's `name (type): meaning`."""
+def _arguments(cls: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of a class without Config, or the options of a view's `draw`, their meaning from the docstring's
+    `name (type): meaning`."""
     options: dict[str, dict[str, Any]] = {}
-    for name, argument in inspect.signature(cls).parameters.items():
+    for name, argument in inspect.signature(cls, eval_str=inspect.isfunction(cls)).parameters.items():
+        if name in ("self", "subject") or argument.kind is argument.VAR_KEYWORD:
+            continue
         told = re.search(rf"^ *{name} \(.*\):((?:.|\n)*?)(?=\n *\w+ \(|\n *\n|\Z)", cls.__doc__ or "", re.MULTILINE)
         default = None if argument.default is argument.empty else argument.default
         annotation = "" if argument.annotation is argument.empty else argument.annotation

@@ -8,9 +8,9 @@ public; the command line also uses `suites`, and the rest is inside.
         check_model(MyModel, {"hidden": 16})
 
 The same from the shell is `genhub plugins check NAME [key=value ...]`, and `pytest --genhub-model NAME` makes a test of
-every check. `check_network`, `check_modality`, `check_scheduler`, `check_trainer` and `check_metric` are for the other kinds
-of plugins. All runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for; nothing is
-downloaded.
+every check. `check_network`, `check_modality`, `check_scheduler`, `check_trainer`, `check_metric` and `check_view` are for
+the other kinds of plugins. All runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for;
+nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from genhub.testing.suites import check_network as check_network
     from genhub.testing.suites import check_scheduler as check_scheduler
     from genhub.testing.suites import check_trainer as check_trainer
+    from genhub.testing.suites import check_view as check_view
 
 __all__ = [
     "ContractError",
@@ -38,6 +39,7 @@ __all__ = [
     "check_network",
     "check_scheduler",
     "check_trainer",
+    "check_view",
 ]
 
 

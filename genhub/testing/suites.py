@@ -20,14 +20,26 @@ from genhub.interfaces.registry import (
     NETWORKS,
     SCHEDULERS,
     TRAINERS,
+    VIEWS,
     Plugin,
     find_plugin,
     load_class,
     plugin_names,
 )
 from genhub.interfaces.trainer import Trainer
+from genhub.interfaces.view import View
 from genhub.model import GenerativeModel
-from genhub.testing import learning, metric_checks, modalities, network_checks, running, samples, schedulers, trainers
+from genhub.testing import (
+    learning,
+    metric_checks,
+    modalities,
+    network_checks,
+    running,
+    samples,
+    schedulers,
+    trainers,
+    view_checks,
+)
 from genhub.testing.report import Check, Report, Suite
 
 MODEL_CHECKS = (
@@ -98,6 +110,13 @@ METRIC_CHECKS = (
     Check(metric_checks.features, needs=("compute",)),
     Check(metric_checks.few, needs=("compute",)),
     Check(metric_checks.better, needs=("compute",)),
+)
+VIEW_CHECKS = (
+    Check(view_checks.options),
+    Check(view_checks.picture, needs=("options",)),
+    Check(view_checks.moves, needs=("picture",)),
+    Check(view_checks.repeats, needs=("picture",)),
+    Check(view_checks.untouched, needs=("picture",)),
 )
 Names = Collection[str]
 
@@ -184,6 +203,16 @@ def check_metric(cls: type[Metric], *, only: Names = (), skip: Names = ()) -> Re
     return _checked(metric_suite(cls, None, skip), only)
 
 
+def check_view(cls: type[View], options: Mapping[str, Any] | None = None, *, only: Names = (), skip: Names = ()) -> Report:
+    """Hold a view's class to the contract of `View`, in about a second, with small models of images, points, tables and
+    signals that have what it asks for.
+
+    Args:
+        options: of its `draw`, beside few rows and steps; all else as for `check_model`.
+    """
+    return _checked(view_suite(cls, options, skip), only)
+
+
 def _checked(suite: Suite, only: Names) -> Report:
     with suite:
         report = suite.report(only)
@@ -202,7 +231,7 @@ def suites_of(name: str, config: Mapping[str, Any], kind: str | None = None) -> 
     """
     suites: dict[str, Callable[..., Suite]] = {
         MODELS: model_suite, NETWORKS: network_suite, MODALITIES: modality_suite, SCHEDULERS: scheduler_suite,
-        TRAINERS: trainer_suite, METRICS: metric_suite,
+        TRAINERS: trainer_suite, METRICS: metric_suite, VIEWS: view_suite,
     }  # fmt: skip
     kinds = {kind: group for kind, group in KINDS.items() if group in suites}
     if kind is not None and kind not in kinds:
@@ -253,3 +282,7 @@ def metric_suite(cls: type[Metric], config: Mapping[str, Any] | None, skip: Name
     if config:
         raise InputError(f"a metric has no keys: leave {', '.join(config)} out")
     return Suite(cls, METRIC_CHECKS, metric_checks.MetricSubject(cls), skip)
+
+
+def view_suite(cls: type[View], options: Mapping[str, Any] | None, skip: Names = ()) -> Suite:
+    return Suite(cls, VIEW_CHECKS, view_checks.PictureSubject(cls, options), skip)

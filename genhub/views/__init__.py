@@ -1,12 +1,12 @@
-"""Pictures that show how a model works: `compute` and `log` say what each view shows, `canvas` paints it, `viewed` is what
-it is of. Rooms above call `show` alone; a view asks for a capability, never for a class."""
+"""Pictures that show how a model works: `films`, `sheets`, `latent_map` and `log` have the views, each a plugin like any
+other, `canvas` paints, `viewed` is what they are of. Rooms above call `show`, and the kit `make`; a view asks for a
+capability, never for a class."""
 
 from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,92 +15,20 @@ from PIL import Image
 from genhub.errors import InputError, did_you_mean, shown
 from genhub.ground.disk import remove_leftovers, write_whole
 from genhub.ground.finite import check_weights
-from genhub.interfaces.capabilities import Autoencoder, Denoiser
+from genhub.interfaces.capabilities import methods_of
+from genhub.interfaces.registry import VIEWS, load_all, load_class, plugin_names
+from genhub.interfaces.view import Moving, View
 from genhub.sampling.asked import read_conditions
 from genhub.sampling.options import check_arguments
-from genhub.views import compute, log
-from genhub.views.canvas import Film
+from genhub.views.log import metrics_file
 from genhub.views.viewed import Viewable, Viewed
 
 FRAMES = 40
 """Number of steps of an animation by default."""
 POINTS = 500
-"""Number of points by default, which share a picture."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """Requirement of a view on its subject, with a name for messages."""
-
-    met: Callable[[Viewed], bool]
-    name: str
-
-
-def _is_given(subject: Viewed) -> bool:
-    return bool(subject.model.conditions)
-
-
-def _takes_guidance(subject: Viewed) -> bool:
-    return _is_given(subject) and "guidance_scale" in inspect.signature(subject.model.sample).parameters
-
-
-ANY = Need(lambda subject: True, "")
-DENOISER = Need(lambda s: isinstance(s.model, Denoiser), "the capability Denoiser (add_noise, signal_to_noise, denoise)")
-AUTOENCODER = Need(lambda subject: isinstance(subject.model, Autoencoder), "the capability Autoencoder (encode, decode)")
-CONDITIONS = Need(_is_given, "a condition, such as a label")
-GUIDANCE = Need(_takes_guidance, "a condition and an option guidance_scale of `sample`")
-LOG = Need(lambda subject: log.metrics_file(subject) is not None, "a run's folder, with metrics.jsonl")
-
-
-def _always(subject: Viewed, own: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _never(subject: Viewed, own: Mapping[str, Any]) -> bool:
-    return False
-
-
-def _for_rows(subject: Viewed, own: Mapping[str, Any]) -> bool:
-    return subject.takes_rows(own.get("conditions"))
-
-
-def _between_images(subject: Viewed, own: Mapping[str, Any]) -> bool:
-    return compute.between_images(subject, own.get("between")) or _for_rows(subject, own)
-
-
-@dataclass(frozen=True)
-class View:
-    make: Callable[..., Image.Image | Film]
-    needs: Need
-    moves: bool = False
-    """Whether it can be an animation."""
-    untrained: bool = False
-    """Whether a recipe will do in place of a trained model."""
-    real: Callable[[Viewed, Mapping[str, Any]], bool] = _always
-    """Whether it shows real rows, or draws for their conditions, by the subject and the view's own options."""
-
-    @property
-    def options(self) -> list[str]:
-        parameters = inspect.signature(self.make).parameters.values()
-        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-
-    @property
-    def samples(self) -> bool:
-        """Whether it takes the options of the model's `sample`, too."""
-        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.make).parameters.values())
-
-
-VIEWS = {
-    "forward": View(compute.forward, DENOISER, moves=True, untrained=True),
-    "reverse": View(compute.reverse, DENOISER, moves=True, real=_for_rows),
-    "reconstruct": View(compute.reconstruct, AUTOENCODER),
-    "interpolate": View(compute.interpolate, ANY, moves=True, real=_between_images),
-    "latent": View(compute.latent, AUTOENCODER),
-    "classes": View(compute.classes, CONDITIONS, real=_never),
-    "guidance": View(compute.guidance, GUIDANCE, real=_for_rows),
-    "losses": View(log.losses, LOG, real=_never),
-    "neighbours": View(compute.neighbours, ANY),
-}
+"""Number of elements by default where they share a picture, as points do."""
+NAMED = {"n", "steps", "seed", "conditions", "scales", "between"}
+"""Options that the verb has under their own names; a view's others are given by `--set`."""
 
 
 def show(
@@ -115,7 +43,8 @@ def show(
     """Draw a view of a model and, with `out`, write it: x.png, or x.gif for an animation of a view that moves.
 
     Args:
-        view: forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses or neighbours.
+        view: a registered one: forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses, neighbours, or
+            a plugin's.
         model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
         overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real data.
         device: where to load the model; left out: the accelerator, if there is one.
@@ -125,78 +54,115 @@ def show(
         The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
     Raises:
         InputError: no such view, or an option it doesn't have; or the model lacks what the view asks for.
+        PluginError: two distributions claim the name, or the view can't be imported.
         NotFinite: a weight, or what is to be shown, is NaN or infinite.
         CheckpointError, RecipeError, DataError: see `load`, `read_recipe`.
     """
-    if view not in VIEWS:
-        raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, VIEWS)}")
-    chosen = VIEWS[view]
-    moving = _moving(view, None if out is None else Path(out))
-    asked = options.pop("conditions", None)
-    if asked is not None and "conditions" not in chosen.options:
-        raise InputError(f"--condition: the view {view} has no such option; known: {', '.join(chosen.options) or 'none'}")
-    own = _own_options(view, options)
+    if view not in plugin_names(VIEWS):
+        raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, plugin_names(VIEWS))}")
+    chosen: View = load_class(VIEWS, view)()
+    moving = _moving(chosen, None if out is None else Path(out))
+    checked = _checked_options(view, chosen, options)
     subject = Viewed(model, overrides, device)
-    _check_subject(view, subject)
-    if asked is not None:
-        own["conditions"] = read_conditions(subject.model, asked)
-    if chosen.needs is not LOG and "n" in chosen.options and len(subject.modality.shape) < 2:
-        own.setdefault("n", POINTS)
-    if moving:
-        own.setdefault("steps", FRAMES)
-    if overrides and not chosen.real(subject, own):
+    _check_subject(view, chosen, subject)
+    content = encoded(make(chosen, subject, checked, moving), moving)
+    if overrides and not subject.shows_data:
         raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real rows, so this changes nothing")
-    if chosen.needs is not LOG:
-        check_weights(subject.model)
-    made = chosen.make(subject, **own, **{name: value for name, value in options.items() if name not in own})
-    content = _encoded(made, moving)
     if out is not None:
         _write(content, Path(out))
     return Image.open(io.BytesIO(content))
 
 
-def _moving(view: str, out: Path | None) -> bool:
+def make(view: View, subject: Viewed, options: Mapping[str, Any], moving: bool = False) -> Image.Image | Moving:
+    """Return what a view draws of a subject that has what it needs; `options` are checked, the conditions among them as a
+    person gives them."""
+    own, known = dict(options), own_options(view)
+    if "conditions" in own:
+        own["conditions"] = read_conditions(subject.model, own["conditions"])
+    if not view.of_log:
+        check_weights(subject.model)
+        if "n" in known and subject.modality.together:
+            own.setdefault("n", POINTS)
+    if moving and "steps" in known:
+        own.setdefault("steps", FRAMES)
+    return view.draw(subject, **own)
+
+
+def encoded(made: Image.Image | Moving, moving: bool) -> bytes:
+    """Return a picture as PNG, or as GIF where it moves; the same picture gives the same bytes."""
+    stream = io.BytesIO()
+    if moving and not isinstance(made, Image.Image):
+        (first, *others), durations = made.frames()
+        first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    else:
+        picture = made if isinstance(made, Image.Image) else made.strip()
+        grey = picture.convert("L")
+        (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def own_options(view: View) -> list[str]:
+    """Return the names of a view's own options, in their order."""
+    parameters = inspect.signature(view.draw).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def lacking(view: View, subject: Viewed) -> str | None:
+    """Return what a view needs and a subject lacks; None where it has all."""
+    if view.of_log:
+        return None if metrics_file(subject) else "a run's folder, with metrics.jsonl"
+    if view.capability and not isinstance(subject.model, view.capability):
+        return f"the capability {view.capability.__name__} ({', '.join(methods_of(view.capability))})"
+    option = view.sample_option
+    has_option = not option or option in inspect.signature(subject.model.sample).parameters
+    if has_option and (not view.conditional or subject.model.conditions):
+        return None
+    if not option:
+        return "a condition, such as a label"
+    return ("a condition and " if view.conditional else "") + f"an option {option} of `sample`"
+
+
+def _views() -> Iterator[tuple[str, View]]:
+    """Yield the views that can be imported, by name."""
+    yield from ((name, cls()) for name, cls in load_all(VIEWS)[0].items())
+
+
+def _moving(view: View, out: Path | None) -> bool:
     """Whether an animation is asked for."""
     if out is None or out.suffix == ".png":
         return False
-    if out.suffix == ".gif" and VIEWS[view].moves:
+    if out.suffix == ".gif" and view.moves:
         return True
-    moving = ", ".join(name for name, other in VIEWS.items() if other.moves)
+    moving = ", ".join(name for name, other in _views() if other.moves)
     raise InputError(f"--out {out}: give x.png, or x.gif for a view that moves ({moving})")
 
 
-def _own_options(view: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are the view's own, checked; the others must be for the model's `sample`."""
-    chosen, anyones = VIEWS[view], {name for other in VIEWS.values() for name in other.options}
-    own = {name: value for name, value in options.items() if name in anyones or not chosen.samples}
-    return check_arguments(chosen.make, own, chosen.options, option="--", owner=f"the view {view}")
+def _checked_options(name: str, view: View, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options, the view's own ones checked; the others are for the model's `sample`, where the view draws."""
+    known, parameters = own_options(view), inspect.signature(view.draw).parameters.values()
+    draws = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    checked = {key: value for key, value in options.items() if key != "conditions" or value is not None}
+    if "conditions" in checked.keys() - set(known):
+        raise InputError(f"--condition: the view {name} has no such option; known: {', '.join(known) or 'none'}")
+    for key, value in options.items():
+        if key != "conditions" and (key in known or key in NAMED or not draws):  # the model reads what it is given
+            option = "--" if key in NAMED else "--set "
+            checked |= check_arguments(view.draw, {key: value}, known, option=option, owner=f"the view {name}")
+    return checked
 
 
-def _check_subject(view: str, subject: Viewed) -> None:
+def _check_subject(name: str, view: View, subject: Viewed) -> None:
     """
     Raises:
         InputError: a recipe where a trained model is needed, or a model that lacks what the view asks for.
     """
-    if subject.recipe is not None and not VIEWS[view].untrained:
+    if subject.recipe is not None and not view.untrained:
         raise InputError(
-            f"{view} needs a trained model, and {subject.name} is a recipe: train it, then give {subject.recipe.run_dir}"
+            f"{name} needs a trained model, and {subject.name} is a recipe: train it, then give {subject.recipe.run_dir}"
         )
-    need = VIEWS[view].needs
-    if not need.met(subject):
-        has = ", ".join(name for name, other in VIEWS.items() if other.needs.met(subject))
-        raise InputError(f"{view} needs {need.name}, which {subject.name} lacks; it has the views {has}")
-
-
-def _encoded(made: Image.Image | Film, moving: bool) -> bytes:
-    stream = io.BytesIO()
-    if isinstance(made, Film) and moving:
-        (first, *others), durations = made.frames()
-        first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-    else:
-        picture = made.strip() if isinstance(made, Film) else made
-        grey = picture.convert("L")
-        (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    if need := lacking(view, subject):
+        has = ", ".join(other for other, its in _views() if lacking(its, subject) is None)
+        raise InputError(f"{name} needs {need}, which {subject.name} lacks; it has the views {has}")
 
 
 def _write(content: bytes, out: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -19,20 +20,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from genhub.evaluation.extractors import in_bytes
 from genhub.interfaces.modality import Modality
-from genhub.modalities.image import enlarged, image_of
+from genhub.modalities.image import enlarged
 
 DPI = 100
 TITLE, TEXT = 12, 9
 """Sizes of letters, in points."""
 MARGIN, GAP, LINE = 12, 2, 16
 """Pixels around a picture, between tiles, and for a line of text."""
-MAX_TILE, MAX_PLOT = 128, 256
-"""Largest side of a tile, and of one that many points share: larger ones are made smaller, so that a row fits a screen."""
+MAX_TILE, MAX_PLOT = 128, 280
+"""Largest side of a tile, and of one that elements share: larger ones are made smaller, so that a row fits a screen."""
 GREY = "#555555"
 
 Array = NDArray[Any]
@@ -49,8 +49,7 @@ class PictureRow:
     @classmethod
     def of(cls, label: str, modality: Modality, x: Tensor, captions: Sequence[str] = ()) -> PictureRow:
         """Return the row of elements x (m, *shape), as in a batch; captions of elements that share a tile are left out."""
-        made = tiles(modality, x)
-        return cls(label, made, captions if len(made) == len(x) else ())
+        return cls(label, tiles(modality, x), () if modality.together else captions)
 
 
 @dataclass(frozen=True)
@@ -66,29 +65,41 @@ class Film:
     """Captions, one a step; a second line is for the strip alone."""
     there_and_back: bool = False
     """Whether an animation runs backwards at the end."""
+    given: Sequence[str] = ()
+    """Captions of what the elements are given, where elements that share a picture are told apart by it; (): nothing."""
+    real: Tensor | None = None
+    """Real elements (m, *shape), as in a batch, which elements that share a picture have in pale behind; None: nothing."""
 
     def strip(self) -> Image.Image:
-        """Return a picture with a column a step, and a row a panel and an element; points share a row."""
-        parts = {label: _apart(self.modality, x, 1) for label, x in self.panels.items()}
-        n = len(next(iter(parts.values())))
-        rows = [
-            PictureRow(label, [tile(self.modality, x) for x in each[i]]) for i in range(n) for label, each in parts.items()
-        ]
+        """Return a picture with a column a step, and a row a panel and an element; those that share a picture, a row."""
+        made = {label: [self._tiles(x) for x in steps] for label, steps in self.panels.items()}
+        n = len(next(iter(made.values()))[0])
+        rows = [PictureRow(label, [step[i] for step in steps]) for i in range(n) for label, steps in made.items()]
         rows[-1] = replace(rows[-1], captions=self.captions)
         return table(self.title, self.note, rows, group=len(self.panels))
 
     def frames(self) -> tuple[list[Image.Image], list[int]]:
-        """Return a frame a step, with a row a panel and a column a tile; and how many milliseconds each is shown."""
+        """Return a frame a step, and how many milliseconds each is shown: a row a panel and a column a tile, or, where
+        elements share a picture, a column a panel."""
         captions = [caption.replace("\n", "   ") for caption in self.captions]
         width = max(end for caption in captions for end in _ends(self.title, caption)) + MARGIN  # the same for all
         frames = []
         for step, caption in enumerate(captions):
-            rows = [PictureRow.of(label, self.modality, x[step]) for label, x in self.panels.items()]
+            each = {label: self._tiles(x[step]) for label, x in self.panels.items()}
+            rows = [PictureRow(label, shown) for label, shown in each.items()]
+            if self.modality.together:
+                rows = [PictureRow("", [shown for (shown,) in each.values()], tuple(each))]
             frames.append(table(self.title, caption, rows, width=width))
         if self.there_and_back:
             frames += frames[-2:0:-1]
         held = {0, len(self.captions) - 1}  # the ends, to look at
         return frames, [1200 if index in held else 120 for index in range(len(frames))]
+
+    def _tiles(self, x: Tensor) -> list[Image.Image]:
+        """Return the elements of a step, on axes that are the same in all steps: those of the real ones, else of the film's
+        end."""
+        end = torch.cat([steps[-1] for steps in self.panels.values()])
+        return tiles(self.modality, x, self.given, end if self.real is None else self.real, self.real)
 
 
 def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, width: int = 0) -> Image.Image:
@@ -118,28 +129,54 @@ def table(title: str, note: str, rows: Sequence[PictureRow], group: int = 1, wid
     return canvas
 
 
-def tiles(modality: Modality, x: Tensor) -> list[Image.Image]:
-    """Return elements x (m, *shape), as in a batch, as they appear in a row: a tile each; points, which have no sides, share
-    one."""
-    return [tile(modality, part) for part in _apart(modality, x, 0)]
+def tiles(
+    modality: Modality, x: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+) -> list[Image.Image]:
+    """Return elements x (m, *shape), as in a batch, as they appear in a row: a tile each, or one that they share; see
+    `Modality.tile`.
+
+    Args:
+        like: elements as in a batch, to whose scale all are drawn; None: x.
+        real: real elements, as in a batch.
+    """
+    values, like = modality.from_batch(x), modality.from_batch(x if like is None else like)
+    own = None if real is None else modality.from_batch(real)
+    parts = [values] if modality.together else torch.split(values, 1)
+    return [_fitted(modality.tile(part, captions, like, own), modality.together) for part in parts]
 
 
-def _apart(modality: Modality, x: Tensor, dim: int) -> Sequence[Tensor]:
-    """Return the elements along a dimension one by one; those that have no sides together."""
-    return torch.split(x, 1, dim) if len(modality.shape) > 1 else [x]
-
-
-def tile(modality: Modality, x: Tensor) -> Image.Image:
-    """Return one element x (1, *shape), or points (m, d), as in a batch, as a tile."""
-    values, levels = modality.from_batch(x), modality.levels
-    is_image = levels is not None and len(modality.shape) == 3  # whose pixels are shown without a frame around them
-    shown = image_of(in_bytes(values[0], levels or 0)) if is_image else modality.picture(values)
-    most = MAX_TILE if len(modality.shape) > 1 else MAX_PLOT
+def _fitted(shown: Image.Image, shared: bool) -> Image.Image:
+    """Return a picture at the size of a tile, without transparency."""
+    most = MAX_PLOT if shared else MAX_TILE
     if shown.mode == "RGBA":
         shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     if max(shown.size) > most:
         shown.thumbnail((most, most), Image.Resampling.LANCZOS)
     return enlarged(shown)
+
+
+def titled(title: str, note: str, shown: Image.Image) -> Image.Image:
+    """Return a picture below a title and a note."""
+    top = MARGIN + 20 + LINE * (1 + note.count("\n")) + 8
+    width = max(shown.width + 2 * MARGIN, max(_ends(title, note)) + MARGIN)
+    with _figure((width, top + shown.height + MARGIN)) as (figure, at):
+        _head(figure, at, title, note)
+        canvas = _rendered(figure)
+    canvas.paste(shown.convert("RGB"), (MARGIN, top))
+    return canvas
+
+
+def beside(pictures: Mapping[str, Image.Image]) -> Image.Image:
+    """Return pictures beside one another, each below its name."""
+    height, above, apart = max(picture.height for picture in pictures.values()), 18, 12
+    width = sum(picture.width + apart for picture in pictures.values()) - apart
+    canvas = Image.new("RGB", (width, height + above), "white")
+    draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(12), 0
+    for name, picture in pictures.items():
+        draw.text((left, 0), name, "black", font)
+        canvas.paste(picture.convert("RGB"), (left, above))
+        left += picture.width + apart
+    return canvas
 
 
 @dataclass(frozen=True)
@@ -252,8 +289,13 @@ def escape(text: str) -> str:
 
 def _width(text: str, size: int = TEXT) -> int:
     """Return the width in pixels of the longest line of a text."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    return max((round(TextPath((0, 0), line, size=size * DPI / 72).get_extents().width) for line in lines), default=0)
+    return max((_line_width(line, size) for line in text.split("\n") if line.strip()), default=0)
+
+
+@lru_cache(maxsize=4096)
+def _line_width(line: str, size: int) -> int:
+    across = TextPath((0, 0), line, size=size * DPI / 72).vertices[:, 0]  # get_extents takes most of a picture's time
+    return round(float(np.ptp(across)))
 
 
 def _mosaic(tiles: Sequence[Image.Image]) -> Array:

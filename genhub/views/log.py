@@ -12,31 +12,36 @@ from genhub.errors import InputError
 from genhub.ground.console import warn
 from genhub.ground.disk import check_files
 from genhub.ground.run_log import read_metrics
+from genhub.interfaces.view import View
 from genhub.store.run_folder import RunFolder
 from genhub.views import canvas
 from genhub.views.canvas import escape
 from genhub.views.viewed import Viewed
 
 
-def losses(subject: Viewed) -> Image.Image:
-    """Plot the losses of each phase in a run's metrics.jsonl."""
-    file = metrics_file(subject)
-    assert file is not None
-    check_files(file.parent, file.name)
-    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
-    for step, key, value in _logged(file):
-        phase, _, name = key.partition("/")
-        steps, values = curves.setdefault(phase, {}).setdefault(name, ([], []))
-        steps.append(step)
-        values.append(value)
-    if not curves:
-        raise InputError(f"{file}: nothing is logged yet")
-    last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
-    rows = {
-        escape(phase): {escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
-        for phase, row in curves.items()
-    }
-    return canvas.curves(f"{escape(subject.name)}: the run's log", f"a row a phase; to step {last:,}", rows)
+class Losses(View):
+    """Curves of all that each phase of a run logged in its metrics.jsonl."""
+
+    of_log = True
+
+    def draw(self, subject: Viewed) -> Image.Image:
+        file = metrics_file(subject)
+        assert file is not None
+        check_files(file.parent, file.name)
+        curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+        for step, key, value in _logged(file):
+            phase, _, name = key.partition("/")
+            steps, values = curves.setdefault(phase, {}).setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+        if not curves:
+            raise InputError(f"{file}: nothing is logged yet")
+        last = max(steps[-1] for row in curves.values() for steps, _ in row.values())
+        rows = {
+            escape(phase): {escape(name): (np.array(steps), np.array(values)) for name, (steps, values) in row.items()}
+            for phase, row in curves.items()
+        }
+        return canvas.curves(f"{subject.title}: the run's log", f"a row a phase; to step {last:,}", rows)
 
 
 def metrics_file(subject: Viewed) -> Path | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.errors import CheckpointError, InputError, did_you_mean
-from genhub.evaluation.given import data_for, given_rows, recipe_of, takes_rows
+from genhub.evaluation.given import conditions_at, data_for, given_rows, recipe_of, takes_rows
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
 from genhub.ground.randomness import CHOICE_STREAM, seed_for
@@ -33,8 +34,18 @@ from genhub.sampling.request import Drawing
 from genhub.store.find import read_newest
 from genhub.store.models import load_folder
 from genhub.store.run_folder import RunFolder
+from genhub.views.canvas import escape
 
 Viewable = Model | RecipeLike
+BEHIND = 2000
+"""Number of real rows behind drawn ones."""
+
+# Types of the options that several views have.
+Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Steps = Annotated[int, Field(strict=True, ge=2, le=200)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Asked = Mapping[str, Any] | None
+"""Conditions by column, as they are kept; None: nobody says."""
 
 
 class Viewed:
@@ -118,6 +129,16 @@ class Viewed:
         """The modality of what the model draws."""
         return self.model.modality
 
+    @property
+    def title(self) -> str:
+        """The name as titles have it, where `$` would begin mathematics."""
+        return escape(self.name)
+
+    @property
+    def shows_data(self) -> bool:
+        """Whether the real rows were asked for."""
+        return "data" in vars(self)
+
     # Rows
 
     def choose(self, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -128,6 +149,16 @@ class Viewed:
     def x(self, rows: Any) -> Tensor:
         """Return real rows by number, on the model's device: (n, *shape) as in a batch."""
         return self.data.x(rows).to(self.model.device)
+
+    def behind(self, seed: int) -> Tensor | None:
+        """Return real rows to be shown in pale behind elements that share a picture; None where each has its own, or where
+        it isn't known which are real."""
+        if not self.modality.together:
+            return None
+        try:
+            return self.data.x(self.choose(BEHIND, seed))
+        except InputError:
+            return None
 
     def given(self, rows: Any) -> Conditions | None:
         """Return the conditions of real rows, on the model's device; None where there are none, or the data lack some."""
@@ -144,6 +175,22 @@ class Viewed:
     def takes_rows(self, conditions: Mapping[str, Any] | None) -> bool:
         """Whether what is drawn is drawn for the conditions of real rows."""
         return not conditions and takes_rows(self.model)
+
+    def draw(
+        self, n: int, seed: int, conditions: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """Draw what `genhub sample` does, on the CPU: (n, *shape) as in a batch."""
+        return self.sample(self.drawing(n, seed, conditions, options or {}))
+
+    def draw_for(self, rows: Any, seed: int, options: Mapping[str, Any] | None = None) -> Tensor:
+        """Draw a row for the conditions of each of these real rows, as `draw`."""
+        return self.sample(self.drawing_for(rows, seed, options or {}))
+
+    def drawing_for(self, rows: Any, seed: int, options: Mapping[str, Any]) -> Drawing:
+        """Return the drawing of a row for the conditions of each of these real rows; for any, where the data lack some."""
+        known = self.model.conditions.keys() <= self.data.spec.columns.keys()
+        given = conditions_at(self.data, self.model.conditions if known else (), rows)
+        return Drawing(len(rows), seed, given, read_options(self.model, options))
 
     def sample(self, drawing: Drawing) -> Tensor:
         """Draw what `genhub sample` does, (n, *shape) as in a batch."""
