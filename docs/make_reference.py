@@ -42,6 +42,7 @@ SECTIONS = {
         "RunLog",
         "seed_for",
     ),
+    "Views": ("View", "ViewSubject", "Film", "PictureRow", "table"),
     "Recipes": ("Recipe", "read_recipe", "Section", "PositiveInt", "Fraction", "Shape"),
     "Verbs": ("train", "load", "sample"),
     "For a model's own folder format": ("save_tensors", "load_strictly", "read_json"),

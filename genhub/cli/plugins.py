@@ -82,8 +82,7 @@ def plugins_info(name: str, as_json: AsJson = False) -> None:
 @app.command("new")
 def plugins_new(
     name: Annotated[str, typer.Argument(help="Of the folder, the distribution and the plugin: my-model.")],
-    kind: Annotated[str, typer.Option(help="model, network, modality, scheduler, trainer or metric.")] = "model",
-    kind: Annotated[str, typer.Option(help="model, network, modality, scheduler, trainer or view.")] = "model",
+    kind: Annotated[str, typer.Option(help="model, network, modality, scheduler, trainer, metric or view.")] = "model",
 ) -> None:
     """Write a plugin of your own that works at once."""
     from genhub.cli.scaffold import new_plugin

@@ -9,8 +9,8 @@ public; the command line also uses `suites`, and the rest is inside.
 
 The same from the shell is `genhub plugins check NAME [key=value ...]`, and `pytest --genhub-model NAME` makes a test of
 every check. `check_network`, `check_modality`, `check_scheduler`, `check_trainer`, `check_metric` and `check_view` are for
-the other kinds of plugins. All runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked for;
-nothing is downloaded.
+the other kinds of plugins. All runs on the CPU, on scikit-learn's digits or on made-up rows of whatever columns are asked
+for; nothing is downloaded.
 """
 
 from __future__ import annotations
