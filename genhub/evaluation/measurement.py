@@ -124,8 +124,8 @@ class Measurement:
 
     @cached_property
     def labels_asked(self) -> tuple[Tensor, Tensor] | str:
-        """Labels (n,) that rows were drawn for, of the column that the probe reads, and which rows have one, (n,); or words on
-        why nobody can tell."""
+        """Labels (n,) that rows were drawn for, of the column that the probe reads, and which rows have one, (n,); or words
+        on why nobody can tell."""
         labels, conditions = self.reference.labels, self.model.conditions
         if labels and labels.name in conditions:
             return self.asked(labels.name) or "nobody asks for a label"
