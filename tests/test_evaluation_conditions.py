@@ -97,10 +97,20 @@ def _by_classes() -> Measurement:
     return Measurement(model, data, NO_SPLIT, "pixels", Drawing(20), lambda: data.own(range(20)))
 
 
-def test_labels_are_known_of_what_is_made_from_them():
-    """A stand-in for a text: the digit as a number, which says the label, but is none."""
-    columns = {"digit": {"from": "label", "modality": "number"}}
-    right, wrong = (measured(("digit",), rolled, columns=columns, **HELD_OUT) for rolled in (0, 1))
+MADE_FROM_LABEL = {
+    "caption": {
+        "from": "label",
+        "templates": ["a {}", "the digit {}"],
+        "words": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+    },
+    "digit": {"from": "label", "modality": "number"},
+}
+
+
+@pytest.mark.parametrize("name", MADE_FROM_LABEL)
+def test_labels_are_known_of_what_is_made_from_them(name):
+    columns = {name: MADE_FROM_LABEL[name]}
+    right, wrong = (measured((name,), rolled, columns=columns, **HELD_OUT) for rolled in (0, 1))
     labels = right.reference.labels.kept(right.rows_of.numbers)
     assert torch.equal(right.labels_asked[0], labels)
     for subject, rolled in ((right, 0), (wrong, 1)):  # read by one that makes no mistakes
@@ -109,9 +119,10 @@ def test_labels_are_known_of_what_is_made_from_them():
         expected = float((labels.roll(rolled) == labels).double().mean())
         assert measure(subject, ["label_accuracy"], 0).values == {"label_accuracy": expected}
     assert expected < 0.3
-    asked = Drawing.of(right.model, 4, {}, conditions={"digit": [3]})
+    asked = Drawing.of(right.model, 4, {}, conditions={name: ["3"]})
     by_hand = Measurement(right.model, right.reference, NO_SPLIT, "values", asked, right.draw)
-    with pytest.raises(genhub.InputError, match="what digit says of the label is known of whole rows of the data alone"):
+    message = f"what {name} says of the label is known of whole rows of the data alone"
+    with pytest.raises(genhub.InputError, match=message):
         measure(by_hand, ["label_accuracy"], 0)
 
 

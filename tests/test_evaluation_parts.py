@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import cli
+from genhub.data.open import load_data
 from genhub.errors import DataError
 from genhub.evaluation.compare import compare
 from genhub.evaluation.evaluate import measure
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.page import html
 from genhub.sampling.request import Drawing
+from genhub.testing.metric_checks import NoiseModel
 
 __all__ = ["site"]
 
@@ -141,10 +143,23 @@ def test_what_a_recipe_asks_for_is_checked_before_step_0(stranger, site, tmp_pat
         genhub.train(recipe | {"model": moons, "data": {"name": "moons"}, "evaluate": {"n": 20, "metrics": ["brightness"]}})
 
 
-def test_a_model_that_can_not_draw_is_not_a_metrics_fault():
-    from genhub.data.open import load_data
-    from genhub.testing.metric_checks import NoiseModel
+def test_a_strangers_modality_has_every_figure(tmp_path):
+    """By its numbers, standardised as it says."""
+    traces = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", trace=traces)
+    columns = {"trace": "broken_parts:Trace"}
+    data = load_data(str(tmp_path / "x.npz"), split="train[:60]", columns=columns)
+    unseen = load_data(str(tmp_path / "x.npz"), split="train[60:]", columns=columns, known=data.spec.model_data)
+    model = NoiseModel(genhub.ModelConfig(data=data.spec.model_data))
+    subject = Measurement(model, data, unseen, "values", Drawing(30), lambda: unseen.own(range(30)))
+    found = measure(subject, None, 0).values
+    expected = ["coverage", "density", "frechet_distance", "kernel_distance", "memorised", "precision", "recall"]
+    assert set(expected) | {"sliced_wasserstein", "reconstruction_mse", "parameters"} <= found.keys()
+    assert found["precision"] > 0.5
+    assert found["memorised"] == 0
 
+
+def test_a_model_that_can_not_draw_is_not_a_metrics_fault():
     data = load_data(split="train[:50]")
     model = NoiseModel(genhub.ModelConfig(data=data.spec.model_data))
 

@@ -40,7 +40,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Formula:
-    """How a column was computed from another one, so that what it would be of anything drawn can be computed, too."""
+    """Function by which a column was computed from another one. Its value of anything drawn can be computed by it, too."""
 
     of: str
     """The other column."""
@@ -151,7 +151,7 @@ class StoredColumn:
     remote: bool = False
     """Whether it is somebody else's, from the Hub: its texts are never read as paths of this machine."""
     formula: Formula | None = None
-    """How it was computed from another column; None: it was not, or nobody knows."""
+    """Formula by which it was computed from another column; None: it was not, or nobody knows."""
 
     def __len__(self) -> int:
         return len(self.stored)

@@ -19,7 +19,7 @@ LONGEST = 60
 
 
 class LabelEntropy(Metric):
-    """exp of the mean KL of the labels that a classifier reads from their average: the Inception score, by the probe."""
+    """Inception score, by the probe: exp of the mean KL of the labels that it reads from their average."""
 
     figures: ClassVar[Figures] = {"label_entropy": "higher"}
     least, bias = 1000, "biased downwards"
@@ -56,7 +56,7 @@ def _say_how_well_labels_are_read(subject: MeasuredModel, name: str) -> None:
 
 
 class ConditionError(Metric):
-    """How far what is drawn is from the numbers that were asked for, where a function of what is drawn says them: ink.
+    """Distance of what is drawn from the numbers that were asked for, where a function of what is drawn says them: ink.
 
     Of each such condition the mean absolute error, in its own units; and the mean over conditions of that error over the one
     of good rows that have nothing to do with what was asked for: 0 is exact, 1 no better than chance.

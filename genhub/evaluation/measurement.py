@@ -124,8 +124,8 @@ class Measurement:
 
     @cached_property
     def labels_asked(self) -> tuple[Tensor, Tensor] | str:
-        """Labels (n,) that rows were drawn for, of the column that the probe reads, and which rows have one, (n,); in words
-        why nobody can tell."""
+        """Labels (n,) that rows were drawn for, of the column that the probe reads, and which rows have one, (n,); or words
+        on why nobody can tell."""
         labels, conditions = self.reference.labels, self.model.conditions
         if labels and labels.name in conditions:
             return self.asked(labels.name) or "nobody asks for a label"
@@ -193,7 +193,7 @@ class Measurement:
 
     @cached_property
     def no_unseen(self) -> str | None:
-        """Why there are no rows that the model was not trained on; None where there are."""
+        """Reason why there are no rows that the model was not trained on; None where there are."""
         if isinstance(self.held_out, DataError):
             return f"needs rows that were not trained on: {self.held_out}"
         seen, split = self.seen, self.unseen.spec.split

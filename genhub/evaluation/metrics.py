@@ -94,7 +94,7 @@ def sliced_wasserstein(real: Tensor, generated: Tensor, *, directions: int = 512
     generator = torch.Generator().manual_seed(seed)
     ways = torch.nn.functional.normalize(torch.randn(directions, real.shape[1], generator=generator, dtype=torch.float64))
     # Along a line, the distance is that of the quantiles: steps, here of both sets, in units of 1 / (n m).
-    ends = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))  # type: ignore[no-untyped-call]
+    ends = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))
     widths = ends.diff(prepend=ends.new_zeros(1)).double() / (n * m)
     squares = []
     for some in torch.split(ways, DIRECTIONS):

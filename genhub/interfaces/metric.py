@@ -92,7 +92,7 @@ class MeasuredModel(Protocol):
 
     @property
     def drawn(self) -> Tensor:
-        """What the model drew, (n, *shape) in the target's own units: images as uint8."""
+        """Elements that the model drew, (n, *shape) in the target's own units: images as uint8."""
 
     @property
     def reference(self) -> RealRows:
@@ -119,7 +119,7 @@ class MeasuredModel(Protocol):
 
     @property
     def no_unseen(self) -> str | None:
-        """Why there are no rows that the model was not trained on; None where there are."""
+        """Reason why there are no rows that the model was not trained on; None where there are."""
 
     @property
     def unseen(self) -> RealRows:
@@ -148,7 +148,7 @@ class MeasuredModel(Protocol):
 
     @property
     def no_labels(self) -> str | None:
-        """Why no labels can be read in what is drawn; None where they can."""
+        """Reason why no labels can be read in what is drawn; None where they can."""
 
     @property
     def probabilities(self) -> Tensor:
@@ -160,5 +160,5 @@ class MeasuredModel(Protocol):
 
     @property
     def labels_asked(self) -> tuple[Tensor, Tensor] | str:
-        """Labels (n,) that rows were drawn for, as the classifier numbers them, and which rows have one, (n,) bool; in words
-        why nobody can tell."""
+        """Labels (n,) that rows were drawn for, as the classifier numbers them, and which rows have one, (n,) bool; or
+        words on why nobody can tell."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -48,7 +49,8 @@ class NoiseModel(GenerativeModel):
         return []
 
     def sample(self, n: int, *, conditions: Conditions | None = None, generator: Generators = None) -> Tensor:
-        return randn((n, *self.shape), generator, self.device) * self.scale[0]
+        scale: Tensor = self.scale[0]
+        return randn((n, *self.shape), generator, self.device) * scale
 
     def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         return x
@@ -61,7 +63,7 @@ class NoiseModel(GenerativeModel):
 
 
 @dataclass(frozen=True)
-class Case:
+class MeasuredCase:
     """Real rows, and a model that is measured beside them."""
 
     name: str
@@ -73,12 +75,11 @@ class Case:
         """Return a measurement of a model that draws held-out rows, those whose conditions it is given; or rows
         far off."""
         model = NoiseModel(ModelConfig(conditions=tuple(self.data.spec.conditions), data=self.data.spec.model_data)).eval()
-        asked, rows = given_rows(Drawing(n), model, [self.held_out])
-        if rows is None:
-            whole = range(n)
-            drawing = Drawing(n, conditions={name: self.held_out.column(name).kept(whole) for name in model.conditions})
-        else:
-            drawing, whole = asked, rows.numbers[:n]
+        drawing, rows = given_rows(Drawing(n), model, [self.held_out])
+        whole = np.arange(n) if rows is None else rows.numbers[:n]
+        if rows is None:  # of a column of classes alone
+            asked = {name: self.held_out.column(name).kept(whole) for name in model.conditions}
+            drawing = Drawing(n, conditions=asked)
         noise = torch.randn((n, *self.data.spec.modality.shape), generator=torch.Generator().manual_seed(0))
         drawn = self.held_out.own(whole) if good else self.data.spec.modality.from_batch(noise + FAR)
         found = Measurement(model, self.data, self.held_out, self.extractor, drawing, drawn.clone, rows_of=rows)
@@ -97,23 +98,23 @@ class MetricSubject(Subject):
         return self.cls()
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[MeasuredCase]:
         file = self.folder / "waves.parquet"
         wave = Signal(shape=(1, 16), mean=(0.0,), std=(1.0,))
         write_rows(ModelData(column="wave", target=wave, conditions={"label": Label(number=3)}), file)
-        found = list[Case]()
+        found = list[MeasuredCase]()
         for name, data, conditions, extractor in (
             ("images", {"data": "digits", "split": "train[:200]"}, ("label", "ink"), "pixels"),
             ("points", {"data": "moons", "num_rows": 200}, ("label",), "values"),
             ("signals", {"data": str(file), "target": "wave"}, ("label",), "values"),
         ):
-            read = load_data(**data, conditions=conditions)  # type: ignore[arg-type]
+            read = load_data(**data, conditions=conditions)
             split = {"images": "train[200:400]", "points": "test", "signals": "train"}[name]
-            held_out = load_data(**{**data, "split": split}, conditions=conditions, known=read.spec.model_data)  # type: ignore[arg-type]
-            found.append(Case(name, read, held_out, extractor))
+            held_out = load_data(**{**data, "split": split}, conditions=conditions, known=read.spec.model_data)
+            found.append(MeasuredCase(name, read, held_out, extractor))
         return found
 
-    def applies(self) -> Iterator[Case]:
+    def applies(self) -> Iterator[MeasuredCase]:
         """Yield the cases that the metric can be computed of.
 
         Raises:
@@ -183,7 +184,7 @@ def same(subject: MetricSubject) -> None:
 
 
 def untouched(subject: MetricSubject) -> None:
-    """What was drawn, and features, are left as they are: other metrics are given them, too."""
+    """Drawn elements and features are left as they are: other metrics are given them, too."""
     for case in subject.applies():
         found = case.subject()
         before = [found.drawn.clone(), *(part.clone() for part in found.features)]
