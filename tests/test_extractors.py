@@ -72,7 +72,6 @@ def test_inception_opens_safetensors(bomb, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["dinov2", "clip"])
 @pytest.mark.parametrize("indexed", [False, True])
 def test_networks_of_transformers_are_safetensors(bomb, name, indexed) -> None:
-    pytest.importorskip("transformers")
     folder, kind = Path("network"), {"dinov2": "dinov2", "clip": "clip_vision_model"}[name]
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": kind, "hidden_size": 8, "num_hidden_layers": 1,

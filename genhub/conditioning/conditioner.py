@@ -113,7 +113,7 @@ class MeanOfTokens(Embedding):
         return Given(vector=(given.sequence * there).sum(1) / there.sum(1))
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it without types
 def _encoded(modality: Modality, values: Tensor, present: Tensor) -> Tensor:
     """Return what a column's frozen encoder makes of values (n, *shape), each by itself; zeros for rows that have none."""
     encoder = modality.encoder()

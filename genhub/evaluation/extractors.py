@@ -91,12 +91,8 @@ class Pretrained:
         self.source, self.device = source or self.default, device
         name = type(self).__name__.lower()
         self.levels = levels_of(name, data)
-        try:
-            import transformers
-        except ImportError as error:
-            raise InputError(
-                f"extractor '{name}' needs transformers: pip install 'genhub-framework[evaluate]'; {OFFLINE}"
-            ) from error
+        import transformers
+
         transformers.logging.set_verbosity(logging.ERROR)
         try:
             network = getattr(transformers, self.network)  # imports what it needs only now

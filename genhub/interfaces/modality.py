@@ -77,8 +77,9 @@ class ConditionEncoder(Protocol):
     """Frozen network through which a condition's values are seen: run once for each, shared by all who are given them, and
     kept in a folder of its own in a model's."""
 
-    name: str
-    """Name for messages."""
+    @property
+    def name(self) -> str:
+        """Name for messages."""
 
     @property
     def digest(self) -> str:

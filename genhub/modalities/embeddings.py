@@ -193,8 +193,9 @@ class TokenBlock(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return (n, length, width) of tokens of that shape, those that are there (n, length) alone attended to."""
-        parts = self.enter(self.first_norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(*parts, attn_mask=mask[:, None, None, :])
+        parts = self.enter(self.first_norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
         tokens = tokens + self.leave(attended.transpose(1, 2).flatten(2))
         output: Tensor = tokens + self.layers(self.second_norm(tokens))
         return output

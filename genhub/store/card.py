@@ -30,7 +30,7 @@ MEASURED = "metrics.json"
 """File in a repository with the figures of its model, a list of `Measured`."""
 TASKS = {"image": "unconditional-image-generation"}
 """The Hub's tags of models that are given nothing, by what they draw; of others it has none."""
-PACKAGES = ("genhub-framework", "torch", "diffusers", "accelerate", "datasets", "safetensors")
+PACKAGES = ("genhub-framework", "torch", "diffusers", "transformers", "accelerate", "datasets", "safetensors")
 
 
 class Measured(Section):
