@@ -145,7 +145,10 @@ def test_images_that_can_not_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"name": "digits"}, "data.streaming: digits can't be streamed; parquet, arrow and Hub data sets can"),
+        (
+            {"name": "digits"},
+            "data.streaming: digits can't be streamed: its rows are in memory; parquet, arrow, JSON lines and Hub data sets can",
+        ),
         ({"in_memory": True}, "data.in_memory: a stream is not kept in memory"),
         (
             {"split": "train[:10]"},
