@@ -180,7 +180,7 @@ def table_source(config: DataConfig, path: str, **options: Any) -> Source | Stre
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()  # what matters comes as an exception
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what matters comes as an exception
     remote = "revision" in options
     try:
         with connect(path, None, "reading it") if remote else nullcontext():  # which says nothing by itself
