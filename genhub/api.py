@@ -21,7 +21,7 @@ from genhub.recipe.shipped import check_trained
 from genhub.run.publish import push_model
 from genhub.sampling.asked import told
 from genhub.sampling.draw import check_room, sample_elements
-from genhub.sampling.files import check_place, draw_to, is_grid, is_lossless, read_elements, save_elements
+from genhub.sampling.files import check_place, draw_to, is_lossless, read_elements, save_elements, takes_all
 from genhub.sampling.request import Drawing
 
 
@@ -60,9 +60,9 @@ def sample(
     batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
 ) -> Tensor:  # fmt: skip
-    """Draw n rows and, with `out`, write them: x.png gets one picture; x.npz arrays and x.parquet a data set, with what the
-    rows were given beside; x.csv numbers; a folder a file a row, such as a PNG an image. Stopped while it drew to a file or
-    folder other than a picture, the same call goes on from there.
+    """Draw n rows and, with `out`, write them: x.png gets one picture; x.wav all sounds, one after another; x.npz arrays and
+    x.parquet a data set, with what the rows were given beside; x.csv numbers; a folder a file a row, such as a PNG an image.
+    Stopped while it drew to a file or folder other than a picture or a sound, the same call goes on from there.
 
     Args:
         model: a model, or what `load` takes.
@@ -122,9 +122,11 @@ def sample_to(
         CheckpointError: see `load`.
     """
     check_launcher()
-    if is_grid(out) and launched():
-        raise InputError(f"--out {out}: a picture is drawn by one process; give a file of rows, such as x.npz, or a folder")
-    together = None if is_grid(out) else meet(device)
+    if takes_all(out) and launched():
+        raise InputError(
+            f"--out {out}: a picture or a sound is drawn by one process; give a file of rows, such as x.npz, or a folder"
+        )
+    together = None if takes_all(out) else meet(device)
     where = together.device if together else device or torch.accelerator.current_accelerator(check_available=True)
     model = load(source, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
     for name, values in told(model).items():
@@ -132,7 +134,7 @@ def sample_to(
     if compile:
         _compile(model)
     drawing = Drawing.of(model, n, options, seed=seed, conditions=conditions, batch_size=batch_size)
-    if is_grid(out):
+    if takes_all(out):
         _sample(model, drawing, out)
     else:
         with _drawing(drawing.n) as on_progress:

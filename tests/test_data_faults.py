@@ -33,7 +33,7 @@ def test_things_that_are_not_there(tmp_path: Path, folder: Path, monkeypatch: py
     assert "no such folder or file" in fault("some.parquet")
     assert "no such folder or file" in fault("")
     (tmp_path / "empty").mkdir()
-    assert fault("empty") == "data.name: no images, parquet or arrow files in empty"
+    assert fault("empty") == "data.name: no images, sounds, parquet or arrow files in empty"
     (tmp_path / "empty" / "x.txt").write_text("x")
     assert "no images" in fault("empty")
     assert "has no rows in split train[20:30]" in fault("set", split="train[20:30]")

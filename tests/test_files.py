@@ -23,6 +23,7 @@ import genhub
 from genhub.api import sample_to
 from genhub.data.open import load_data
 from genhub.interfaces.columns import DataConfig
+from genhub.modalities.sounds import read_sound
 from genhub.sampling.draw import PART, draw_parts, read_part, sample_elements
 from genhub.sampling.files import draw_to, save_elements
 from genhub.sampling.request import Drawing
@@ -322,3 +323,28 @@ def test_two_processes_one_killed_and_the_same_images_in_the_end(zygote, tmp_pat
     for number in range(0, 4000, 37):
         with Image.open(files[number]) as image:
             assert np.array_equal(np.asarray(image), expected[number]), number
+
+
+def test_sounds_in_one_file(tmp_path: Path):
+    """One alone is the file; several follow one another, a quarter of a second apart."""
+    modality = genhub.Signal(shape=(1, 400), mean=(0.0,), std=(0.1,), rate=8000)
+    model = Pair(Pair.Config(data=genhub.ModelData(column="it", target=modality))).eval()
+    drawn = genhub.sample(model, 3, seed=5, out=tmp_path / "x.wav").clamp(-1, 1 - 2**-15)
+    found, rate = read_sound(tmp_path / "x.wav")
+    assert (rate, found.shape) == (8000, (1, 3 * 400 + 2 * 2000))
+    for number in range(3):
+        np.testing.assert_allclose(found[:, number * 2400 :][:, :400], drawn[number], atol=2**-15)
+    assert not found[:, 400:2400].any()
+    genhub.sample(model, 1, seed=5, out=tmp_path / "one.wav")
+    assert read_sound(tmp_path / "one.wav")[0].shape == (1, 400)
+    with pytest.raises(
+        genhub.InputError,
+        match=r"x.flac: give x.png \(a picture\), x.wav \(all, one after another\), x.npz, x.parquet or a folder \(one .wav a row\)",
+    ):
+        genhub.sample(model, 1, out=tmp_path / "x.flac")
+    unknown = modality.model_copy(update={"rate": None})
+    model = Pair(Pair.Config(data=genhub.ModelData(column="it", target=unknown))).eval()
+    with pytest.raises(
+        genhub.InputError, match=r"x.wav: give x.png \(a picture\), x.npz, x.parquet or a folder \(one .npy a row\)"
+    ):
+        genhub.sample(model, 1, out=tmp_path / "x.wav")

@@ -142,7 +142,7 @@ def test_a_column_that_is_no_such_thing(kind: type[Modality], values: list[Any],
         (Image(shape=(1, 4, 4)), "tests", "tests: no regular file"),
         (Image(shape=(1, 4, 4)), "pyproject.toml", "pyproject.toml: not an image of a known format"),
         (Signal(shape=(1, 4), mean=(0,), std=(1,)), "nowhere.wav", "no such file: nowhere.wav"),
-        (Signal(shape=(1, 4), mean=(0,), std=(1,)), "pyproject.toml", "pyproject.toml: not a WAV file; convert it to one"),
+        (Signal(shape=(1, 4), mean=(0,), std=(1,)), "pyproject.toml", "pyproject.toml: not a WAV, FLAC, OGG or MP3 file; convert it to one"),
     ],
 )  # fmt: skip
 def test_what_nobody_can_ask_for(modality: Modality, value: Any, message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from genhub.data.open import load_data
 from genhub.data.raw import StoredColumn, as_objects
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig
+from genhub.modalities import sounds
 from genhub.modalities.sounds import read_sound
 
 WAVE = np.array([[0.0, 0.5, -0.5, 127 / 128], [0.25, -1.0, 0.0, -0.25]])
@@ -65,7 +68,7 @@ def test_every_uncompressed_wav(tmp_path: Path, kind: int, bits: int, extended: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no sound", "not a WAV file; convert it to one"),
+        (b"no sound", "not a WAV, FLAC, OGG or MP3 file; convert it to one"),
         (wav(WAVE)[:-3], "a WAV file that is cut off"),
         (wav(WAVE[:, :0]), "a WAV file without a sound"),
         (wav(WAVE)[:36], "a WAV file without a sound"),
@@ -78,6 +81,58 @@ def test_sounds_that_are_none(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=".") as caught:
         read_sound(content)
     assert str(caught.value) == message
+
+
+def compressed(kind: str, values: np.ndarray, rate: int = 8000) -> bytes:
+    import soundfile
+
+    stream = BytesIO()
+    soundfile.write(stream, values.T, rate, format=kind)
+    return stream.getvalue()
+
+
+TONE = (0.5 * np.sin(np.arange(8000) / 9)[None]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("kind", "off"), [("FLAC", 1 / 32768), ("OGG", 0.1), ("MP3", 0.1)])
+def test_compressed_sounds(tmp_path: Path, kind: str, off: float) -> None:
+    values, rate = read_sound(compressed(kind, TONE))
+    assert (values.dtype, values.shape, rate) == (np.float32, (1, 8000), 8000)
+    assert np.abs(values - TONE).max() <= off
+    both, _ = read_sound(compressed(kind, np.concatenate([TONE, -TONE])))
+    assert np.abs(both[0] + both[1]).max() <= 2 * off
+
+
+def test_compressed_sounds_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = compressed("FLAC", TONE)
+    for bad, message in ((content[:-500], "a FLAC file: Error : flac decoder lost sync."),
+                         (b"\xff\xfb no sound", "an MP3 file: ")):  # fmt: skip
+        with pytest.raises(ValueError, match=".") as caught:
+            read_sound(bad)
+        assert str(caught.value).startswith(message)
+    monkeypatch.setattr(sounds, "MOST_VALUES", 7999)
+    with pytest.raises(ValueError, match="a FLAC file of 8,000 values in each channel: a decompression bomb?"):
+        read_sound(content)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ValueError, match=r"^a FLAC file needs soundfile: pip install 'genhub-framework\[audio\]'$"):
+        read_sound(content)
+    assert read_sound(wav(WAVE))[1] == 8000  # which needs nothing
+
+
+def test_a_folder_of_sounds_of_several_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("high", "low"):
+        (tmp_path / kind).mkdir()
+        for number, name in enumerate(("a.flac", "b.ogg", "c.wav")):
+            loud = TONE / 2**number
+            (tmp_path / kind / name).write_bytes(wav(loud) if number == 2 else compressed(name[2:].upper(), loud))
+    keys: dict[str, Any] = {"columns": {"signal": {"length": 2000, "rate": 4000}}}
+    data = load_data(DataConfig(name=str(tmp_path), **keys), ("label",))
+    assert (data.num_rows, data.spec.modality.shape, data.spec.modality.rate) == (6, (1, 2000), 4000)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(data.kept(range(6)).abs().amax((1, 2)), [0.5, 0.25, 0.125] * 2, rtol=0.1)
+    assert data.conditions(range(6)).values["label"].tolist() == [0, 0, 0, 1, 1, 1]
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(DataError, match=r"4 of 6 rows can't be read: row 0 \(.*a.flac\): a FLAC file needs soundfile: pip"):
+        load_data(DataConfig(name=str(tmp_path), **keys))
 
 
 def test_a_sound_that_was_written_as_a_stream() -> None:

@@ -1,7 +1,8 @@
-"""Where columns come from, but folders of images and parquet (test_data.py): points of the plane, wine, CSV, NumPy's files."""
+"""Where columns come from, but folders of images and parquet (test_data.py): points of the plane, wine, CSV, JSON, NumPy's files."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_csv(tmp_path: Path) -> None:
     (tmp_path / "y.csv").write_text("a,b,kind\n20,10,dog\n")
     both = load([tmp_path / "y.csv", tmp_path / "x.csv"], **keys)
     assert both.own([0]).tolist()[0] == pytest.approx([20, 10])
-    with pytest.raises(DataError, match=r"data.streaming: .*x.csv can't be streamed; parquet, arrow and Hub data sets can"):
+    with pytest.raises(
+        DataError,
+        match=r"data.streaming: .*x.csv can't be streamed: what a CSV's columns are is known when all of it is read; parquet, arrow, JSON lines and Hub data sets can$",
+    ):
         open_data(DataConfig(name=str(tmp_path / "x.csv"), streaming=True))
     (tmp_path / "z.csv").write_text("a,c\n20,10\n")
     assert fault([tmp_path / "x.csv", tmp_path / "z.csv"]) == (
@@ -129,3 +133,49 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     data = load(tmp_path / "x.npz", target="point", on_error="skip")
     assert data.num_rows == 1
     assert [row for row, _ in data.skipped] == [1, 2]
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    """Nested lists are vectors, what an object lacks is missing; a list of objects, and several files, alike."""
+    rows = [{"p": [number, number / 2], "kind": ["cat", "dog"][number % 2], "note": f"row {number}"} for number in range(8)]
+    del rows[3]["p"]
+    rows[5]["note"] = None
+    data = load(lines(tmp_path / "a.jsonl", rows), ("kind", "note"), target="p", columns={"kind": "label"})
+    assert data.notes == ("1 of 8 rows have no p, and are left out",)
+    np.testing.assert_allclose(data.own(range(7)), [row["p"] for row in rows if "p" in row], atol=1e-5)
+    assert class_names(data) == ("cat", "dog")
+    assert data.conditions(range(7)).present["note"].tolist() == [number != 4 for number in range(7)]
+    assert data.column("note").modality.caption(data.column("note").kept([0])[0]) == "row 0"
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    assert load(tmp_path / "a.json", ("kind",), target="p", columns={"kind": "label"}).spec.fingerprints == {
+        name: data.spec.fingerprints[name] for name in ("p", "kind")
+    }
+    lines(tmp_path / "b.jsonl", [{"note": "x", "kind": "cat", "p": [0.5, 1]}])  # keys in another order
+    both = load([tmp_path / "b.jsonl", tmp_path / "a.jsonl"], target="p")
+    assert (both.num_rows, both.own([0])[0].tolist()) == (8, pytest.approx([0.5, 1]))
+    assert load(tmp_path / "*.jsonl", target="p", split="train[:4]").num_rows == 3
+
+
+def test_json_that_can_not_be_read(tmp_path: Path) -> None:
+    bad = lines(tmp_path / "bad.jsonl", [{"x": [1, 2]}] * 3)
+    with bad.open("a") as stream:
+        stream.write('{"x": [1,\n')
+    assert fault(bad) == f"data.name: {bad}: JSON parse error: Invalid value. in row 3"
+    mixed = lines(tmp_path / "mixed.jsonl", [{"x": 1}, {"x": "one"}])
+    assert fault(mixed) == f"data.name: {mixed}: JSON parse error: Column(/x) changed from number to string in row 1"
+    (tmp_path / "empty.jsonl").write_text("")
+    assert fault(tmp_path / "empty.jsonl") == f"data.name: {tmp_path}/empty.jsonl: Empty JSON file"
+    (tmp_path / "numbers.json").write_text("[1, 2]")
+    assert fault(tmp_path / "numbers.json").endswith("must be a list of objects, {column: value, ...}, or a line each")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert fault(tmp_path / "deep.json").startswith(f"data.name: {tmp_path}/deep.json: maximum recursion depth exceeded")
+    good, other = lines(tmp_path / "a.jsonl", [{"x": [1, 2]}]), lines(tmp_path / "b.jsonl", [{"y": [1, 2]}])
+    assert fault([good, other]) == f"data.name.1: {other} has the columns y, and {good} has x"
+    assert fault([good, tmp_path / "deep.json"]) == (
+        f"data.name.1: {tmp_path}/deep.json is no .jsonl file, and {good} is; give files of one format"
+    )

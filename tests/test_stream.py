@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from conftest import shared_data
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from test_trainer import metrics, pair, same_bits
+from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
 from genhub.data.open import load_data, open_data
@@ -145,7 +147,10 @@ def test_images_that_can_not_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"name": "digits"}, "data.streaming: digits can't be streamed; parquet, arrow and Hub data sets can"),
+        (
+            {"name": "digits"},
+            "data.streaming: digits can't be streamed: its rows are in memory; parquet, arrow, JSON lines and Hub data sets can",
+        ),
         ({"in_memory": True}, "data.in_memory: a stream is not kept in memory"),
         (
             {"split": "train[:10]"},
@@ -238,3 +243,78 @@ def test_a_derived_column_of_a_stream(tmp_path):
     own = torch.cat([stream.spec.modality.from_batch(batch.x) for batch in islice(stream.batches(seed=0), 4)])
     torch.testing.assert_close(own[:, 1], 2 * own[:, 0])
     assert sorted(own[:, 0].round().tolist()) == rows["a"]
+
+
+def json_lines(folder: Path, files: int = 4, rows: int = 30, text: int = 1) -> str:
+    """Files of JSON lines, each row's vector its number in the whole and half of that; a text of so many letters beside."""
+    folder.mkdir()
+    for file in range(files):
+        numbers = range(file * rows, (file + 1) * rows)
+        lines = [json.dumps({"p": [float(n), n / 2], "label": ["even", "odd"][n % 2], "note": "x" * text}) for n in numbers]
+        (folder / f"part-{file}.jsonl").write_text("\n".join(lines) + "\n")
+    return str(folder / "*.jsonl")
+
+
+NAMED = {"columns": {"label": {"modality": "label", "names": ["even", "odd"]}}}
+
+
+def points(stream, steps: int, **given) -> list[list[int]]:
+    """Numbers of the rows of each step, as `taken` has them."""
+    found = []
+    for batch in islice(stream.batches(given.pop("share", Share()), seed=3, **given), steps):
+        own = stream.spec.modality.from_batch(batch.x)
+        np.testing.assert_allclose(own[:, 1], own[:, 0] / 2, atol=1e-3)
+        found.append(own[:, 0].round().int().tolist())
+        assert batch.conditions.values["label"].tolist() == [number % 2 for number in found[-1]]
+    return found
+
+
+@pytest.mark.parametrize("files", [1, 4])
+def test_json_lines_are_streamed_and_gone_on_with(tmp_path, files):
+    stream = opened(json_lines(tmp_path / "x", files, 120 // files), **NAMED)
+    assert (stream.spec.num_rows, stream.spec.target, stream.available) == (0, "p", ("p", "label", "note"))
+    steps = points(stream, 45)
+    for epoch in (0, 20):
+        assert sorted(flat(steps[epoch : epoch + 20])) == list(range(120))
+    for stop in (1, 8, 33):
+        batches = stream.batches(seed=3)
+        for _ in range(stop):
+            next(batches)
+        state = json.loads(json.dumps(stream.state(stop)))
+        assert points(stream, 45 - stop, start_step=stop, state=state) == steps[stop:], stop
+    shares = [points(stream, 20, share=Share(rank, 2)) for rank in (0, 1)]
+    assert sorted(flat(flat(shares))) == list(range(120))
+
+
+def test_a_stream_of_json_that_can_not_be_read_to_its_end(tmp_path):
+    """What is wrong behind the part of 10 MiB that is read first is found on the way."""
+    name = json_lines(tmp_path / "x", 1, 1100, text=10_000)
+    file = tmp_path / "x" / "part-0.jsonl"
+    with file.open("a") as lines:
+        lines.write('{"p": [1.0,\n')
+    with pytest.raises(DataError, match=r"^data.name: .*\*.jsonl: JSON parse error: Invalid value\.?$"):
+        points(opened(name, **NAMED), 200)
+
+
+@pytest.mark.slow
+def test_a_run_on_json_lines_is_killed_and_goes_on_to_the_bit(tmp_path):
+    """With parts of 10 MiB to a file, on the way through one and on its edge."""
+    name = json_lines(tmp_path / "x", 2, 2500, text=10_000)
+    recipe = {
+        "model": {"name": "gan", "latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
+        "data": {"name": name, "target": "p", "streaming": True, "shuffle_buffer": 100, "batch_size": 50, "num_workers": 1},
+        "trainer": {"max_steps": 120, "save_every": 7, "trackers": [], "log_every": 10},
+    }  # fmt: skip
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    whole = genhub.train(recipe, run_dir=str(tmp_path / "whole"))
+    command = [sys.executable, "-m", "genhub", "train", str(tmp_path / "recipe.json"), "--run-dir", str(tmp_path / "parts")]
+    for saved in ("step-000014", "step-000063"):
+        started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda saved=saved: any(each.name >= saved for each in (tmp_path / "parts/checkpoints").glob("step-*")))
+        finally:
+            started.kill()
+            started.wait()
+    parts = genhub.train(recipe, run_dir=str(tmp_path / "parts"))
+    same_bits(whole, parts)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")

@@ -38,7 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     **PLAIN,
 )
-OUT_HELP = "x.png: a picture; a folder: a file a row; x.npz, x.parquet, x.csv: rows. Started again, it goes on."
+OUT_HELP = (
+    "x.png: a picture; x.wav: sounds; a folder: a file a row; x.npz, x.parquet, x.csv: rows. Started again, it goes on."
+)
 BATCH_HELP = "Rows drawn at once.  [default: 256; fewer of large ones on a CPU]"
 N_HELP = "How many rows.  [default: as many as the longest --condition names, 64 without any]"
 STARTS_OVER = "the same command starts over; to a folder or a file of rows, such as x.npz, it would go on"

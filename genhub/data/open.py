@@ -43,7 +43,10 @@ def open_data(config: DataConfig, conditions: Sequence[str] = (), known: ModelDa
         raise DataError("data.in_memory: a stream is not kept in memory; leave it out, or data.streaming")
     source = find_source(config)
     if not isinstance(source, StreamSource):
-        raise DataError(f"data.streaming: {config.title} can't be streamed; parquet, arrow and Hub data sets can")
+        raise DataError(
+            f"data.streaming: {config.title} can't be streamed: {source.not_streamed}; parquet, arrow, JSON lines and Hub "
+            "data sets can"
+        )
     return open_stream(source, config, conditions, known)
 
 

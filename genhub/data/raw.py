@@ -236,6 +236,8 @@ class Source:
     notes: tuple[str, ...] = ()
     """Lines on what is there and is no column or row: entries of a folder that are no regular files, arrays of other
     lengths."""
+    not_streamed: str = "its rows are in memory"
+    """Reason why it can't be read as a stream."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

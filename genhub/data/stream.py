@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from genhub.data.batches import CPU, BatchMaker, check_flip, tell_skipped
-from genhub.data.raw import Index, StoredColumn, as_objects
+from genhub.data.raw import Index, StoredColumn, as_objects, first_line
 from genhub.data.reading import Faults, Flips, RowReader
 from genhub.data.split import share_of
 from genhub.data.split_columns import SplitColumns, derived, sources_of
@@ -53,14 +53,16 @@ def open_stream(source: StreamSource, config: DataConfig, conditions: Sequence[s
         DataError: they can't be read, or don't say what classes there are.
     """
     table = undecoded(source.table, source.features)
-    seen = SplitColumns(_stored(list(islice(table, 10)), source, config, list(source.features)), config, known)
+    seen = SplitColumns(
+        _stored(list(islice(_rows(table, config), 10)), source, config, list(source.features)), config, known
+    )
     target = seen.target()
     names = (target, *seen.conditions(conditions, target))
     used = sorted({source for name in names for source in sources_of(name, config.columns.get(name))})
     table = undecoded(source.table.select_columns(used), {name: source.features[name] for name in used})
     table = table if table.num_shards >= FILES else table.reshard()
     said = {name: keys for name, keys in config.columns.items() if name in names}
-    first = _stored(_first(table), source, config, used)
+    first = _stored(_first(table, config), source, config, used)
     columns = SplitColumns(first, config.model_copy(update={"columns": said}), known)
     modalities = {name: _learnt(columns, name, target) for name in names}
     check_flip(config, modalities)
@@ -78,7 +80,7 @@ def open_stream(source: StreamSource, config: DataConfig, conditions: Sequence[s
 
 def first_columns(source: StreamSource, config: DataConfig) -> dict[str, StoredColumn]:
     """Return the columns of a stream's first rows."""
-    return _stored(_first(undecoded(source.table, source.features)), source, config, list(source.features))
+    return _stored(_first(undecoded(source.table, source.features), config), source, config, list(source.features))
 
 
 def _stored(rows: Raw, source: StreamSource, config: DataConfig, names: Sequence[str]) -> dict[str, StoredColumn]:
@@ -94,10 +96,23 @@ def _somewhere(_: int) -> str:
     return "a row of the stream"
 
 
-def _first(table: Any) -> Raw:
+def _rows(table: Any, config: DataConfig) -> Iterator[dict[str, Any]]:
+    """Yield a stream's rows.
+
+    Raises:
+        DataError: while iterating: they can't be read any further.
+    """
+    try:
+        yield from table
+    except Exception as error:  # whatever readers and the network raise
+        reason, _, _ = first_line(error).partition(" in row ")  # of the part that was read at once, not of the file
+        raise DataError(f"data.name: {config.title}: {reason}") from error
+
+
+def _first(table: Any, config: DataConfig) -> Raw:
     """Return a stream's first rows."""
     rows, size = Raw(), 0
-    for row in islice(table, LEARNT_FROM):
+    for row in islice(_rows(table, config), LEARNT_FROM):
         rows.append(row)
         size += sum(_size(value) for value in row.values())
         if size > LEARNT_BYTES:
@@ -191,7 +206,7 @@ class StreamData:
             table.load_state_dict(mark["stream"])
         while True:
             table.set_epoch(epoch)
-            rows = (row for row in table if self._decoder.has_target(row))
+            rows = (row for row in _rows(table, self.config) if self._decoder.has_target(row))
             while True:
                 at = {"epoch": epoch, "block": block, "position": position, "stream": table.state_dict()}
                 found = list(islice(rows, self.config.shuffle_buffer))

@@ -1,4 +1,4 @@
-"""Read tables through `datasets`: parquet, arrow, CSV, what `Dataset.save_to_disk` wrote, Hub data sets, streams."""
+"""Read tables through `datasets`: parquet, arrow, text, what `Dataset.save_to_disk` wrote, Hub data sets; and streams."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genhub.data.footers import check_no_bomb, rows_in, schema_of
+from genhub.data.lines import JSON, TEXTS, read_texts
 from genhub.data.raw import Source, StoredColumn, first_line, numbered, parts_of
 from genhub.errors import DataError
 from genhub.ground.digests import sampled_hash
@@ -25,8 +26,10 @@ from genhub.interfaces.columns import DataConfig
 
 SAVED = "saved"
 """Name, in the place of a format's, for a folder that `Dataset.save_to_disk` wrote."""
-TABLES = {".parquet", ".arrow", ".csv"}
+TABLES = {".parquet", ".arrow"} | TEXTS
 """Endings of files that are tables."""
+MAPPED = "it is read where it lies, and not copied"
+"""Reason why a folder that `datasets` saved is no stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +146,18 @@ def files_source(files: Mapping[str, str], config: DataConfig) -> Source | Strea
     Args:
         files: each with the key that names it, for messages.
     """
-    from datasets import ClassLabel, Features
+    from datasets import ClassLabel, Dataset, Features
 
     first, *others = files
     kind = Path(first).suffix
-    if kind == ".csv" and all(Path(file).suffix == kind for file in others):
-        return csv_source(files, config)
     for file in others:
         if Path(file).suffix != kind:
             raise DataError(f"{files[file]}: {file} is no {kind} file, and {first} is; give files of one format")
+    if kind in JSON and config.streaming:
+        return table_source(config, "json", data_files=list(files), parse_agent_traces=False)
+    if kind in TEXTS:
+        found = _chosen(config, {"train": Dataset(read_texts(files))}, {}, remote=False)
+        return replace(found, not_streamed="what a CSV's columns are is known when all of it is read")
     seen: dict[str, Any] = {}
     for file in files if others else ():  # footers alone; datasets reads the first file's features only
         try:
@@ -168,37 +174,13 @@ def files_source(files: Mapping[str, str], config: DataConfig) -> Source | Strea
     return table_source(config, kind[1:], data_files=list(files))
 
 
-def csv_source(files: Mapping[str, str], config: DataConfig) -> Source:
-    """Return the columns of CSV files whose first line has the names; an empty field is a missing value.
-
-    Args:
-        files: each with the key that names it, for messages.
-    """
-    import pyarrow as pa
-    from datasets import Dataset
-    from pyarrow.csv import ConvertOptions, read_csv
-
-    tables: dict[str, Any] = {}
-    for file, key in files.items():
-        try:
-            tables[file] = read_csv(file, convert_options=ConvertOptions(strings_can_be_null=True))
-            first = next(iter(tables))
-            if tables[file].column_names != tables[first].column_names:
-                columns = [", ".join(tables[each].column_names) for each in (file, first)]
-                raise DataError(f"{key}: {file} has the columns {columns[0]}, and {first} has {columns[1]}")
-            table = pa.concat_tables(tables.values(), promote_options="permissive")
-        except (pa.ArrowException, ValueError) as error:
-            raise DataError(f"{key}: {file}: {first_line(error)}") from error
-    return _chosen(config, {"train": Dataset(table)}, {}, remote=False)
-
-
 def table_source(config: DataConfig, path: str, **options: Any) -> Source | StreamSource:
     """Return the columns that `datasets` loads; since version 4 it runs no code that comes with data."""
     import datasets
 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()  # what matters comes as an exception
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what matters comes as an exception
     remote = "revision" in options
     try:
         with connect(path, None, "reading it") if remote else nullcontext():  # which says nothing by itself
@@ -223,7 +205,7 @@ def table_source(config: DataConfig, path: str, **options: Any) -> Source | Stre
             hint += f"; and there is no such folder or file here{nearest_path(Path(path))}"
         raise DataError(f"data.name: {config.title}: {first_line(cause or error)}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
-    return _chosen(config, splits, files, remote)
+    return replace(_chosen(config, splits, files, remote), not_streamed=MAPPED)
 
 
 def _chosen(config: DataConfig, splits: Mapping[str, Any], files: Mapping[str, Sequence[str]], remote: bool) -> Source:
@@ -297,4 +279,5 @@ def _stream(config: DataConfig, builder: Any, splits: Mapping[str, Any]) -> Stre
     number = builder.info.splits[config.split].num_examples if builder.info.splits else 0
     if local and not number and all(file.endswith(".parquet") for file in files):
         number = sum(read_metadata(file).num_rows for file in files)
-    return StreamSource(table, dict(table.features or {}), tuple(seen), number, remote=False)
+    features = table.features or table._resolve_features().features  # of lines without types, as their first rows have them
+    return StreamSource(table, dict(features or {}), tuple(seen), number, remote=False)

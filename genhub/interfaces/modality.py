@@ -313,6 +313,14 @@ class Modality(Section):
         """Return one element that `write_file` wrote; see `is_lossless`."""
         raise PluginError(f"{type(self).__name__} has a file_ending, and no read_file")
 
+    joined_ending: ClassVar[str | None] = None
+    """Ending of one file that holds all drawn elements, one after another, as a picture has them side by side: ".wav" of
+    sounds; None: there is no such file."""
+
+    def write_joined(self, values: Tensor, path: Path) -> None:
+        """Write elements (n, *shape), in their own units, one after another to a file of `joined_ending`."""
+        raise NotImplementedError
+
     @property
     def is_lossless(self) -> bool:
         """Whether `read_file` gives back all that `write_file` was given."""

@@ -48,7 +48,7 @@ class Signal(Modality):
         rate: Rate | None = None
         """Values a second, to which sounds are resampled; left out: that of the first one."""
 
-    endings = (".wav",)
+    endings = (".wav", ".flac", ".ogg", ".mp3")
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -62,7 +62,7 @@ class Signal(Modality):
 
     @classmethod
     def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
-        """Whether a column is marked as sounds, holds paths of WAV files, or lists of lists, or arrays of two sides, of
+        """Whether a column is marked as sounds, holds paths of sound files, or lists of lists, or arrays of two sides, of
         floating-point numbers: (channels, length). An Array2D of `datasets` is an image unless the recipe says otherwise."""
         import numpy as np
 
@@ -107,7 +107,7 @@ class Signal(Modality):
         return plain.model_copy(update={"mean": tuple(means.mean(0).tolist()), "std": tuple(std.tolist())})
 
     def read(self, value: Any) -> NDArray[Any]:
-        """Return a signal (c, t) of a WAV file, its bytes, or an array (t,) or (c, t): the mean of a file's channels where
+        """Return a signal (c, t) of a sound file, its bytes, or an array (t,) or (c, t): the mean of a file's channels where
         this has one."""
         import numpy as np
 
@@ -202,6 +202,21 @@ class Signal(Modality):
                 np.save(stream, value.numpy(), allow_pickle=False)
         else:
             write_wav(value.numpy(), self.rate, path)
+
+    @property
+    def joined_ending(self) -> str | None:  # type: ignore[override]
+        return ".wav" if self.file_ending == ".wav" else None
+
+    def write_joined(self, values: Tensor, path: Path) -> None:
+        """Write sounds one after another, a quarter of a second of silence between two."""
+        import numpy as np
+
+        from genhub.modalities.sounds import write_wav
+
+        assert self.rate is not None
+        pause = np.zeros((self.shape[0], self.rate // 4), np.float32)
+        parts = [part for value in values.numpy() for part in (pause, value)][1:]
+        write_wav(np.concatenate(parts, 1), self.rate, path)
 
     def read_file(self, path: Path) -> Tensor:
         import torch

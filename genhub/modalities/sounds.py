@@ -1,10 +1,12 @@
-"""Read and write WAV files: uncompressed sounds, of integers of 8 to 32 bits or of floating-point numbers."""
+"""Read and write sounds: WAV files by itself, uncompressed, of integers of 8 to 32 bits or of floating-point numbers; FLAC,
+OGG and MP3 through soundfile, where it is installed."""
 
 from __future__ import annotations
 
 import struct
 import wave
 from collections.abc import Mapping
+from io import BytesIO
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,18 @@ from genhub.modalities.learnt import single
 
 INTEGERS, FLOATS, EXTENDED = 1, 3, 0xFFFE
 """Kinds of values that a WAV names; an extended one says it elsewhere."""
+MOST_VALUES = 2**27
+"""Most values of a compressed sound, of a stereo one at 44.1 kHz 25 minutes: a few bytes can say hours of silence."""
 UNKNOWN_SIZE = 0xFFFFFFFF
 """Size of the sound in a WAV that was written as a stream: up to the end."""
 
 
 def read_sound(value: Any) -> tuple[NDArray[Any], int | None]:
-    """Return a signal (c, t) float32 and its rate, None of arrays: of a WAV file's path, {"bytes", "path"}, bytes, or of an
-    array (t,) or (c, t). A WAV's integers become values in [-1, 1].
+    """Return a signal (c, t) float32 and its rate, None of arrays: of a sound file's path, {"bytes", "path"}, bytes, or of
+    an array (t,) or (c, t). A file's integers become values in [-1, 1].
 
     Raises:
-        ValueError: it is no WAV of a kind that can be read.
+        ValueError: it is no sound of a kind that can be read, or soundfile is missing.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
@@ -36,7 +40,9 @@ def read_sound(value: Any) -> tuple[NDArray[Any], int | None]:
         if array.ndim not in (1, 2) or not array.size:
             raise ValueError(f"must be (length,) or (channels, length), not of shape {array.shape}")
         return np.atleast_2d(array), None
-    return _of_wav(_content(value))
+    content = _content(value)
+    kind = _compressed(content)
+    return _of_compressed(content, kind) if kind else _of_wav(content)
 
 
 def _content(value: Any) -> bytes:
@@ -54,10 +60,36 @@ def _content(value: Any) -> bytes:
     return Path(path).read_bytes()
 
 
+def _compressed(content: bytes) -> str | None:
+    """Return what a file of a compressed sound begins as; None: it is none."""
+    if content[:3] == b"ID3" or (content[:1] == b"\xff" and content[1:2] >= b"\xe0"):  # a frame of MPEG: eleven ones
+        return "an MP3 file"
+    return {b"fLaC": "a FLAC file", b"OggS": "an OGG file"}.get(content[:4])
+
+
+def _of_compressed(content: bytes, kind: str) -> tuple[NDArray[Any], int]:
+    """Return the values (c, t) and the rate of a file that libsndfile reads."""
+    try:
+        import soundfile
+    except ImportError:
+        raise ValueError(f"{kind} needs soundfile: pip install 'genhub-framework[audio]'") from None
+    try:
+        with soundfile.SoundFile(BytesIO(content)) as stream:
+            if stream.frames * stream.channels > MOST_VALUES:
+                raise ValueError(f"{kind} of {stream.frames:,} values in each channel: a decompression bomb?")
+            values: NDArray[Any] = stream.read(dtype="float32", always_2d=True).T
+            rate = int(stream.samplerate)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{kind}: {getattr(error, 'error_string', error)}") from error
+    if not values.size:
+        raise ValueError(f"{kind} without a sound")
+    return values, rate
+
+
 def _of_wav(content: bytes) -> tuple[NDArray[Any], int]:
     """Return the values (c, t) and the rate of a WAV: RIFF, of chunks: a name of 4 bytes, a size, so many bytes."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise ValueError("not a WAV file; convert it to one")
+        raise ValueError("not a WAV, FLAC, OGG or MP3 file; convert it to one")
     kind = channels = rate = bits = 0
     at = 12
     while at + 8 <= len(content):

@@ -1,4 +1,4 @@
-"""Write what is drawn to files: one picture, a folder of files, npz, parquet, CSV; from memory, or as it is drawn."""
+"""Write what is drawn to files: one picture or sound, a folder of files, npz, parquet, CSV; at once, or as it is drawn."""
 
 from __future__ import annotations
 
@@ -73,9 +73,10 @@ Blocks = Iterable[Tensor]
 
 
 def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -> Path:
-    """Write rows (n, *shape) in their own units, which `sample_elements` has drawn: `x.png` gets one picture; a folder a
-    file a row, where the modality has files; `x.npz` and `x.parquet` the target's column and those of what the rows were
-    given, by their names; `x.csv` the same, a number a column, where rows are numbers.
+    """Write rows (n, *shape) in their own units, which `sample_elements` has drawn: `x.png` gets one picture, `x.wav` all
+    sounds one after another; a folder a file a row, where the modality has files; `x.npz` and `x.parquet` the target's
+    column and those of what the rows were given, by their names; `x.csv` the same, a number a column, where rows are
+    numbers.
 
     Raises:
         InputError: another ending, or a place that can't be written.
@@ -87,8 +88,8 @@ def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
     with saving(out):
-        if is_grid(out):
-            write_picture(model.modality.picture(elements, drawing.captions(model)), out)
+        if takes_all(out):
+            _write_all(out, elements, model, drawing)
         elif out.suffix in WRITERS:
             with whole(out) as temporary:
                 WRITERS[out.suffix]([elements], DrawnRows.of(model, drawing), temporary)
@@ -97,9 +98,17 @@ def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -
     return out
 
 
-def is_grid(out: Path) -> bool:
-    """Whether `out` is one picture, which takes all rows at once."""
-    return out.suffix == ".png" and not out.is_dir()
+def takes_all(out: Path) -> bool:
+    """Whether `out` is one picture, or one sound, which takes all rows at once."""
+    return out.suffix not in ("", *WRITERS) and not out.is_dir()
+
+
+def _write_all(out: Path, elements: Tensor, model: Model, drawing: Drawing) -> None:
+    if out.suffix == ".png":
+        write_picture(model.modality.picture(elements, drawing.captions(model)), out)
+        return
+    with whole(out) as temporary:
+        model.modality.write_joined(elements, temporary)
 
 
 def draw_to(
@@ -166,7 +175,7 @@ def read_elements(out: Path, model: Model, n: int) -> Tensor:
 
 def is_lossless(out: Path, modality: Modality) -> bool:
     """Whether `read_elements` gives back what was drawn: not from a picture, nor from files that don't hold all of it."""
-    return not is_grid(out) and (out.suffix in WRITERS or modality.is_lossless)
+    return not takes_all(out) and (out.suffix in WRITERS or modality.is_lossless)
 
 
 def check_place(out: Path, modality: Modality) -> None:
@@ -174,9 +183,10 @@ def check_place(out: Path, modality: Modality) -> None:
     Raises:
         InputError: what is drawn can't be written to a file of this ending, or to a folder.
     """
-    places = ["x.png (a picture)", "x.npz", "x.parquet"]
+    joined = [modality.joined_ending] if modality.joined_ending else []
+    places = ["x.png (a picture)", *(f"x{ending} (all, one after another)" for ending in joined), "x.npz", "x.parquet"]
     places += ["x.csv"] if modality.file_ending is None else [f"a folder (one {modality.file_ending} a row)"]
-    fits = out.suffix in (".png", *WRITERS) if out.suffix and not out.is_dir() else modality.file_ending is not None
+    fits = out.suffix in (".png", *joined, *WRITERS) if out.suffix and not out.is_dir() else modality.file_ending is not None
     if not fits or (out.suffix == ".csv" and modality.file_ending is not None):
         raise InputError(f"--out {out}: give {', '.join(places[:-1])} or {places[-1]}")
     if out.suffix == ".parquet":
