@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import style
 from PIL import Image
 
 from genhub.errors import InputError, did_you_mean, shown
@@ -43,8 +44,8 @@ def show(
     """Draw a view of a model and, with `out`, write it: x.png, or x.gif for an animation of a view that moves.
 
     Args:
-        view: a registered one: forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses, neighbours, or
-            a plugin's.
+        view: a registered one: samples, forward, reverse, reconstruct, interpolate, latent, classes, guidance, losses,
+            neighbours, or a plugin's.
         model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
         overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real data.
         device: where to load the model; left out: the accelerator, if there is one.
@@ -85,17 +86,20 @@ def make(view: View, subject: Viewed, options: Mapping[str, Any], moving: bool =
             own.setdefault("n", POINTS)
     if moving and "steps" in known:
         own.setdefault("steps", FRAMES)
-    return view.draw(subject, **own)
+    with style.context("default"):  # also of what modalities draw
+        return view.draw(subject, **own)
 
 
 def encoded(made: Image.Image | Moving, moving: bool) -> bytes:
     """Return a picture as PNG, or as GIF where it moves; the same picture gives the same bytes."""
     stream = io.BytesIO()
     if moving and not isinstance(made, Image.Image):
-        (first, *others), durations = made.frames()
+        with style.context("default"):
+            (first, *others), durations = made.frames()
         first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     else:
-        picture = made if isinstance(made, Image.Image) else made.strip()
+        with style.context("default"):
+            picture = made if isinstance(made, Image.Image) else made.strip()
         grey = picture.convert("L")
         (grey if grey.convert("RGB") == picture else picture).save(stream, "PNG", optimize=True)
     return stream.getvalue()

@@ -41,7 +41,10 @@ Place = Callable[[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class PictureRow:
+    """A row of tiles in a `table`."""
+
     label: str
+    """Words at its left; `$` begins mathematics."""
     tiles: Sequence[Image.Image]
     captions: Sequence[str] = ()
     """Captions under the tiles, one each."""
@@ -57,7 +60,9 @@ class Film:
     """Film of n elements that change step by step, each shown in one or more ways."""
 
     title: str
+    """First line; `$` begins mathematics."""
     note: str
+    """Line below it in the strip; a frame has its own caption there."""
     modality: Modality
     panels: Mapping[str, Tensor]
     """Elements (steps, n, *shape), as in a batch, by label."""

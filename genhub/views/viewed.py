@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.data.open import load_data
-from genhub.errors import CheckpointError, InputError, did_you_mean
+from genhub.errors import CheckpointError, DataError, InputError, did_you_mean
 from genhub.evaluation.given import conditions_at, data_for, given_rows, recipe_of, takes_rows
 from genhub.ground.finite import check_finite
 from genhub.ground.ids import nearest_path, split_id
@@ -152,12 +152,18 @@ class Viewed:
 
     def behind(self, seed: int) -> Tensor | None:
         """Return real rows to be shown in pale behind elements that share a picture; None where each has its own, or where
-        it isn't known which are real."""
+        it isn't known which are real, or they are not here.
+
+        Raises:
+            InputError, DataError: the overrides name rows that can't be read.
+        """
         if not self.modality.together:
             return None
         try:
             return self.data.x(self.choose(BEHIND, seed))
-        except InputError:
+        except (InputError, DataError):
+            if self.overrides:
+                raise
             return None
 
     def given(self, rows: Any) -> Conditions | None:
