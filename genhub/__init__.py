@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.config import TrainerConfig as TrainerConfig
     from genhub.interfaces.metric import MeasuredModel as MeasuredModel
     from genhub.interfaces.metric import Metric as Metric
+    from genhub.interfaces.modality import ConditionEncoder as ConditionEncoder
     from genhub.interfaces.modality import Modality as Modality
     from genhub.interfaces.modality import RawColumn as RawColumn
     from genhub.interfaces.modality import Unreadable as Unreadable
@@ -160,6 +161,7 @@ _MODULES = {
         "Metric",
     ),
     "interfaces.modality": (
+        "ConditionEncoder",
         "Modality",
         "RawColumn",
         "Unreadable",

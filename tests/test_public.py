@@ -13,7 +13,7 @@ import pytest
 import genhub
 
 PUBLIC = [
-    "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "Conditioner", "Conditions", "DataConfig", "DataError",
+    "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "ConditionEncoder", "Conditioner", "Conditions", "DataConfig", "DataError",
     "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Fraction", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
     "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData", "ModelPath", "Network",

@@ -214,3 +214,28 @@ def test_an_encoder_that_was_exchanged_is_refused(tmp_path: Path, monkeypatch: p
     assert isinstance(modality, Text)
     with pytest.raises(CheckpointError, match="holds another encoder than the one that the model was trained with"):
         modality.open_encoder(tmp_path / "m/encoders")
+
+
+# On the Hub
+
+
+@pytest.mark.slow
+def test_an_encoder_on_the_hub(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by its commit, fetched as safetensors, and goes along in a push; whoever loads that fetches nothing else."""
+    folder = encoder("clip", tmp_path / "e")
+    commit = hub.add("eve/clip", {file.name: file.read_bytes() for file in folder.iterdir()} | {"pytorch_model.bin": b"no"})
+    made = prepare(genhub.read_recipe(recipe(Path("eve/clip"))))
+    modality = made.model.conditions["caption"]
+    assert isinstance(modality, Text)
+    assert modality.encoded_by is not None
+    assert (modality.encoded_by.name, modality.encoded_by.commit) == ("eve/clip", commit)
+    assert hub.asked("GET", "pytorch_model.bin") == 0
+
+    asked = {"caption": "the digit 7"}
+    drawn = genhub.sample(made.model, 2, conditions=asked)
+    made.model.push_to_hub("alice/told")
+    del hub.repos["eve/clip"]
+    monkeypatch.setattr(encoders, "OPENED", {})
+    assert torch.equal(genhub.sample("alice/told", 2, conditions=asked), drawn)
+    with pytest.raises(genhub.HubError, match="^eve/gone: no such folder, and no such model on the Hub"):
+        prepare(genhub.read_recipe(recipe(Path("eve/gone"))))

@@ -217,7 +217,7 @@ class TableData:
     condition_dropout: float | Mapping[str, float] = 0.0
     """`model.condition_dropout`: share of rows whose conditions `batches` drops."""
     encoded: Encoders = field(default_factory=dict)
-    """What frozen encoders make of conditions; see `encoded.py`."""
+    """Frozen encoders of conditions, whose outputs batches have; see `encoded.py`."""
     _opened: dict[str, Column] = field(default_factory=dict)
 
     @property

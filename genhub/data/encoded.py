@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of a column's distinct values, such as captions: computed once, and kept on the disk.
+"""Output of a frozen encoder for a column's distinct values, such as captions: computed once, and kept on the disk.
 
 A folder of the cache, named by (the encoder, the values), has files of `SHARD` values' each, made like those of latents: see
 there. Values are encoded in the same groups whoever does it.
@@ -73,7 +73,7 @@ class EncodedColumn:
 
     @cached_property
     def _made(self) -> Tensor | list[Tensor]:
-        """What the encoder makes of each key: in memory, or mapped where it is more than 1 GiB. It is made where missing."""
+        """Output of the encoder for each key: in memory, or mapped where it is more than 1 GiB. It is made where missing."""
         values = self._keys.values
         folder = cache_folder() / "encoded" / hash_of(VERSION, self.encoder.digest, values.shape, values.numpy())
         files = [folder / f"{number:05d}.safetensors" for number in range(-(-len(values) // SHARD))]

@@ -134,12 +134,12 @@ def _alive(process: int) -> bool:
     return True
 
 
-def link(file: Path, other: Path) -> None:
-    """Have a file under another name, too, or a copy of it where the disk knows no such links."""
+def link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, which stays when the first is deleted; make a copy where the disk has no such thing."""
     try:
-        other.hardlink_to(file)
+        os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copy(file, other)
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def put_in_place(temporary: Path, folder: Path) -> None:

@@ -272,6 +272,7 @@ def _transformers() -> Any:
     import transformers
 
     transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()
     return transformers
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from genhub.errors import GenhubError, without_passwords
 from genhub.ground.console import warn
+from genhub.ground.disk import link
 from genhub.hub.push import Target
 from genhub.recipe.sections import HubConfig
 from genhub.run.publish import push_checkpoint
@@ -50,7 +50,7 @@ class Publisher:
         try:
             self._stage.mkdir(exist_ok=True)
             staged = Path(tempfile.mkdtemp(dir=self._stage)) / folder.name
-            shutil.copytree(folder, staged, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER_PART))
+            shutil.copytree(folder, staged, copy_function=link, symlinks=True, ignore=shutil.ignore_patterns(TRAINER_PART))
         except OSError as error:
             warn(f"{self.config.repo_id}: step {step} is not pushed: {error}")
             return
@@ -88,11 +88,3 @@ class Publisher:
             except Exception as error:  # whatever it is, it is no reason to stop a run
                 reason = without_passwords(f"{type(error).__name__}: {error}")
                 warn(f"{self.config.repo_id}: {staged.name} is not pushed: {reason}; the run goes on")
-
-
-def _link(source: str, target: str) -> None:
-    """Give a file a second name, which stays when the first is deleted; make a copy where the disk has no such thing."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
