@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from genhub_gan import GAN, ConditionalGAN
+from genhub_gan.config import ResidualConfig
 from genhub_gan.networks import Discriminator, Generator
 from judge import judge
 from made_columns import LABEL, columns, image
@@ -55,7 +56,7 @@ def test_the_game_is_the_gans_own():
 def test_projection_is_an_inner_product_with_the_labels_vector():
     """Miyato & Koyama 2018: C(x, y) - C(x, y') = (v_y - v_y') . phi(x)."""
     torch.manual_seed(0)
-    network = Discriminator(GIVEN, (1, 8, 8), (4, 8), 1)
+    network = Discriminator(GIVEN, (1, 8, 8), ResidualConfig(channels=(4, 8)))
     features = []
     network.to_logit.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
     x = torch.randn(5, 1, 8, 8)
@@ -64,21 +65,21 @@ def test_projection_is_an_inner_product_with_the_labels_vector():
     torch.testing.assert_close(a - b, features[0] @ (vectors[2] - vectors[0]))
     with torch.no_grad():
         vectors.zero_()
-    plain = Discriminator({}, (1, 8, 8), (4, 8), 1)
+    plain = Discriminator({}, (1, 8, 8), ResidualConfig(channels=(4, 8)))
     plain.load_state_dict({k: v for k, v in network.state_dict().items() if k != "class_vectors.weight"})
     assert torch.equal(plain(x), network(x, told(1, 1, 1, 1, 1)))
 
 
 def test_concatenation_is_planes_beside_the_image_and_one_hot_beside_the_noise():
     torch.manual_seed(0)
-    network = Discriminator(GIVEN, (2, 8, 8), (4, 8), 1, "concatenation")
+    network = Discriminator(GIVEN, (2, 8, 8), ResidualConfig(channels=(4, 8)), "concatenation")
     seen = []
     network.from_image.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     x = torch.randn(2, 2, 8, 8)
     network(x, told(2, 0))
     assert torch.equal(seen[0][:, :2], x)
     assert seen[0][:, 2:].mean((2, 3)).tolist() == [[0, 0, 1], [1, 0, 0]]
-    generator = Generator(GIVEN, (2, 8, 8), 4, (4, 8), 1, "concatenation")
+    generator = Generator(GIVEN, (2, 8, 8), 4, ResidualConfig(channels=(4, 8)), "concatenation")
     generator.from_noise.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     generator(torch.zeros(2, 4), told(1, 2))
     assert seen[1].tolist() == [[0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 1]]

@@ -285,7 +285,7 @@ def test_a_list_names_what_is_wrong_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     Path("x.txt").write_text("")
     Path("more").mkdir()
     for name in ("x.txt", "more"):
-        message = f"data.name.1: {name}: a list is of .parquet, .arrow or .csv files and globs; a folder is named alone"
+        message = f"data.name.1: {name}: a list is of .parquet, .arrow, .csv, .jsonl or .json files and globs; a folder is named alone"
         assert fault(["x-0.parquet", name]) == message
     table().save_to_disk("saved")
     assert fault(["x-0.parquet", "saved/*.arrow"]).endswith(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from genhub_gan import GAN
+from genhub_gan.config import ResidualConfig
 from genhub_gan.gan import truncated
 from genhub_gan.networks import Discriminator, Generator, level_sizes
 from judge import judge
@@ -228,12 +229,13 @@ def test_a_generator_that_has_gone_all_black_can_come_back():
 def test_residual_branches_start_at_zero():
     """So a discriminator twice as deep starts as the same function."""
     torch.manual_seed(0)
-    shallow = Discriminator({}, (1, 8, 8), (4, 8), 1)
-    deep = Discriminator({}, (1, 8, 8), (4, 8), 3)
+    shallow = Discriminator({}, (1, 8, 8), ResidualConfig(channels=(4, 8)))
+    deep = Discriminator({}, (1, 8, 8), ResidualConfig(channels=(4, 8), blocks_per_level=3))
     deep.load_state_dict(shallow.state_dict(), strict=False)
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(deep(x), shallow(x))
-    assert Generator({}, (1, 8, 8), 4, (4,), 1)(torch.randn(2, 4)).shape == (2, 1, 8, 8)  # a single level
+    one = Generator({}, (1, 8, 8), 4, ResidualConfig(channels=(4,)))  # a single level
+    assert one(torch.randn(2, 4)).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize(

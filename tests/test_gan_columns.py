@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from genhub_gan import GAN, ConditionalGAN
-from genhub_gan.networks import Enlarge, Generator
+from genhub_gan.config import ResidualConfig
+from genhub_gan.networks import Enlarge, Generator, folded, unfolded
 from made_columns import LABEL, NUMBER, TARGETS, batch, columns, conditions, image, signal, vector
 from test_trainer import same_bits
 from torch.nn.functional import interpolate
@@ -36,6 +37,32 @@ def test_it_draws_anything(target, loss):
     assert drawn.shape == (5, *model.shape)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
     assert model.sample(2, truncation=0.5).shape == (2, *model.shape)
+
+
+@pytest.mark.parametrize(("target", "patch"), [(signal(2, 24), 4), (image(3, 8, 12), 2)])
+def test_patches_are_folded_and_unfolded(target, patch):
+    """Neighbours become channels and go back to where they were; all sides are drawn, and what it is given still counts."""
+    shape = tuple(target["shape"])
+    x = torch.arange(2.0 * torch.Size(shape).numel()).reshape(2, *shape)
+    small = folded(x, patch)
+    assert small.shape == (2, shape[0] * patch ** len(shape[1:]), *(side // patch for side in shape[1:]))
+    assert torch.equal(small[0, :patch, *(0 for _ in shape[1:])], x[0, 0].reshape(-1)[:patch])
+    assert torch.equal(unfolded(small, patch), x)
+    networks = {"channels": [4, 8], "patch_size": patch}
+    model = make(target, MANY, ConditionalGAN, generator=networks, discriminator=networks)
+    assert model.generator.sizes == [
+        tuple(side // patch // 2 for side in shape[1:]),
+        tuple(side // patch for side in shape[1:]),
+    ]
+    for phase in model.phases():
+        model(batch(model), phase.name)["loss"].backward()
+    assert model.sample(3, conditions=conditions(model.conditions, 3)).shape == (3, *shape)
+
+
+@pytest.mark.parametrize(("target", "message"), [(signal(1, 10), "10"), (vector(3), "which has none")])
+def test_patches_that_do_not_fit(target, message):
+    with pytest.raises(ValueError, match=f"generator.patch_size: patches of 4 don't divide the sides of x, {message}"):
+        make(target, generator={"patch_size": 4})
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (1, 1), (2, 33), (1, 1, 2, 3), (2, 8, 9, 15)])
@@ -124,7 +151,7 @@ def test_enlarging_is_interpolation(size, larger):
 
 
 def test_a_vectors_generator_has_no_convolution():
-    network = Generator({}, (2,), 4, (8, 8), 1)
+    network = Generator({}, (2,), 4, ResidualConfig(channels=(8, 8)))
     assert {type(m).__name__ for m in network.modules()} == {
         "Generator", "Conditioner", "ModuleList", "Sequential", "Block", "Linear", "Enlarge"}  # fmt: skip
 

@@ -135,6 +135,31 @@ def test_a_folder_of_sounds_of_several_kinds(tmp_path: Path, monkeypatch: pytest
         load_data(DataConfig(name=str(tmp_path), **keys))
 
 
+def test_length_and_rate_hold_for_other_data_and_for_what_is_asked_for(tmp_path: Path) -> None:
+    """Longer sounds of another rate, read by a model's columns as evaluation reads them, and given by a person."""
+    for name, values, rate in (("train", TONE[:, :3000], 8000), ("test", TONE, 16000)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{number}.wav").write_bytes(wav(values, rate=rate))
+    keys: dict[str, Any] = {"name": str(tmp_path), "columns": {"signal": {"length": 2000, "rate": 4000}}}
+    data = load_data(DataConfig(**keys))
+    modality = data.spec.modality
+    for columns in ({}, keys["columns"]):
+        other = load_data(DataConfig(name=str(tmp_path), split="test", columns=columns), (), data.spec.model_data)
+        assert other.spec.modality == modality
+        assert other.kept(range(2)).shape == (2, 1, 2000)
+    own = other.own([0])[0, 0].numpy()
+    for path in (tmp_path / "test" / "0.wav", tmp_path / "0.flac"):
+        path.write_bytes(path.read_bytes() if path.exists() else compressed("FLAC", TONE, 16000))
+        np.testing.assert_allclose(modality.ask(str(path))[0], own, atol=1e-3)
+    short = modality.ask(str(tmp_path / "train" / "0.wav"))
+    assert short.shape == (1, 2000)
+    assert not short[0, 1500:].any()  # 3,000 values at 8 kHz are 1,500 at 4 kHz
+    message = "data.columns.signal: by length it is 1x1000, and the model's is 1x2000; leave length out"
+    with pytest.raises(DataError, match=message):
+        load_data(DataConfig(name=str(tmp_path), columns={"signal": {"length": 1000}}), (), data.spec.model_data)
+
+
 def test_a_sound_that_was_written_as_a_stream() -> None:
     content = wav(WAVE)
     at = content.index(b"data") + 4

@@ -19,7 +19,7 @@ from genhub.errors import DataError
 from genhub.ground.ids import DATASETS, nearest_path
 from genhub.interfaces.columns import DataConfig
 
-DATA_SUFFIXES = TABLES | ENDINGS | {".zip", ".tar", ".gz", ".json"}
+DATA_SUFFIXES = TABLES | ENDINGS | {".zip", ".tar", ".gz"}
 
 
 def find_source(config: DataConfig) -> Source | StreamSource:
@@ -66,7 +66,7 @@ def _files(name: str, files: Sequence[str], config: DataConfig) -> Source | Stre
         return array_source(files[0], config)
     if wrong := kinds - TABLES:
         raise DataError(
-            f"data.name: {name}: give a folder, .parquet, .arrow or .csv files, or one .npz or .npy, not "
+            f"data.name: {name}: give a folder, .parquet, .arrow, .csv, .jsonl or .json files, or one .npz or .npy, not "
             f"{', '.join(sorted(wrong))}"
         )
     return files_source(dict.fromkeys(files, "data.name"), config)
@@ -91,7 +91,8 @@ def _listed(names: Sequence[str]) -> Iterator[tuple[str, str]]:
         for file in files or [name]:
             if Path(file).suffix not in TABLES or Path(file).is_dir():
                 raise DataError(
-                    f"{key}: {file}: a list is of .parquet, .arrow or .csv files and globs; a folder is named alone"
+                    f"{key}: {file}: a list is of .parquet, .arrow, .csv, .jsonl or .json files and globs; a folder is "
+                    "named alone"
                 )
             if first := seen.get(os.path.realpath(file)):
                 raise DataError(f"{key}: {file} is in {first} already")

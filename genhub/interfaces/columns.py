@@ -79,8 +79,9 @@ class DataConfig(Section):
 
     name: str | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = "digits"
     """`digits` (scikit-learn's 1,797 8x8 digits) or `wine`; points of the plane: `moons`, `circles`, `checkerboard`,
-    `gaussians`; a folder of images; parquet, arrow, csv, npz or npy files; or a Hub data set id. Several files in their
-    order: a glob such as shards/*.parquet, or a list of files and globs."""
+    `gaussians`; a folder of images or sounds, perhaps with metadata.csv or metadata.jsonl; parquet, arrow, csv, jsonl, json,
+    npz or npy files; or a Hub data set id. Several files in their order: a glob such as shards/*.parquet, or a list of files
+    and globs."""
     split: str = "train"
     """Name of the split, or slices such as train[:1000]. A folder or file without splits is `train`."""
     target: Name | None = None
@@ -103,7 +104,8 @@ class DataConfig(Section):
     revision: str | None = None
     """Hub data sets: branch, tag or commit."""
     streaming: bool = False
-    """Read parquet, arrow or a Hub data set as it comes, in place of copying it to the disk first; see docs/scale.md."""
+    """Read parquet, arrow, JSON lines or a Hub data set as it comes, in place of copying it to the disk first; see
+    docs/scale.md."""
     shuffle_buffer: PositiveInt = 1000
     """Streaming: rows that each process reads ahead and shuffles among themselves."""
     cache_latents: Annotated[bool, MAY_CHANGE] = False

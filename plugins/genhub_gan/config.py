@@ -36,9 +36,17 @@ class ResidualConfig(Section):
     vectors, which have no sides, 128 three times."""
     blocks_per_level: PositiveInt = 1
     """Residual blocks of two convolutions of 3 a side; of vectors, of two linear layers."""
+    patch_size: PositiveInt = 1
+    """Neighbouring values of each side that are folded into channels before the first level, and unfolded behind the last.
+    Sounds need it: a patch's waves are made at once, and the work is so many times less."""
+
+    def folded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape (c, *sides) of x as it is at the first level."""
+        channels, *sides = shape
+        return (channels * self.patch_size ** len(sides), *(side // self.patch_size for side in sides))
 
     def widths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the channels at each level for x (c, *sides), x's own size first."""
+        """Return the channels at each level for x (c, *sides), folded; the first level's first."""
         if self.channels is not None:
             return self.channels
         if len(shape) == 1:
@@ -85,6 +93,17 @@ class GANConfig(ModelConfig):
                 f"data: its networks draw vectors and what has channels and 1 to {MOST_SIDES} sides, not elements of "
                 f"{'x'.join(map(str, self.shape)) or 'one number'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _divides_by_patches(self) -> GANConfig:
+        for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+            patch, sides = network.patch_size, (self.shape or ())[1:]
+            if self.shape is not None and patch > 1 and not (sides and all(side % patch == 0 for side in sides)):
+                raise ValueError(
+                    f"{name}.patch_size: patches of {patch} don't divide the sides of x, "
+                    f"{'x'.join(map(str, sides)) or 'which has none'}"
+                )
         return self
 
     @property

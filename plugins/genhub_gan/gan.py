@@ -24,8 +24,8 @@ class AdversarialModel(GenerativeModel):
     def __init__(self, config: GANConfig) -> None:
         super().__init__(config)
         given, shape, g, d = self.conditions, self.shape, config.generator, config.discriminator
-        self.generator = Generator(given, shape, config.latent_dim, g.widths(shape), g.blocks_per_level, config.conditioning)
-        self.discriminator = Discriminator(given, shape, d.widths(shape), d.blocks_per_level, config.conditioning)
+        self.generator = Generator(given, shape, config.latent_dim, g, config.conditioning)
+        self.discriminator = Discriminator(given, shape, d, config.conditioning)
 
     # Training (algorithm 1)
 

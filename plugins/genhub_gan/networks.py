@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, embedding, interpolate, leaky_relu, one_hot, pad
 
 from genhub import Conditioner, Conditions, Modality
-from genhub_gan.config import Conditioning
+from genhub_gan.config import Conditioning, ResidualConfig
 
 SLOPE = 0.2
 TAKES = frozenset({"label", "vector", "spatial"})
@@ -28,6 +28,26 @@ def convolution(sides: int, before: int, after: int, kernel: int = 3) -> nn.Modu
     if not sides:
         return nn.Linear(before, after)
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, kernel, padding=kernel // 2)
+
+
+def folded(x: Tensor, patch: int) -> Tensor:
+    """Return x (n, c, *sides) with `patch` neighbours of each side in channels: (n, c * patch^sides, *sides / patch)."""
+    n, c, *sides = x.shape
+    if patch == 1:
+        return x
+    parts = x.reshape(n, c, *(number for side in sides for number in (side // patch, patch)))
+    inner, outer = range(3, 3 + 2 * len(sides), 2), range(2, 2 + 2 * len(sides), 2)
+    return parts.permute(0, 1, *inner, *outer).reshape(n, -1, *(side // patch for side in sides))
+
+
+def unfolded(x: Tensor, patch: int) -> Tensor:
+    """Return the inverse of `folded`."""
+    n, channels, *sides = x.shape
+    if patch == 1:
+        return x
+    parts = x.reshape(n, channels // patch ** len(sides), *(patch for _ in sides), *sides)
+    pairs = (at for side in range(len(sides)) for at in (2 + len(sides) + side, 2 + side))
+    return parts.permute(0, 1, *pairs).reshape(n, -1, *(side * patch for side in sides))
 
 
 def halved(x: Tensor) -> Tensor:
@@ -121,12 +141,12 @@ class Generator(nn.Module):
         conditions: Mapping[str, Modality],
         shape: tuple[int, ...],
         latent_dim: int,
-        channels: Sequence[int],
-        blocks_per_level: int,
+        config: ResidualConfig,
         conditioning: Conditioning = "projection",
     ) -> None:
-        """Build it: channels at each level, x's own size first."""
         super().__init__()
+        self.patch, shape = config.patch_size, config.folded(shape)
+        channels, blocks_per_level = config.widths(shape), config.blocks_per_level
         sides, coarsest = len(shape) - 1, channels[-1]
         self.conditioner = Conditioner(conditions, shape, latent_dim, TAKES)
         self.sizes = level_sizes(shape[1:], len(channels))[::-1]
@@ -162,8 +182,7 @@ class Generator(nn.Module):
             if planes:
                 x = x + self.from_spatial[index](planes[index])
             x = level(x)
-        made: Tensor = self.to_image(leaky_relu(x, SLOPE))
-        return made
+        return unfolded(self.to_image(leaky_relu(x, SLOPE)), self.patch)
 
 
 class Discriminator(nn.Module):
@@ -177,12 +196,12 @@ class Discriminator(nn.Module):
         self,
         conditions: Mapping[str, Modality],
         shape: tuple[int, ...],
-        channels: Sequence[int],
-        blocks_per_level: int,
+        config: ResidualConfig,
         conditioning: Conditioning = "projection",
     ) -> None:
-        """Build it: channels at each level, x's own size first."""
         super().__init__()
+        self.patch, shape = config.patch_size, config.folded(shape)
+        channels, blocks_per_level = config.widths(shape), config.blocks_per_level
         sides, features, projects = len(shape) - 1, channels[-1], conditioning == "projection"
         self.conditioner = Conditioner(conditions, shape, features if projects else channels[0], TAKES)
         classes = self.conditioner.num_classes
@@ -207,6 +226,7 @@ class Discriminator(nn.Module):
         """Return logits (n,) for x (n, *shape)."""
         given = self.conditioner(conditions)
         told = given.vector if given.label is None else given.label
+        x = folded(x, self.patch)
         if given.spatial is not None:
             x = torch.cat([x, given.spatial.to(x.dtype)], 1)
         if self.planes is not None:
