@@ -312,6 +312,9 @@ class Backwards(Apart):
 class Drawn(View):
     """Some drawn elements in a row."""
 
+    def shows_rows(self, subject, options):
+        return False
+
     def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
         return self.row(subject, subject.draw(n, seed, options=options))
 
@@ -330,6 +333,11 @@ class Sneaks(Drawn):
     def draw(self, subject, *, n: int = 3, seed: int = 0, **options):
         x = subject.draw(n, seed, options=options)
         return self.row(subject, subject.model.decode(subject.model.encode(x)))
+
+
+class Blind(Drawn):
+    def shows_rows(self, subject, options):
+        return True
 
 
 class Still(Drawn):

@@ -13,16 +13,18 @@ import pytest
 import genhub
 
 PUBLIC = [
-    "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "ConditionEncoder", "Conditioner", "Conditions", "DataConfig", "DataError",
-    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Fraction", "FrozenEncoder", "GenerativeModel",
+    "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "ConditionEncoder", "Conditioner",
+    "Conditions", "DataConfig", "DataError",
+    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Film", "Fraction", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
-    "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData", "ModelPath", "Network",
-    "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PluginError", "PositiveInt", "RawColumn",
-    "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Shape", "Share", "Signal",
-    "StoppedRun", "StoredModel", "Text", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData",
-    "TrainingError", "Unreadable", "Vector", "did_you_mean", "evaluate", "guidance_at", "guided", "load", "load_data",
-    "load_scheduler", "load_strictly", "network_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample",
-    "save_tensors", "scheduler_names", "seed_for", "show", "train",
+    "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
+    "ModelPath", "Network", "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PictureRow",
+    "PluginError", "PositiveInt", "RawColumn", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName",
+    "Section", "Shape", "Share", "Signal", "StoppedRun", "StoredModel", "Text", "Together", "Trainer",
+    "TrainerConfig", "TrainerState", "TrainingData", "TrainingError", "Unreadable", "Vector", "View", "ViewSubject",
+    "did_you_mean", "evaluate", "guidance_at", "guided", "load", "load_data", "load_scheduler", "load_strictly",
+    "network_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names",
+    "seed_for", "show", "table", "train",
 ]  # fmt: skip
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -76,6 +78,12 @@ SIGNATURES = {
     "Embedding.forward": "(self, values: 'Tensor', present: 'Tensor') -> 'Given'",
     "Metric.missing": "(self, subject: 'MeasuredModel') -> 'str | None'",
     "Metric.compute": "(self, subject: 'MeasuredModel') -> 'Mapping[str, float]'",
+    "View.draw": "(self, subject: 'Any', *args: 'Any', **options: 'Any') -> 'Image | Moving'",
+    "View.shows_rows": "(self, subject: 'Any', options: 'Mapping[str, Any]') -> 'bool'",
+    "ViewSubject.draw": "(self, n: 'int', seed: 'int', conditions: 'Mapping[str, Any] | None' = None, options: 'Mapping[str, Any] | None' = None) -> 'Tensor'",
+    "ViewSubject.draw_for": "(self, rows: 'Any', seed: 'int', options: 'Mapping[str, Any] | None' = None) -> 'Tensor'",
+    "Modality.tile": "(self, values: 'Tensor', captions: 'Sequence[str]' = (), like: 'Tensor | None' = None, real: 'Tensor | None' = None) -> 'Image.Image'",
+    "Modality.compare": "(self, real: 'Tensor', drawn: 'Tensor', captions: 'Sequence[str]' = ()) -> 'Image.Image | None'",
     "guided": "(network: 'Callable[[Tensor, Tensor | None, Given], Tensor]', x: 'Tensor', t: 'Tensor | None', given: 'Given', nothing: 'Given', scale: 'float') -> 'Tensor'",
     "randn": "(shape: 'tuple[int, ...]', generator: 'Generators' = None, device: 'torch.device | str | None' = None) -> 'Tensor'",
     "seed_for": "(*numbers: 'int') -> 'int'",
@@ -94,7 +102,7 @@ def test_the_signatures() -> None:
         assert str(inspect.signature(operator.attrgetter(dotted)(genhub))) == pinned, dotted
     abstract = {
         name: sorted(getattr(genhub, name).__abstractmethods__)
-        for name in ("GenerativeModel", "Metric", "Modality", "Network", "Trainer")
+        for name in ("GenerativeModel", "Metric", "Modality", "Network", "Trainer", "View")
     }
     assert abstract == {
         "GenerativeModel": ["phases", "sample"],
@@ -102,6 +110,7 @@ def test_the_signatures() -> None:
         "Modality": ["from_batch", "learn", "picture", "read", "to_batch"],
         "Network": ["forward"],
         "Trainer": ["fit"],
+        "View": ["draw"],
     }  # one more breaks every subclass
 
 

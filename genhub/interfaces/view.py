@@ -104,6 +104,11 @@ class View(ABC):
     untrained: ClassVar[bool] = False
     """Whether a recipe will do in place of a trained model."""
 
+    def shows_rows(self, subject: Any, options: Mapping[str, Any]) -> bool:
+        """Whether it shows real rows, or draws for their conditions, with these of its options. Where it doesn't, a user who
+        names other rows is told so before anything is drawn."""
+        return True
+
     @abstractmethod
     def draw(self, subject: Any, *args: Any, **options: Any) -> Image | Moving:
         """Return the picture. A view declares it as

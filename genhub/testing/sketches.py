@@ -45,7 +45,7 @@ class GuidedSketch(Sketch):
 
 
 class LatentSketch:
-    """What a sketch with latents can do: they are its numbers, in a row."""
+    """Capability of a sketch with latents, which are its numbers in a row."""
 
     def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         return x.flatten(1)
@@ -55,7 +55,7 @@ class LatentSketch:
 
 
 class NoisySketch:
-    """What a sketch that takes noise away can do, in a few steps."""
+    """Capability of a sketch that takes noise away, in a few steps."""
 
     num_train_timesteps = 10
 
@@ -80,7 +80,7 @@ class NoisySketch:
 
 
 class LikelySketch:
-    """What a sketch that knows how probable x is can do."""
+    """Capability of a sketch that says how probable x is."""
 
     def bits_per_dimension(self, batch: Batch, *, generator: Generators = None) -> Tensor:
         return batch.x.flatten(1).square().mean(1)

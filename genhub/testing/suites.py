@@ -114,6 +114,7 @@ METRIC_CHECKS = (
 VIEW_CHECKS = (
     Check(view_checks.options),
     Check(view_checks.picture, needs=("options",)),
+    Check(view_checks.rows, needs=("picture",)),
     Check(view_checks.moves, needs=("picture",)),
     Check(view_checks.repeats, needs=("picture",)),
     Check(view_checks.untouched, needs=("picture",)),

@@ -128,6 +128,15 @@ def picture(subject: PictureSubject) -> None:
             )
 
 
+def rows(subject: PictureSubject) -> None:
+    """Whether it looks at real rows, `shows_rows` says: a user who names other rows is refused where it doesn't."""
+    for viewed, _ in subject.drawn:
+        said = subject.view.shows_rows(viewed, subject.options)
+        if said != viewed.data_seen:
+            what = "looks at real rows" if viewed.data_seen else "looks at no real rows"
+            raise Broken(f"`shows_rows` gives {said}, and it {what}", "let them agree", type(subject.view).draw)
+
+
 def moves(subject: PictureSubject) -> None:
     """Whether it is a film, `moves` says: then it has frames of one size, each shown for some time."""
     for _, made in subject.drawn:

@@ -66,9 +66,9 @@ def show(
     checked = _checked_options(view, chosen, options)
     subject = Viewed(model, overrides, device)
     _check_subject(view, chosen, subject)
-    content = encoded(make(chosen, subject, checked, moving), moving)
-    if overrides and not subject.shows_data:
+    if overrides and not chosen.shows_rows(subject, checked):
         raise InputError(f"{overrides[0]}: {view} of {subject.name} shows no real rows, so this changes nothing")
+    content = encoded(make(chosen, subject, checked, moving), moving)
     if out is not None:
         _write(content, Path(out))
     return Image.open(io.BytesIO(content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -56,6 +57,9 @@ class Reverse(View):
     capability = Denoiser
     moves = True
 
+    def shows_rows(self, subject: Viewed, options: Mapping[str, Any]) -> bool:
+        return subject.modality.together or subject.takes_rows(options.get("conditions"))
+
     def draw(
         self, subject: Viewed, *, n: Count = 4, steps: Steps = 10, seed: Seed = 0, conditions: Asked = None, **options: Any
     ) -> Film:
@@ -94,6 +98,10 @@ class Interpolate(View):
     """The way from one element to another: between the latents of two real ones, or the noise of two drawn ones."""
 
     moves = True
+
+    def shows_rows(self, subject: Viewed, options: Mapping[str, Any]) -> bool:
+        drawn_for_rows = subject.takes_rows(options.get("conditions"))
+        return subject.modality.together or between_images(subject, options.get("between")) or drawn_for_rows
 
     def draw(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,9 @@ class Losses(View):
     """Curves of all that each phase of a run logged in its metrics.jsonl."""
 
     of_log = True
+
+    def shows_rows(self, subject: Viewed, options: Mapping[str, Any]) -> bool:
+        return False
 
     def draw(self, subject: Viewed) -> Image.Image:
         file = metrics_file(subject)

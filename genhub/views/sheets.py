@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, cast
 
@@ -74,10 +74,13 @@ class Reconstruct(View):
         )
 
 
-class Classes(View):
+class ByClass(View):
     """Samples, a row a label, or another value of a condition."""
 
     conditional = True
+
+    def shows_rows(self, subject: Viewed, options: Mapping[str, Any]) -> bool:
+        return False
 
     def draw(
         self, subject: Viewed, *, n: Count = 10, seed: Seed = 0, conditions: Asked = None, **options: Any
@@ -108,6 +111,9 @@ class Guidance(View):
 
     conditional = True
     sample_option = "guidance_scale"
+
+    def shows_rows(self, subject: Viewed, options: Mapping[str, Any]) -> bool:
+        return subject.takes_rows(options.get("conditions"))
 
     def draw(
         self,

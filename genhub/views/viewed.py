@@ -135,8 +135,8 @@ class Viewed:
         return escape(self.name)
 
     @property
-    def shows_data(self) -> bool:
-        """Whether the real rows were asked for."""
+    def data_seen(self) -> bool:
+        """Whether the real rows were asked for so far."""
         return "data" in vars(self)
 
     # Rows
