@@ -166,5 +166,8 @@ def test_a_model_that_can_not_draw_is_not_a_metrics_fault():
     def draw() -> torch.Tensor:
         raise ValueError("out of ideas")
 
+    subject = Measurement(model, data, DataError("none"), "pixels", Drawing(9), draw)
+    with pytest.raises(genhub.InputError, match="metric 'label_accuracy': the model draws without labels"):
+        measure(subject, ["cost", "frechet_distance", "label_accuracy"], 0)  # before it draws
     with pytest.raises(ValueError, match="out of ideas"):
-        measure(Measurement(model, data, DataError("none"), "pixels", Drawing(9), draw), None, 0)
+        measure(subject, None, 0)

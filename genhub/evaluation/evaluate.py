@@ -195,10 +195,12 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
     """
     check_weights(subject.model)
     chosen, notes = ([metric_named(name) for name in names], []) if names is not None else _by_default()
+    if names is not None:
+        _check_all_apply(chosen, subject)
     values, left_out = dict[str, float](), list[str]()
     for metric in chosen:
         try:
-            found = _figures(metric, subject, named=names is not None)
+            found = _figures(metric, subject)
         except MetricFailed as error:
             if len(chosen) == 1:
                 raise
@@ -231,19 +233,26 @@ def _by_default() -> tuple[list[Chosen], list[str]]:
     return [chosen for chosen in found if chosen.metric.by_default], faults
 
 
-def _figures(chosen: Chosen, subject: Measurement, named: bool) -> Mapping[str, float]:
+def _check_all_apply(chosen: Sequence[Chosen], subject: Measurement) -> None:
+    """
+    Raises:
+        InputError: a metric that was named does not apply; nothing has been drawn then.
+    """
+    for metric in chosen:
+        with suppress(MetricFailed):  # which is told when it is computed
+            if reason := metric.missing(subject):
+                raise InputError(f"metric '{metric.name}': {reason}")
+
+
+def _figures(chosen: Chosen, subject: Measurement) -> Mapping[str, float]:
     """Return a metric's figures, with what a reader must know of them in the subject's notes; none where it does not apply.
 
     Raises:
-        InputError: it does not apply, and was named.
         MetricFailed: it fails.
     """
-    reason = chosen.missing(subject)
-    if reason and named:
-        raise InputError(f"metric '{chosen.name}': {reason}")
     if few := chosen.too_few(subject):
         subject.notes.append(f"{chosen.name}: {few}")
-    if reason:
+    if chosen.missing(subject):
         return {}
     found = chosen.compute(subject)
     subject.notes += [note] if (note := chosen.warning(subject)) else []
