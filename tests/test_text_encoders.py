@@ -216,6 +216,29 @@ def test_an_encoder_that_was_exchanged_is_refused(tmp_path: Path, monkeypatch: p
         modality.open_encoder(tmp_path / "m/encoders")
 
 
+def test_half_the_precision(tmp_path: Path) -> None:
+    made = prepare(genhub.read_recipe(recipe(encoder("clip", tmp_path / "e"))))
+    made.model.save_pretrained(tmp_path / "m")
+    model = genhub.load(tmp_path / "m", dtype="bfloat16")
+    assert genhub.sample(model, 2, conditions={"caption": ["a 3", "a 4"]}).shape == (2, 1, 8, 8)
+
+
+def test_a_config_that_no_network_can_be_built_from_is_one_line(tmp_path: Path) -> None:
+    """Whatever a stranger's config says; and no kernel that it names is fetched."""
+    found = TextEncoder.of_transformers(encoder("bert", tmp_path / "e"))
+    for changes in ({"model_type": "vit"}, {"num_hidden_layers": 3}, {"num_hidden_layers": 10**6}, {"hidden_size": "x"}):
+        other = TextEncoder(found.config | changes, found.tensors, b"{}")
+        with pytest.raises(CheckpointError, match="^the encoder of a condition") as caught:
+            _ = other.network
+        assert "\n" not in str(caught.value)
+        with pytest.raises(CheckpointError, match="^the encoder of a condition can't be built from its config: "):
+            _ = other.tokenizer
+    kernel = TextEncoder(
+        found.config | {"attn_implementation": "eve/kernel", "_attn_implementation": "eve/kernel"}, found.tensors, b""
+    )
+    assert kernel.network.config._attn_implementation == "sdpa"
+
+
 # On the Hub
 
 

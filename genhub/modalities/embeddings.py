@@ -175,7 +175,8 @@ class EncodedEmbedding(TokenOutput):
 
     def __init__(self, encoder_width: int, width: int) -> None:
         super().__init__(width)
-        self.norm, self.linear = nn.LayerNorm(encoder_width), nn.Linear(encoder_width, width)
+        self.norm = nn.LayerNorm(encoder_width, elementwise_affine=False)
+        self.linear = nn.Linear(encoder_width, width)
 
     def embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
         return self.linear(self.norm(values)), (values != 0).any(2)

@@ -7,11 +7,13 @@ known in a process by their digest, so that models and networks share them, and 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +43,8 @@ LONGEST = 512
 FIRST_PLACE = {"camembert": 2, "mpnet": 2, "roberta": 2, "xlm-roberta": 2}
 """Numbers of places before the first token's, of networks that leave some free."""
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+ATTENTION = "sdpa"
+"""torch's own attention, whatever a config says: it may name a kernel on the Hub, and that is code."""
 REMEMBERED = 10_000
 """Most texts whose tokens are remembered, of those that are encoded one by one."""
 
@@ -83,8 +87,8 @@ class TextEncoder:
             raise ValueError(f"{folder} has no {WEIGHTS}{found}; genhub reads safetensors only")
         try:
             network = _loaded(folder)
-            return cls(network.config.to_dict(), dict(network.state_dict()), (folder / TOKENIZER).read_bytes())
-        except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError) as error:
+            return cls(_plain(network.config.to_dict()), dict(network.state_dict()), (folder / TOKENIZER).read_bytes())
+        except (OSError, RuntimeError, SafetensorError, LookupError, TypeError, AttributeError, ImportError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{folder}: transformers can't read it: {reason:.300}") from error
 
@@ -137,14 +141,15 @@ class TextEncoder:
     def tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_str(self._tokenizer.decode("utf-8"))
+        with _explained():
+            tokenizer = Tokenizer.from_str(self._tokenizer.decode("utf-8"))
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return the numbers of tokens of texts, with those that stand at their beginning and end."""
-        return [len(each.ids) for each in self.tokenizer.encode_batch(list(texts))]
+        return [len(self.tokenizer.encode(text).ids) for text in texts]
 
     @cached_property
     def network(self) -> nn.Module:
@@ -153,16 +158,14 @@ class TextEncoder:
             CheckpointError: the weights are not those of its config.
         """
         size = sum(tensor.nbytes for tensor in self.tensors.values())
-        transformers = _transformers()
-        config = getattr(transformers, self.network_class).config_class.from_dict(self.config)
-        # What it would draw as its first weights must not change what is drawn around it, whenever it is built.
-        with budget(size, "encoder"), torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            network = _built(getattr(transformers, self.network_class), config)
-        try:
+        with _explained():
+            cls = getattr(_transformers(), self.network_class)
+            config = cls.config_class.from_dict(copy.deepcopy(_plain(self.config)))  # which takes keys out of it
+            config._attn_implementation = ATTENTION
+            # What it would draw as its first weights must not change what is drawn around it, whenever it is built.
+            with budget(size, "the encoder of a condition"), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                network: nn.Module = cls(config, **_without_pooling(cls))
             network.load_state_dict(self.tensors)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise CheckpointError(f"the encoder of a condition doesn't fit its config: {reason}") from error
         return network.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -170,7 +173,7 @@ class TextEncoder:
         """Return (n, length, width) float32 of texts encoded together, zeros behind the last token of each; longer texts are
         cut."""
         self.tokenizer.enable_truncation(length)
-        found = [each.ids for each in self.tokenizer.encode_batch(list(texts))]
+        found = [self.tokenizer.encode(text).ids for text in texts]  # its batches use threads, which no fork survives
         self.tokenizer.no_truncation()
         mask = torch.zeros(len(found), length, dtype=torch.int64)
         ids = torch.full_like(mask, self.config.get("pad_token_id") or 0)
@@ -243,16 +246,18 @@ def opened(digest: str) -> TextEncoder:
     return OPENED[digest]
 
 
-def open_encoder(folder: Path, digest: str) -> None:
+def open_encoder(folder: Path, digest: str, width: int, length: int) -> None:
     """Read what `TextEncoder.save` wrote, where it is not in use already.
 
     Raises:
-        CheckpointError: it is not there, damaged, or another.
+        CheckpointError: it is not there, damaged, or another than one of this digest, width and length.
     """
-    if digest in OPENED:
-        return
-    encoder = TextEncoder.read(folder)
-    if encoder.digest != digest:
+    encoder = OPENED.get(digest) or TextEncoder.read(folder)
+    try:
+        fits = encoder.digest == digest and encoder.width == width and encoder.longest >= length
+    except (LookupError, TypeError, ValueError):  # a stranger's config
+        fits = False
+    if not fits:
         raise CheckpointError(f"{folder}: holds another encoder than the one that the model was trained with")
     OPENED[digest] = encoder
 
@@ -286,22 +291,38 @@ def _loaded(folder: Path) -> Any:
     name = _class_of(found if isinstance(found, dict) else {})
     cls = getattr(_transformers(), name)
     config = cls.config_class.from_pretrained(folder, local_files_only=True)
-    options = {"add_pooling_layer": False} if _pools(cls) else {}
+    config._attn_implementation = ATTENTION
     with torch.random.fork_rng(devices=[]):
         network, told = cls.from_pretrained(
             folder, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32,
-            output_loading_info=True, **options,
+            output_loading_info=True, attn_implementation=ATTENTION, **_without_pooling(cls),
         )  # fmt: skip
     if missing := sorted(told["missing_keys"]):
         raise ValueError(f"{folder}: {name} misses {len(missing)} of its weights, such as {missing[0]}")
     return network.eval()
 
 
-def _pools(cls: Any) -> bool:
-    """Whether a network has a layer behind its tokens, which is of no use here, and can be left out."""
-    return "add_pooling_layer" in inspect.signature(cls.__init__).parameters
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without what names an implementation: transformers would fetch a kernel, and that is code."""
+    return {key: value for key, value in config.items() if "implementation" not in key}
 
 
-def _built(cls: Any, config: Any) -> nn.Module:
-    network: nn.Module = cls(config, **({"add_pooling_layer": False} if _pools(cls) else {}))
-    return network
+def _without_pooling(cls: Any) -> dict[str, Any]:
+    """Return the arguments that leave out a network's layer behind its tokens, which is of no use here."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise what transformers makes of a stranger's config or tokenizer as one line.
+
+    Raises:
+        CheckpointError: it can't be built.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a library raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        raise CheckpointError(f"the encoder of a condition can't be built from its config: {reason:.300}") from error

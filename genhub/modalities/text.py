@@ -110,8 +110,7 @@ class Text(Modality):
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:
         made = cls._of_names(column, options) if options.templates else cls(shape=(1,))
-        texts = [text for texts in made._wordings.values() for text in texts]
-        texts = texts or readable(column, lambda value: _utf8(value).decode())
+        texts = made._texts(column)
         found = made.model_copy(update={"shape": (max(1, *(len(_utf8(text)) for text in texts)),)})
         if options.encoder is None:
             return found
@@ -128,12 +127,20 @@ class Text(Modality):
             raise ValueError(f"words: {len(words)} for {len(names)} classes, {', '.join(names[:10])}")
         return cls(shape=(1,), templates=options.templates, names=names, words=words)
 
+    def _texts(self, column: RawColumn) -> list[str]:
+        """Return all texts of a column, or those that the templates make."""
+        made = [text for texts in self._wordings.values() for text in texts]
+        return made or readable(column, lambda value: _utf8(value).decode())
+
     def notes(self, column: RawColumn) -> Sequence[str]:
         from genhub.modalities.encoders import opened  # imports torch
 
         if self.encoded_by is None or self.encoded_by.length < opened(self.encoded_by.digest).longest:
             return ()
-        return [f"texts of more than {self.encoded_by.length} tokens, all that {self.encoded_by.name} takes, are cut there"]
+        lengths = opened(self.encoded_by.digest).lengths(self._texts(column))
+        cut = sum(length > self.encoded_by.length for length in lengths)
+        most = f"{self.encoded_by.length} tokens, all that {self.encoded_by.name} takes"
+        return [f"{cut:,} of {len(lengths):,} texts have more than {most}, and are cut there"] if cut else ()
 
     @cached_property
     def _wordings(self) -> dict[str, list[str]]:
@@ -197,8 +204,8 @@ class Text(Modality):
     def open_encoder(self, folder: Path) -> None:
         from genhub.modalities.encoders import open_encoder
 
-        if self.encoded_by is not None:
-            open_encoder(folder / self.encoded_by.digest[:16], self.encoded_by.digest)
+        if its := self.encoded_by:
+            open_encoder(folder / its.digest[:16], its.digest, its.width, its.length)
 
     def told(self) -> str:
         """Return what can be asked for, with an example where templates make one: nobody's own text."""
