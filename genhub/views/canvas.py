@@ -6,6 +6,7 @@ that the same values give the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ import torch
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
@@ -299,8 +299,10 @@ def _width(text: str, size: int = TEXT) -> int:
 
 @lru_cache(maxsize=4096)
 def _line_width(line: str, size: int) -> int:
-    across = TextPath((0, 0), line, size=size * DPI / 72).vertices[:, 0]  # get_extents takes most of a picture's time
-    return round(float(np.ptp(across)))
+    with style.context("default"):
+        figure = Figure(dpi=DPI)
+        canvas: Any = FigureCanvasAgg(figure)
+        return math.ceil(figure.text(0, 0, line, fontsize=size).get_window_extent(canvas.get_renderer()).width)
 
 
 def _mosaic(tiles: Sequence[Image.Image]) -> Array:
