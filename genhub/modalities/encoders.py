@@ -276,9 +276,10 @@ def _class_of(config: dict[str, Any]) -> str:
 def _transformers() -> Any:
     import transformers
 
-    transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()
-    return transformers
+    library: Any = transformers
+    library.logging.set_verbosity(logging.ERROR)
+    library.logging.disable_progress_bar()
+    return library
 
 
 def _loaded(folder: Path) -> Any:
