@@ -104,7 +104,8 @@ def test_a_row_without_its_label_has_zeros_in_the_labels_place(conditioning):
     assert (seen[0][0, 4:] == 0).all()
     assert (seen[0][1, 4:] != 0).any()
     logits = model.discriminator(x, missing)
-    assert torch.equal(logits[:1], model.discriminator(x[:1], genhub.Conditions.nothing(model.conditions, 1)))
+    alone = model.discriminator(x[:1], genhub.Conditions.nothing(model.conditions, 1))
+    assert torch.allclose(logits[:1], alone, atol=1e-6)  # not its bits, which hang on the batch
     assert (model.sample(2) - model.sample(2, conditions=told(0, 1))).abs().max() > 1e-4
     if conditioning == "projection":
         model.discriminator.class_vectors.weight.data.zero_()

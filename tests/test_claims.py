@@ -178,7 +178,7 @@ def leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, bool]
 
 
 TRIED = (
-    True, False, 3, 2, 1, 8, 4, 32, 0.25, 0.5, 1e-3, None, "no", "90m", "other", "a/b", "ddpm", "ddim", ["tensorboard"],
+    True, False, 3, 2, 1, 8, 4, 32, 0.25, 0.5, 1e-3, None, "no", "memorised", "90m", "other", "a/b", "ddpm", "ddim", ["tensorboard"],
     ["label"], ["cost"], [0.5, 0.75], [8, 8], [32, 32], ["DownBlock2D", "DownBlock2D"], ["UpBlock2D", "UpBlock2D"],
     {"name": "mlp"}, {"x": "number"}, {"critic": {"lr": 0.5}}, {"repo_id": "a/b"}, {"n": 100}, {"thresholding": True},
 )  # fmt: skip

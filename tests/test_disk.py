@@ -120,6 +120,7 @@ ELSEWHERE = {
     "save_tensors": "called for a temporary file", "save_sealed": "called for a temporary file", "append": "the other way",
     "_train": "a log, as a shell's >> writes it", "first_to_say": "an empty file in a launcher's temporary folder",
     "offer": "copies in a run's .publishing, which a run that starts deletes", "link": "as above",
+    "format_epilog": "lines of a help text",
 }  # fmt: skip
 
 

@@ -119,8 +119,8 @@ def test_the_public_names_and_no_trace_in_the_callers_random_numbers() -> None:
 
     from genhub import testing
 
-    kinds = ["check_modality", "check_model", "check_network", "check_scheduler", "check_trainer"]
-    assert testing.__all__ == ["ContractError", "Report", "Result", *kinds]
+    kinds = ("metric", "modality", "model", "network", "scheduler", "trainer", "view")
+    assert testing.__all__ == ["ContractError", "Report", "Result", *(f"check_{kind}" for kind in kinds)]
     state = torch.get_rng_state()
     check_model(broken_models.Sound, only=("seeds", "training"))
     assert torch.equal(torch.get_rng_state(), state)
