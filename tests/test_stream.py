@@ -297,6 +297,7 @@ def test_a_stream_of_json_that_can_not_be_read_to_its_end(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_on_json_lines_is_killed_and_goes_on_to_the_bit(tmp_path):
     """With parts of 10 MiB to a file, on the way through one and on its edge."""
     name = json_lines(tmp_path / "x", 2, 1300, text=10_000)
