@@ -82,12 +82,12 @@ class EncodedColumn:
         few = 4 * len(values) * prod(self.encoder.shape) <= IN_MEMORY_BYTES
         return torch.cat(made) if few else made
 
-    def _make(self, shard: int, file: Path) -> None:
+    def _make(self, shard: int, temporary: Path) -> None:
         values = self.column.modality.to_batch(self._keys.values[SHARD * shard : SHARD * (shard + 1)])
         groups = np.resize(np.arange(len(values)), (-(-len(values) // GROUP), GROUP))  # the last one filled up
         with in_float32():
             found = [self._of(values[group]) for group in groups]
-        save_sealed({"made": torch.cat(found)[: len(values)]}, file)
+        save_sealed({"made": torch.cat(found)[: len(values)]}, temporary)
 
     def _of(self, values: Tensor) -> Tensor:
         made = self.encoder.encode(values, self.model.device).cpu()
