@@ -175,6 +175,7 @@ def spec(text: str) -> Any:
 
 @given(TEXTS)
 @few
+@pytest.mark.slow
 def test_a_strangers_manifest(folder: Path, text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     manifest = rewritten(folder, data=spec(text))

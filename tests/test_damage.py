@@ -49,6 +49,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
+@pytest.mark.slow
 def test_case_04_05_any_damage_to_checkpoints_is_found(three, tmp_path_factory, data):
     """Truncated, flipped, swapped, emptied, lengthened, deleted, exchanged between checkpoints, renamed: a run goes on from
     a checkpoint that is what it was when it was written, or is told that there is none; a model loads right or not at all."""

@@ -47,6 +47,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 def test_every_metric_that_applies_and_its_protocol(runs):
     names = set(plugin_names(METRICS)) - {"label_accuracy", "condition_error", "sliced_wasserstein"}
     found = genhub.evaluate(runs["vae"], 300, held_out="train[80%:]", metrics=sorted(names))

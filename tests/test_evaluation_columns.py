@@ -96,6 +96,7 @@ def test_the_frechet_distance_of_points_has_a_closed_form():
     assert not any("can hardly tell" in note for note in found.notes)  # means of points may well be like points
 
 
+@pytest.mark.slow
 def test_the_probe_reads_labels_of_points_and_of_waves(runs, waves):
     found = genhub.evaluate(runs["moons"], 50, metrics=["label_entropy", "precision_recall", "cost"])
     assert 1 <= found.values["label_entropy"] <= 2

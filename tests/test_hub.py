@@ -224,6 +224,7 @@ def test_case_21_one_fault_is_survived(hub, model, kind, value) -> None:
     assert hub.asked("GET", WEIGHTS) >= 1 + (kind != "drop_header")
 
 
+@pytest.mark.slow
 def test_case_21_faults_without_end(capsys, monkeypatch, hub, model) -> None:
     model("alice/ae")
     hub.fail("GET", "/api/models/alice/ae", "status", 503, times=99)
@@ -273,6 +274,7 @@ def test_case_21_an_older_commit_serves_when_the_newer_never_came(capsys, hub, m
     assert f"commit {old[:12]} from the cache" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_offline_mode_asks_nobody(published, model, hub) -> None:
     model("alice/ae")
     genhub.load("alice/ae")

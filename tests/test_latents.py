@@ -43,6 +43,7 @@ def files(cache: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("keys", [[], ["data.flip=true", "model.conditions=[label]", "trainer.gradient_accumulation_steps=2",
                                         "data.batch_size=32"]])  # fmt: skip
+@pytest.mark.slow
 def test_it_trains_the_same_weights(latent, tmp_path, cache, keys):  # noqa: F811
     """Bit for bit, stopped and gone on with as well, and whether the files are there or not; and so do the logs."""
     plain = genhub.train(latent, keys, run_dir=str(tmp_path / "plain"))
@@ -158,6 +159,7 @@ def recipe_file(folder: Path, recipe: dict[str, Any]) -> str:
     return str(folder / "r.yaml")
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_has_half_written_is_not_used(latent, tmp_path, cache, zygote):  # noqa: F811
     words = ("train", recipe_file(tmp_path, latent), CACHED, "trainer.max_steps=3")
     environment = {"GENHUB_CACHE": str(cache.parent)}

@@ -127,6 +127,7 @@ def test_the_cores_sections_are_answered_without_torch(tmp_path: Path) -> None:
     assert lines == ["r.yaml:2: trainer.max_step: unknown key; did you mean 'max_steps'?", "[]"]
 
 
+@pytest.mark.slow
 def test_the_models_section_is_answered_without_diffusers(tmp_path: Path) -> None:
     assert probe(tmp_path, DDPM)[-1].endswith("['torch']")
     lines = probe(tmp_path, "model: {name: ddpm, network: {name: unet, block_out_channels: [60]}}\n")

@@ -158,6 +158,7 @@ def test_case_02_killed_at_every_file_boundary_of_a_save(saves, tiny, damaged):
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["new", "over-a-damaged-one"])
+@pytest.mark.slow
 def test_case_03_disk_full_at_every_file_boundary_of_a_save(saves, damaged, capsys):
     run, prepare, again, check = saves
     prepare(damaged)
@@ -211,6 +212,7 @@ def test_a_runs_folder_that_is_deleted_while_it_trains(tiny, monkeypatch):
 # Stopped
 
 
+@pytest.mark.slow
 def test_case_07_two_runs_in_one_folder(zygote, tiny, tmp_path):
     pair(tiny)
     recipe = str(write_recipe(tmp_path, tiny, max_steps=10**6, save_every=1, trackers=[]))

@@ -56,6 +56,7 @@ def test_a_training_whose_reader_is_gone_is_the_same(zygote, tiny, tmp_path):
     same_bits(genhub.train(recipe, run_dir=str(tmp_path / "whole")), tmp_path / "run" / "checkpoints" / "step-000006")
 
 
+@pytest.mark.slow
 def test_without_a_home_the_cache_is_for_this_time(zygote, trained):
     words = ["evaluate", "rün", "-n", "4", "--metrics", "frechet_distance", "--extractor", "pixels"]
     job = zygote.start("faults:genhub_without_a_home", *words, cwd=trained)
