@@ -140,7 +140,8 @@ def recipe_of(family: str, target: str, conditions: tuple[str, ...], file: Path)
     """Return a recipe of four steps, with tiny networks."""
     model = {"name": family, "conditions": list(conditions), **FAMILIES[family]}
     if family == "ddpm":
-        model["network"] = NETWORKS[target]
+        attends = {"add_attention": True} if target == "image" and "text" in conditions else {}  # else it takes no tokens
+        model["network"] = NETWORKS[target] | attends
     columns = {"drawn": {"modality": target}}
     trainer = {"max_steps": 4, "log_every": 2, "sample_every": None, "save_every": 2, "num_samples": 2, "trackers": [],
                "ema": {"decay": 0.5}, "optimizer": {"lr": 0.01}}  # fmt: skip
