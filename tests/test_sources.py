@@ -1,4 +1,4 @@
-"""Where columns come from, but folders of images and parquet (test_data.py): points of the plane, wine, CSV, JSON, NumPy's files."""
+"""Columns of points of the plane, wine, CSV, JSON and NumPy's files; test_data.py has those of image folders and parquet."""
 
 from __future__ import annotations
 

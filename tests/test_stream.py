@@ -287,7 +287,7 @@ def test_json_lines_are_streamed_and_gone_on_with(tmp_path, files):
 
 
 def test_a_stream_of_json_that_can_not_be_read_to_its_end(tmp_path):
-    """What is wrong behind the part of 10 MiB that is read first is found on the way."""
+    """Damage beyond the 10 MiB that are read first is told while the stream is read."""
     name = json_lines(tmp_path / "x", 1, 1100, text=10_000)
     file = tmp_path / "x" / "part-0.jsonl"
     with file.open("a") as lines:

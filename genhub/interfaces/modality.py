@@ -319,7 +319,7 @@ class Modality(Section):
 
     def write_joined(self, values: Tensor, path: Path) -> None:
         """Write elements (n, *shape), in their own units, one after another to a file of `joined_ending`."""
-        raise NotImplementedError
+        raise PluginError(f"{type(self).__name__} has a joined_ending, and no write_joined")
 
     @property
     def is_lossless(self) -> bool:

@@ -137,9 +137,9 @@ class TokenOutput(Embedding):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(width))
 
+    @abstractmethod
     def embed(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens (n, length, width) of values (n, *shape), and which of them are there, (n, length) bool."""
-        raise NotImplementedError
 
     def forward(self, values: Tensor, present: Tensor) -> Given:
         tokens, mask = self.embed(values)

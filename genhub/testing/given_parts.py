@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from genhub.errors import PluginError
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.network import Embedding, Given
 
@@ -37,7 +38,7 @@ class PartModality(Modality):
         return x.cpu()
 
     def picture(self, values: Tensor, captions: Any = ()) -> Any:
-        raise NotImplementedError
+        raise PluginError("the kit's conditions are given, and not drawn")
 
     def condition(self, width: int, sides: tuple[int, ...]) -> Embedding:
         return PartEmbedding(self.gives, width, sides)
