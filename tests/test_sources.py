@@ -173,6 +173,10 @@ def test_json_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "numbers.json").write_text("[1, 2]")
     assert fault(tmp_path / "numbers.json").endswith("must be a list of objects, {column: value, ...}, or a line each")
     (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "deep.jsonl").write_text('{"x": 1, "text": "]"}\n{"x": ' + "[" * 50_000 + "\n" + "]" * 50_000 + "}\n")
+    assert fault(tmp_path / "deep.jsonl").endswith(
+        "deep.jsonl: line 2 has lists or objects more than 1,000 deep inside one another"
+    )
     assert fault(tmp_path / "deep.json").startswith(f"data.name: {tmp_path}/deep.json: maximum recursion depth exceeded")
     good, other = lines(tmp_path / "a.jsonl", [{"x": [1, 2]}]), lines(tmp_path / "b.jsonl", [{"y": [1, 2]}])
     assert fault([good, other]) == f"data.name.1: {other} has the columns y, and {good} has x"

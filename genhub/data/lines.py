@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from genhub.data.raw import first_line
 from genhub.errors import DataError
@@ -17,6 +20,9 @@ TEXTS = JSON | {".csv"}
 """Endings of tables that are text."""
 BLOCK = 2**26
 """Bytes of JSON that are read at a time: a line must fit."""
+DEEPEST = 1000
+"""Most lists and objects inside one another: pyarrow's parser takes the process with it at some 30,000."""
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 def read_text(file: str, key: str = "data.name") -> Any:
@@ -46,11 +52,30 @@ def _of_json(file: Path) -> Any:
         start = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
         if not start.startswith(b"["):
             stream.seek(0)
+            _check_depth(stream)
+            stream.seek(0)
             return read_json(stream, ReadOptions(block_size=BLOCK))
     rows = json.loads(file.read_bytes())
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("must be a list of objects, {column: value, ...}, or a line each")
     return read_json(BytesIO("\n".join(map(json.dumps, rows)).encode()), ReadOptions(block_size=BLOCK))
+
+
+def _check_depth(lines: Iterable[bytes]) -> None:
+    """
+    Raises:
+        ValueError: lists and objects of JSON lie too deep inside one another.
+    """
+    depth = 0
+    for number, line in enumerate(lines, start=1):
+        bare = STRING.sub(b"", line)
+        opened, closed = (bare.count(one) + bare.count(other) for one, other in ((b"[", b"{"), (b"]", b"}")))
+        if depth + opened > DEEPEST:  # at most: now as it is
+            found = np.frombuffer(bare, np.uint8)
+            steps = np.isin(found, (ord("["), ord("{"))).astype(np.int64) - np.isin(found, (ord("]"), ord("}")))
+            if depth + steps.cumsum().max() > DEEPEST:
+                raise ValueError(f"line {number} has lists or objects more than {DEEPEST:,} deep inside one another")
+        depth += opened - closed
 
 
 def read_texts(files: Mapping[str, str]) -> Any:
