@@ -294,6 +294,9 @@ def test_a_stream_of_json_that_can_not_be_read_to_its_end(tmp_path):
         lines.write('{"p": [1.0,\n')
     with pytest.raises(DataError, match=r"^data.name: .*\*.jsonl: JSON parse error: Invalid value\.?$"):
         points(opened(name, **NAMED), 200)
+    file.write_text("")
+    with pytest.raises(DataError, match=r"^data.name: .*\.jsonl: it has no rows$"):
+        opened(str(file), **NAMED)
 
 
 @pytest.mark.slow

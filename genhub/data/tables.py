@@ -199,11 +199,12 @@ def table_source(config: DataConfig, path: str, **options: Any) -> Source | Stre
         raise
     except Exception as error:  # whatever its readers and the network raise
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
+        reason = "it has no rows" if isinstance(error, StopIteration) else first_line(cause or error)  # of an empty stream
         hint = "; is the network up?" if isinstance(error, ConnectionError) else ""
         not_had = isinstance(error, ConnectionError | datasets.exceptions.DatasetNotFoundError)
         if remote and not_had and not path.startswith(DATASETS):
             hint += f"; and there is no such folder or file here{nearest_path(Path(path))}"
-        raise DataError(f"data.name: {config.title}: {first_line(cause or error)}{hint}") from error
+        raise DataError(f"data.name: {config.title}: {reason}{hint}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     return replace(_chosen(config, splits, files, remote), not_streamed=MAPPED)
 
