@@ -58,6 +58,7 @@ SECTIONS = {
     "Verbs": ("train", "load", "sample"),
     "For a model's own folder format": ("save_tensors", "load_strictly", "read_json"),
     "Noise": ("randn",),
+    "Patches": ("folded", "unfolded"),
     "Errors": (
         "GenhubError",
         "InputError",

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import TrainingError as TrainingError
     from genhub.errors import did_you_mean as did_you_mean
     from genhub.evaluation.evaluate import evaluate as evaluate
+    from genhub.ground.patches import folded as folded
+    from genhub.ground.patches import unfolded as unfolded
     from genhub.ground.processes import Share as Share
     from genhub.ground.processes import Together as Together
     from genhub.ground.randomness import Generators as Generators
@@ -126,6 +128,10 @@ _MODULES = {
         "did_you_mean",
     ),
     "evaluation.evaluate": ("evaluate",),
+    "ground.patches": (
+        "folded",
+        "unfolded",
+    ),
     "ground.processes": (
         "Share",
         "Together",

@@ -6,12 +6,13 @@ import pytest
 import torch
 from genhub_gan import GAN, ConditionalGAN
 from genhub_gan.config import ResidualConfig
-from genhub_gan.networks import Enlarge, Generator, folded, unfolded
+from genhub_gan.networks import Enlarge, Generator
 from made_columns import LABEL, NUMBER, TARGETS, batch, columns, conditions, image, signal, vector
 from test_trainer import same_bits
 from torch.nn.functional import interpolate
 
 import genhub
+from genhub import folded, unfolded
 
 SMALL = {"latent_dim": 4, "generator": {"channels": [4, 8]}, "discriminator": {"channels": [4, 8]}}
 MANY = {"label": LABEL, "ink": NUMBER, "point": vector(2), "source": image(1, 4, 4)}

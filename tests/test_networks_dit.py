@@ -9,11 +9,10 @@ import torch
 from genhub_networks import MLP, DiT, UNet1d
 from genhub_networks.dit import Attention, from_patches, positions, to_patches
 from genhub_networks.times import time_features
-from genhub_networks.unet1d import folded, unfolded
 from parts import Asked, built, conditions, modalities
 from torch import nn
 
-from genhub import Conditioner, Given
+from genhub import Conditioner, Given, folded, unfolded
 
 
 def fresh(shape, parts=(), **keys):

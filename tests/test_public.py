@@ -22,9 +22,9 @@ PUBLIC = [
     "PluginError", "PositiveInt", "RawColumn", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName",
     "Section", "Shape", "Share", "Signal", "StoppedRun", "StoredModel", "Text", "Together", "Trainer",
     "TrainerConfig", "TrainerState", "TrainingData", "TrainingError", "Unreadable", "Vector", "View", "ViewSubject",
-    "did_you_mean", "evaluate", "guidance_at", "guided", "load", "load_data", "load_scheduler", "load_strictly",
+    "did_you_mean", "evaluate", "folded", "guidance_at", "guided", "load", "load_data", "load_scheduler", "load_strictly",
     "network_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names",
-    "seed_for", "show", "table", "train",
+    "seed_for", "show", "table", "train", "unfolded",
 ]  # fmt: skip
 
 DOCS = Path(__file__).parents[1] / "docs"

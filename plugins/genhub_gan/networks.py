@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, embedding, interpolate, leaky_relu, one_hot, pad
 
-from genhub import Conditioner, Conditions, Modality
+from genhub import Conditioner, Conditions, Modality, folded, unfolded
 from genhub_gan.config import Conditioning, ResidualConfig
 
 SLOPE = 0.2
@@ -28,26 +28,6 @@ def convolution(sides: int, before: int, after: int, kernel: int = 3) -> nn.Modu
     if not sides:
         return nn.Linear(before, after)
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, kernel, padding=kernel // 2)
-
-
-def folded(x: Tensor, patch: int) -> Tensor:
-    """Return x (n, c, *sides) with `patch` neighbours of each side in channels: (n, c * patch^sides, *sides / patch)."""
-    n, c, *sides = x.shape
-    if patch == 1:
-        return x
-    parts = x.reshape(n, c, *(number for side in sides for number in (side // patch, patch)))
-    inner, outer = range(3, 3 + 2 * len(sides), 2), range(2, 2 + 2 * len(sides), 2)
-    return parts.permute(0, 1, *inner, *outer).reshape(n, -1, *(side // patch for side in sides))
-
-
-def unfolded(x: Tensor, patch: int) -> Tensor:
-    """Return the inverse of `folded`."""
-    n, channels, *sides = x.shape
-    if patch == 1:
-        return x
-    parts = x.reshape(n, channels // patch ** len(sides), *(patch for _ in sides), *sides)
-    pairs = (at for side in range(len(sides)) for at in (2 + len(sides) + side, 2 + side))
-    return parts.permute(0, 1, *pairs).reshape(n, -1, *(side * patch for side in sides))
 
 
 def halved(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
+from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt, folded, unfolded
 from genhub_networks.shapes import check_sides, nearest_multiple
 from genhub_networks.times import TimeEmbedding
 
@@ -135,18 +135,6 @@ class UNet1d(Network):
             if not rest and level <= len(self.upsamplers):
                 x = self.upsamplers[level - 1](nn.functional.interpolate(x, scale_factor=2.0))
         return unfolded(self.leave(nn.functional.silu(self.norm(x))), self.patch)
-
-
-def folded(x: Tensor, patch: int) -> Tensor:
-    """Return (n, channels x patch, length / patch) of x (n, channels, length)."""
-    n, channels, length = x.shape
-    return x.reshape(n, channels, length // patch, patch).transpose(2, 3).reshape(n, channels * patch, length // patch)
-
-
-def unfolded(x: Tensor, patch: int) -> Tensor:
-    """Return the inverse of `folded`."""
-    n, channels, length = x.shape
-    return x.reshape(n, channels // patch, patch, length).transpose(2, 3).reshape(n, channels // patch, length * patch)
 
 
 class Block(nn.Module):
