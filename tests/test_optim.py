@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from genhub.errors import RecipeError
-from genhub.recipe.sections import AccelerateConfig, LRSchedulerConfig
-from genhub.training.optim import CLASSES, build_optimizers, lr_factor
+from genhub.recipe.optimizers import optimizer_classes, optimizer_faults
+from genhub.recipe.sections import OPTIMIZERS, AccelerateConfig, LRSchedulerConfig, OptimizerConfig
+from genhub.training.optim import build_optimizers, check_goes_on, lr_factor
 
 
 def make(**trainer):
@@ -22,7 +24,7 @@ def test_phases_that_train_the_same_networks_share_an_optimizer():
     assert optimizers[frozenset({"critic"})].parameters == list(model.critic.parameters())
 
 
-@pytest.mark.parametrize("name", sorted({"adamw", "adam", "adamax", "adadelta", "adagrad", "nadam", "radam", "rmsprop", "rprop", "sgd", "asgd"}))  # fmt: skip
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_steps(name):
     model, optimizers = make(optimizer={"name": name, "lr": 0.01})
     before = model.critic[0].weight.detach().clone()
@@ -32,7 +34,7 @@ def test_every_optimizer_steps(name):
     assert norm > 0
     assert not torch.equal(before, model.critic[0].weight)
     assert model.critic[0].weight.grad is None
-    assert type(optimizers[frozenset({"critic"})].torch) is CLASSES[name]
+    assert type(optimizers[frozenset({"critic"})].parts[0]) is optimizer_classes(name)[0]
 
 
 def test_the_gradient_is_clipped():
@@ -72,3 +74,91 @@ def test_learning_rate_stays_in_range_rises_then_falls_to_the_end(name, warmup, 
     assert fall == sorted(fall, reverse=True)
     if name != "constant" and max_steps > warmup:
         assert factors[-1] == pytest.approx(final, abs=1e-9)
+
+
+class Told(torch.optim.SGD):
+    """An optimizer of somebody's that keeps state, and one argument of its own."""
+
+    def __init__(self, params, lr=0.1, twice=False):
+        super().__init__(params, lr=2 * lr if twice else lr, momentum=0.9)
+
+
+class Forgetful(Told):
+    """Counts its steps where no checkpoint looks."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["seen"] = group.get("seen", 0) + 1
+            group["momentum"] = 1 / group["seen"]
+        return super().step(closure)
+
+
+def test_muon_moves_matrices_orthogonally_and_the_rest_as_adamw_does():
+    model = nn.ModuleDict({"net": nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 6)), "other": nn.Linear(2, 2)})
+    table, matrix, bias = model["net"].parameters()
+    model.phases = lambda: [models.Phase("fit", lambda batch: {}, trains=("net",))]
+    (optimizer,) = build_optimizers(model, model.phases(), AccelerateConfig(optimizer={"name": "muon", "lr": 0.01, "weight_decay": 0})).values()  # fmt: skip
+    assert [(type(part).__name__, [p is matrix for g in part.param_groups for p in g["params"]]) for part in optimizer.parts] == [
+        ("Muon", [True]), ("AdamW", [False, False]),
+    ]  # fmt: skip
+    before = [p.detach().clone() for p in (table, matrix, bias)]
+    model["net"](torch.arange(5)).square().sum().backward()
+    optimizer.step(1.0)
+    moved = [(p.detach() - b) for p, b in zip((table, matrix, bias), before, strict=True)]
+    torch.testing.assert_close(
+        moved[0].abs(), torch.full((5, 4), 0.01), atol=1e-4, rtol=0
+    )  # AdamW's first step: lr, by sign
+    torch.testing.assert_close(moved[2].abs(), torch.full((6,), 0.01), atol=1e-4, rtol=0)
+    singular = torch.linalg.svdvals(
+        moved[1] / (0.01 * 0.2 * 6**0.5)
+    )  # all about 1: five Newton-Schulz steps come within 0.3
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3
+
+
+def test_muon_is_refused_where_there_is_no_matrix():
+    model = nn.ModuleDict({"net": nn.Conv1d(1, 1, 3)})
+    phases = [models.Phase("fit", lambda batch: {}, trains=("net",))]
+    with pytest.raises(RecipeError, match="muon is for matrices, and these networks have none; adamw is"):
+        build_optimizers(model, phases, AccelerateConfig(optimizer={"name": "muon"}))
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "sgd", "rmsprop", "test_optim:Told"])
+def test_an_optimizer_goes_on_from_its_state(name):
+    options = {"options": {"twice": True}} if ":" in name else {}
+    check_goes_on(OptimizerConfig.model_validate({"name": name, "lr": 0.01, **options}))
+
+
+def test_anybodys_optimizer():
+    _, optimizers = make(optimizer={"name": "test_optim:Told", "options": {"twice": True}, "lr": 0.5})
+    assert [group["lr"] for group in optimizers[frozenset({"critic"})].parts[0].param_groups] == [1.0]
+    with pytest.raises(RecipeError, match="test_optim:Forgetful takes another step when it goes on"):
+        make(optimizer={"name": "test_optim:Forgetful"})
+    with pytest.raises(RecipeError, match="trainer.optimizer: torch.optim:LBFGS: .*closure"):
+        make(optimizer={"name": "torch.optim:LBFGS"})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "path", "message"),
+    [
+        ({"optimizer": {"name": "sgd", "betas": [0.9, 0.99]}}, ("optimizer", "betas"), "SGD has no such argument; known: damp"),
+        ({"optimizer": {"name": "muon", "options": {"ns_stpes": 3}}}, ("optimizer", "options", "ns_stpes"), "did you mean 'ns_steps'?"),
+        ({"optimizer": {"name": "test_optim:Told", "eps": 1}}, ("optimizer", "eps"), "Told has no such argument; known: lr, twice"),
+        ({"optimizer": {"name": "test_optim:models"}}, ("optimizer", "name"), "test_optim:models is no torch.optim.Optimizer"),
+        ({"optimizer": {"name": "nowhere:Told"}}, ("optimizer", "name"), "nowhere:Told can't be imported: ModuleNotFoundError"),
+        ({"optimizers": {"critic": {"alpha": 0.9}}}, ("optimizers", "critic", "alpha"), "AdamW has no such argument; "),
+    ],
+)  # fmt: skip
+def test_an_argument_that_an_optimizer_does_not_have(trainer, path, message):
+    ((where, said),) = optimizer_faults(AccelerateConfig.model_validate(trainer), None).items()
+    assert where == path
+    assert message in said
+
+
+def test_another_class_for_one_network_starts_from_its_own_defaults():
+    common = {"name": "adamw", "lr": 1e-3, "betas": [0.0, 0.99]}
+    _, optimizers = make(optimizer=common, optimizers={"critic": {"name": "sgd"}, "generator": {"weight_decay": 0.5}})
+    (critic,), (generator,) = (optimizers[frozenset({name})].parts for name in ("critic", "generator"))
+    assert isinstance(critic, torch.optim.SGD)
+    assert critic.param_groups[0]["lr"] == 1e-3
+    assert (generator.defaults["betas"], generator.defaults["weight_decay"]) == ((0.0, 0.99), 0.5)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from genhub.errors import PluginError, did_you_mean, shown
+from genhub.errors import PluginError, RecipeError, did_you_mean, shown
 
 MODELS = "genhub.models"
 SCHEDULERS = "genhub.schedulers"
@@ -130,9 +130,27 @@ def load_class(group: str, name: str, folder: Path | None = None) -> Any:
     """
     if folder is None or ":" not in name:
         return find_plugin(group, name).load()
+    _find_modules_in(folder)
+    return Plugin(group, name, name).load()
+
+
+def _find_modules_in(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: a recipe's neighbours hide nothing that is installed
-    return Plugin(group, name, name).load()
+
+
+def imported(name: str, folder: Path | None = None) -> Any:
+    """Return what `module:Class` names, of a module that is installed, or one in `folder`.
+
+    Raises:
+        RecipeError: the import fails, whatever it raises.
+    """
+    if folder is not None:
+        _find_modules_in(folder)
+    try:
+        return EntryPoint(name, name, "").load()
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
 
 
 def load_all(group: str) -> tuple[dict[str, Any], list[str]]:

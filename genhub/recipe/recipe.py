@@ -21,6 +21,7 @@ from genhub.interfaces.config import ModelConfig, TrainerConfig
 from genhub.interfaces.registry import MODELS, TRAINERS, find_plugin, load_class, plugin_names
 from genhub.interfaces.section import FROM_HUB, MAY_CHANGE, NonNegativeInt, NotOnTheHub, Section
 from genhub.recipe.hints import GONE, key_paths, where_it_belongs
+from genhub.recipe.optimizers import optimizer_faults
 from genhub.recipe.sections import AccelerateConfig, EvaluateConfig, HubConfig
 from genhub.recipe.shipped import find_recipe, whole_recipe
 from genhub.recipe.theirs import check_theirs, without_own
@@ -232,6 +233,10 @@ def _validate(content: dict[str, Any], where: TextSource, folder: Path | None) -
     where.raise_faults()
     initial = None if init_from is None else NamedModel(init_from)
     config, columns = _model_config(model, initial, where, folder)
+    if isinstance(core.trainer, AccelerateConfig):  # its optimizers are known to torch, which the model has imported
+        for path, mistake in optimizer_faults(core.trainer, folder).items():
+            where.fault(("trainer", *path), mistake)
+        where.raise_faults()
     values = {name: getattr(core, name) for name in _Core.model_fields}
     recipe = Recipe(model=config, init_from=init_from, folder=folder, **values)
     recipe._initial, recipe._known = initial, columns

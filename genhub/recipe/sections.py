@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -42,9 +43,20 @@ def _duration(text: str) -> str:
 Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
 
 
-OptimizerName = Literal[
-    "adamw", "adam", "adamax", "adadelta", "adagrad", "nadam", "radam", "rmsprop", "rprop", "sgd", "asgd"
-]  # fmt: skip
+OPTIMIZERS = ("adamw", "adam", "adamax", "adadelta", "adagrad", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd", "asgd")
+CLASS = r"\w[\w.]*:\w[\w.]*"
+
+
+def _optimizer_name(name: str) -> str:
+    if name not in OPTIMIZERS and not re.fullmatch(CLASS, name):
+        raise ValueError(f"can't be {shown(name)}; {did_you_mean(name, OPTIMIZERS)} (or module:Class)")
+    return name
+
+
+OptimizerName = Annotated[
+    str, AfterValidator(_optimizer_name), WithJsonSchema({"anyOf": [{"enum": list(OPTIMIZERS)}, {"pattern": f"^{CLASS}$"}]})
+]
+"""A class of torch.optim in small letters; muon: Muon for matrices and AdamW for the rest; or module:Class."""
 
 
 class OptimizerOverride(Section):
@@ -59,10 +71,12 @@ class OptimizerOverride(Section):
     alpha: Fraction | None = None
     nesterov: bool | None = None
     amsgrad: bool | None = None
+    options: Mapping[str, Any] = {}
+    """Arguments of the class beyond these: {ns_steps: 3}."""
 
 
 class OptimizerConfig(OptimizerOverride):
-    """A class of torch.optim, by its name in small letters, and its arguments."""
+    """A class of torch.optim, by its name in small letters, or any other as module:Class, and its arguments."""
 
     name: OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -165,8 +179,8 @@ class AccelerateConfig(TrainerConfig):
     """Clip each optimizer's gradient to this norm; null: don't."""
     optimizer: OptimizerConfig = OptimizerConfig()
     optimizers: Mapping[str, OptimizerOverride] = {}
-    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}. Where learning rates differ, the log has one for each
-    optimizer, such as lr/discriminator, in place of lr."""
+    """Per network, keys that differ: {discriminator: {lr: 2.0e-4}}; another name starts from that class's defaults. Where
+    learning rates differ, the log has one for each optimizer, such as lr/discriminator, in place of lr."""
     lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
     ema: EMAConfig | None = EMAConfig()
     """Averaged weights for sampling and export; null: none."""

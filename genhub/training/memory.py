@@ -99,7 +99,8 @@ def step_fits(
     model.load_state_dict(before)
     for optimizer in optimizers:
         optimizer.clear()
-        optimizer.torch.state.clear()
+        for part in optimizer.parts:
+            part.state.clear()
     clear_device_cache(garbage_collection=True)
     answer = torch.tensor(float(full), device=accelerator.device)
     return not accelerator.reduce(answer, "sum").item()  # one that is full speaks for all

@@ -50,7 +50,7 @@ class RunState:
         if self.networks.ema:
             tensors["averages"] = self._changing(self.networks.ema.current())
         for index, optimizer in enumerate(self.networks.optimizers.values()):
-            stored = optimizer_tensors(optimizer.torch)
+            stored = optimizer_tensors(optimizer)
             tensors[f"optimizer-{index}"] = {name: full(tensor) for name, tensor in stored.items()}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         values = {
@@ -87,7 +87,7 @@ class RunState:
             stored = state.tensors[f"optimizer-{index}"]
             owners = {name: optimizer.parameters[int(name.partition(".")[0])] for name in stored}
             whole = {name: like(tensor, owners[name]) if tensor.dim() else tensor for name, tensor in stored.items()}
-            load_optimizer(optimizer.torch, whole)
+            load_optimizer(optimizer, whole)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
         windows = state.values["windows"]
