@@ -160,6 +160,23 @@ def test_length_and_rate_hold_for_other_data_and_for_what_is_asked_for(tmp_path:
         load_data(DataConfig(name=str(tmp_path), columns={"signal": {"length": 1000}}), (), data.spec.model_data)
 
 
+def test_all_are_equally_loud(tmp_path: Path) -> None:
+    """Each by its own loudest value, whichever way it is read; and silence stays silence."""
+    (tmp_path / "train").mkdir()
+    for number, values in enumerate((TONE, TONE / 4, -TONE / 100, 0 * TONE)):
+        (tmp_path / "train" / f"{number}.wav").write_bytes(wav(values))
+    keys: dict[str, Any] = {"columns": {"signal": {"length": 2000, "rate": 4000, "peak": 0.9}}}
+    data = load_data(DataConfig(name=str(tmp_path), **keys))
+    loudest = data.own(range(4)).abs().amax((1, 2))
+    np.testing.assert_allclose(loudest, [0.9, 0.9, 0.9, 0.0], atol=1e-5)
+    np.testing.assert_allclose(data.own([1]), data.own([0]), atol=2e-3)  # 16 bits of a quarter of the loudness
+    modality = data.spec.modality
+    np.testing.assert_allclose(np.abs(modality.ask(str(tmp_path / "train" / "2.wav"))).max(), 0.9, rtol=1e-5)
+    arrays = np.stack([TONE[:, :2000], TONE[:, :2000] / 7]).astype(np.float32)
+    np.testing.assert_allclose(np.abs(modality.read_all(arrays)).max((1, 2)), [0.9, 0.9], rtol=1e-5)
+    assert modality.facts()["peak"] == 0.9
+
+
 def test_a_sound_that_was_written_as_a_stream() -> None:
     content = wav(WAVE)
     at = content.index(b"data") + 4

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_CHANNELS = 10_000
 FIRST = 100
 """Number of values among which the first one that can be read tells the shape of all."""
+Peak = Annotated[float, Field(gt=0)]
 Rate = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 
@@ -41,12 +42,17 @@ class Signal(Modality):
     """Values a second, for sounds; None: not known."""
     fitted: bool = False
     """Whether signals are cut to this length, or filled up with 0; else all must have it."""
+    peak: Peak | None = None
+    """Largest magnitude, to which each signal is scaled; None: they are as loud as they are."""
 
     class Options(Section):
         length: PositiveInt | None = None
         """Number of values: longer signals are cut, shorter ones filled up with 0. Left out: all must be as long."""
         rate: Rate | None = None
         """Values a second, to which sounds are resampled; left out: that of the first one."""
+        peak: Peak | None = None
+        """Scale each signal so that its largest magnitude is this: recordings of all loudnesses become alike, 0.9 say. Left
+        out: they stay as loud as they are."""
 
     endings = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -95,7 +101,7 @@ class Signal(Modality):
         channels, length = values.shape
         plain = cls(
             shape=(channels, options.length or length), mean=(0.0,) * channels, std=(1.0,) * channels, rate=wanted,
-            fitted=options.length is not None,
+            fitted=options.length is not None, peak=options.peak,
         )  # fmt: skip
 
         def moments(value: Any) -> Any:
@@ -121,16 +127,25 @@ class Signal(Modality):
         if rate and self.rate and rate != self.rate:
             values = resampled(values, rate, self.rate)
         values = single(values)
-        if not self.fitted:
+        if self.fitted:
+            cut = values[:, : self.shape[1]]
+            values = np.pad(cut, ((0, 0), (0, self.shape[1] - cut.shape[1])))
+        return self._scaled(values)
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return signals (..., c, t), each with its largest magnitude at `peak`; silence as it is."""
+        import numpy as np
+
+        if self.peak is None:
             return values
-        cut = values[:, : self.shape[1]]
-        return np.pad(cut, ((0, 0), (0, self.shape[1] - cut.shape[1])))
+        loudest = np.abs(values).max((-2, -1), keepdims=True, initial=0.0)
+        return single(values * np.divide(self.peak, loudest, out=np.ones_like(loudest), where=loudest > 0))
 
     def read_all(self, values: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
         if values.shape[1:] == self.shape:
-            return single(values)
+            return self._scaled(single(values))
         return np.stack([self.read(value) for value in values])
 
     def to_batch(self, kept: Tensor) -> Tensor:
@@ -165,7 +180,8 @@ class Signal(Modality):
 
     def facts(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
-        return facts | ({"rate": self.rate, "seconds": round(self.shape[1] / self.rate, 4)} if self.rate else {})
+        facts |= {"rate": self.rate, "seconds": round(self.shape[1] / self.rate, 4)} if self.rate else {}
+        return facts | ({"peak": self.peak} if self.peak else {})
 
     def picture(self, values: Tensor, captions: Sequence[str] = ()) -> Image.Image:
         """Return the waves in a grid, all to the same scale."""
