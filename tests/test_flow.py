@@ -174,7 +174,7 @@ def test_every_flow_scheduler_goes_all_the_way(scheduler):
 
 
 @pytest.mark.parametrize("scheduler", ["flow_euler", "flow_heun", "unipc", "dpmsolver"])
-@pytest.mark.parametrize("steps", [7, 61, 600])
+@pytest.mark.parametrize("steps", [7, 61, 250])
 def test_every_number_of_steps_draws_the_data(scheduler, steps):
     model = make()
     model.network = Knowing(model, 0.0, 0.5)

@@ -54,8 +54,8 @@ class ModelConfig(Section):
 
     @classmethod
     def keys_from(cls, other: ModelConfig) -> dict[str, Any] | None:
-        """Return the keys that follow from another family's Config where `model.from` names a model of that family: a mean flow
-        takes network and conditions of a flow. `load_networks` then reads that model's folder. None: it can't start from it."""
+        """Return the keys that follow from another family's Config, where `model.from` names a model of that family: of a
+        flow, a mean flow takes network and conditions. `load_networks` then reads its folder. None: it can't start so."""
         return None
 
     def mistakes(self) -> Mapping[str, str]:

@@ -59,8 +59,9 @@ def edm(s: Tensor, sigma_data: float) -> Scales:
     """Return the scales of Karras et al. 2022, table 1, for a guess of the velocity.
 
     There x is noised as x + sigma noise, which is x_s / (1 - s) with sigma = s / (1 - s). Their guess of x, D, means the
-    velocity (x_s - D) / s. With size^2 = s^2 + sigma_data^2 (1 - s)^2, the variance of x_s, what follows from c_skip and c_out
-    is finite at both ends. c_noise = ln(sigma) / 4 is stretched to the networks' times. lambda(sigma) s^2 is the weight."""
+    velocity (x_s - D) / s. With size^2 = s^2 + sigma_data^2 (1 - s)^2, the variance of x_s, what follows from c_skip and
+    c_out is finite at both ends. c_noise = ln(sigma) / 4 is stretched to the networks' times. The weight is
+    lambda(sigma) s^2."""
     size = (s.square() + (sigma_data * (1 - s)).square()).sqrt()
     low, high = map(math.log, SIGMAS)
     times = T * ((s.logit() - low) / (high - low)).clamp(0, 1)  # logit(s) = ln(sigma)

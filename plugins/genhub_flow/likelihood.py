@@ -70,7 +70,7 @@ def with_divergence(velocity: Velocity, x: Tensor, s: float, probes: Iterable[Te
     total = x.new_zeros(len(x))
     for probe in probes:
         with sdpa_kernel(SDPBackend.MATH):  # the only attention that has tangents
-            found, change = torch.func.jvp(lambda x: velocity(x, s), (x,), (probe,))
+            found, change, *_ = torch.func.jvp(lambda x: velocity(x, s), (x,), (probe,))
         total = total + (probe * change).flatten(1).sum(1)
     return found, total
 

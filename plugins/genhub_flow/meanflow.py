@@ -76,9 +76,9 @@ class MeanFlow(StraightPath):
         # Autocast knows no tangents, and of the kinds of attention one alone has any.
         with torch.autocast(noisy.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             velocity = self.average_velocity(noisy, s, s, given, forward)
-            _, change[rows] = torch.func.jvp(
+            change[rows] = torch.func.jvp(
                 lambda noisy, s: self.average_velocity(noisy, r, s, given, forward), (noisy, s), (velocity, one)
-            )
+            )[1]
         return change
 
     @torch.no_grad()

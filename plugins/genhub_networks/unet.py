@@ -194,7 +194,7 @@ class UNet(Network):
 
 
 class Times(nn.Module):
-    """diffusers' features of times (n,) as they are; of (k, n), each of k times has every k-th frequency. It has no weights."""
+    """diffusers' features of times (n,) as they are; of (k, n), each time has every k-th frequency. It has no weights."""
 
     def __init__(self, one: Any) -> None:
         super().__init__()
