@@ -84,7 +84,7 @@ class SamplingConfig(Section):
     """Defaults of the options of `sample`."""
 
     scheduler: SchedulerName = "flow_heun"
-    """flow_euler, flow_heun, or one of diffusers' that knows flows, such as unipc and dpmsolver."""
+    """Solver: flow_euler, flow_heun, or one of diffusers' that knows flows, such as unipc and dpmsolver."""
     num_inference_steps: Steps = 12
     """Each costs one evaluation of the network, with flow_heun two."""
     guidance_scale: Scale = 1.0
@@ -97,7 +97,7 @@ class FlowConfig(PathConfig):
     prediction_type: Literal["velocity", "sample", "epsilon"] = "velocity"
     """Output of the network: noise - x, the clean x, or the noise. The loss is one of velocities whichever it is."""
     preconditioning: Literal["none", "edm"] = "none"
-    """edm: input and output are scaled so that both have a variance of 1 at every share of noise (Karras et al. 2022)."""
+    """Scales of input and output: with edm both have a variance of 1 at every share of noise (Karras et al. 2022)."""
     sigma_data: float = Field(default=0.5, gt=0)
     """For edm: the standard deviation of x; 0.5 is about that of images, 1 that of what is standardised."""
     coupling: Literal["independent", "optimal_transport"] = "independent"
@@ -142,7 +142,7 @@ class MeanFlowConfig(PathConfig):
     equal_times: Fraction = 0.75
     """Share of rows whose two times are one: they learn the velocity, the others what it is on average."""
     adaptive_power: float = Field(default=1.0, ge=0, le=1)
-    """p in the weight 1 / (|error|^2 + 0.001)^p of a row; 0: the plain squared error."""
+    """Power p in the weight 1 / (|error|^2 + 0.001)^p of a row; 0: the plain squared error."""
     guidance_scale: Scale = 1.0
     """For a model with conditions: guidance that is trained into the model, omega of eq. 19, at no cost when drawing."""
     sampling: MeanSamplingConfig = MeanSamplingConfig()
