@@ -26,6 +26,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gan": {"latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
     "cgan": {"latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
     "ddpm": {"sampling": {"num_inference_steps": 2}},
+    "flow": {"sampling": {"num_inference_steps": 2}},
+    "meanflow": {"guidance_scale": 2.0},
 }
 SMALL_UNET = {"block_out_channels": [8, 16], "norm_num_groups": 4, "add_attention": False}
 NETWORKS = {
@@ -33,7 +35,7 @@ NETWORKS = {
     "signal": {"name": "unet1d", **SMALL_UNET},
     "vector": {"name": "mlp", "hidden": 16, "depth": 1},
 }
-"""Networks of a DDPM, by what it draws."""
+"""Networks of those that take one, by what they draw."""
 CONDITIONS: tuple[tuple[str, ...], ...] = (
     (),
     ("label",),
@@ -45,6 +47,7 @@ CONDITIONS: tuple[tuple[str, ...], ...] = (
 )
 TYPICAL = {
     ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
+    ("flow", "vector", ("label", "number")), ("meanflow", "vector", ("label",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 
@@ -139,7 +142,9 @@ def write_rows(target: str, file: Path) -> None:
 def recipe_of(family: str, target: str, conditions: tuple[str, ...], file: Path) -> dict[str, Any]:
     """Return a recipe of four steps, with tiny networks."""
     model = {"name": family, "conditions": list(conditions), **FAMILIES[family]}
-    if family == "ddpm":
+    if family == "meanflow" and not conditions:
+        del model["guidance_scale"]
+    if family in ("ddpm", "flow", "meanflow"):
         attends = {"add_attention": True} if target == "image" and "text" in conditions else {}  # else it takes no tokens
         model["network"] = NETWORKS[target] | attends
     columns = {"drawn": {"modality": target}}

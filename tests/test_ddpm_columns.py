@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from genhub_ddpm import DDPM
-from test_ddpm import Exact, make
+from test_ddpm import SAMPLERS, Exact, make
 
 import genhub
 from genhub import Batch, Conditions, Denoiser, Image, Label, Likelihood, Modality, ModelData, Number, Signal, Vector
@@ -71,7 +71,7 @@ def test_vectors_and_signals_train_draw_and_come_back(tmp_path: Path, target):
         assert torch.equal(drawn, again.sample(3, generator=torch.Generator().manual_seed(2), **options))
 
 
-@pytest.mark.parametrize("name", genhub.scheduler_names())
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_turns_noise_into_vectors_beyond_any_bound(name):
     """The exact denoiser of N(4, 0.1^2), which is far outside of an image's [-1, 1]: nothing is clipped."""
     model = model_of(POINT, network=SMALL["vector"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from genhub_ddpm import DDPM
 from genhub_ddpm.likelihood import discretized_gaussian, gaussian_kl, variational_bound
-from test_ddpm import Exact, make
+from test_ddpm import SAMPLERS, Exact, make
 from test_trainer import metrics, same_bits
 
 import genhub
@@ -231,7 +231,7 @@ def test_a_learned_variance_trains_samples_with_all_and_opens_in_diffusers(tiny)
     tiny["model"]["scheduler"] = {"variance_type": "learned_range"}
     folder = genhub.train(tiny)
     assert "denoise/vlb" in metrics(Path(tiny["run_dir"]))[0]
-    for scheduler in genhub.scheduler_names():
+    for scheduler in SAMPLERS:
         assert genhub.sample(folder, 1, scheduler=scheduler, num_inference_steps=8).shape == (1, 1, 8, 8)
     model, pipeline = genhub.load(folder), DDPMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)

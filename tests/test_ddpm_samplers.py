@@ -11,11 +11,11 @@ import torch
 from genhub_ddpm import DDPM
 from genhub_ddpm.samplers import MAX_SIGMA, MOST_SIGNAL
 from models import images
-from test_ddpm import PREDICTIONS, Exact
+from test_ddpm import PREDICTIONS, SAMPLERS, Exact
 from test_ddpm import make as small
 
 import genhub
-from genhub import Batch, scheduler_names
+from genhub import Batch
 
 STD, T = 0.5, 41
 """T is a prime, so that no number of steps divides it; and with 7, 14, 28 or 29, counting down by T / n in floats makes a step
@@ -136,7 +136,7 @@ def check_any(monkeypatch, model: DDPM, name: str, n: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", scheduler_names())
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_draws_the_data(monkeypatch, name):
     for spacing in SPACINGS:
         model = make(timestep_spacing=spacing)
@@ -147,7 +147,7 @@ def test_every_sampler_draws_the_data(monkeypatch, name):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("name", scheduler_names())
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_draws_the_data_in_every_number_of_steps(monkeypatch, name, prediction):
     for spacing in SPACINGS:
         model = make(timestep_spacing=spacing, prediction_type=prediction)
@@ -171,7 +171,7 @@ def test_a_number_of_steps_that_floats_make_one_more_of():
 def test_zero_terminal_snr_is_drawn_from_by_every_sampler(monkeypatch, prediction):
     model = make(prediction_type=prediction, **ZERO_SNR)
     assert model.snr[-1] == 0
-    for name in scheduler_names():
+    for name in SAMPLERS:
         assert [n for n in (5, 13, 28) if check_any(monkeypatch, model, name, n)] == [5, 13, 28]
     for name in ("ddim", "dpmsolver", "euler", "euler_ancestral", "unipc"):  # trained on as they are
         own = make(name=name, prediction_type=prediction, **ZERO_SNR)

@@ -20,7 +20,6 @@ import genhub
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {
-    "rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"),
     "vqvae": ("vqvae",),
     "realnvp": ("realnvp",),
     "pix2pix": ("pix2pix",),
@@ -31,7 +30,6 @@ MODALITIES = {"volumes": ("volume",)}
 TRAINERS = {"diloco": ("diloco",)}
 ALL = PLUGINS | MODALITIES | TRAINERS
 CAN = {
-    "rectified-flow": "denoiser",
     "vqvae": "autoencoder",
     "realnvp": "likelihood",
     "pix2pix": "",
@@ -40,9 +38,7 @@ CAN = {
 COLUMNS = {"angles": ("point", (2,))}
 """The target's column and shape of those that don't draw digits."""
 ASKED = {"angles": ["--condition", "angle=30,120,359"]}
-UNET = "{name: unet, block_out_channels: [8, 16], add_attention: false}"
 SMALL = {  # quick to check; what draws no digits is checked by its own tests
-    "rectified-flow": [f"network={UNET}", "sampling={num_inference_steps: 4}"],
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
     "realnvp": ["hidden_features=16"],
 }
@@ -147,7 +143,7 @@ def test_its_modality_s_recipe_trains(site: Site) -> None:
 @pytest.mark.timeout(600)
 def test_angles_are_conditions_of_a_model_that_never_heard_of_them(site: Site) -> None:
     recipe = yaml.safe_load((EXAMPLES / "angles" / "recipe.yaml").read_text())
-    recipe["model"] = {"name": "rectified-flow", "conditions": ["angle"], "network": {"name": "mlp", "hidden": 16}}
+    recipe["model"] = {"name": "flow", "conditions": ["angle"], "network": {"name": "mlp", "hidden": 16}}
     (site.folder / "both.yaml").write_text(yaml.safe_dump(recipe))
     site("genhub", "train", "both.yaml", *FEW_STEPS, "--run-dir", "runs/both")
     site("genhub", "sample", "runs/both", "-n", "4", "--condition", "angle=30,120", "--out", "both.npz")

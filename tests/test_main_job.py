@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from judge import judge
 from sklearn.datasets import load_digits
+from test_ddpm import SAMPLERS
 
 import genhub
 
@@ -49,7 +50,7 @@ def test_digits_ddpm_draws_digits(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", genhub.scheduler_names())
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_every_scheduler_draws_digits(trained, scheduler):
     """In 25 steps; of 300 images only, so the distance has a bias of about 0.07."""
     model = genhub.load(trained / "runs" / "digits-ddpm")

@@ -116,6 +116,9 @@ def test_several_times_are_told_apart(cls, shape, keys):
         assert not torch.allclose(output[0], swapped[0])
         assert torch.allclose(output[1], swapped[1], atol=1e-5)
         assert torch.equal(network(x, two[:, :1], given), network(x, two[:, 0], given))
+        torch.testing.assert_close(
+            output[1], network(x, two[:, 0], given)[1], atol=1e-5, rtol=1e-5
+        )  # two equal ones are one
 
 
 @pytest.mark.parametrize(("cls", "shape", "keys", "parts"), LARGEST, ids=map(named, LARGEST))

@@ -18,7 +18,12 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
     "ddpm": [UNET, UNET | {"conditions": ["label", "ink"]}],
+    "flow": [UNET, UNET | {"conditions": ["label", "ink"], "preconditioning": "edm", "coupling": "optimal_transport"}],
     "gan": [GAN],
+    "meanflow": [
+        {"network": UNET["network"]},
+        {"network": UNET["network"], "conditions": ["label", "ink"], "guidance_scale": 2.0},
+    ],
     "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""

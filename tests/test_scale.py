@@ -30,6 +30,9 @@ MODELS: dict[str, dict[str, Any]] = {
        for kind in ("epsilon", "sample", "v_prediction")},
     "ddpm-conditional": {"name": "ddpm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0,
                          "loss_weighting": "min_snr"},
+    "flow": {"name": "flow", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0},
+    "meanflow": {"name": "meanflow", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0,
+                 "equal_times": 0.5, "guidance_scale": 2.0},
     "ddpm-variance": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"variance_type": "learned_range"}},
 }  # fmt: skip
 

@@ -52,6 +52,12 @@ class ModelConfig(Section):
         one's were, so that both mean the same by a number. None: there is none, or it is described already."""
         return None
 
+    @classmethod
+    def keys_from(cls, other: ModelConfig) -> dict[str, Any] | None:
+        """Return the keys that follow from another family's Config, where `model.from` names a model of that family: of a
+        flow, a mean flow takes network and conditions. `load_networks` then reads its folder. None: it can't start so."""
+        return None
+
     def mistakes(self) -> Mapping[str, str]:
         """Return the keys of a recipe that contradict each other, though each value is valid: key path to what is wrong,
         such as {"min_snr_gamma": "changes nothing without loss_weighting: min_snr"}. Only keys that the recipe gives are

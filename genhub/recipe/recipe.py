@@ -259,10 +259,13 @@ def _model_config(
     if initial is not None:
         with where.blaming("model", "from"):
             cls, base = initial.read(lambda folder: read_model(folder, cls), weights=False)
-            known = base.data
-            model = _merge(base.model_dump(exclude={"data"}), model)
-            if model["name"] != base.name:
-                raise RecipeError(f"{initial.source} holds '{base.name}', and model.name is '{name}'")
+            known, keys = base.data, base.model_dump(exclude={"data"})
+            if name not in ("", base.name):
+                cls = load_class(MODELS, name, folder)
+                keys = cls.Config.keys_from(base)
+                if keys is None:
+                    raise RecipeError(f"{initial.source} holds '{base.name}', and model.name is '{name}'")
+            model = _merge(keys, model)
         where.raise_faults()
     assert cls is not None
     _refuse_folders(cls.Config, model, ("model",), where)

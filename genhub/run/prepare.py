@@ -130,7 +130,8 @@ def _build(recipe: Recipe) -> Model:
 def _first(recipe: Recipe, source: Path | None) -> Model:
     """Return the model that training starts with, its weights those of the folder `source`, if there is one."""
     if source is not None:  # its own Config, that is, and not what the user makes of it
-        check_size(*read_model(source, recipe.model_class()), weight_bytes(source), source)
+        own = recipe.model_class() if ":" in recipe.model.name else None  # a registered one may be of another family
+        check_size(*read_model(source, own), weight_bytes(source), source)
     torch.manual_seed(recipe.seed)  # the first weights are the seed's, too
     model: Model = recipe.model_class()(recipe.model)
     if source is not None:

@@ -12,12 +12,12 @@ MAX_PERIOD = 10_000
 
 def time_features(t: Tensor, size: int) -> Tensor:
     """Return (n, size) cosines and sines of times (n,) or (n, k) in [0, 1000], as in Vaswani et al. 2017. Of k times each
-    has size / k, so that their order is told and no weight depends on k."""
-    times = t.reshape(len(t), -1)
-    half = size // (2 * times.shape[1])
-    rates = torch.exp(-math.log(MAX_PERIOD) / half * torch.arange(half, device=t.device))
-    angles = times.float()[:, :, None] * rates
-    features = torch.cat([angles.cos(), angles.sin()], 2).flatten(1)
+    has every k-th frequency, so that their order is told, no weight depends on k, and k equal times are as one."""
+    times, half = t.reshape(len(t), -1).float(), size // 2
+    place = torch.arange(half, device=t.device)
+    rates = torch.exp(-math.log(MAX_PERIOD) / half * place)
+    angles = times[:, place % times.shape[1]] * rates
+    features = torch.cat([angles.cos(), angles.sin()], 1)
     return nn.functional.pad(features, (0, size - features.shape[1]))
 
 

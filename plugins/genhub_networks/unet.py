@@ -152,6 +152,9 @@ class UNet(Network):
             out_channels=out_channels or channels,
             **options,
         )
+        for module in self.unet.modules():
+            if isinstance(module, diffusers.models.attention_processor.Attention):
+                module.register_forward_hook(_contiguous)
         self.fourier = config.time_embedding_type == "fourier"
         if not self.fourier:
             self.unet.time_proj = Times(self.unet.time_proj)
@@ -191,7 +194,7 @@ class UNet(Network):
 
 
 class Times(nn.Module):
-    """diffusers' features of times (n,) as they are; of (k, n), k times share them. It has no weights."""
+    """diffusers' features of times (n,) as they are; of (k, n), each time has every k-th frequency. It has no weights."""
 
     def __init__(self, one: Any) -> None:
         super().__init__()
@@ -201,12 +204,14 @@ class Times(nn.Module):
         if times.ndim == 1:
             features: Tensor = self.one(times)
             return features
-        from diffusers.models.embeddings import get_timestep_embedding
+        each = torch.stack([self.one(time) for time in times])  # (k, n, size): cosines and sines, a half each
+        place = torch.arange(each.shape[2], device=times.device)
+        return each[place % (len(place) // 2) % len(times), :, place].T
 
-        size, shared = self.one.num_channels, self.one.num_channels // len(times)
-        options = (shared, self.one.flip_sin_to_cos, self.one.downscale_freq_shift)
-        features = torch.cat([get_timestep_embedding(each, *options) for each in times], 1)
-        return nn.functional.pad(features, (0, size - features.shape[1]))
+
+def _contiguous(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Stand behind attention, whose output lies transposed in memory: a group norm of that has no tangents in torch 2.13."""
+    return output.contiguous()
 
 
 def _embedded(times: Times, sample: Tensor, timestep: Tensor) -> Tensor:

@@ -1,0 +1,166 @@
+"""Options of flows and mean flows, checked before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from genhub import (
+    AnyNetwork,
+    Fraction,
+    ModelConfig,
+    PluginError,
+    RecipeError,
+    SchedulerName,
+    Section,
+    load_scheduler,
+    network_for,
+)
+
+T = 1000
+"""Timesteps from data to noise: only a unit, that of diffusers and of the networks' times."""
+
+NO_FLOWS = "'{}' knows no flows; flow_euler, flow_heun, unipc and dpmsolver do"
+
+Steps = Annotated[int, Field(strict=True, ge=1, le=T)]
+Scale = Annotated[float, Field(ge=0)]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"from {interval[0]} to {interval[1]}: the lower level comes first")
+    return interval
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
+"""Interval of shares of noise: 0 is clean, 1 noise alone."""
+
+
+class PathConfig(ModelConfig):
+    """Keys of every model of straight paths between data and noise."""
+
+    condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
+    """Share of rows trained on without their conditions, which guidance needs."""
+    network: AnyNetwork | None = None
+    """The network that learns the way: {name: unet, block_out_channels: [32, 64]}; `genhub plugins` lists them. Left out:
+    the one for as many sides as x has, unet for images, mlp for vectors."""
+    time_density: Literal["uniform", "logit_normal", "edm"] = "uniform"
+    """Density of the shares of noise s that are trained on: uniform in [0, 1]; logit_normal: log(s / (1 - s)) is normal
+    (Esser et al. 2024); edm: that with the mean -1.2 and deviation 1.2 of Karras et al. 2022."""
+    time_location: float = 0.0
+    """For logit_normal: the mean of log(s / (1 - s)); above 0 trains more on noise."""
+    time_scale: float = Field(default=1.0, gt=0)
+    """For logit_normal: the deviation of log(s / (1 - s))."""
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        if network is not None or data is None:
+            return network
+        try:
+            return network_for(len(data.target.shape) - 1)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _fits(self) -> PathConfig:
+        if self.network is not None and self.shape is not None:
+            try:
+                self.network.check(self.shape)
+            except ValueError as error:
+                raise ValueError(f"network.{error}") from error
+        return self
+
+    def mistakes(self) -> dict[str, str]:
+        told = "changes nothing without time_density: logit_normal; leave it out"
+        return {} if self.time_density == "logit_normal" else {"time_location": told, "time_scale": told}
+
+
+class SamplingConfig(Section):
+    """Defaults of the options of `sample`."""
+
+    scheduler: SchedulerName = "flow_heun"
+    """Solver: flow_euler, flow_heun, or one of diffusers' that knows flows, such as unipc and dpmsolver."""
+    num_inference_steps: Steps = 12
+    """Each costs one evaluation of the network, with flow_heun two."""
+    guidance_scale: Scale = 1.0
+    """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022), 0 ignores them."""
+    guidance_interval: Interval = (0.0, 1.0)
+    """Shares of noise at which guidance_scale counts, [0.2, 0.8]; outside it is 1 (Kynkaanniemi et al. 2024)."""
+
+
+class FlowConfig(PathConfig):
+    prediction_type: Literal["velocity", "sample", "epsilon"] = "velocity"
+    """Output of the network: noise - x, the clean x, or the noise. The loss is one of velocities whichever it is."""
+    preconditioning: Literal["none", "edm"] = "none"
+    """Scales of input and output: with edm both have a variance of 1 at every share of noise (Karras et al. 2022)."""
+    sigma_data: float = Field(default=0.5, gt=0)
+    """For edm: the standard deviation of x; 0.5 is about that of images, 1 that of what is standardised."""
+    coupling: Literal["independent", "optimal_transport"] = "independent"
+    """Which noise goes with which row: any, or the one nearest to it within the micro-batch (Pooladian et al. 2023, Tong et
+    al. 2023)."""
+    sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _one_output(self) -> FlowConfig:
+        if self.preconditioning == "edm" and self.prediction_type != "velocity":
+            raise ValueError("prediction_type: with preconditioning: edm the network predicts EDM's mixture; leave it out")
+        return self
+
+    def mistakes(self) -> dict[str, str]:
+        """Return the keys that change nothing, each with the reason."""
+        found, idle = super().mistakes(), "changes nothing without {}; leave it out"
+        if self.preconditioning == "none":
+            found["sigma_data"] = idle.format("preconditioning: edm")
+        if not self.conditions:
+            keys = ("sampling.guidance_scale", "sampling.guidance_interval")
+            found |= dict.fromkeys(keys, idle.format("conditions"))
+        if not knows_flows(name := self.sampling.scheduler):
+            found["sampling.scheduler"] = NO_FLOWS.format(name)
+        return found
+
+
+def knows_flows(scheduler: str) -> bool:
+    """Whether a registered scheduler can follow the velocity of a flow. Imports it."""
+    return "use_flow_sigmas" in inspect.signature(load_scheduler(scheduler)).parameters
+
+
+class MeanSamplingConfig(Section):
+    """Defaults of the options of `sample`."""
+
+    num_inference_steps: Steps = 1
+    """Each costs one evaluation of the network."""
+
+
+class MeanFlowConfig(PathConfig):
+    time_density: Literal["uniform", "logit_normal", "edm"] = "logit_normal"
+    time_location: float = -0.4
+    equal_times: Fraction = 0.75
+    """Share of rows whose two times are one: they learn the velocity, the others what it is on average."""
+    adaptive_power: float = Field(default=1.0, ge=0, le=1)
+    """Power p in the weight 1 / (|error|^2 + 0.001)^p of a row; 0: the plain squared error."""
+    guidance_scale: Scale = 1.0
+    """For a model with conditions: guidance that is trained into the model, omega of eq. 19, at no cost when drawing."""
+    sampling: MeanSamplingConfig = MeanSamplingConfig()
+
+    def mistakes(self) -> dict[str, str]:
+        told = "changes nothing without conditions; leave it out"
+        return super().mistakes() | ({} if self.conditions else {"guidance_scale": told})
+
+    @classmethod
+    def keys_from(cls, other: ModelConfig) -> dict[str, Any] | None:
+        """Return the keys of network and conditions of a flow whose network predicts the velocity: where both times are
+        equal, a mean flow with its weights is that flow.
+
+        Raises:
+            RecipeError: a flow of another kind.
+        """
+        if not isinstance(other, FlowConfig):
+            return None
+        if other.prediction_type != "velocity" or other.preconditioning != "none":
+            raise RecipeError("a meanflow starts from a flow with prediction_type: velocity and preconditioning: none alone")
+        return other.model_dump(include={"conditions", "condition_dropout", "network"})
