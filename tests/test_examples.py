@@ -22,7 +22,6 @@ EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {
     "rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"),
     "vqvae": ("vqvae",),
-    "realnvp": ("realnvp",),
     "pix2pix": ("pix2pix",),
     "angles": ("mixture-density", "angle"),
 }
@@ -33,7 +32,6 @@ ALL = PLUGINS | MODALITIES | TRAINERS
 CAN = {
     "rectified-flow": "denoiser",
     "vqvae": "autoencoder",
-    "realnvp": "likelihood",
     "pix2pix": "",
     "mixture-density": "likelihood",
 }
@@ -44,7 +42,6 @@ UNET = "{name: unet, block_out_channels: [8, 16], add_attention: false}"
 SMALL = {  # quick to check; what draws no digits is checked by its own tests
     "rectified-flow": [f"network={UNET}", "sampling={num_inference_steps: 4}"],
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
-    "realnvp": ["hidden_features=16"],
 }
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 
@@ -109,7 +106,7 @@ def test_they_are_listed_with_who_brought_them(site: Site) -> None:
     can = {row["name"]: row["capabilities"] for row in rows}
     assert {name: can[name] for name in CAN} == CAN
     assert listed["ddpm"][0] == "genhub-framework"
-    where = site("python", "-c", "import genhub, genhub_realnvp; print(genhub.__file__, genhub_realnvp.__file__)").split()
+    where = site("python", "-c", "import genhub, genhub_vqvae; print(genhub.__file__, genhub_vqvae.__file__)").split()
     assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
 
 
