@@ -13,7 +13,7 @@ from pydantic import ValidationError
 import genhub
 from genhub import Batch, Conditions
 
-MANY = {"label": LABEL, "ink": NUMBER, "point": vector(2)}
+MANY = {"label": LABEL, "ink": NUMBER, "point": vector(2), "source": image(1, 4, 4)}
 SMALL = {
     RealNVP: {"hidden_features": 16},
     TarFlow: {"hidden_size": 8, "num_heads": 2, "num_blocks": 3, "layers_per_block": 1},

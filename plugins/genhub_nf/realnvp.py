@@ -109,7 +109,8 @@ class RealNVP(GenerativeModel):
 
     def __init__(self, config: RealNVPConfig) -> None:
         super().__init__(config)
-        self.conditioner = Conditioner(self.conditions, self.shape, config.hidden_features, takes=frozenset({"vector"}))
+        flat = (math.prod(self.shape),)  # as the couplings see x: an image is given as a vector, too
+        self.conditioner = Conditioner(self.conditions, flat, config.hidden_features, takes=frozenset({"vector"}))
         self.flow = Couplings(self.shape, config, is_given=bool(self.conditions))
         self.bins = Bins(self.modality, config.levels)
 

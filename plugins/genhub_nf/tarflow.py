@@ -42,8 +42,9 @@ class TarFlow(GenerativeModel):
 
     def __init__(self, config: TarFlowConfig) -> None:
         super().__init__(config)
-        self.conditioner = Conditioner(self.conditions, self.shape, config.hidden_size, takes=frozenset({"vector"}))
         channels, *sides = self.shape
+        flat = (channels,)  # so that an image is given as a vector, too
+        self.conditioner = Conditioner(self.conditions, flat, config.hidden_size, takes=frozenset({"vector"}))
         self.grid = [side // config.patch_size for side in sides]
         size = channels * config.patch_size ** len(sides)
         self.flow = nn.ModuleList(Block(size, math.prod(self.grid), config) for _ in range(config.num_blocks))
