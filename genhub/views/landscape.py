@@ -43,11 +43,11 @@ class Landscape(View):
         room = ROOM * (high - low)
         across, up = (torch.linspace(*ends, grid) for ends in torch.stack([low - room, high + room], 1).tolist())
         places = torch.cartesian_prod(up, across).flip(1)  # row by row, from the lowest
-        points = torch.cat([places, real, drawn]).to(subject.model.device)
+        points = torch.cat([places, real]).to(subject.model.device)
         asked = drawing.conditions_of(subject.model, [0] * len(points)) if conditions else None  # else nothing is present
         energies = in_batches(model.energy, points, asked)
-        ground, at_real, at_drawn = (energies - energies.min()).split([len(places), len(real), len(drawn)])
-        top = 2 * min(at_real.quantile(0.9).item(), at_drawn.quantile(0.9).item())  # so that few far points don't set it
+        ground, at_real = (energies - energies.min()).split([len(places), len(real)])
+        top = 4 * at_real.median().item()  # so that few far points don't set it
         own = modality.from_batch(places).view(grid, grid, 2).numpy()
         told = f"given {escape(drawing.captions(subject.model)[0])}" if conditions else "given nothing"
         return canvas.landscape(
