@@ -28,6 +28,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ddpm": {"sampling": {"num_inference_steps": 2}},
     "flow": {"sampling": {"num_inference_steps": 2}},
     "meanflow": {"guidance_scale": 2.0},
+    "ebm": {"chain_steps": 2, "langevin": {"step_size": 10.0, "noise_std": 0.1}, "sampling": {"num_inference_steps": 3}},
+    "eqm": {"sampling": {"num_inference_steps": 2, "step_size": 0.5}},
+    "realnvp": {"hidden_features": 16, "num_couplings": 4},
+    "tarflow": {"hidden_size": 16, "num_heads": 2, "num_blocks": 2, "layers_per_block": 1},
 }
 SMALL_UNET = {"block_out_channels": [8, 16], "norm_num_groups": 4, "add_attention": False}
 NETWORKS = {
@@ -35,7 +39,8 @@ NETWORKS = {
     "signal": {"name": "unet1d", **SMALL_UNET},
     "vector": {"name": "mlp", "hidden": 16, "depth": 1},
 }
-"""Networks of those that take one, by what they draw."""
+"""Networks of those that have one, by what they draw."""
+WITH_NETWORK = {"ddpm", "ebm", "eqm", "flow", "meanflow"}
 CONDITIONS: tuple[tuple[str, ...], ...] = (
     (),
     ("label",),
@@ -46,8 +51,9 @@ CONDITIONS: tuple[tuple[str, ...], ...] = (
     ("label", "number"),
 )
 TYPICAL = {
-    ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
-    ("flow", "vector", ("label", "number")), ("meanflow", "vector", ("label",)),
+    ("ddpm", "image", ("label",)), ("ebm", "vector", ("label",)), ("eqm", "vector", ("number",)),
+    ("flow", "vector", ("label", "number")), ("meanflow", "vector", ("label",)), ("realnvp", "vector", ("image",)),
+    ("tarflow", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 
@@ -77,6 +83,8 @@ def cases(target: str) -> list[Any]:
         for conditions in CONDITIONS:
             if family == "cgan" and not conditions:
                 continue  # which is a GAN: its Config asks for a condition
+            if family == "tarflow" and target == "vector":
+                continue  # which has no patches
             marks = () if (family, target, conditions) in TYPICAL else pytest.mark.slow
             found.append(pytest.param(family, conditions, id=f"{family}-{told(conditions)}", marks=marks))
     return found
@@ -144,7 +152,7 @@ def recipe_of(family: str, target: str, conditions: tuple[str, ...], file: Path)
     model = {"name": family, "conditions": list(conditions), **FAMILIES[family]}
     if family == "meanflow" and not conditions:
         del model["guidance_scale"]
-    if family in ("ddpm", "flow", "meanflow"):
+    if family in WITH_NETWORK:
         attends = {"add_attention": True} if target == "image" and "text" in conditions else {}  # else it takes no tokens
         model["network"] = NETWORKS[target] | attends
     columns = {"drawn": {"modality": target}}

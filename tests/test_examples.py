@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {
     "vqvae": ("vqvae",),
-    "realnvp": ("realnvp",),
     "pix2pix": ("pix2pix",),
     "angles": ("mixture-density", "angle"),
 }
@@ -31,7 +30,6 @@ TRAINERS = {"diloco": ("diloco",)}
 ALL = PLUGINS | MODALITIES | TRAINERS
 CAN = {
     "vqvae": "autoencoder",
-    "realnvp": "likelihood",
     "pix2pix": "",
     "mixture-density": "likelihood",
 }
@@ -40,7 +38,6 @@ COLUMNS = {"angles": ("point", (2,))}
 ASKED = {"angles": ["--condition", "angle=30,120,359"]}
 SMALL = {  # quick to check; what draws no digits is checked by its own tests
     "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
-    "realnvp": ["hidden_features=16"],
 }
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
 
@@ -105,7 +102,7 @@ def test_they_are_listed_with_who_brought_them(site: Site) -> None:
     can = {row["name"]: row["capabilities"] for row in rows}
     assert {name: can[name] for name in CAN} == CAN
     assert listed["ddpm"][0] == "genhub-framework"
-    where = site("python", "-c", "import genhub, genhub_realnvp; print(genhub.__file__, genhub_realnvp.__file__)").split()
+    where = site("python", "-c", "import genhub, genhub_vqvae; print(genhub.__file__, genhub_vqvae.__file__)").split()
     assert all(Path(file).is_relative_to(site.folder / "venv") for file in where), where
 
 

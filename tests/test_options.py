@@ -24,6 +24,7 @@ TRIED: dict[str, list[Any]] = {
     "scheduler": ["heun", "ddpm"], "num_inference_steps": [3, 1001, 2000], "eta": [0.0, 0.5], "guidance_scale": [0.0, 7.0],
     "guidance_interval": [(0.0, 0.5)],
     "truncation": [0.5], "observe": [True],
+    "temperature": [0.5], "denoise": [False], "step_size": [0.5], "momentum": [0.5], "noise_std": [0.3],
 }  # fmt: skip
 """Of every option of every model, values that are not the default."""
 
@@ -35,8 +36,11 @@ def make(name: str, **keys: Any) -> GenerativeModel:
     return cls(cls.Config.model_validate(values)).eval()
 
 
+NETWORK = TINY_DDPM["model"]["network"]
+
+
 def ddpm(sampler: str = "ddim", **keys: Any) -> GenerativeModel:
-    own = {"network": TINY_DDPM["model"]["network"], "sampling": {"scheduler": sampler, "num_inference_steps": 5}}
+    own = {"network": NETWORK, "sampling": {"scheduler": sampler, "num_inference_steps": 5}}
     return make("ddpm", **{**own, **keys})
 
 
@@ -44,6 +48,9 @@ MODELS_TRIED = {
     "ddpm": ddpm, "ddpm with euler": lambda: ddpm("euler"), "conditional ddpm": lambda: ddpm(conditions=["label"]),
     "vae": lambda: make("vae", channels=[4], latent_dim=2), "autoencoder": lambda: make("autoencoder", channels=[4]),
     "gan": lambda: make("gan", generator={"channels": [8]}), "cgan": lambda: make("cgan", generator={"channels": [8]}, conditions=["label"]),
+    "ebm": lambda: make("ebm", network=NETWORK, sampling={"num_inference_steps": 2}, langevin={"step_size": 1e3, "noise_std": 0.1}),
+    "eqm": lambda: make("eqm", network=NETWORK, energy="dot", sampling={"num_inference_steps": 2, "step_size": 0.1}),
+    "realnvp": lambda: make("realnvp", hidden_features=8), "tarflow": lambda: make("tarflow", hidden_size=8, noise_std=0.5),
 }  # fmt: skip
 
 
@@ -55,14 +62,16 @@ def test_an_option_changes_what_is_drawn_or_is_refused(which):
     refused = {}
     for name in names:
         for value in TRIED[name]:
+            if which in ("ebm", "eqm") and name == "num_inference_steps" and value > 1000:
+                continue  # which they take, and are as long about as it says
             try:
                 assert not torch.equal(genhub.sample(model, 2, **{name: value}), plain), (name, value)
             except InputError as error:
                 refused[name, value] = str(error)
     expected = {("num_inference_steps", 1001), ("num_inference_steps", 2000)} if "ddpm" in which else set()
-    if "ddpm" in which and "conditional" not in which:
+    if which in ("ddpm", "ddpm with euler", "ebm", "eqm", "tarflow"):  # given nothing
         expected |= {("guidance_scale", 0.0), ("guidance_scale", 7.0)}
-    if "ddpm" in which:  # given nothing; or a guidance_scale of 1
+    if "ddpm" in which:  # the same; or a guidance_scale of 1
         expected.add(("guidance_interval", (0.0, 0.5)))
     if "euler" in which:
         expected |= {("eta", 0.0), ("eta", 0.5)}
@@ -120,6 +129,10 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("vlb_weight", {"vlb_weight": 0.1}, {"vlb_weight": 0.1, "scheduler": {"variance_type": "learned_range"}}),
     ("min_snr_gamma", {"min_snr_gamma": 2}, {"min_snr_gamma": 2, "loss_weighting": "min_snr"}),
     ("sampling.num_inference_steps", {"sampling": {"num_inference_steps": 1001}}, {"sampling": {"num_inference_steps": 1000}}),
+    ("sampling.guidance_scale", {"name": "eqm", "sampling": {"guidance_scale": 3}}, {"name": "eqm", "sampling": {"guidance_scale": 3}, "conditions": ["label"]}),
+    ("condition_dropout", {"name": "ebm", "condition_dropout": 0.2}, {"name": "ebm", "condition_dropout": 0.2, "conditions": ["label"]}),
+    ("levels", {"name": "tarflow", "levels": 17}, {"name": "tarflow", "levels": 17, "noise_std": 0}),
+    ("sampling.denoise", {"name": "tarflow", "noise_std": 0, "sampling": {"denoise": False}}, {"name": "tarflow", "sampling": {"denoise": False}}),
     ("kl", {"name": "vae", "kl": {"layers_per_block": 2}}, {"name": "vae", "kl": {"layers_per_block": 2}, "network": "kl"}),
     ("penalty_weight", {"name": "gan", "penalty": "none", "penalty_weight": 2.0}, {"name": "gan", "penalty_weight": 2.0}),
     ("penalty_interval", {"name": "cgan", "conditions": ["label"], "penalty": "none", "penalty_interval": 2},

@@ -14,6 +14,7 @@ UNET = {
     "sampling": {"num_inference_steps": 4},
 }
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
+FIELD = {"network": {"name": "dit", "hidden_size": 16, "depth": 1, "num_heads": 2}}
 SMALL: dict[str, list[dict[str, Any]]] = {
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
@@ -24,6 +25,10 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"network": UNET["network"]},
         {"network": UNET["network"], "conditions": ["label", "ink"], "guidance_scale": 2.0},
     ],
+    "ebm": [FIELD | {"chain_steps": 2, "conditions": ["label"], "sampling": {"num_inference_steps": 3}}],
+    "eqm": [FIELD, FIELD | {"energy": "dot", "conditions": ["label", "ink"]}],
+    "realnvp": [{"hidden_features": 16}, {"hidden_features": 16, "conditions": ["label", "ink"]}],
+    "tarflow": [{"hidden_size": 16, "num_blocks": 2, "layers_per_block": 1, "conditions": ["label"]}],
     "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""

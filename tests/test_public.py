@@ -15,7 +15,7 @@ import genhub
 PUBLIC = [
     "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "ConditionEncoder", "Conditioner",
     "Conditions", "DataConfig", "DataError",
-    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Film", "Fraction", "FrozenEncoder", "GenerativeModel",
+    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Energy", "Film", "Fraction", "FrozenEncoder", "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
     "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
     "ModelPath", "Network", "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PictureRow",
@@ -48,6 +48,7 @@ SIGNATURES = {
     "Denoiser.add_noise": "(self, x: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
     "Denoiser.signal_to_noise": "(self, timesteps: 'Tensor') -> 'Tensor'",
     "Denoiser.denoise": "(self, n: 'int', *, conditions: 'Conditions | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Iterator[DenoisingStep]'",
+    "Energy.energy": "(self, x: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
     "Likelihood.bits_per_dimension": "(self, batch: 'Batch', *, generator: 'Generators' = None) -> 'Tensor'",
     "Scheduler.add_noise": "(self, original_samples: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
     "Scheduler.set_timesteps": "(self, num_inference_steps: 'int', device: 'Any' = None) -> 'None'",

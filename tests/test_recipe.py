@@ -132,9 +132,9 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         "r.yaml:2: trainer.ema: must be a section of keys, not False",
     ),
     "model is text": ("model: ddpm\n", "r.yaml:1: model: must be a section of keys, not 'ddpm'"),
-    "no model": ("seed: 1\n", "r.yaml: model.name: must name a model; known: autoencoder, cgan, ddpm, gan, vae"),
-    "no name": ("model: {unet: {}}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, gan, vae"),
-    "name is a number": ("model: {name: 3}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, gan, vae"),
+    "no model": ("seed: 1\n", "r.yaml: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
+    "no name": ("model: {unet: {}}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
+    "name is a number": ("model: {name: 3}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
     "unknown model": (
         "model: {name: dppm}\n",
         "r.yaml:1: model.name: no model is called 'dppm'; did you mean 'ddpm'? (others come by pip install)",
@@ -306,7 +306,7 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({}, "recipe: model.name: must name a model; known: autoencoder, cgan, ddpm, gan, vae"),
+        ({}, "recipe: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
         ({"model": 3}, "recipe: model: must be a section of keys, not 3"),
         (
             {"model": {"name": "ddpm"}, 1: 2},

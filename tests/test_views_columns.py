@@ -14,13 +14,14 @@ from test_registry import site as site
 from typer.testing import CliRunner
 
 import genhub
-from genhub import Denoiser, GenerativeModel, InputError, ModelConfig, PluginError, Signal, Vector, cli
+from genhub import Denoiser, Energy, GenerativeModel, InputError, ModelConfig, PluginError, Signal, Vector, cli
 from genhub.data.open import load_data
 from genhub.interfaces.columns import DataConfig
 from genhub.modalities import plots
 from genhub.testing.sketches import sketch_class
 from genhub.views import canvas
 from genhub.views.films import Reverse
+from genhub.views.landscape import Landscape
 from genhub.views.sheets import Samples
 from genhub.views.viewed import Viewed
 
@@ -48,12 +49,48 @@ def moons(cls: type[GenerativeModel], *conditions: str) -> GenerativeModel:
     return cls(ModelConfig(data=data.spec.model_data, conditions=conditions)).eval()
 
 
+def table_of(cls: type[GenerativeModel]) -> GenerativeModel:
+    return cls(ModelConfig(data=load_data(DataConfig(name="wine"), ()).spec.model_data)).eval()
+
+
 def pale(picture: Image.Image) -> int:
     """Number of pixels that have the colour of real values."""
     return sum(count for count, colour in picture.convert("RGB").getcolors(2**24) if colour == PALE)
 
 
 # Points
+
+
+class Bowl(Says):
+    """Its energy is the square of the distance from (label, 0), as it was given; of nothing, from 0."""
+
+    def energy(self, x, conditions=None):
+        given = self.conditions_of(len(x), conditions)
+        label = given.values["label"].float() * given.present["label"]
+        return (x - torch.stack([label, torch.zeros_like(label)], 1)).square().sum(1)
+
+
+@pytest.mark.parametrize(("asked", "middle"), [(None, 0.0), ([1], 1.0)])
+def test_a_landscape_has_the_energy_of_what_is_asked_on_its_own_units(monkeypatch, asked, middle) -> None:
+    model, seen = moons(Bowl, "label"), []
+    monkeypatch.setattr(canvas, "landscape", lambda *parts: seen.append(parts) or Image.new("RGB", (9, 9)))
+    Landscape().draw(Viewed(model, MOONS), n=20, grid=50, conditions=asked and {"label": asked})
+    ((_, note, ground, points),) = seen
+    assert note.startswith("above the lowest; given 1;" if asked else "above the lowest; given nothing;")
+    assert {name: len(its) for name, its in points.items()} == {"20 real points": 20, "20 drawn points": 20}
+    place = np.stack(np.meshgrid(ground.across, ground.up), 2)
+    standard = (place - np.array(model.modality.mean)) / np.array(model.modality.std)
+    expected = np.square(standard - [middle, 0]).sum(2)
+    np.testing.assert_allclose(ground.heights, expected - expected.min(), atol=1e-2)
+    real = points["20 real points"]
+    assert ground.across[0] < real[:, 0].min() < real[:, 0].max() < ground.across[-1]
+    assert 0 < ground.top < ground.heights.max()
+
+
+def test_a_landscape_is_of_points_of_the_plane() -> None:
+    with pytest.raises(InputError, match="landscape: is for points of the plane, and Sketched draws 13 numbers"):
+        genhub.show("landscape", table_of(sketch_class(Energy, None)), ["data.name=wine"])
+    assert genhub.show("landscape", moons(sketch_class(Energy, None)), MOONS, n=20, grid=10).width > 800
 
 
 def test_points_flow_on_axes_that_stay_before_real_ones(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ class Likelihood(Protocol):
         `levels`, as 8-bit images do; else of its density in the column's own units (`log_scale`), which may be below 0."""
 
 
+@runtime_checkable
+class Energy(Protocol):
+    """A model that can say how low x lies in the landscape from which it draws."""
+
+    def energy(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return (n,) the energy of x (n, *shape), as in a batch, given its conditions (None: none is present): the lower,
+        the likelier. Of a model of probabilities, -log p(x) in nats but for a constant.
+
+        Raises:
+            InputError: this model has none, though others of its class do.
+        """
+
+
 def methods_of(capability: type) -> list[str]:
     """Return the names of the methods that a capability asks for, in their order."""
     return [name for name, value in vars(capability).items() if callable(value) and not name.startswith("_")]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genhub.ground.randomness import Generators, randn
-from genhub.interfaces.capabilities import Autoencoder, Denoiser, DenoisingStep, Likelihood
+from genhub.interfaces.capabilities import Autoencoder, Denoiser, DenoisingStep, Energy, Likelihood
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.config import ModelConfig
 from genhub.interfaces.model import Batch, Phase
@@ -86,8 +86,16 @@ class LikelySketch:
         return batch.x.flatten(1).square().mean(1)
 
 
+class LowSketch:
+    """Capability of a sketch that says how low x lies: its distance from 0."""
+
+    def energy(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        return x.flatten(1).square().sum(1)
+
+
 ABLE: dict[type | None, tuple[type, ...]] = {
-    None: (), Autoencoder: (LatentSketch,), Denoiser: (NoisySketch,), Likelihood: (LikelySketch,),
+    None: (), Autoencoder: (LatentSketch,), Denoiser: (NoisySketch,), Energy: (LowSketch,),
+    Likelihood: (LikelySketch,),
 }  # fmt: skip
 BY_OPTION: dict[str | None, type[Sketch]] = {None: Sketch, "guidance_scale": GuidedSketch}
 

@@ -231,6 +231,41 @@ def plane(title: str, note: str, shown: Plane) -> Image.Image:
         return _rendered(figure)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """Heights over a part of a plane."""
+
+    across: Array
+    """Places on the first axis, (k,)."""
+    up: Array
+    """Places on the second axis, (m,)."""
+    heights: Array
+    """(m, k), from 0."""
+    top: float
+    """Height from which all is shown alike."""
+
+
+def landscape(title: str, note: str, ground: Ground, points: Mapping[str, Array]) -> Image.Image:
+    """Draw a ground as often as there are kinds of points, by name, and each kind (n, 2) over one of them."""
+    levels = np.linspace(0, max(ground.top, 1e-6), 17)
+    ends = [(places[0], places[-1]) for places in (ground.across, ground.up)]
+    tall = round(440 * min(1.5, max(0.3, (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0]))))
+    below, height = 40, tall + 140
+    sides = {"left": 0.05, "right": 0.92, "bottom": below / height, "top": (below + tall) / height, "wspace": 0.12}
+    with _figure((1060, height)) as (figure, at):
+        _head(figure, at, title, note)
+        plots = figure.subplots(1, len(points), gridspec_kw=sides)
+        for plot, (name, chosen) in zip(np.ravel(plots), points.items(), strict=True):
+            shown = plot.contourf(ground.across, ground.up, ground.heights, levels, cmap="Blues_r", extend="max")
+            plot.scatter(*chosen.T, s=5, color="tab:orange", alpha=0.7, linewidths=0)
+            plot.set(xlim=ends[0], ylim=ends[1], aspect="equal")
+            plot.set_title(name, fontsize=TEXT + 1)
+            plot.tick_params(labelsize=TEXT - 1)
+        bar = figure.colorbar(shown, cax=figure.add_axes((0.935, below / height, 0.012, tall / height)), format="%.3g")
+        bar.ax.tick_params(labelsize=TEXT - 1)
+        return _rendered(figure)
+
+
 def curves(title: str, note: str, rows: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Image.Image:
     """Draw a plot of each curve (steps, values), a row of plots for each of `rows`."""
     columns = max(len(row) for row in rows.values())

@@ -1,0 +1,109 @@
+"""The options of both models, checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from genhub import AnyNetwork, Fraction, ModelConfig, PluginError, PositiveInt, Section, network_for
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Steps = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+
+
+class FieldConfig(ModelConfig):
+    """Keys that both models have."""
+
+    condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
+    """Share of rows trained on without their conditions, which guidance needs."""
+    network: AnyNetwork | None = None
+    """The network, which is told no time. Left out: the one for as many sides as x has, unet for images, mlp for vectors."""
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        if network is not None or data is None:
+            return network
+        try:
+            return network_for(len(data.target.shape) - 1)
+        except PluginError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _fits(self) -> FieldConfig:
+        if self.network is not None and self.shape is not None:
+            try:
+                self.network.check(self.shape)
+            except ValueError as error:
+                raise ValueError(f"network.{error}") from error
+        return self
+
+    def mistakes(self) -> dict[str, str]:
+        """Return the keys that change nothing of a model that is given nothing, each with the reason."""
+        if self.conditions:
+            return {}
+        told, sampling = "changes nothing without conditions; leave it out", getattr(self, "sampling")  # noqa: B009
+        found = {"sampling.guidance_scale": told} if sampling.guidance_scale != 1 else {}
+        return found | ({"condition_dropout": told} if self.condition_dropout != 0.1 else {})
+
+
+class DescentConfig(Section):
+    """Defaults of the options of an eqm's `sample`."""
+
+    num_inference_steps: Steps = 50
+    """Steps of gradient descent, an evaluation of the network each."""
+    step_size: Positive = 0.04
+    """Length of a step: from noise to data it is about 1 in all, and more than that settles what is drawn."""
+    momentum: Momentum = 0.0
+    """Nesterov's: the share of the last step that the next one begins with."""
+    guidance_scale: NonNegative = 1.0
+    """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022)."""
+
+
+class EqMConfig(FieldConfig):
+    energy: Literal["none", "dot"] = "none"
+    """none: the network is the field. dot: x . f(x) is an energy, and its gradient the field (EqM-E): it can be asked
+    how low x lies, and training and drawing cost about three times as much."""
+    decay_start: float = Field(default=0.8, ge=0, lt=1)
+    """Share of data in x up to which the field keeps its length; from there it falls in a straight line, to 0 at the data
+    (the truncated decay)."""
+    sampling: DescentConfig = DescentConfig()
+
+
+class LangevinConfig(Section):
+    """Keys of the Langevin dynamics: x' = x - step_size dE/dx + noise_std noise."""
+
+    step_size: Positive = 0.01
+    noise_std: NonNegative | None = None
+    """Left out: sqrt(2 step_size), with which chains end at exp(-E), given the time. Images need less: a chain is colder
+    then, and shorter."""
+
+
+class ChainConfig(Section):
+    """Defaults of the options of an ebm's `sample`."""
+
+    num_inference_steps: Steps = 500
+    """Steps from noise, an evaluation of the network and its gradient each."""
+    guidance_scale: NonNegative = 1.0
+    """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022)."""
+
+
+class EBMConfig(FieldConfig):
+    langevin: LangevinConfig = LangevinConfig()
+    chain_steps: Steps = 20
+    """Steps that chains go on for in a step of training."""
+    replay_size: PositiveInt = 4096
+    """Number of chains that are kept between steps of training."""
+    restart: Fraction = 0.05
+    """Share of chains that begin anew, from noise, in a step of training."""
+    energy_weight: NonNegative = 0.1
+    """Weight of the squares of energies in the loss, which keep them about 0."""
+    data_noise: NonNegative = 0.0
+    """Standard deviation of noise added to real x: values with levels lie on points, and an energy would dig a hole for
+    each."""
+    sampling: ChainConfig = ChainConfig()

@@ -1,0 +1,99 @@
+"""The flows' options, checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from genhub import Fraction, ModelConfig, PositiveInt, Section
+
+Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
+NonNegative = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class FlowConfig(ModelConfig):
+    """Keys that both flows have."""
+
+    levels: Levels | None = None
+    """Number of values that a number of x really has, where it has fewer than its column could hold. In training each
+    becomes a bin that is filled evenly. The recipe for digits says 17: with 256, 15 of 16 bins would stay empty, and a flow
+    puts ever higher peaks on the others. Left out: as many as the column's, 256 of 8-bit images."""
+
+    @model_validator(mode="after")
+    def _are_there(self) -> FlowConfig:
+        if self.levels is not None and self.modality is not None:
+            if self.modality.levels is None:
+                raise ValueError(f"levels: a {self.modality.modality} has none, it is continuous; leave it out")
+            if self.levels > self.modality.levels:
+                raise ValueError(f"levels: {self.levels} are more than the {self.modality.levels} that the column can hold")
+        return self
+
+
+class RealNVPConfig(FlowConfig):
+    num_couplings: Annotated[int, Field(strict=True, ge=2)] = 8
+    """Layers; each changes half of the numbers, given the other half."""
+    hidden_features: PositiveInt = 128
+    """Width of the two hidden layers of a coupling's network."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """For few elements, which a flow learns by heart: its bits per dimension then fall for these alone."""
+
+
+class TarFlowSampling(Section):
+    """Defaults of the options of a tarflow's `sample`."""
+
+    temperature: Temperature = 1.0
+    """Standard deviation of the noise; less than 1 gives likelier elements that differ less."""
+    guidance_scale: NonNegative = 1.0
+    """For a model with conditions: 1 is the conditions alone, more exaggerates them."""
+    denoise: bool = True
+    """Take the training's noise out of what is drawn, in one step."""
+
+
+class TarFlowConfig(FlowConfig):
+    condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
+    """Share of rows trained on without their conditions, which guidance needs."""
+    patch_size: PositiveInt = 2
+    """Side of a patch, which is a token; it divides x's sides."""
+    num_blocks: PositiveInt = 4
+    """Blocks, which go through the patches in turn forwards and backwards: an autoregressive flow each."""
+    layers_per_block: PositiveInt = 2
+    """Layers of a block's transformer."""
+    hidden_size: PositiveInt = 64
+    """Width of the tokens."""
+    num_heads: PositiveInt = 4
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """For few elements, which a flow learns by heart."""
+    noise_std: NonNegative = 0.05
+    """Standard deviation of Gaussian noise added to x in training, in a batch's units: what is drawn is far better for it.
+    0: values with levels fill their bins evenly, which is best for bits per dimension."""
+    sampling: TarFlowSampling = TarFlowSampling()
+
+    @model_validator(mode="after")
+    def _fits(self) -> TarFlowConfig:
+        if self.hidden_size % self.num_heads:
+            near = max(1, round(self.hidden_size / self.num_heads)) * self.num_heads
+            raise ValueError(f"hidden_size: {self.hidden_size} does not divide by num_heads {self.num_heads}; {near} does")
+        sides = () if self.shape is None else self.shape[1:]
+        if self.shape is not None and not sides:
+            raise ValueError("name: tarflow is for images, signals and what else has sides; realnvp is for vectors")
+        for side in sides:
+            if side % self.patch_size:
+                divisors = [number for number in range(1, side + 1) if side % number == 0]
+                near = min(divisors, key=lambda number: (abs(number - self.patch_size), number))
+                raise ValueError(f"patch_size: {self.patch_size} does not divide the side {side}; {near} does")
+        return self
+
+    def mistakes(self) -> dict[str, str]:
+        found = {}
+        if not self.conditions:
+            told = "changes nothing without conditions; leave it out"
+            found = {"sampling.guidance_scale": told} if self.sampling.guidance_scale != 1 else {}
+            found |= {"condition_dropout": told} if self.condition_dropout != 0.1 else {}
+        if self.noise_std == 0 and not self.sampling.denoise:
+            found["sampling.denoise"] = "changes nothing: with noise_std: 0 there is no noise to take out; leave it out"
+        if self.noise_std and self.levels is not None:
+            found["levels"] = "changes nothing beside noise_std, which fills no bins; leave it out, or set noise_std: 0"
+        return found
