@@ -26,7 +26,7 @@ from genhub.ground.processes import first_to_say
 from genhub.ground.randomness import Between
 
 ROOT = Path(__file__).parent.parent
-OWN = {"genhub", "genhub_ddpm", "genhub_gan", "genhub_networks", "genhub_vae"}
+OWN = {"genhub", "genhub_ar", "genhub_ddpm", "genhub_gan", "genhub_networks", "genhub_vae"}
 
 
 def imported() -> dict[str, str]:
