@@ -21,11 +21,13 @@ ROWS = 20
 """Number of rows: two and a half batches, so that the third step begins in one epoch and ends in the next."""
 
 FAMILIES: dict[str, dict[str, Any]] = {
+    "ar": {"network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}},
     "autoencoder": {"channels": [8], "latent_dim": 4},
     "vae": {"channels": [8], "latent_dim": 4},
     "gan": {"latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
     "cgan": {"latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
     "ddpm": {"sampling": {"num_inference_steps": 2}},
+    "vqvae": {"channels": [8], "num_vq_embeddings": 8},
 }
 SMALL_UNET = {"block_out_channels": [8, 16], "norm_num_groups": 4, "add_attention": False}
 NETWORKS = {
@@ -45,6 +47,7 @@ CONDITIONS: tuple[tuple[str, ...], ...] = (
 )
 TYPICAL = {
     ("ddpm", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
+    ("ar", "image", ("text",)), ("vqvae", "signal", ("number",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 
@@ -74,6 +77,8 @@ def cases(target: str) -> list[Any]:
         for conditions in CONDITIONS:
             if family == "cgan" and not conditions:
                 continue  # which is a GAN: its Config asks for a condition
+            if family == "ar" and target != "image":
+                continue  # what has no levels it draws by the codes of a vqvae: tests/test_ar_codes.py
             marks = () if (family, target, conditions) in TYPICAL else pytest.mark.slow
             found.append(pytest.param(family, conditions, id=f"{family}-{told(conditions)}", marks=marks))
     return found

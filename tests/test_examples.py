@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "plugins"
 PLUGINS = {
     "rectified-flow": ("rectified-flow", "flow_euler", "flow_heun"),
-    "vqvae": ("vqvae",),
     "realnvp": ("realnvp",),
     "pix2pix": ("pix2pix",),
     "angles": ("mixture-density", "angle"),
@@ -32,7 +31,6 @@ TRAINERS = {"diloco": ("diloco",)}
 ALL = PLUGINS | MODALITIES | TRAINERS
 CAN = {
     "rectified-flow": "denoiser",
-    "vqvae": "autoencoder",
     "realnvp": "likelihood",
     "pix2pix": "",
     "mixture-density": "likelihood",
@@ -43,7 +41,6 @@ ASKED = {"angles": ["--condition", "angle=30,120,359"]}
 UNET = "{name: unet, block_out_channels: [8, 16], add_attention: false}"
 SMALL = {  # quick to check; what draws no digits is checked by its own tests
     "rectified-flow": [f"network={UNET}", "sampling={num_inference_steps: 4}"],
-    "vqvae": ["block_out_channels=[8, 16]", "num_vq_embeddings=16"],
     "realnvp": ["hidden_features=16"],
 }
 FEW_STEPS = ("trainer.max_steps=4", "trainer.save_every=2", "trainer.sample_every=4", "trainer.num_samples=4")
@@ -176,24 +173,3 @@ def test_the_trainer_s_recipe_trains_and_it_keeps_the_contract(site: Site) -> No
     site("genhub", "sample", "runs/diloco", "-n", "3", "--out", "diloco.npz", "--set", "num_inference_steps=2")
     assert np.load(site.folder / "diloco.npz")["image"].shape == (3, 8, 8, 1)
     site("genhub", "plugins", "check", "diloco", "inner_steps=2")
-
-
-LATENT = """
-import genhub
-steps = ["trainer.max_steps=4", "trainer.save_every=4", "trainer.sample_every=null", "trainer.trackers=[]"]
-genhub.train("vqvae/recipe.yaml", steps, run_dir="runs/codes")
-network = ["model.network.block_out_channels=[8, 16]", "model.sampling.num_inference_steps=4"]
-genhub.train("digits-ddpm", [*steps, *network, "model.autoencoder=runs/codes"], run_dir="runs/latent")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_latent_diffusion_takes_the_vqvae_as_it_takes_any_autoencoder(site: Site) -> None:
-    site("python", "-c", LATENT)
-    shutil.rmtree(site.folder / "runs" / "codes")  # the checkpoint has a copy
-    site("genhub", "sample", "runs/latent", "-n", "3", "--out", "latent.npz")
-    assert np.load(site.folder / "latent.npz")["image"].shape == (3, 8, 8, 1)
-    manifest = json.loads(next((site.folder / "runs" / "latent").rglob("step-000004/genhub.json")).read_text())
-    stored = manifest["config"]["autoencoder"]
-    assert (stored["plugin"]["distribution"], stored["latent_shape"]) == ("genhub-vqvae", [4, 4, 4])

@@ -45,7 +45,7 @@ class Transformer(nn.Module):
             GPT2Config(
                 vocab_size=num_tokens, n_positions=length + 1, n_embd=config.hidden_size, n_layer=config.num_layers,
                 n_head=config.num_heads, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate, initializer_range=SPREAD,
-                bos_token_id=None, eos_token_id=None,
+                activation_function="gelu_pytorch_tanh", bos_token_id=None, eos_token_id=None,
             )
         )  # fmt: skip
         self.length = length
