@@ -19,11 +19,12 @@ RESIDUALS = 2
 
 
 class Residual(nn.Module):
-    """Two convolutions, added to what comes in."""
+    """Two convolutions, of 3 a side and of 1, added to what comes in (section 4.1)."""
 
     def __init__(self, sides: int, channels: int) -> None:
         super().__init__()
-        self.first, self.second = convolution(sides, channels, channels), convolution(sides, channels, channels)
+        self.first = convolution(sides, channels, channels)
+        self.second = convolution(sides, channels, channels, size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = x + self.second(functional.silu(self.first(functional.silu(x))))
