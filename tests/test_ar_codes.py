@@ -92,7 +92,7 @@ def test_points_are_drawn_by_codes(tmp_path):
 
 def test_bits_of_codes_are_refused(codes):
     model = AR(AR.Config(**ar(codes), data=genhub.load(codes).config.data))
-    with pytest.raises(genhub.InputError, match="bits per dimension: of codes they say nothing about x"):
+    with pytest.raises(genhub.InputError, match="bits per dimension: those of codes say nothing about x"):
         model.bits_per_dimension(Batch(torch.zeros(2, 1, 8, 8)))
 
 

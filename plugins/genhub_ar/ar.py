@@ -131,7 +131,7 @@ class AR(GenerativeModel):
             InputError: the tokens are codes.
         """
         if self.config.autoencoder is not None:
-            raise InputError("bits per dimension: of codes they say nothing about x, of which a decoder makes only one guess")
+            raise InputError("bits per dimension: those of codes say nothing about x, of which a decoder makes one guess")
         conditions = self.conditions_of(len(batch), batch.conditions)
         return self.nats(Batch(batch.x, conditions)).mean(1) / math.log(2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -29,22 +30,17 @@ class TransformerConfig(Section):
 
 
 class ARConfig(ModelConfig):
-    condition_dropout: Fraction | dict[str, Fraction] = 0.1
+    condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
     """Share of rows trained on without their conditions, which guidance needs: all of a row's together; {label: 0.1} drops
     each column for itself."""
     autoencoder: ModelPath | StoredModel | None = None
-    """A trained model of codes (a vqvae, say), by its run or folder: its codes are the tokens, and a checkpoint has a copy of
-    it. Left out: the tokens are the values themselves, such as an image's pixels."""
+    """A trained model of codes (a vqvae, say), by its run or folder: its codes are the tokens, and a checkpoint has a copy.
+    Left out: the tokens are the values themselves, such as an image's pixels."""
     network: TransformerConfig = TransformerConfig()
 
     @property
     def contains(self) -> tuple[str, str] | None:
         return ("autoencoder", self.autoencoder) if isinstance(self.autoencoder, str) else None
-
-    def mistakes(self) -> dict[str, str]:
-        if self.conditions or self.condition_dropout == type(self).model_fields["condition_dropout"].default:
-            return {}
-        return {"condition_dropout": "changes nothing without conditions; leave it out"}
 
     @model_validator(mode="after")
     def _has_tokens(self) -> ARConfig:
@@ -57,7 +53,7 @@ class ARConfig(ModelConfig):
             )
         if levels > MOST_LEVELS:
             raise ValueError(
-                f"data: its values have {levels:,} levels, and ar draws at most {MOST_LEVELS}: keep 8 bits of them, or train a "
-                "vqvae, and name that by model.autoencoder"
+                f"data: its values have {levels:,} levels, and ar draws at most {MOST_LEVELS}: keep 8 bits, or train "
+                "a vqvae, and name that by model.autoencoder"
             )
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,8 @@ class Codes(nn.Module):
         self.model: Any = model.eval().requires_grad_(False)
         self.described, self.trained_as = described, trained_as
         self.given = sorted(model.conditions)  # columns
-        self.num_tokens, self.length = self.model.num_codes, math.prod(self.model.code_shape)
+        codes = cast(DiscreteAutoencoder, model)
+        self.num_tokens, self.length = codes.num_codes, math.prod(codes.code_shape)
 
     def train(self, mode: bool = True) -> Codes:
         """Keep the autoencoder in eval mode, whatever the model around it does."""

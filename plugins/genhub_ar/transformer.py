@@ -54,7 +54,7 @@ class Transformer(nn.Module):
         nn.init.normal_(self.head.weight, std=SPREAD)
 
     def forward(self, tokens: Tensor, given: Given) -> Tensor:
-        """Return logits (n, length, num_tokens) for tokens (n, length): those at i are given the prefix and tokens before i."""
+        """Return logits (n, length, num_tokens) for tokens (n, length): at i, given the prefix and those before i."""
         prefix = self._prefix(len(tokens), given)
         inputs = torch.cat([prefix, self.gpt.wte(tokens[:, :-1])], 1)
         hidden = self._hidden(inputs, self._places(prefix), _padded(given.mask, tokens.shape[1]), None)

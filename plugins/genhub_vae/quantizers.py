@@ -71,8 +71,8 @@ class FiniteScalarQuantizer(nn.Module):
         return Quantized(codes, bounded + (self.vectors(codes) - bounded).detach(), latents.new_zeros(()))
 
     def codes(self, latents: Tensor) -> Tensor:
-        """Return the codes of round((L - 1) (tanh(z_e) + 1) / 2): for odd L the paper's round(L // 2 tanh(z_e)), counted from
-        0; for even L it is symmetric, too, without the paper's half a step aside."""
+        """Return the codes of round((L - 1) (tanh(z_e) + 1) / 2): for odd L the paper's round(L // 2 tanh(z_e)), counted
+        from 0; for even L it is symmetric, too, without the paper's half a step aside."""
         digits = ((latents.float().movedim(1, -1).tanh() + 1) / 2 * (self.levels - 1)).round().long()
         return (digits * self.worth).sum(-1)
 

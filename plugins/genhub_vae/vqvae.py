@@ -1,4 +1,4 @@
-"""The VQ-VAE (van den Oord, Vinyals & Kavukcuoglu 2017, arXiv:1711.00937): x becomes a small grid of codes, each one of K."""
+"""The VQ-VAE (van den Oord, Vinyals & Kavukcuoglu 2017, arXiv:1711.00937): x becomes a grid of codes, each one of K."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class VQVAE(GenerativeModel):
         drawn = torch.searchsorted(bounds / bounds[:, -1:], uniform.T.contiguous(), right=True).T  # (n, places)
         return self.decode_codes(drawn.clamp(max=self.num_codes - 1).reshape(n, *self.code_shape), conditions)
 
-    # The capability `DiscreteAutoencoder`. As Rombach et al. 2022 have it, quantizing is the decoder's part: latents are z_e.
+    # The capability `DiscreteAutoencoder`. As in Rombach et al. 2022, quantizing is the decoder's part: latents are z_e.
 
     def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Return z_e (n, d, *grid) of x (n, *shape)."""

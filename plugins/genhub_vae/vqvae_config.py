@@ -35,16 +35,14 @@ class VQVAEConfig(ModelConfig):
     """Over how many training batches, about, `sample` counts how often each place has each code."""
 
     def mistakes(self) -> dict[str, str]:
-        """Return the keys of the quantizer that was not chosen, and those of vectors for what has sides."""
+        """Return the keys of the quantizer that was not chosen."""
         others = ("num_vq_embeddings", "latent_dim", "commitment_cost") if self.quantizer == "fsq" else ("levels",)
-        other = "vq" if self.quantizer == "fsq" else "fsq"
-        found = {key: f"changes nothing without quantizer: {other}; leave it out" for key in others if self._differs(key)}
-        if self.shape is not None and len(self.shape) > 1 and self._differs("vector_codes"):
-            found["vector_codes"] = "is for vectors; fewer or more channels change the number of codes here"
-        return found
-
-    def _differs(self, key: str) -> bool:
-        return bool(getattr(self, key) != type(self).model_fields[key].default)
+        other, fields = "vq" if self.quantizer == "fsq" else "fsq", type(self).model_fields
+        return {
+            key: f"changes nothing without quantizer: {other}; leave it out"
+            for key in others
+            if getattr(self, key) != fields[key].default
+        }
 
     @property
     def widths(self) -> tuple[int, ...]:
