@@ -1,4 +1,4 @@
-"""What the transformer's tokens are: the values of x one by one, or the codes of an autoencoder.
+"""Tokens that the transformer learns: the values of x one by one, or the codes of an autoencoder.
 
 Both are seen the same way, so that neither the loss nor the sampler asks which of them it has.
 """

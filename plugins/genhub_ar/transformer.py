@@ -20,7 +20,7 @@ SPREAD = 0.02
 
 
 class Memory(NamedTuple):
-    """What the layers have computed of a sequence so far."""
+    """Keys and values of a sequence so far, which are not computed again."""
 
     cache: Any
     """Keys and values of each layer: transformers' `DynamicCache`."""

@@ -15,13 +15,13 @@ from genhub_vae.vqvae_config import VQVAEConfig
 
 
 class Quantized(NamedTuple):
-    """What the loss needs of quantized latents."""
+    """Codes of latents, and their part in the loss."""
 
     codes: Tensor
     vectors: Tensor
-    """z_q, through which the decoder's gradient passes as if it were z_e ("straight through")."""
+    """Vectors z_q of the codes, through which the decoder's gradient passes as if they were z_e ("straight through")."""
     penalty: Tensor
-    """What the quantizer adds to the loss."""
+    """Term that the quantizer adds to the loss."""
 
 
 class VectorQuantizer(nn.Module):
