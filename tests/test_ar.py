@@ -14,7 +14,6 @@ from torch import nn
 
 import genhub
 from genhub import Batch, Conditions
-from genhub.testing import check_model
 
 TEXT = {"modality": "text", "shape": [12]}
 MANY = {"label": LABEL, "ink": NUMBER, "point": vector(2), "source": image(1, 8, 8), "caption": TEXT}
@@ -278,8 +277,3 @@ def test_resume_is_exact(tiny, tmp_path, given):
     genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
     same_bits(whole, genhub.train(tiny, run_dir=str(tmp_path / "parts")))
     assert torch.equal(genhub.sample(whole, 5, seed=1), genhub.sample(whole, 5, seed=1, batch_size=2))
-
-
-@pytest.mark.slow
-def test_it_keeps_the_contract():
-    check_model(AR, {"network": NETWORK})

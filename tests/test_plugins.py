@@ -14,12 +14,15 @@ UNET = {
     "sampling": {"num_inference_steps": 4},
 }
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
+TRANSFORMER = {"network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}}
 SMALL: dict[str, list[dict[str, Any]]] = {
+    "ar": [TRANSFORMER, TRANSFORMER | {"conditions": ["label", "ink"]}],
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
     "ddpm": [UNET, UNET | {"conditions": ["label", "ink"]}],
     "gan": [GAN],
     "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
+    "vqvae": [{"channels": [8]}, {"channels": [8], "quantizer": "fsq", "levels": [3, 3, 3]}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {
