@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.capabilities import Autoencoder as Autoencoder
     from genhub.interfaces.capabilities import Denoiser as Denoiser
     from genhub.interfaces.capabilities import DenoisingStep as DenoisingStep
+    from genhub.interfaces.capabilities import DiscreteAutoencoder as DiscreteAutoencoder
     from genhub.interfaces.capabilities import Energy as Energy
     from genhub.interfaces.capabilities import Likelihood as Likelihood
     from genhub.interfaces.columns import DataConfig as DataConfig
@@ -151,6 +152,7 @@ _MODULES = {
         "Autoencoder",
         "Denoiser",
         "DenoisingStep",
+        "DiscreteAutoencoder",
         "Energy",
         "Likelihood",
     ),

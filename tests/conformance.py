@@ -21,6 +21,7 @@ ROWS = 20
 """Number of rows: two and a half batches, so that the third step begins in one epoch and ends in the next."""
 
 FAMILIES: dict[str, dict[str, Any]] = {
+    "ar": {"network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}},
     "autoencoder": {"channels": [8], "latent_dim": 4},
     "vae": {"channels": [8], "latent_dim": 4},
     "gan": {"latent_dim": 4, "generator": {"channels": [8]}, "discriminator": {"channels": [8]}},
@@ -32,6 +33,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "eqm": {"sampling": {"num_inference_steps": 2, "step_size": 0.5}},
     "realnvp": {"hidden_features": 16, "num_couplings": 4},
     "tarflow": {"hidden_size": 16, "num_heads": 2, "num_blocks": 2, "layers_per_block": 1},
+    "vqvae": {"channels": [8], "num_vq_embeddings": 8},
 }
 SMALL_UNET = {"block_out_channels": [8, 16], "norm_num_groups": 4, "add_attention": False}
 NETWORKS = {
@@ -54,6 +56,7 @@ TYPICAL = {
     ("ddpm", "image", ("label",)), ("ebm", "vector", ("label",)), ("eqm", "vector", ("number",)),
     ("flow", "vector", ("label", "number")), ("meanflow", "vector", ("label",)), ("realnvp", "vector", ("image",)),
     ("tarflow", "image", ("label",)), ("vae", "signal", ()), ("gan", "vector", ("image",)), ("vae", "vector", ("text",)),
+    ("ar", "image", ("text",)), ("vqvae", "signal", ("number",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
 
@@ -85,6 +88,8 @@ def cases(target: str) -> list[Any]:
                 continue  # which is a GAN: its Config asks for a condition
             if family == "tarflow" and target == "vector":
                 continue  # which has no patches
+            if family == "ar" and target != "image":
+                continue  # what has no levels it draws by the codes of a vqvae: tests/test_ar_codes.py
             marks = () if (family, target, conditions) in TYPICAL else pytest.mark.slow
             found.append(pytest.param(family, conditions, id=f"{family}-{told(conditions)}", marks=marks))
     return found

@@ -39,7 +39,7 @@ def classes(site: Path) -> list[type[GenerativeModel]]:
         install(site, file.parent.name, "".join(lines), **{module.stem: module.read_text()})
     found, faults = load_all(MODELS)
     assert not faults
-    assert {"ddpm", "flow", "vqvae", "realnvp"} <= found.keys()
+    assert {"ddpm", "flow", "pix2pix", "realnvp"} <= found.keys()
     own = [value for value in vars(models).values() if isinstance(value, type) and issubclass(value, GenerativeModel)]
     return [*found.values(), *(cls for cls in own if cls is not GenerativeModel)]
 

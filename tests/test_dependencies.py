@@ -26,7 +26,7 @@ from genhub.ground.processes import first_to_say
 from genhub.ground.randomness import Between
 
 ROOT = Path(__file__).parent.parent
-OWN = {"genhub", "genhub_ddpm", "genhub_ebm", "genhub_gan", "genhub_networks", "genhub_nf", "genhub_vae"}
+OWN = {"genhub", *(f"genhub_{name}" for name in ("ar", "ddpm", "ebm", "flow", "gan", "networks", "nf", "vae"))}
 
 
 def imported() -> dict[str, str]:

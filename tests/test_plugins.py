@@ -15,7 +15,9 @@ UNET = {
 }
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
 FIELD = {"network": {"name": "dit", "hidden_size": 16, "depth": 1, "num_heads": 2}}
+TRANSFORMER = {"network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}}
 SMALL: dict[str, list[dict[str, Any]]] = {
+    "ar": [TRANSFORMER, TRANSFORMER | {"conditions": ["label", "ink"]}],
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
     "ddpm": [UNET, UNET | {"conditions": ["label", "ink"]}],
@@ -30,6 +32,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "realnvp": [{"hidden_features": 16}, {"hidden_features": 16, "conditions": ["label", "ink"]}],
     "tarflow": [{"hidden_size": 16, "num_blocks": 2, "layers_per_block": 1, "conditions": ["label"]}],
     "vae": [{"channels": [8]}, {"network": "kl", "channels": [8, 8], "latent_dim": 3}],
+    "vqvae": [{"channels": [8]}, {"channels": [8], "quantizer": "fsq", "levels": [3, 3, 3]}],
 }
 """Configs that make a model small, each checked; others are checked as their defaults make them."""
 SMALL_NETWORKS: dict[str, dict[str, Any]] = {

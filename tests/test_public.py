@@ -15,7 +15,8 @@ import genhub
 PUBLIC = [
     "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "ConditionEncoder", "Conditioner",
     "Conditions", "DataConfig", "DataError",
-    "DataSpec", "Denoiser", "DenoisingStep", "Embedding", "Energy", "Film", "Fraction", "FrozenEncoder", "GenerativeModel",
+    "DataSpec", "Denoiser", "DenoisingStep", "DiscreteAutoencoder", "Embedding", "Energy", "Film", "Fraction", "FrozenEncoder",
+    "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Label",
     "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
     "ModelPath", "Network", "NetworkConfig", "NewerFormat", "NotFinite", "Number", "Phase", "PictureRow",
@@ -45,6 +46,8 @@ SIGNATURES = {
     "GenerativeModel.from_pretrained": "(path: 'str | Path', **options: 'Any') -> 'Self'",
     "Autoencoder.encode": "(self, x: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
     "Autoencoder.decode": "(self, latents: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
+    "DiscreteAutoencoder.encode_codes": "(self, x: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
+    "DiscreteAutoencoder.decode_codes": "(self, codes: 'Tensor', conditions: 'Conditions | None' = None) -> 'Tensor'",
     "Denoiser.add_noise": "(self, x: 'Tensor', noise: 'Tensor', timesteps: 'Tensor') -> 'Tensor'",
     "Denoiser.signal_to_noise": "(self, timesteps: 'Tensor') -> 'Tensor'",
     "Denoiser.denoise": "(self, n: 'int', *, conditions: 'Conditions | None' = None, generator: 'Generators' = None, **options: 'Any') -> 'Iterator[DenoisingStep]'",

@@ -24,6 +24,23 @@ class Autoencoder(Protocol):
         """Return the x (n, *shape) of latents, given its conditions."""
 
 
+@runtime_checkable
+class DiscreteAutoencoder(Autoencoder, Protocol):
+    """An autoencoder whose latents stand for codes, whole numbers on a grid: what a model of sequences learns from."""
+
+    num_codes: int
+    """Number of codes that there are."""
+    code_shape: tuple[int, ...]
+    """Shape of the grid of codes that an element becomes, (h, w) say."""
+
+    def encode_codes(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the codes (n, *code_shape) int64, in [0, num_codes), of x (n, *shape), given its conditions (None: none is
+        present). An element's codes depend on it alone."""
+
+    def decode_codes(self, codes: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Return the x (n, *shape) of codes (n, *code_shape), given its conditions."""
+
+
 @dataclass(frozen=True)
 class DenoisingStep:
     """One step of a reverse process."""

@@ -111,10 +111,10 @@ def describe_plugin(name: str) -> list[dict[str, Any]]:
 
 def capabilities(cls: type) -> list[str]:
     """Return the names of a class's capabilities: the protocols of `interfaces` whose methods it has."""
-    from genhub.interfaces.capabilities import Autoencoder, Denoiser, Energy, Likelihood, methods_of
+    from genhub.interfaces.capabilities import Autoencoder, Denoiser, DiscreteAutoencoder, Energy, Likelihood, methods_of
 
     found = list[str]()
-    for protocol in (Autoencoder, Denoiser, Energy, Likelihood):
+    for protocol in (Autoencoder, DiscreteAutoencoder, Denoiser, Energy, Likelihood):
         if all(callable(getattr(cls, name, None)) for name in methods_of(protocol)):
             found.append(protocol.__name__.lower())
     return found

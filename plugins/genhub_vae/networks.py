@@ -23,11 +23,11 @@ WIDTH = 64
 NOTHING = Conditions()
 
 
-def convolution(sides: int, before: int, after: int, stride: int = 1) -> nn.Module:
-    """Return a new convolution of 3 a side; of no sides, a linear layer."""
+def convolution(sides: int, before: int, after: int, stride: int = 1, size: int = 3) -> nn.Module:
+    """Return a new convolution of 3 a side, or of 1; of no sides, a linear layer."""
     if not sides:
         return nn.Linear(before, after)
-    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, 3, stride=stride, padding=1)
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, size, stride=stride, padding=size // 2)
 
 
 def sizes(shape: tuple[int, ...], times: int) -> list[tuple[int, ...]]:
