@@ -15,6 +15,7 @@ PenaltyName = Literal["none", "r1", "r1_r2", "gp"]
 Conditioning = Literal["projection", "concatenation"]
 ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
 Threshold = Annotated[float, Field(gt=0)]
+Architecture = Literal["residual", "r3gan"]
 
 PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
     "minimax": "r1",
@@ -26,16 +27,21 @@ PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
 SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 OF_VECTORS = (128, 128, 128)
 MOST_SIDES = 3
+EXPANSION, GROUP_SIZE = 2, 16
+"""Of R3GAN's blocks: how many times as many channels a branch has, and how many of them a group."""
 
 
 class ResidualConfig(Section):
     """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
+    architecture: Architecture = "residual"
+    """residual: blocks of two convolutions. r3gan: those of Huang et al. 2024, a wide branch of three, the middle one in
+    groups of channels; for x that has sides."""
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     """Channels at each level, x's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7; of
     vectors, which have no sides, 128 three times."""
     blocks_per_level: PositiveInt = 1
-    """Residual blocks of two convolutions of 3 a side; of vectors, of two linear layers."""
+    """Residual blocks at each level, of convolutions of 3 a side; of vectors, of two linear layers."""
     patch_size: PositiveInt = 1
     """Neighbouring values of each side that are folded into channels before the first level, and unfolded behind the last.
     Sounds need it: a patch's waves are made at once, and the work is so many times less."""
@@ -56,6 +62,19 @@ class ResidualConfig(Section):
             side = -(-side // 2)
             widths.append(min(2 * widths[-1], WIDEST))
         return tuple(widths)
+
+    def check_groups(self, shape: tuple[int, ...]) -> None:
+        """
+        Raises:
+            ValueError: R3GAN's blocks can't have such an x, or so many channels.
+        """
+        if len(shape) == 1:
+            raise ValueError("architecture: r3gan is for x that has sides, images or signals; of vectors leave it out")
+        step = GROUP_SIZE // EXPANSION
+        for width in self.widths(shape):
+            if width % step:
+                near = max(1, round(width / step)) * step
+                raise ValueError(f"channels: {width} does not divide by {step}, as r3gan's groups need; {near} does")
 
 
 class GANConfig(ModelConfig):
@@ -104,6 +123,16 @@ class GANConfig(ModelConfig):
                     f"{name}.patch_size: patches of {patch} don't divide the sides of x, "
                     f"{'x'.join(map(str, sides)) or 'which has none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _r3gan_fits(self) -> GANConfig:
+        for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+            if self.shape is not None and network.architecture == "r3gan":
+                try:
+                    network.check_groups(network.folded(self.shape))
+                except ValueError as error:
+                    raise ValueError(f"{name}.{error}") from None
         return self
 
     @property
