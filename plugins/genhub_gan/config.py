@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, PositiveInt, Section
+from genhub import Fraction, ModelConfig, PositiveInt, Section
 
 # Formulas and papers are in losses.py.
 LossName = Literal["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]
@@ -77,6 +77,16 @@ class ResidualConfig(Section):
                 raise ValueError(f"channels: {width} does not divide by {step}, as r3gan's groups need; {near} does")
 
 
+class AugmentConfig(Section):
+    """Keys of adaptive augmentation (Karras et al. 2020)."""
+
+    target: Fraction = 0.6
+    """Overfitting that is put up with, E sign(C(x_r) - C(x_f)): 0 where the discriminator can't tell, 1 where it always can.
+    Above it, what it sees is changed more often, below it less."""
+    ramp_rows: PositiveInt = 500_000
+    """Rows in which the probability of a change could go from 0 to 1; fewer for short runs."""
+
+
 class GANConfig(ModelConfig):
     latent_dim: PositiveInt = 64
     """Numbers in z, the generator's noise, each N(0, 1)."""
@@ -95,6 +105,9 @@ class GANConfig(ModelConfig):
     """1: part of the discriminator's loss. More: a phase of its own on every so many steps, weighted by as much."""
     n_critic: PositiveInt = 1
     """The generator is trained on every n-th step, the discriminator on each."""
+    augment: AugmentConfig | None = None
+    """Adaptive augmentation, for data that are few: what the discriminator sees is mirrored, shifted, scaled, darkened and
+    so on. For x that has sides; {}: with the paper's settings. Left out: none."""
 
     def mistakes(self) -> dict[str, str]:
         found = {}
@@ -133,6 +146,12 @@ class GANConfig(ModelConfig):
                     network.check_groups(network.folded(self.shape))
                 except ValueError as error:
                     raise ValueError(f"{name}.{error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_augmented(self) -> GANConfig:
+        if self.augment is not None and self.shape is not None and len(self.shape) == 1:
+            raise ValueError("augment: moves x along its sides, and a vector has none; leave it out")
         return self
 
     @property
