@@ -142,8 +142,9 @@ def test_in_eval_mode_nothing_is_counted():
 
 
 def test_resume_is_exact(tiny, tmp_path):
-    """At step 3, between two changes of p."""
-    tiny["model"] = {"name": "gan", **SMALL, "augment": {"target": 0.0, "ramp_rows": 100}, "penalty_interval": 2}
+    """At step 3, between two changes of p; with R3GAN's networks, too."""
+    networks = {name: NETWORK | {"channels": [8], "architecture": "r3gan"} for name in ("generator", "discriminator")}
+    tiny["model"] = {"name": "gan", **SMALL, **networks, "augment": {"target": 0.0, "ramp_rows": 100}, "penalty_interval": 2}
     whole = genhub.train(tiny, run_dir=str(tmp_path / "whole"))
     genhub.train(tiny, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))
     same_bits(whole, genhub.train(tiny, run_dir=str(tmp_path / "parts")))
