@@ -28,7 +28,7 @@ SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 OF_VECTORS = (128, 128, 128)
 MOST_SIDES = 3
 EXPANSION, GROUP_SIZE = 2, 16
-"""Of R3GAN's blocks: how many times as many channels a branch has, and how many of them a group."""
+"""Widths of R3GAN's blocks: a branch's channels over the block's, and how many of them make a group."""
 
 
 class ResidualConfig(Section):
