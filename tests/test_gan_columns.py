@@ -154,7 +154,7 @@ def test_enlarging_is_interpolation(size, larger):
 def test_a_vectors_generator_has_no_convolution():
     network = Generator({}, (2,), 4, ResidualConfig(channels=(8, 8)))
     assert {type(m).__name__ for m in network.modules()} == {
-        "Generator", "Conditioner", "ModuleList", "Sequential", "Block", "Linear", "Enlarge"}  # fmt: skip
+        "Generator", "Conditioner", "ModuleList", "Sequential", "Block", "Linear", "Enlarge", "Unflatten"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

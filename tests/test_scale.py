@@ -14,12 +14,15 @@ from zygote import Zygote
 import genhub
 
 NETWORKS = {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}, "latent_dim": 4}
+R3GAN = {"architecture": "r3gan", "channels": [8, 8]}
 UNET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "add_attention": True}
 
 MODELS: dict[str, dict[str, Any]] = {
     **{f"gan-{loss}": {"name": "gan", "loss": loss, **NETWORKS}
        for loss in ("minimax", "non_saturating", "hinge", "wasserstein", "relativistic")},
     "gan-lazy": {"name": "gan", "penalty_interval": 4, "n_critic": 2, **NETWORKS},
+    "gan-augment": {"name": "gan", "augment": {"target": 0.0, "ramp_rows": 400}, **NETWORKS},
+    "gan-r3gan": {"name": "gan", "latent_dim": 4, "generator": R3GAN, "discriminator": R3GAN},
     "cgan-projection": {"name": "cgan", "conditions": ["label"], **NETWORKS},
     "cgan-concatenation": {"name": "cgan", "conditions": ["label"], "conditioning": "concatenation", **NETWORKS},
     **{f"vae-{likelihood}": {"name": "vae", "likelihood": likelihood, "channels": [8, 8], "latent_dim": 4}
@@ -29,6 +32,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "ar": {"name": "ar", "conditions": ["label"], "condition_dropout": 0.0,
            "network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}},
     "autoencoder": {"name": "autoencoder", "channels": [8, 8], "latent_dim": 4},
+    "vae-adversarial": {"name": "vae", "channels": [8, 8], "latent_dim": 4, "adversarial": {"channels": [8], "start_step": 5}},
     **{f"ddpm-{kind}": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"prediction_type": kind}}
        for kind in ("epsilon", "sample", "v_prediction")},
     "ddpm-conditional": {"name": "ddpm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0,
@@ -88,7 +92,8 @@ def difference(one: Any, two: Any) -> float:
 def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
     """20 steps: one process, two, and two that accumulate over two half batches each. The averages, too."""
     cases = {name: recipe(model) for name, model in MODELS.items()}
-    kinds = ("gan-relativistic", "gan-lazy", "cgan-projection", "vae-gaussian", "vae-kl", "autoencoder", "ddpm-conditional")
+    kinds = ("gan-relativistic", "gan-lazy", "cgan-projection", "vae-gaussian", "vae-kl", "vae-adversarial", "autoencoder",
+             "ddpm-conditional")  # fmt: skip
     parts = {name: recipe(MODELS[name], gradient_accumulation_steps=2) for name in kinds}
     one = train(zygote, tmp_path / "one", cases, 1)
     two = train(zygote, tmp_path / "two", cases, 2)

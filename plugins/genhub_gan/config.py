@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, PositiveInt, Section
+from genhub import Fraction, ModelConfig, PositiveInt, Section
 
 # Formulas and papers are in losses.py.
 LossName = Literal["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]
@@ -15,6 +15,7 @@ PenaltyName = Literal["none", "r1", "r1_r2", "gp"]
 Conditioning = Literal["projection", "concatenation"]
 ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
 Threshold = Annotated[float, Field(gt=0)]
+Architecture = Literal["residual", "r3gan"]
 
 PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
     "minimax": "r1",
@@ -26,16 +27,21 @@ PUBLISHED_PENALTY: dict[LossName, PenaltyName] = {
 SMALLEST_SIDE, WIDTH, WIDEST = 7, 32, 256
 OF_VECTORS = (128, 128, 128)
 MOST_SIDES = 3
+EXPANSION, GROUP_SIZE = 2, 16
+"""Widths of R3GAN's blocks: a branch's channels over the block's, and how many of them make a group."""
 
 
 class ResidualConfig(Section):
     """Keys of a residual network without normalisation; generator and discriminator are built alike."""
 
+    architecture: Architecture = "residual"
+    """residual: blocks of two convolutions. r3gan: those of Huang et al. 2024, a wide branch of three, the middle one in
+    groups of channels; for x that has sides."""
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     """Channels at each level, x's own size first, then halved sides. Left out: 32, 64 to 256 down to a side of 7; of
     vectors, which have no sides, 128 three times."""
     blocks_per_level: PositiveInt = 1
-    """Residual blocks of two convolutions of 3 a side; of vectors, of two linear layers."""
+    """Residual blocks at each level, of convolutions of 3 a side; of vectors, of two linear layers."""
     patch_size: PositiveInt = 1
     """Neighbouring values of each side that are folded into channels before the first level, and unfolded behind the last.
     Sounds need it: a patch's waves are made at once, and the work is so many times less."""
@@ -57,6 +63,29 @@ class ResidualConfig(Section):
             widths.append(min(2 * widths[-1], WIDEST))
         return tuple(widths)
 
+    def check_groups(self, shape: tuple[int, ...]) -> None:
+        """
+        Raises:
+            ValueError: R3GAN's blocks can't have such an x, or so many channels.
+        """
+        if len(shape) == 1:
+            raise ValueError("architecture: r3gan is for x that has sides, images or signals; of vectors leave it out")
+        step = GROUP_SIZE // EXPANSION
+        for width in self.widths(shape):
+            if width % step:
+                near = max(1, round(width / step)) * step
+                raise ValueError(f"channels: {width} does not divide by {step}, as r3gan's groups need; {near} does")
+
+
+class AugmentConfig(Section):
+    """Keys of adaptive augmentation (Karras et al. 2020)."""
+
+    target: Fraction = 0.6
+    """Overfitting that is put up with, E sign(C(x_r) - C(x_f)): 0 where the discriminator can't tell, 1 where it always can.
+    Above it, what it sees is changed more often, below it less."""
+    ramp_rows: PositiveInt = 500_000
+    """Rows in which the probability of a change could go from 0 to 1; fewer for short runs."""
+
 
 class GANConfig(ModelConfig):
     latent_dim: PositiveInt = 64
@@ -76,6 +105,9 @@ class GANConfig(ModelConfig):
     """1: part of the discriminator's loss. More: a phase of its own on every so many steps, weighted by as much."""
     n_critic: PositiveInt = 1
     """The generator is trained on every n-th step, the discriminator on each."""
+    augment: AugmentConfig | None = None
+    """Adaptive augmentation, for data that are few: what the discriminator sees is mirrored, shifted, scaled, darkened and
+    so on. For x that has sides; {}: with the paper's settings. Left out: none."""
 
     def mistakes(self) -> dict[str, str]:
         found = {}
@@ -104,6 +136,22 @@ class GANConfig(ModelConfig):
                     f"{name}.patch_size: patches of {patch} don't divide the sides of x, "
                     f"{'x'.join(map(str, sides)) or 'which has none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _r3gan_fits(self) -> GANConfig:
+        for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
+            if self.shape is not None and network.architecture == "r3gan":
+                try:
+                    network.check_groups(network.folded(self.shape))
+                except ValueError as error:
+                    raise ValueError(f"{name}.{error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_augmented(self) -> GANConfig:
+        if self.augment is not None and self.shape is not None and len(self.shape) == 1:
+            raise ValueError("augment: moves x along its sides, and a vector has none; leave it out")
         return self
 
     @property

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, randn
+from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, RecipeError, randn
+from genhub_gan.augment import AdaptiveAugment
 from genhub_gan.config import GANConfig, Threshold
 from genhub_gan.losses import discriminator_loss, generator_loss, one_centred, zero_centred
 from genhub_gan.networks import Discriminator, Generator
@@ -26,6 +27,12 @@ class AdversarialModel(GenerativeModel):
         given, shape, g, d = self.conditions, self.shape, config.generator, config.discriminator
         self.generator = Generator(given, shape, config.latent_dim, g, config.conditioning)
         self.discriminator = Discriminator(given, shape, d, config.conditioning)
+        self.augment = AdaptiveAugment(config.augment) if config.augment else None
+        if self.augment and self.discriminator.conditioner.spatial_channels:
+            raise RecipeError(
+                "model.augment: moves x and not the images beside it that the discriminator is given; leave it out, or "
+                "take them out of model.conditions"
+            )
 
     # Training (algorithm 1)
 
@@ -49,13 +56,18 @@ class AdversarialModel(GenerativeModel):
         """Return the discriminator's loss, for telling x_r from x_f = G(z), with its penalty unless that is lazy.
 
         "real" and "fake" are mean logits C(x_r) and C(x_f); "told_apart" is the share of pairs with C(x_r) > C(x_f): 0.5
-        where the discriminator can't tell, 1 where it always can.
+        where the discriminator can't tell, 1 where it always can. "augment_p" is the probability of a change, of what it is
+        shown.
         """
-        x, given = batch.x, batch.conditions
-        fakes = self.fakes(x, given).detach()
+        given = batch.conditions
+        x, fakes = self.shown(batch.x), self.shown(self.fakes(batch.x, given).detach())
         real, fake = self.discriminator(x, given).float(), self.discriminator(fakes, given).float()
         loss = discriminator_loss(self.config.loss, real, fake)
         losses = {"loss": loss, "real": real.mean(), "fake": fake.mean(), "told_apart": (real > fake).float().mean()}
+        if self.augment:
+            losses["augment_p"] = self.augment.p.clone()
+            if self.training:
+                self.augment.see(real, fake)
         if not self.is_lazy and self.config.used_penalty != "none":
             penalty = self.penalties(x, fakes, given)
             losses |= penalty | {"adversarial": loss, "loss": loss + penalty["loss"]}
@@ -69,14 +81,15 @@ class AdversarialModel(GenerativeModel):
         """
         x, given = batch.x, batch.conditions
         fakes = self.fakes(x, given)
-        fake = self.discriminator(fakes, given).float()
-        real = self.discriminator(x, given).float() if self.config.loss == "relativistic" else fake
+        fake = self.discriminator(self.shown(fakes), given).float()
+        real = self.discriminator(self.shown(x), given).float() if self.config.loss == "relativistic" else fake
         spread = fakes.detach().float().std(0).mean() / x.std(0).mean().clamp(min=1e-6)
         return {"loss": generator_loss(self.config.loss, real, fake), "fake": fake.mean(), "spread": spread}
 
     def penalty(self, batch: Batch) -> dict[str, Tensor]:
         """Return the lazy penalty: every `penalty_interval` steps, and that many times as heavy."""
-        penalty = self.penalties(batch.x, self.fakes(batch.x, batch.conditions), batch.conditions)
+        x, given = batch.x, batch.conditions
+        penalty = self.penalties(self.shown(x), self.shown(self.fakes(x, given)), given)
         return penalty | {"loss": self.config.penalty_interval * penalty["loss"]}
 
     def penalties(self, x: Tensor, fakes: Tensor, given: Conditions) -> dict[str, Tensor]:
@@ -98,6 +111,17 @@ class AdversarialModel(GenerativeModel):
                     return {"loss": weight / 2 * (r1 + r2), "r1": r1, "r2": r2}
             r1 = zero_centred(critic, x)
             return {"loss": weight / 2 * r1, "r1": r1}
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Return x (n, *shape) as the discriminator sees it: augmented, where the config says so."""
+        if self.augment is None:
+            return x
+        changed: Tensor = self.augment(x)
+        return changed
+
+    def after_update(self, step: int) -> None:
+        if self.augment:
+            self.augment.adapt(step)
 
     def fakes(self, x: Tensor, given: Conditions) -> Tensor:
         """Return as many generated x (n, *shape) as there are real ones, with the same conditions."""

@@ -1,8 +1,8 @@
 """A generator and a discriminator of any number of sides: vectors, signals, images, volumes; residual, without
-normalisation, in the manner of R3GAN (Huang et al. 2024, arXiv:2501.05441), and given what a model is given.
+normalisation, and given what a model is given. Their blocks are plain ones or R3GAN's (blocks.py).
 
-Convolutions have as many sides as x; with none they are linear layers, and levels neither halve nor double anything.
-Residual branches start at zero (Zhang et al. 2019, "Fixup"), so that depth needs no normalisation to train.
+Sides are halved by averaging pairs and doubled by linear interpolation, which is bilinear resampling; without sides, levels
+neither halve nor double anything.
 """
 
 from __future__ import annotations
@@ -16,18 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, embedding, interpolate, leaky_relu, one_hot, pad
 
 from genhub import Conditioner, Conditions, Modality, folded, unfolded
+from genhub_gan.blocks import SLOPE, Basis, Reading, convolution, levels
 from genhub_gan.config import Conditioning, ResidualConfig
 
-SLOPE = 0.2
 TAKES = frozenset({"label", "vector", "spatial"})
 NOTHING = Conditions()
-
-
-def convolution(sides: int, before: int, after: int, kernel: int = 3) -> nn.Module:
-    """Return a new convolution that keeps its input's sides; of none, a linear layer."""
-    if not sides:
-        return nn.Linear(before, after)
-    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[sides - 1](before, after, kernel, padding=kernel // 2)
 
 
 def halved(x: Tensor) -> Tensor:
@@ -43,27 +36,6 @@ def level_sizes(sides: Sequence[int], levels: int) -> list[tuple[int, ...]]:
     for _ in range(levels - 1):
         sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
     return sizes
-
-
-class Block(nn.Module):
-    """Residual block: x + conv(act(conv(act(x)))), the second convolution zero at first."""
-
-    def __init__(self, sides: int, channels: int) -> None:
-        super().__init__()
-        self.first = convolution(sides, channels, channels)
-        self.second = convolution(sides, channels, channels)
-        nn.init.kaiming_normal_(self.first.weight, SLOPE)  # type: ignore[arg-type]
-        nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(self.second.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch: Tensor = self.second(leaky_relu(self.first(leaky_relu(x, SLOPE)), SLOPE))
-        return x + branch
-
-
-def blocks(sides: int, channels: int, number: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(sides, channels) for _ in range(number)))
 
 
 class Enlarge(nn.Module):
@@ -126,7 +98,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, shape = config.patch_size, config.folded(shape)
-        channels, blocks_per_level = config.widths(shape), config.blocks_per_level
+        channels = config.widths(shape)
         sides, coarsest = len(shape) - 1, channels[-1]
         self.conditioner = Conditioner(conditions, shape, latent_dim, TAKES)
         self.sizes = level_sizes(shape[1:], len(channels))[::-1]
@@ -138,8 +110,13 @@ class Generator(nn.Module):
             numbers += latent_dim if learned else classes
         elif "vector" in self.conditioner.gives:
             numbers += self.conditioner.width
-        self.from_noise = nn.Linear(numbers, coarsest * math.prod(self.sizes[0]))
-        self.levels = nn.ModuleList(blocks(sides, width, blocks_per_level) for width in reversed(channels))
+        self.start: nn.Module
+        if config.architecture == "r3gan":
+            self.from_noise, self.start = nn.Linear(numbers, coarsest), Basis(coarsest, self.sizes[0])
+        else:
+            self.from_noise = nn.Linear(numbers, coarsest * math.prod(self.sizes[0]))
+            self.start = nn.Unflatten(1, (coarsest, *self.sizes[0]))
+        self.levels = levels(sides, channels[::-1], config)
         self.narrowing = nn.ModuleList(convolution(sides, wide, narrow, 1) for wide, narrow in pairwise(channels[::-1]))
         self.enlarging = nn.ModuleList(Enlarge(size, larger) for size, larger in pairwise(self.sizes))
         self.to_image = convolution(sides, channels[0], shape[0])
@@ -152,7 +129,7 @@ class Generator(nn.Module):
         vector = given.vector if self.embedding is None else self.embedding(given.label)
         if vector is not None:
             noise = torch.cat([noise, vector.to(noise.dtype)], 1)
-        x = self.from_noise(noise).view(len(noise), -1, *self.sizes[0])
+        x = self.start(self.from_noise(noise))
         planes = [] if given.spatial is None else [given.spatial]
         for _ in self.from_spatial[1:]:
             planes.insert(0, halved(planes[0]))
@@ -181,7 +158,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, shape = config.patch_size, config.folded(shape)
-        channels, blocks_per_level = config.widths(shape), config.blocks_per_level
+        channels = config.widths(shape)
         sides, features, projects = len(shape) - 1, channels[-1], conditioning == "projection"
         self.conditioner = Conditioner(conditions, shape, features if projects else channels[0], TAKES)
         classes = self.conditioner.num_classes
@@ -191,9 +168,14 @@ class Discriminator(nn.Module):
         if not projects and (classes or width):
             self.planes = OneHot(classes) if classes else nn.Identity()
         self.from_image = convolution(sides, shape[0] + planes, channels[0])
-        self.levels = nn.ModuleList(blocks(sides, width, blocks_per_level) for width in channels)
+        self.levels = levels(sides, channels, config)
         self.widening = nn.ModuleList(convolution(sides, narrow, wide, 1) for narrow, wide in pairwise(channels))
-        self.to_features = nn.Linear(features * math.prod(level_sizes(shape[1:], len(channels))[-1]), features)
+        size = level_sizes(shape[1:], len(channels))[-1]
+        self.to_features: nn.Module
+        if config.architecture == "r3gan":
+            self.to_features = Reading(features, size)
+        else:
+            self.to_features = nn.Linear(features * math.prod(size), features)
         self.to_logit = nn.Linear(features, 1)
         self.class_vectors: nn.Module | None = None
         if projects and classes:

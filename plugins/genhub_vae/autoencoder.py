@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, randn
+from genhub_vae.adversary import PatchDiscriminator
 from genhub_vae.config import AutoencoderConfig
 from genhub_vae.networks import Decoder, Encoder
 
@@ -29,20 +30,38 @@ class Autoencoder(GenerativeModel):
         size = config.latent_dim
         self.encoder = Encoder(self.conditions, self.shape, config.widths, size)
         self.decoder = Decoder(self.conditions, self.shape, config.widths, size)
+        self.discriminator = PatchDiscriminator(config.adversarial, self.shape) if config.adversarial else None
         self.latent_mean = nn.Buffer(torch.zeros(size))
         self.latent_covariance = nn.Buffer(torch.eye(size))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that the Gaussian has seen
 
     def phases(self) -> list[Phase]:
-        return [Phase("reconstruct", self.loss, trains=("encoder", "decoder"))]
+        phases = [Phase("reconstruct", self.loss, trains=("encoder", "decoder"))]
+        if self.discriminator:
+            phases.append(Phase("discriminator", self.discriminator_loss, trains=("discriminator",), ema=False))
+        return phases
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return |x - decoder(encoder(x))|^2, summed over an element, averaged over the batch."""
+        """Return |x - decoder(encoder(x))|^2, summed over an element, averaged over the batch; with what a discriminator
+        holds against it, once that has begun."""
         latents = self.encoder(batch.x, batch.conditions)
-        error = (self.decoder(latents, batch.conditions).float() - batch.x).square()
+        output = self.decoder(latents, batch.conditions).float()
+        squares = (output - batch.x).square()
+        error = squares.flatten(1).sum(1)
         if self.training:
             self.fit_gaussian(latents.detach().float())
-        return {"loss": error.flatten(1).sum(1).mean(), "mse": error.mean()}
+        losses = {"loss": error.mean(), "mse": squares.mean()}
+        if self.discriminator and self.discriminator.has_begun(batch.step):
+            held = self.discriminator.held_against(batch.x, self.clipped(output), error, output)
+            losses |= held | {"loss": losses["loss"] + held["loss"]}
+        return losses
+
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the discriminator's loss, for telling x from what is decoded."""
+        assert self.discriminator
+        with torch.no_grad():
+            decoded = self.clipped(self.decoder(self.encoder(batch.x, batch.conditions), batch.conditions))
+        return self.discriminator.loss(batch.x, decoded, batch.step)
 
     @torch.no_grad()
     def fit_gaussian(self, latents: Tensor) -> None:
@@ -76,6 +95,8 @@ class Autoencoder(GenerativeModel):
 
     def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Return the x (n, *shape) of z (n, latent_dim), within its modality's bounds."""
-        x: Tensor = self.decoder(latents, self.conditions_of(len(latents), conditions))
+        return self.clipped(self.decoder(latents, self.conditions_of(len(latents), conditions)))
+
+    def clipped(self, x: Tensor) -> Tensor:
         bounds = self.modality.bounds
         return x.clamp(*bounds) if bounds else x

@@ -17,6 +17,29 @@ OF_SIDES, OF_VECTORS = (32, 64), (128, 128)
 MOST_SIDES = 3
 
 
+class AdversarialConfig(Section):
+    """Keys of a discriminator that makes what is decoded sharp (VQGAN's, Esser et al. 2021)."""
+
+    start_step: Steps = 0
+    """First step with it: before, the autoencoder learns what is where."""
+    weight: NonNegative = 0.5
+    """Pull of looking real, as a share of the reconstruction's: their gradients' lengths at the decoder's output."""
+    perceptual_weight: NonNegative = 0.5
+    """Pull of looking like the original in the discriminator's features (Larsen et al. 2016), as such a share."""
+    channels: tuple[PositiveInt, ...] = Field(default=(32, 64, 128), min_length=1)
+    """Channels of its convolutions, each of which halves every side: two judge patches of 15 a side, three of 31."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """
+        Raises:
+            ValueError: nothing is left to halve.
+        """
+        try:
+            check_halvings(len(self.channels), shape)
+        except ValueError as error:
+            raise ValueError(f"adversarial.{error}") from None
+
+
 class AutoencoderConfig(ModelConfig):
     channels: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     """Channels of the encoder's convolutions, each of which halves every side (odd ones round up); the decoder goes the same
@@ -25,11 +48,15 @@ class AutoencoderConfig(ModelConfig):
     """Numbers an element becomes."""
     latent_window: PositiveInt = 100
     """Over how many training batches, about, the Gaussian that `sample` draws from is fitted to the latents."""
+    adversarial: AdversarialConfig | None = None
+    """A discriminator beside it, against blur; {}: with its default settings. Left out: none."""
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderConfig:
         if self.shape is not None:
             check_halvings(len(self.widths), self.shape)
+            if self.adversarial:
+                self.adversarial.check(self.shape)
         return self
 
     @property
@@ -94,6 +121,8 @@ class VAEConfig(ModelConfig):
     free_bits: NonNegative = 0.0
     """Nats (as in Kingma et al. 2016, lambda) that each latent dimension may spend for nothing: the loss counts at least
     this much for each, so that none gains by falling to the prior."""
+    adversarial: AdversarialConfig | None = None
+    """A discriminator beside it, against blur; {}: with its default settings. Left out: none."""
 
     def mistakes(self) -> dict[str, str]:
         if self.network == "kl" or self.kl == KLConfig():
@@ -112,6 +141,8 @@ class VAEConfig(ModelConfig):
                 raise ValueError("conditions: network kl is given none; network: conv takes any")
         elif self.shape is not None:
             check_halvings(len(self.widths), self.shape)
+        if self.adversarial and self.shape is not None:
+            self.adversarial.check(self.shape)
         if self.modality is not None and self.modality.levels is None and self.likelihood != "gaussian":
             raise ValueError(
                 f"likelihood: {self.likelihood} is for values with levels, such as 8-bit images have, and a "

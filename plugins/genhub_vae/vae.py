@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genhub import Batch, Conditions, GenerativeModel, Generators, Phase, PositiveInt, load_strictly, randn, save_tensors
+from genhub_vae.adversary import PatchDiscriminator
 from genhub_vae.config import VAEConfig
 from genhub_vae.likelihoods import LIKELIHOODS
 from genhub_vae.networks import Decoder, Encoder, kl_networks, load_kl, save_kl
@@ -39,24 +40,29 @@ class VAE(GenerativeModel):
             self.encoder = Encoder(self.conditions, self.shape, config.widths, 2 * config.latent_dim)
             self.decoder = Decoder(self.conditions, self.shape, config.widths, config.latent_dim)
         self.likelihood = LIKELIHOODS[config.likelihood](self.modality)
+        self.discriminator = PatchDiscriminator(config.adversarial, self.shape) if config.adversarial else None
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # trained on, for the KL term's warm-up
 
     # Training
 
     def phases(self) -> list[Phase]:
-        return [Phase("elbo", self.loss, trains=("encoder", "decoder", "likelihood"))]
+        phases = [Phase("elbo", self.loss, trains=("encoder", "decoder", "likelihood"))]
+        if self.discriminator:
+            phases.append(Phase("discriminator", self.discriminator_loss, trains=("discriminator",), ema=False))
+        return phases
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), eq. 10 with one draw of z: nats, summed over an element's
-        dimensions, averaged over the batch.
+        dimensions, averaged over the batch; with what a discriminator holds against it, once that has begun.
 
         Logged apart: `reconstruction`, `kl` (whatever beta and free_bits make of it), and `active_units`, the number of
         latent dimensions that say anything about x: when it falls to 0, the posterior has collapsed.
         """
         x, given = batch.x, batch.conditions
         mean, log_variance = self.posterior(x, given)
-        latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        reconstruction = -self.likelihood.log_prob(x, self.decoder(latents, given).float()).mean()
+        output = self.decoder(drawn_from(mean, log_variance), given).float()
+        errors = -self.likelihood.log_prob(x, output)
+        reconstruction = errors.mean()
         kl = gaussian_kl(mean, log_variance).flatten(1).mean(0)  # (dimensions,)
         beta, total = self.beta(), kl.sum()
         paid = kl.clamp(min=self.config.free_bits).sum() if self.config.free_bits else total
@@ -66,11 +72,22 @@ class VAE(GenerativeModel):
             "kl": total,
             "active_units": (mean.detach().flatten(1).var(0, correction=0) > ACTIVE).sum(),
         }
+        if self.discriminator and self.discriminator.has_begun(batch.step):
+            held = self.discriminator.held_against(x, self.likelihood.mean(output), errors, output)
+            losses |= held | {"loss": losses["loss"] + held["loss"]}
         if isinstance(beta, Tensor):  # it warms up
             losses["beta"] = beta
             if self.training:
                 self.batches.add_(1)
         return losses
+
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the discriminator's loss, for telling x from the mean of p(x|z), z drawn from q(z|x)."""
+        assert self.discriminator
+        with torch.no_grad():
+            latents = drawn_from(*self.posterior(batch.x, batch.conditions))
+            decoded = self.likelihood.mean(self.decoder(latents, batch.conditions).float())
+        return self.discriminator.loss(batch.x, decoded, batch.step)
 
     def posterior(self, x: Tensor, given: Conditions) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x), float32 in any precision of training."""
@@ -177,8 +194,14 @@ class VAE(GenerativeModel):
     def _rest(self) -> nn.Module:
         """Return a module of what the model has besides the networks, under the names it has here."""
         rest = nn.Module()
-        rest.likelihood, rest.batches = self.likelihood, nn.Buffer(self.batches)  # moved, it is a plain tensor
+        rest.likelihood, rest.discriminator = self.likelihood, self.discriminator
+        rest.batches = nn.Buffer(self.batches)  # moved, it is a plain tensor
         return rest
+
+
+def drawn_from(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return a draw of N(mean, exp(log_variance)), by which gradients go back to both (section 2.4)."""
+    return mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
