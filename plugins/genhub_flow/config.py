@@ -101,8 +101,8 @@ class FlowConfig(PathConfig):
     sigma_data: float = Field(default=0.5, gt=0)
     """For edm: the standard deviation of x; 0.5 is about that of images, 1 that of what is standardised."""
     coupling: Literal["independent", "optimal_transport"] = "independent"
-    """Pairs of rows and noise: as drawn, or nearest to one another within the micro-batch (Pooladian et al. 2023, Tong et al.
-    2023)."""
+    """Pairs of rows and noise: as drawn, or nearest to one another within the micro-batch (Pooladian et al. 2023, Tong et
+    al. 2023)."""
     sampling: SamplingConfig = SamplingConfig()
 
     @model_validator(mode="after")

@@ -66,8 +66,8 @@ class MeanFlow(StraightPath):
     def derivative(self, noisy: Tensor, r: Tensor, s: Tensor, given: Given) -> Tensor:
         """Return du/ds along the path, (n, *shape), without a gradient; 0 where s is r, as there it is multiplied with 0.
 
-        It takes two backward passes. `forward` of the network is called here, as one that is compiled has no second. Gradients
-        are of the prediction alone, whose ordinary call engines that wrap the model see."""
+        It takes two backward passes. `forward` of the network is called here, as one that is compiled has no second.
+        Gradients are of the prediction alone, whose ordinary call engines that wrap the model see."""
         change, rows = torch.zeros_like(noisy), (r < s).nonzero().flatten()
         if not len(rows):
             return change
