@@ -24,7 +24,7 @@ NETWORKS = [
 def make(target: Modality = POINT, conditions: dict[str, Modality] | None = None, **keys) -> MeanFlow:
     torch.manual_seed(0)
     data = ModelData(target=target, conditions=conditions or {})
-    values = {"name": "meanflow", "data": data, "conditions": list(conditions or {}), **keys}
+    values = {"name": "meanflow", "data": data, "conditions": list(conditions or {}), "time_unit": 1000, **keys}
     return MeanFlow(MeanFlow.Config.model_validate(values))
 
 

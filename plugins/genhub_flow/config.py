@@ -101,7 +101,7 @@ class FlowConfig(PathConfig):
     sigma_data: float = Field(default=0.5, gt=0)
     """For edm: the standard deviation of x; 0.5 is about that of images, 1 that of what is standardised."""
     coupling: Literal["independent", "optimal_transport"] = "independent"
-    """Which noise goes with which row: any, or the one nearest to it within the micro-batch (Pooladian et al. 2023, Tong et
+    """Pairs of rows and noise: as drawn, or nearest to one another within the micro-batch (Pooladian et al. 2023, Tong et
     al. 2023)."""
     sampling: SamplingConfig = SamplingConfig()
 
@@ -139,6 +139,8 @@ class MeanSamplingConfig(Section):
 class MeanFlowConfig(PathConfig):
     time_density: Literal["uniform", "logit_normal", "edm"] = "logit_normal"
     time_location: float = -0.4
+    time_unit: float = Field(default=20.0, gt=0, le=T)
+    """Time that the network is told for noise alone; a flow's is 1000. A smaller one makes the derivative calmer."""
     equal_times: Fraction = 0.75
     """Share of rows whose two times are one: they learn the velocity, the others what it is on average."""
     adaptive_power: float = Field(default=1.0, ge=0, le=1)
@@ -163,4 +165,4 @@ class MeanFlowConfig(PathConfig):
             return None
         if other.prediction_type != "velocity" or other.preconditioning != "none":
             raise RecipeError("a meanflow starts from a flow with prediction_type: velocity and preconditioning: none alone")
-        return other.model_dump(include={"conditions", "condition_dropout", "network"})
+        return other.model_dump(include={"conditions", "condition_dropout", "network"}) | {"time_unit": T}

@@ -47,7 +47,7 @@ class Scales(NamedTuple):
     input: Tensor
     times: Tensor
     weight: Tensor
-    """Of the squared error of the velocity."""
+    """Weight of the squared error of the velocity."""
 
 
 def plain(s: Tensor) -> Scales:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genhub import Batch, Generators, randn
@@ -33,7 +34,7 @@ def bits_per_dimension(model: Flow, batch: Batch, generator: Generators = None) 
     average. Where the modality has levels, as images have: an upper bound, of a number drawn uniformly around each level."""
     probe = randn(tuple(batch.x.shape), generator, model.device).sign()
     spread = torch.special.ndtr(randn(tuple(batch.x.shape), generator, model.device)) - 0.5  # uniform
-    with torch.inference_mode(False), torch.no_grad():  # tangents are no part of inference mode
+    with torch.inference_mode(False), torch.no_grad():  # where there are derivatives
         x, conditions = batch.x.clone(), model.conditions_of(len(batch), batch.conditions).each(torch.clone)
         width = 0.0
         if model.modality.levels is not None:
@@ -69,8 +70,8 @@ def with_divergence(velocity: Velocity, x: Tensor, s: float, probes: Iterable[Te
     divergence if they are the unit vectors, an estimate of it if they are one vector of random signs."""
     total = x.new_zeros(len(x))
     for probe in probes:
-        with sdpa_kernel(SDPBackend.MATH):  # the only attention that has tangents
-            found, change, *_ = torch.func.jvp(lambda x: velocity(x, s), (x,), (probe,))
+        with sdpa_kernel(SDPBackend.MATH):  # the only attention that has a second derivative
+            found, change = jvp(lambda x: velocity(x, s), x, probe)
         total = total + (probe * change).flatten(1).sum(1)
     return found, total
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genhub import Batch, Conditions, DenoisingStep, Generators, Given, Phase
@@ -21,7 +22,7 @@ from genhub_flow.config import MeanFlowConfig, Steps, T
 from genhub_flow.path import StraightPath, along, mix
 
 LEAST = 1e-3
-"""c of the adaptive weight, Geng et al. 2025, section 4.3."""
+"""Constant c of the adaptive weight, Geng et al. 2025, section 4.3."""
 
 
 class MeanFlow(StraightPath):
@@ -57,7 +58,7 @@ class MeanFlow(StraightPath):
         self, noisy: Tensor, r: Tensor, s: Tensor, given: Given, network: Callable[..., Tensor] | None = None
     ) -> Tensor:
         """Return u at x_s (n, *shape): the path's average velocity between r and s (n,)."""
-        times = T * torch.stack([s, r], 1)
+        times = self.config.time_unit * torch.stack([s, r], 1)
         return (network or self.network)(noisy, times, given).float()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it without types
@@ -65,18 +66,18 @@ class MeanFlow(StraightPath):
     def derivative(self, noisy: Tensor, r: Tensor, s: Tensor, given: Given) -> Tensor:
         """Return du/ds along the path, (n, *shape), without a gradient; 0 where s is r, as there it is multiplied with 0.
 
-        `forward` of the network is called here, as one that is compiled has no tangents. Gradients are of the prediction
-        alone, whose ordinary call engines that wrap the model see."""
+        It takes two backward passes. `forward` of the network is called here, as one that is compiled has no second.
+        Gradients are of the prediction alone, whose ordinary call engines that wrap the model see."""
         change, rows = torch.zeros_like(noisy), (r < s).nonzero().flatten()
         if not len(rows):
             return change
         noisy, r, s = noisy[rows], r[rows], s[rows]
         given = given.each(lambda part: part[rows].to(noisy.dtype) if part.is_floating_point() else part[rows])
         forward, one = self.network.forward, torch.ones_like(s)
-        # Autocast knows no tangents, and of the kinds of attention one alone has any.
+        # Of the kinds of attention, one alone has a second derivative.
         with torch.autocast(noisy.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             velocity = self.average_velocity(noisy, s, s, given, forward)
-            change[rows] = torch.func.jvp(
+            change[rows] = jvp(
                 lambda noisy, s: self.average_velocity(noisy, r, s, given, forward), (noisy, s), (velocity, one)
             )[1]
         return change

@@ -152,9 +152,6 @@ class UNet(Network):
             out_channels=out_channels or channels,
             **options,
         )
-        for module in self.unet.modules():
-            if isinstance(module, diffusers.models.attention_processor.Attention):
-                module.register_forward_hook(_contiguous)
         self.fourier = config.time_embedding_type == "fourier"
         if not self.fourier:
             self.unet.time_proj = Times(self.unet.time_proj)
@@ -207,11 +204,6 @@ class Times(nn.Module):
         each = torch.stack([self.one(time) for time in times])  # (k, n, size): cosines and sines, a half each
         place = torch.arange(each.shape[2], device=times.device)
         return each[place % (len(place) // 2) % len(times), :, place].T
-
-
-def _contiguous(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """Stand behind attention, whose output lies transposed in memory: a group norm of that has no tangents in torch 2.13."""
-    return output.contiguous()
 
 
 def _embedded(times: Times, sample: Tensor, timestep: Tensor) -> Tensor:
