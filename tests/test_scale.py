@@ -28,9 +28,6 @@ MODELS: dict[str, dict[str, Any]] = {
     **{f"vae-{likelihood}": {"name": "vae", "likelihood": likelihood, "channels": [8, 8], "latent_dim": 4}
        for likelihood in ("gaussian", "bernoulli", "discretized_logistic")},
     "vae-kl": {"name": "vae", "network": "kl", "channels": [8, 8], "latent_dim": 2, "kl": {"norm_num_groups": 4}},
-    "vqvae": {"name": "vqvae", "channels": [8], "num_vq_embeddings": 8},
-    "ar": {"name": "ar", "conditions": ["label"], "condition_dropout": 0.0,
-           "network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}},
     "autoencoder": {"name": "autoencoder", "channels": [8, 8], "latent_dim": 4},
     "vae-adversarial": {"name": "vae", "channels": [8, 8], "latent_dim": 4, "adversarial": {"channels": [8], "start_step": 5}},
     **{f"ddpm-{kind}": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"prediction_type": kind}}
@@ -44,7 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-STATISTICS = ("latent_mean", "latent_covariance", "frequencies", "batches")
+STATISTICS = ("latent_mean", "latent_covariance", "batches")
 """What the first process's own share tells."""
 
 

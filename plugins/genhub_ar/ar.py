@@ -27,7 +27,7 @@ from genhub import (
     randn,
     save_tensors,
 )
-from genhub_ar.choice import choose, kept
+from genhub_ar.choice import between, choose, kept
 from genhub_ar.config import ARConfig
 from genhub_ar.tokens import read_tokens
 from genhub_ar.transformer import TAKES, Transformer
@@ -107,12 +107,10 @@ class AR(GenerativeModel):
         logits, memory = self.network.begin(2 * n if guides else n, given)
         for share in uniform.T:
             if tokens:
-                logits, memory = self.network.go_on(torch.cat([tokens[-1]] * 2) if guides else tokens[-1], memory)
-            if guides:  # of log-probabilities, eq. 6 of Ho & Salimans 2022: p(x | y)^scale p(x)^(1 - scale)
-                wanted, unasked = logits.float().log_softmax(-1).chunk(2)
-                tokens.append(choose(kept(torch.lerp(unasked, wanted, scale), temperature, top_k, top_p), share))
-            else:
-                tokens.append(choose(kept(logits, temperature, top_k, top_p), share))
+                last = tokens[-1]
+                logits, memory = self.network.go_on(torch.cat([last, last]) if guides else last, memory)
+            wanted = between(logits, scale) if guides else logits
+            tokens.append(choose(kept(wanted, temperature, top_k, top_p), share))
         return self.tokens.decode(torch.stack(tokens, 1), conditions)
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:

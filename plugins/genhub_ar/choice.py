@@ -1,9 +1,16 @@
-"""Choosing a token by its logits: temperature, the k likeliest, the likeliest of a mass p, and one uniform number."""
+"""Choosing a token by its logits: guidance, temperature, the k likeliest, those of a mass p, and one uniform number."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def between(logits: Tensor, scale: float) -> Tensor:
+    """Return the logits (n, k) of p(x | y)^scale p(x)^(1 - scale), eq. 6 of Ho & Salimans 2022, arXiv:2207.12598. logits:
+    (2n, k), those given y and then those of the same rows given nothing."""
+    wanted, unasked = logits.float().log_softmax(-1).chunk(2)
+    return torch.lerp(unasked, wanted, scale)
 
 
 def kept(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
