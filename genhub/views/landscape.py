@@ -37,15 +37,15 @@ class Landscape(View):
         model, modality = cast(Energy, subject.model), subject.modality
         if modality.shape != (2,):
             raise InputError(f"landscape: is for points of the plane, and {subject.name} draws {modality.told()}")
-        drawing = subject.drawing(n, seed, conditions, options)
+        nothing = {name: [None] for name in subject.model.conditions}
+        drawing = subject.drawing(n, seed, conditions or nothing, options)
         real, drawn = subject.data.x(subject.choose(n, seed)), subject.sample(drawing)
         low, high = real.amin(0), real.amax(0)
         room = ROOM * (high - low)
         across, up = (torch.linspace(*ends, grid) for ends in torch.stack([low - room, high + room], 1).tolist())
         places = torch.cartesian_prod(up, across).flip(1)  # row by row, from the lowest
         points = torch.cat([places, real]).to(subject.model.device)
-        asked = drawing.conditions_of(subject.model, [0] * len(points)) if conditions else None  # else nothing is present
-        energies = in_batches(model.energy, points, asked)
+        energies = in_batches(model.energy, points, drawing.conditions_of(subject.model, [0] * len(points)))
         ground, at_real = (energies - energies.min()).split([len(places), len(real)])
         top = 4 * at_real.median().item()  # so that few far points don't set it
         own = modality.from_batch(places).view(grid, grid, 2).numpy()

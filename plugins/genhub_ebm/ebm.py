@@ -36,8 +36,8 @@ class EBM(GenerativeModel):
         return [Phase("energy", self.loss, trains=("network", "conditioner") if learns else ("network",))]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return E(x+) - E(x-) + energy_weight (E(x+)^2 + E(x-)^2) of real x+ and drawn x-: means over the batch. Chains go
-        on from where the last steps left them.
+        """Return f(x+) - f(x-) + energy_weight (f(x+)^2 + f(x-)^2) of real x+ and drawn x-, where f is the part of E that is
+        learnt: means over the batch. Chains go on from where the last steps left them.
 
         Logged apart: `real` and `drawn`, the mean energies. Their difference stays near 0; where it runs away, so does E.
         """
@@ -49,14 +49,19 @@ class EBM(GenerativeModel):
         if self.training:
             self.replay.keep(chosen, drawn, conditions)
         noisy = batch.x + self.config.data_noise * torch.randn_like(batch.x)
-        real, fake = self.energies(noisy, self.conditioner(batch.conditions)), self.energies(drawn, given)
+        real, fake = self.learnt(noisy, self.conditioner(batch.conditions)), self.learnt(drawn, given)
         contrast = real.mean() - fake.mean()
         squares = real.square().mean() + fake.square().mean()
         return {"loss": contrast + self.config.energy_weight * squares, "real": real.mean(), "drawn": fake.mean()}
 
-    def energies(self, x: Tensor, given: Given, nothing: Given | None = None, guidance_scale: float = 1.0) -> Tensor:
-        """Return E(x), (n,) float32 in any precision: the mean of what the network has for each place of x."""
+    def learnt(self, x: Tensor, given: Given, nothing: Given | None = None, guidance_scale: float = 1.0) -> Tensor:
+        """Return f(x), (n,) float32 in any precision: the mean of what the network has for each place of x."""
         return guided(self.network, x, None, given, nothing or given, guidance_scale).float().flatten(1).mean(1)
+
+    def energies(self, x: Tensor, given: Given, nothing: Given | None = None, guidance_scale: float = 1.0) -> Tensor:
+        """Return E(x), (n,): f(x), and where x has no bounds |x|^2 / 2, without which chains would wander off for good."""
+        learnt = self.learnt(x, given, nothing, guidance_scale)
+        return learnt if self.modality.bounds else learnt + 0.5 * x.square().flatten(1).sum(1)
 
     def chain(
         self, x: Tensor, given: Given, num_steps: int, noise: Callable[[Tensor], Tensor], step_size: float | None = None,
