@@ -269,6 +269,7 @@ def test_mistakes_are_answered_at_the_recipe(keys, message):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [[], ["label", "ink"]])
 def test_resume_is_exact(tiny, tmp_path, given):
     """With dropout, whose random numbers are a step's too."""

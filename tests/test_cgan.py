@@ -125,6 +125,7 @@ def test_any_size(shape, conditioning):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_every_loss_trains_with_either_conditioning(tiny, conditioning, loss):
@@ -134,6 +135,7 @@ def test_every_loss_trains_with_either_conditioning(tiny, conditioning, loss):
     assert {"discriminator/loss", "generator/loss", "penalty/loss"} <= metrics(Path(tiny["run_dir"]))[0].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_resume_is_exact(tiny, tmp_path, conditioning):
     cgan(tiny, conditioning=conditioning, loss="relativistic", penalty_interval=2)

@@ -59,7 +59,7 @@ def test_a_first_loss_that_is_not_finite_ends_the_run_in_the_first_step(tiny, co
         ("trainer.trackers=[tensorbord]", "no tracker is called 'tensorbord'; did you mean 'tensorboard'"),
         ("trainer.trackers=[comet_ml]", "comet_ml is not installed: pip install comet_ml"),
         ("trainer.optimizers.netwrk.lr=1", "trainer.optimizers.netwrk: no phase trains it; did you mean 'network'"),
-        ("trainer.optimizer.momentum=0.9", "trainer.optimizer: adamw: .*momentum"),
+        ("trainer.optimizer.momentum=0.9", "trainer.optimizer.momentum: AdamW has no such argument"),
         ("trainer.gradient_accumulation_steps=3", "data.batch_size"),
         ("model.conditions=[labl]", r"model.conditions: digits has no column 'labl'; did you mean 'label'"),
         ("data.columns.image.size=9", "need sides divisible by 2, .* are 9x9"),

@@ -189,6 +189,7 @@ def test_a_strangers_manifest(folder: Path, text: str) -> None:
     (folder / "genhub.json").write_text(manifest.text())
 
 
+@pytest.mark.slow
 @given(TEXTS)
 @few
 def test_a_strangers_recipe(tmp_path: Path, text: str) -> None:

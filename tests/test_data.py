@@ -119,6 +119,7 @@ def test_indivisible_batch(digits: TableData) -> None:
         digits.batches(Share(0, 3, 2), seed=0)
 
 
+@pytest.mark.slow
 def test_workers_outlive_a_signal_to_the_process_group(folder: Path) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach all processes; the trainer finishes its step and saves."""
     code = (

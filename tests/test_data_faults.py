@@ -43,6 +43,7 @@ def test_things_that_are_not_there(tmp_path: Path, folder: Path, monkeypatch: py
     assert fault("bad.parquet").startswith("data.name: bad.parquet: ")
 
 
+@pytest.mark.slow
 def test_no_network() -> None:
     code = (
         "from genhub.interfaces.columns import DataConfig; from genhub.data.open import load_data; from genhub.errors import DataError\n"

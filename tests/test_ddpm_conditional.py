@@ -168,6 +168,7 @@ def test_the_discrete_decoder_is_a_distribution_over_256_values(mean, std):
     assert torch.isfinite(logs).all()
 
 
+@pytest.mark.slow
 def test_the_bound_of_an_exact_model_is_the_datas_entropy():
     """Data N(0.1, 0.2^2) and the optimal denoiser: the bound is never below the entropy. Where the noise is smaller than
     the data's spread, the best variance is beta_t (fixed_large); eq. 7's costs sum_t 1 / (4 t^2) = 0.41 nats more."""
@@ -225,6 +226,7 @@ def test_the_bound_trains_the_variance_alone(tiny):
     assert gradient[1].abs().max() > 0
 
 
+@pytest.mark.slow
 def test_a_learned_variance_trains_samples_with_all_and_opens_in_diffusers(tiny):
     from diffusers import DDPMPipeline
 

@@ -120,6 +120,7 @@ def test_resume_is_exact_without_the_autoencoders_run(latent, tmp_path):
         assert kept == {f"autoencoder.{key}" for key in ("mean", "variance", "batches", "model.batches")}
 
 
+@pytest.mark.slow
 def test_resume_does_not_take_up_a_retrained_autoencoder(latent, tmp_path):
     whole = genhub.train(latent, run_dir=str(tmp_path / "whole"))
     genhub.train(latent, ["trainer.max_steps=3"], run_dir=str(tmp_path / "parts"))

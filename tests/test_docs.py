@@ -104,6 +104,7 @@ def test_ddpm_page_runs(tiny, tmp_path, monkeypatch, capsys):
         assert (ROOT / "docs" / "models" / picture).is_file()
 
 
+@pytest.mark.slow
 def test_hub_page_runs(hub, tiny, tmp_path, monkeypatch):
     """Its Python against the tests' Hub, its verbs and options against the command line, its recipe against the schema."""
     from typer.testing import CliRunner

@@ -223,6 +223,7 @@ def test_replay_is_kept_in_training_alone():
     assert model.replay.begun.sum() == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ebm", "eqm"])
 def test_a_stopped_run_ends_with_the_same_bits(tiny, tmp_path, name):
     few = {"ebm": {"chain_steps": 2, "replay_size": 32}, "eqm": {"energy": "dot"}}[name]

@@ -85,6 +85,7 @@ def test_the_same_figures_again_without_drawing_again(runs):
     assert (drawn - genhub.sample(runs["vae"], 80).int()).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_asked_for_every_label(runs, capsys):
     words = ["-n", "200", "--metrics", "label_accuracy,cost", "--condition", "label=3,4", "--json"]
     command = ["evaluate", str(runs["cgan"]), *words]

@@ -66,6 +66,7 @@ def test_the_best_checkpoint_is_kept(tiny, capsys):
     assert "Best     " + str(folder) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["the line", "the line and the file", "the next steps"])
 def test_a_run_stopped_while_it_measures_goes_on_exactly(tiny, tmp_path, lost):
     """Killed between a checkpoint and the end of its measurement, or after it: the same figures, bits and best."""

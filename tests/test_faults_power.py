@@ -62,6 +62,7 @@ def each_cut(place: Place, verb: str, count: int, kept: Path) -> None:  # noqa: 
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_power_goes(place: Place, verb: str, tmp_path: Path) -> None:  # noqa: F811
     each_cut(place, verb, 1, tmp_path)

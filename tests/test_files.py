@@ -231,6 +231,7 @@ def test_parts_are_drawn_once_and_exactly_so_many(tmp_path):
     assert [len(read_part(file)) for file in more] == [PART, PART]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "zeros", "cut", "flipped", "a folder"])
 @pytest.mark.parametrize("out", ["x.npz", "folder"])
 def test_what_is_damaged_is_drawn_again(tmp_path, out, damage):

@@ -113,6 +113,7 @@ def test_told_apart_and_spread_say_what_goes_wrong():
 # Runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{"loss": "relativistic"}, {"loss": "wasserstein", "n_critic": 2, "penalty_interval": 2}])
 def test_resume_is_exact(tiny, tmp_path, keys):
     gan(tiny, **keys)

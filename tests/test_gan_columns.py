@@ -157,6 +157,7 @@ def test_a_vectors_generator_has_no_convolution():
         "Generator", "Conditioner", "ModuleList", "Sequential", "Block", "Linear", "Enlarge", "Unflatten"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "given"),
     [

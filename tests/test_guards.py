@@ -49,6 +49,7 @@ def test_bad_steps_are_left_out_up_to_a_number(tiny, capsys):
     assert "The batch's rows: [" in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_what_is_left_out_leaves_no_trace_and_resumes_exactly(tiny, tmp_path, accumulation):
     pair(tiny, "models:Spikes", skip_bad_steps=100, max_steps=20, log_every=5, gradient_accumulation_steps=accumulation)

@@ -206,6 +206,7 @@ def test_case_20_no_access(capsys, monkeypatch, hub, model) -> None:
 # Case 21: a Hub that falters, and one that is gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -346,12 +347,13 @@ def test_case_24_no_code_runs(hub, model, tmp_path) -> None:
 
 
 def test_case_24_an_unknown_plugin(hub, model) -> None:
-    plugin = {"name": "flow", "distribution": "flow-models", "version": "0.4"}
-    model("eve/flow", manifest={"plugin": plugin})
+    plugin = {"name": "mixer", "distribution": "mixer-models", "version": "0.4"}
+    model("eve/mixer", manifest={"plugin": plugin})
     with pytest.raises(
-        genhub.CheckpointError, match=r"^eve/flow: this model needs 'flow' from flow-models 0.4: pip install flow-models$"
+        genhub.CheckpointError,
+        match=r"^eve/mixer: this model needs 'mixer' from mixer-models 0.4: pip install mixer-models$",
     ):
-        genhub.load("eve/flow")
+        genhub.load("eve/mixer")
     model("eve/os", manifest={"plugin": {"name": "os:system", "distribution": "", "version": ""}})
     with pytest.raises(genhub.CheckpointError, match=r"needs 'os:system' from your own code"):
         genhub.load("eve/os")

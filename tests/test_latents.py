@@ -175,6 +175,7 @@ def test_what_a_killed_process_has_half_written_is_not_used(latent, tmp_path, ca
     same_bits(plain, next((Path(latent["run_dir"]) / "checkpoints").glob("step-*")))
 
 
+@pytest.mark.slow
 def test_a_file_that_another_process_is_at_is_waited_for_last(latent, tmp_path, cache, zygote):  # noqa: F811
     words = ("train", recipe_file(tmp_path, latent), CACHED, "trainer.max_steps=1")
     found = training_data(

@@ -112,6 +112,7 @@ def stopped(tmp_path_factory) -> tuple[dict, Path]:
     return recipe, folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a line of losses", "the line of figures", "half a line at the end", "all of it"])
 def test_every_verb_goes_on_with_a_damaged_log(stopped, tmp_path, monkeypatch, capsys, damage):
     monkeypatch.setenv("GENHUB_CACHE", str(tmp_path / "cache"))

@@ -115,8 +115,8 @@ def test_json_has_a_bounded_size(tmp_path: Path) -> None:
 
 
 def test_an_unknown_plugin_is_named_with_its_distribution(tmp_path: Path) -> None:
-    write(tmp_path, plugin=PluginEntry(name="flow", distribution="flow-models", version="0.4"))
-    with pytest.raises(CheckpointError, match=r"needs 'flow' from flow-models 0.4: pip install flow-models$"):
+    write(tmp_path, plugin=PluginEntry(name="mixer", distribution="mixer-models", version="0.4"))
+    with pytest.raises(CheckpointError, match=r"needs 'mixer' from mixer-models 0.4: pip install mixer-models$"):
         read_model(tmp_path)
 
 

@@ -146,6 +146,7 @@ def test_several_times_share_the_features(k):
 # What is learnt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "shape", "keys"),
     [

@@ -64,6 +64,7 @@ def test_a_modality_keeps_its_contract(name: str) -> None:
     check_modality(load_class(MODALITIES, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", plugin_names(SCHEDULERS))
 def test_a_scheduler_keeps_its_contract(name: str) -> None:
     check_scheduler(load_class(SCHEDULERS, name))

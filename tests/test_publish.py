@@ -144,6 +144,7 @@ def test_case_23_again_and_again(hub, checkpoint, capsys) -> None:
     assert ModelCard(hub.repos["alice/ae"].files["README.md"].decode()).data.license == "mit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "kind", "value"),
     [

@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "range": (DDPM + "data: {batch_size: 0}\n", "r.yaml:2: data.batch_size: must be greater than or equal to 1, not 0"),
     "choice": (
         DDPM + "trainer: {optimizer: {name: adamx}}\n",
-        "r.yaml:2: trainer.optimizer.name: can't be 'adamx'; did you mean 'adamax'?",
+        "r.yaml:2: trainer.optimizer.name: can't be 'adamx'; did you mean 'adamax'? (or module:Class)",
     ),
     "empty list": (DDPM + "data: {name: []}\n", "r.yaml:2: data.name: must be a valid string or must have at least 1 item, not []"),
     "in a list": (DDPM + "data:\n  name:\n  - a\n  - 3\n", "r.yaml:5: data.name.1: must be a valid string, not 3"),
@@ -132,9 +132,9 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         "r.yaml:2: trainer.ema: must be a section of keys, not False",
     ),
     "model is text": ("model: ddpm\n", "r.yaml:1: model: must be a section of keys, not 'ddpm'"),
-    "no model": ("seed: 1\n", "r.yaml: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
-    "no name": ("model: {unet: {}}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
-    "name is a number": ("model: {name: 3}\n", "r.yaml:1: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
+    "no model": ("seed: 1\n", "r.yaml: model.name: must name a model; known: ar, autoencoder, cgan, ddpm, ebm, eqm, flow, gan, meanflow, realnvp, tarflow, vae and 1 more"),
+    "no name": ("model: {unet: {}}\n", "r.yaml:1: model.name: must name a model; known: ar, autoencoder, cgan, ddpm, ebm, eqm, flow, gan, meanflow, realnvp, tarflow, vae and 1 more"),
+    "name is a number": ("model: {name: 3}\n", "r.yaml:1: model.name: must name a model; known: ar, autoencoder, cgan, ddpm, ebm, eqm, flow, gan, meanflow, realnvp, tarflow, vae and 1 more"),
     "unknown model": (
         "model: {name: dppm}\n",
         "r.yaml:1: model.name: no model is called 'dppm'; did you mean 'ddpm'? (others come by pip install)",
@@ -306,7 +306,10 @@ def test_paths_that_are_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({}, "recipe: model.name: must name a model; known: autoencoder, cgan, ddpm, ebm, eqm, gan, realnvp, tarflow, vae"),
+        (
+            {},
+            "recipe: model.name: must name a model; known: ar, autoencoder, cgan, ddpm, ebm, eqm, flow, gan, meanflow, realnvp, tarflow, vae and 1 more",
+        ),
         ({"model": 3}, "recipe: model: must be a section of keys, not 3"),
         (
             {"model": {"name": "ddpm"}, 1: 2},

@@ -235,6 +235,7 @@ def test_case_07_two_runs_in_one_folder(zygote, tiny, tmp_path):
     assert "resuming at step" in third.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_case_08_a_second_signal_stops_at_once_and_harms_nothing(zygote, tiny, tmp_path, number, code):
     pair(tiny, "models:Waits")

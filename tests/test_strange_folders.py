@@ -99,6 +99,7 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("turn", "put"), [*enumerate([pipe, device, link, dangling])])
 def test_in_the_place_of_any_file(trained: Path, tmp_path: Path, turn: int, put: Callable[[Path, Path], None]) -> None:
     """Each verb in turn, for one file after another; of the newest checkpoint, as older ones are passed over unread."""

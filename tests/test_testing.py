@@ -73,6 +73,7 @@ def found(name: str, **options) -> None:
     assert all(result.message.startswith("means nothing before") for result in report.results if result.outcome == "skipped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_model_fails_in_its_check_alone(name: str) -> None:
     found(name, skip=RUNS)
@@ -231,6 +232,7 @@ class Unmeasured(AccelerateTrainer):
         return super().fit(model, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "check", "message"),
     [

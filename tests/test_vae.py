@@ -295,6 +295,7 @@ def test_losses_are_float32_under_autocast(likelihood):
 # Training, folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [

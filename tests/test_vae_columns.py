@@ -151,6 +151,7 @@ def test_what_can_not_be_is_answered(target, keys, message):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae", "autoencoder"])
 @pytest.mark.parametrize(
     ("data", "given"),

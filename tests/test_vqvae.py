@@ -153,6 +153,7 @@ def test_more_halvings_than_sides_are_refused():
         make(channels=[4] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "data"),
     [

@@ -128,7 +128,7 @@ def _values(body: bytes, kind: int, bits: int) -> NDArray[Any]:
 
 def resampled(values: NDArray[Any], rate: int, wanted: int) -> NDArray[Any]:
     """Return a signal (c, t) at another rate, low-pass filtered where that is lower."""
-    from scipy.signal import resample_poly  # type: ignore[import-untyped]  # scikit-learn brings it
+    from scipy.signal import resample_poly
 
     common = gcd(rate, wanted)
     found: NDArray[Any] = resample_poly(values, wanted // common, rate // common, axis=1)

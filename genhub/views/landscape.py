@@ -42,11 +42,12 @@ class Landscape(View):
         real, drawn = subject.data.x(subject.choose(n, seed)), subject.sample(drawing)
         low, high = real.amin(0), real.amax(0)
         room = ROOM * (high - low)
-        across, up = (torch.linspace(*ends, grid) for ends in torch.stack([low - room, high + room], 1).tolist())
+        ends = torch.stack([low - room, high + room], 1)
+        across, up = (torch.linspace(start, end, grid) for start, end in ends.tolist())
         places = torch.cartesian_prod(up, across).flip(1)  # row by row, from the lowest
         points = torch.cat([places, real]).to(subject.model.device)
         energies = in_batches(model.energy, points, drawing.conditions_of(subject.model, [0] * len(points)))
-        ground, at_real = (energies - energies.min()).split([len(places), len(real)])
+        ground, at_real = torch.split(energies - energies.min(), [len(places), len(real)])
         top = 4 * at_real.median().item()  # so that few far points don't set it
         own = modality.from_batch(places).view(grid, grid, 2).numpy()
         told = f"given {escape(drawing.captions(subject.model)[0])}" if conditions else "given nothing"

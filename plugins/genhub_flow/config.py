@@ -25,6 +25,9 @@ T = 1000
 
 NO_FLOWS = "'{}' knows no flows; flow_euler, flow_heun, unipc and dpmsolver do"
 
+IDLE = "changes nothing without {}; leave it out"
+LOGIT_NORMAL = "time_density: logit_normal"
+
 Steps = Annotated[int, Field(strict=True, ge=1, le=T)]
 Scale = Annotated[float, Field(ge=0)]
 
@@ -76,8 +79,13 @@ class PathConfig(ModelConfig):
         return self
 
     def mistakes(self) -> dict[str, str]:
-        told = "changes nothing without time_density: logit_normal; leave it out"
-        return {} if self.time_density == "logit_normal" else {"time_location": told, "time_scale": told}
+        """Return the keys that change nothing and are not left at their defaults, each with the reason."""
+        idle = {} if self.time_density == "logit_normal" else {"time_location": LOGIT_NORMAL, "time_scale": LOGIT_NORMAL}
+        return {key: IDLE.format(need) for key, need in (idle | self.idle()).items() if not _is_default(self, key)}
+
+    def idle(self) -> dict[str, str]:
+        """Return a family's own keys that change nothing, each with what it needs."""
+        return {}
 
 
 class SamplingConfig(Section):
@@ -111,17 +119,22 @@ class FlowConfig(PathConfig):
             raise ValueError("prediction_type: with preconditioning: edm the network predicts EDM's mixture; leave it out")
         return self
 
+    def idle(self) -> dict[str, str]:
+        guidance = dict.fromkeys(("sampling.guidance_scale", "sampling.guidance_interval"), "conditions")
+        return ({} if self.conditions else guidance) | (
+            {"sigma_data": "preconditioning: edm"} if self.preconditioning == "none" else {}
+        )
+
     def mistakes(self) -> dict[str, str]:
-        """Return the keys that change nothing, each with the reason."""
-        found, idle = super().mistakes(), "changes nothing without {}; leave it out"
-        if self.preconditioning == "none":
-            found["sigma_data"] = idle.format("preconditioning: edm")
-        if not self.conditions:
-            keys = ("sampling.guidance_scale", "sampling.guidance_interval")
-            found |= dict.fromkeys(keys, idle.format("conditions"))
-        if not knows_flows(name := self.sampling.scheduler):
-            found["sampling.scheduler"] = NO_FLOWS.format(name)
-        return found
+        """Return the keys that change nothing, and a solver of something else, each with the reason."""
+        knows = knows_flows(name := self.sampling.scheduler)
+        return super().mistakes() | ({} if knows else {"sampling.scheduler": NO_FLOWS.format(name)})
+
+
+def _is_default(section: Section, key: str) -> bool:
+    name, _, rest = key.partition(".")
+    value, default = getattr(section, name), type(section).model_fields[name].default
+    return _is_default(value, rest) if rest else bool(value == default)
 
 
 def knows_flows(scheduler: str) -> bool:
@@ -149,9 +162,8 @@ class MeanFlowConfig(PathConfig):
     """For a model with conditions: guidance that is trained into the model, omega of eq. 19, at no cost when drawing."""
     sampling: MeanSamplingConfig = MeanSamplingConfig()
 
-    def mistakes(self) -> dict[str, str]:
-        told = "changes nothing without conditions; leave it out"
-        return super().mistakes() | ({} if self.conditions else {"guidance_scale": told})
+    def idle(self) -> dict[str, str]:
+        return {} if self.conditions else {"guidance_scale": "conditions"}
 
     @classmethod
     def keys_from(cls, other: ModelConfig) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ def with_divergence(velocity: Velocity, x: Tensor, s: float, probes: Iterable[Te
     total = x.new_zeros(len(x))
     for probe in probes:
         with sdpa_kernel(SDPBackend.MATH):  # the only attention that has a second derivative
-            found, change = jvp(lambda x: velocity(x, s), x, probe)
+            found, change = jvp(lambda x: velocity(x, s), x, probe)  # type: ignore[no-untyped-call]
         total = total + (probe * change).flatten(1).sum(1)
     return found, total
 

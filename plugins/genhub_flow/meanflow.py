@@ -77,7 +77,7 @@ class MeanFlow(StraightPath):
         # Of the kinds of attention, one alone has a second derivative.
         with torch.autocast(noisy.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             velocity = self.average_velocity(noisy, s, s, given, forward)
-            change[rows] = jvp(
+            change[rows] = jvp(  # type: ignore[no-untyped-call]
                 lambda noisy, s: self.average_velocity(noisy, r, s, given, forward), (noisy, s), (velocity, one)
             )[1]
         return change

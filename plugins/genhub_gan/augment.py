@@ -66,7 +66,7 @@ class AdaptiveAugment(nn.Module):
         seen = torch.stack([sign.sum(), torch.ones_like(sign).sum()])
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(seen)
-        self.signs += seen
+        self.signs.add_(seen)
 
     @torch.no_grad()
     def adapt(self, step: int) -> None:
@@ -75,7 +75,7 @@ class AdaptiveAugment(nn.Module):
         if step % EVERY != EVERY - 1:
             return
         total, number = self.signs
-        self.p += torch.sign(total / number - self.config.target) * number / self.config.ramp_rows
+        self.p.add_(torch.sign(total / number - self.config.target) * number / self.config.ramp_rows)
         self.p.clamp_(0, MOST)
         self.signs.zero_()
 

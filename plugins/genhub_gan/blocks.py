@@ -64,8 +64,8 @@ class InvertedBlock(nn.Module):
             nn.init.kaiming_normal_(layer.weight, SLOPE)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         with torch.no_grad():
-            self.widen.weight *= depth**-0.25  # type: ignore[operator]
-            self.mix.weight *= depth**-0.25  # type: ignore[operator]
+            self.widen.weight *= depth**-0.25
+            self.mix.weight *= depth**-0.25
             self.narrow.weight.zero_()  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Bins:
         """Return x somewhere in the bins of the modality's own values, by a sampler's randomness."""
         if self.modality.levels is None:
             return x
-        even = torch.special.ndtr(randn(tuple(x.shape), generator, x.device))
+        even: Tensor = torch.special.ndtr(randn(tuple(x.shape), generator, x.device))
         return x + self.width(self.modality.levels) * (even - 0.5)
 
     def to_unit(self, x: Tensor) -> Tensor:

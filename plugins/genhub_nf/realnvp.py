@@ -126,7 +126,8 @@ class RealNVP(GenerativeModel):
         """Return (n,) log p(x) in nats, a density of a batch's values; of x with levels, anywhere in their bins."""
         y, log_stretch = self.opened(x.flatten(1))
         z, log_determinant = self.flow(y, self.conditioner(conditions).vector)
-        return log_determinant + log_stretch - 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        log_density: Tensor = log_determinant + log_stretch - 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        return log_density
 
     def opened(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return y (n, d), which may be any number, for x (n, d), and (n,) log |dy/dx|."""

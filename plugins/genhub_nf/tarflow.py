@@ -75,7 +75,7 @@ class TarFlow(GenerativeModel):
 
     def untokened(self, tokens: Tensor) -> Tensor:
         """Return the inverse of `tokens`."""
-        return unfolded(tokens.transpose(1, 2).unflatten(2, self.grid), self.config.patch_size)
+        return unfolded(tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid), self.config.patch_size)
 
     def sample(
         self, n: int, *, conditions: Conditions | None = None, generator: Generators = None,

@@ -84,4 +84,5 @@ class PatchDiscriminator(nn.Module):
 def gradient_length(loss: Tensor, output: Tensor) -> Tensor:
     """Return |d loss / d output| (n,) for a loss (n,) of an output (n, *shape)."""
     (gradient,) = torch.autograd.grad(loss.sum(), output, retain_graph=True)
-    return gradient.flatten(1).norm(dim=1)
+    length: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return length

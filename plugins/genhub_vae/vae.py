@@ -194,7 +194,8 @@ class VAE(GenerativeModel):
     def _rest(self) -> nn.Module:
         """Return a module of what the model has besides the networks, under the names it has here."""
         rest = nn.Module()
-        rest.likelihood, rest.discriminator = self.likelihood, self.discriminator
+        rest.likelihood = self.likelihood
+        rest.register_module("discriminator", self.discriminator)
         rest.batches = nn.Buffer(self.batches)  # moved, it is a plain tensor
         return rest
 
