@@ -29,7 +29,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ddpm": {"sampling": {"num_inference_steps": 2}},
     "flow": {"sampling": {"num_inference_steps": 2}},
     "meanflow": {"guidance_scale": 2.0},
-    "ebm": {"chain_steps": 2, "langevin": {"step_size": 10.0, "noise_std": 0.1}, "sampling": {"num_inference_steps": 3}},
+    "ebm": {"chain_steps": 2, "langevin": {"step_size": 1.0, "noise_std": 0.1}, "sampling": {"num_inference_steps": 3}},
     "eqm": {"sampling": {"num_inference_steps": 2, "step_size": 0.5}},
     "realnvp": {"hidden_features": 16, "num_couplings": 4},
     "tarflow": {"hidden_size": 16, "num_heads": 2, "num_blocks": 2, "layers_per_block": 1},
