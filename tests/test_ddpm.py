@@ -147,6 +147,7 @@ def test_min_snr_weights_the_error_in_the_image_alike(prediction):
 # Sampling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_turns_noise_into_the_data(name, prediction):

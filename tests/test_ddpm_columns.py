@@ -71,6 +71,7 @@ def test_vectors_and_signals_train_draw_and_come_back(tmp_path: Path, target):
         assert torch.equal(drawn, again.sample(3, generator=torch.Generator().manual_seed(2), **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_scheduler_turns_noise_into_vectors_beyond_any_bound(name):
     """The exact denoiser of N(4, 0.1^2), which is far outside of an image's [-1, 1]: nothing is clipped."""
@@ -129,6 +130,7 @@ def expected_bits(model: DDPM, mean: float, std: float, unit: float) -> float:
     return (terms.sum() + prior + math.log(unit)).item() / math.log(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_density_of_a_normal_distribution(prediction, variance):

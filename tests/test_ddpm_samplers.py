@@ -167,6 +167,7 @@ def test_a_number_of_steps_that_floats_make_one_more_of():
 # Zero terminal SNR (Lin et al. 2023): the last level is noise alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 def test_zero_terminal_snr_is_drawn_from_by_every_sampler(monkeypatch, prediction):
     model = make(prediction_type=prediction, **ZERO_SNR)

@@ -133,6 +133,7 @@ def test_other_data_than_it_was_trained_on_is_noted(runs):
     assert found.protocol.reference.num_rows == 1797
 
 
+@pytest.mark.slow
 def test_the_probe_reads_digits_and_is_kept(cache):
     data = load_data(DataConfig(split="train[:80%]"))  # which other tests have it trained on
     probe = Probe(data, None, torch.device("cpu"))

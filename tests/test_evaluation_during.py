@@ -29,6 +29,7 @@ def figures(run: Path) -> dict[int, dict[str, float]]:
     return {line["step"]: line for line in metrics(run) if any(name.startswith("evaluate/") for name in line)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddpm", "gan"])
 def test_training_does_not_notice(tiny, tmp_path, name):
     """The same bits and losses with and without; and the figures are those that `genhub evaluate` finds afterwards."""

@@ -143,6 +143,7 @@ def test_a_compiled_generator_has_the_same_gradient():
     assert plain.generator.from_noise.weight.grad.abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_in_bf16(tiny, loss):
     gan(tiny, loss=loss)["trainer"] |= {"max_steps": 2, "mixed_precision": "bf16"}

@@ -202,6 +202,7 @@ def test_sides_that_fit():
     UNet.Config(block_out_channels=(8,)).check((1, 1, 1))
 
 
+@pytest.mark.slow
 def test_import_costs_no_diffusers():
     code = "import sys, genhub_networks; genhub_networks.UNet.Config(); sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -438,6 +438,7 @@ def test_a_push_that_fails_is_a_warning(hub, tmp_path, capsys) -> None:
     genhub.push_to_hub(folder, "alice/run")
 
 
+@pytest.mark.slow
 def test_a_push_that_never_ends_does_not_hold_the_run(hub, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("genhub.run.train.LAST_PUSH", 0.6)
     hub.fail("GET", "/api/models", "stall", (0, 3), times=10**6)

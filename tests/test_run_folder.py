@@ -123,6 +123,7 @@ def of_a_newer_genhub(folder: Path, **changes: Any) -> None:
     (folder / MANIFEST).write_text(json.dumps(content | {"checksum": checksum_of(content)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -152,6 +153,7 @@ def test_a_newer_genhubs_checkpoint_is_said_to_be_that_and_left_alone(
 # A run that deletes what is read
 
 
+@pytest.mark.slow
 def test_readers_take_the_next_checkpoint_while_a_run_deletes_theirs(base: dict[str, Any]) -> None:
     """Saving and pruning at full speed, in a thread; nobody who reads fails."""
     base["model"] = {"name": "vae"}

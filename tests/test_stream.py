@@ -194,6 +194,7 @@ def test_a_run_on_a_stream_resumes_exactly_and_says_what_it_reads(tiny, tmp_path
         genhub.train(tiny, ["data.shuffle_buffer=8"], run_dir=str(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_the_same_images_as_without_streaming():
     folder = shared_data("cifar10_jpeg")
     name = str(folder / "test.parquet")

@@ -72,6 +72,7 @@ def test_without_a_home_the_cache_is_for_this_time(zygote, trained):
     assert job.err.startswith("genhub: /proc/none can't be written: No such file or directory; what is kept there")
 
 
+@pytest.mark.slow
 def test_a_repository_in_a_cache_that_can_not_be_written(zygote, hub, trained, tmp_path):
     genhub.push_to_hub(genhub.load(trained / "rün"), "alice/made")
     fetched = genhub.sample("alice/made", 2)

@@ -140,6 +140,7 @@ def test_a_picture_is_the_seeds_alone(runs, tmp_path, name, view, options) -> No
     assert pictures[0] != pictures[2]
 
 
+@pytest.mark.slow
 def test_users_settings_of_matplotlib_change_nothing_and_stay(runs) -> None:
     import matplotlib
 

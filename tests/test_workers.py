@@ -51,6 +51,7 @@ def test_no_shared_memory_for_a_start(zygote, recipe, tmp_path):
         "without\n")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_wait_for_a_batch_and_loses_nothing(zygote, recipe, tmp_path, number):
     """Each worker makes two batches, so four steps are done."""
