@@ -60,7 +60,10 @@ class EqM(GenerativeModel):
 
     def _dot(self, x: Tensor, given: Given, nothing: Given, guidance_scale: float) -> Tensor:
         """Return (n,) x . f(x)."""
-        return (x * guided(self.network, x, None, given, nothing, guidance_scale).float()).flatten(1).sum(1)
+        found = guided(
+            self.network.forward, x, None, given, nothing, guidance_scale
+        )  # compiled, it has no second derivative
+        return (x * found.float()).flatten(1).sum(1)
 
     def sample(
         self, n: int, *, conditions: Conditions | None = None, generator: Generators = None,

@@ -24,7 +24,7 @@ class Replay(nn.Module):
         self.begun = nn.Buffer(torch.zeros(size, dtype=torch.bool))
         """Which of them have moved so far."""
         self.names = sorted(conditions)
-        nothing = Conditions.nothing(conditions, size)
+        nothing = Conditions.nothing(conditions, size, self.x.device)  # where a model is only counted, that is no device
         for number, name in enumerate(self.names):  # a column's name may have a dot, and a buffer's not
             self.register_buffer(f"values_{number}", nothing.values[name])
             self.register_buffer(f"present_{number}", nothing.present[name])
