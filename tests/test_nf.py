@@ -19,7 +19,7 @@ SMALL = {
     TarFlow: {"hidden_size": 8, "num_heads": 2, "num_blocks": 3, "layers_per_block": 1},
 }
 DRAWN = [(RealNVP, target) for target in TARGETS] + [(TarFlow, "image"), (TarFlow, "signal")]
-"""What the flows can draw."""
+"""Modalities of each shape that a flow draws."""
 
 
 def make(cls, target, moved=0.2, given=None, **keys):

@@ -20,7 +20,7 @@ class Replay(nn.Module):
     def __init__(self, shape: tuple[int, ...], conditions: Mapping[str, Modality], size: int) -> None:
         super().__init__()
         self.x = nn.Buffer(torch.randn(size, *shape))
-        """Where the chains are, (size, *shape)."""
+        """Current x of each chain, (size, *shape)."""
         self.begun = nn.Buffer(torch.zeros(size, dtype=torch.bool))
         """Which of them have moved so far."""
         self.names = sorted(conditions)
