@@ -78,7 +78,7 @@ def test_cached_codes_train_the_same_bits(codes, tmp_path):
 
 
 def test_points_are_drawn_by_codes(tmp_path):
-    """A signal, which has no levels, is drawn by the codes of a vqvae with fsq; both are told a class."""
+    """Points, which have no levels, are drawn by the codes of a vqvae with fsq; both are told a class."""
     keys = {"name": "moons", "num_rows": 200}
     inner = {"name": "vqvae", "channels": [8], "quantizer": "fsq", "levels": [3, 3], "conditions": ["label"]}
     points = genhub.train(recipe(inner, tmp_path / "codes", **keys))
