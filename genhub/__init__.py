@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.conditioning.conditioner import Conditioner as Conditioner
     from genhub.conditioning.guidance import guidance_at as guidance_at
     from genhub.conditioning.guidance import guided as guided
+    from genhub.conditioning.guidance import unused_guidance as unused_guidance
     from genhub.data.open import load_data as load_data
     from genhub.errors import CheckpointError as CheckpointError
     from genhub.errors import DataError as DataError
@@ -68,13 +69,16 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.network import Network as Network
     from genhub.interfaces.network import NetworkConfig as NetworkConfig
     from genhub.interfaces.network import network_for as network_for
+    from genhub.interfaces.networked import NetworkedConfig as NetworkedConfig
     from genhub.interfaces.registry import SchedulerName as SchedulerName
     from genhub.interfaces.registry import load_scheduler as load_scheduler
     from genhub.interfaces.registry import scheduler_names as scheduler_names
     from genhub.interfaces.scheduler import Scheduler as Scheduler
     from genhub.interfaces.section import MAY_CHANGE as MAY_CHANGE
     from genhub.interfaces.section import Fraction as Fraction
+    from genhub.interfaces.section import Interval as Interval
     from genhub.interfaces.section import ModelPath as ModelPath
+    from genhub.interfaces.section import NonNegative as NonNegative
     from genhub.interfaces.section import PositiveInt as PositiveInt
     from genhub.interfaces.section import Section as Section
     from genhub.interfaces.section import Shape as Shape
@@ -96,6 +100,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.recipe.recipe import read_recipe as read_recipe
     from genhub.run.train import train as train
     from genhub.store.classes import StoredModel as StoredModel
+    from genhub.store.contained import ContainedModel as ContainedModel
+    from genhub.store.contained import check_contained as check_contained
     from genhub.store.manifest import read_json as read_json
     from genhub.views import show as show
     from genhub.views.canvas import Film as Film
@@ -112,6 +118,7 @@ _MODULES = {
     "conditioning.guidance": (
         "guidance_at",
         "guided",
+        "unused_guidance",
     ),
     "data.open": ("load_data",),
     "errors": (
@@ -190,6 +197,7 @@ _MODULES = {
         "NetworkConfig",
         "network_for",
     ),
+    "interfaces.networked": ("NetworkedConfig",),
     "interfaces.registry": (
         "SchedulerName",
         "load_scheduler",
@@ -198,8 +206,10 @@ _MODULES = {
     "interfaces.scheduler": ("Scheduler",),
     "interfaces.section": (
         "Fraction",
+        "Interval",
         "MAY_CHANGE",
         "ModelPath",
+        "NonNegative",
         "PositiveInt",
         "Section",
         "Shape",
@@ -228,6 +238,10 @@ _MODULES = {
     ),
     "run.train": ("train",),
     "store.classes": ("StoredModel",),
+    "store.contained": (
+        "ContainedModel",
+        "check_contained",
+    ),
     "store.manifest": ("read_json",),
     "views": ("show",),
     "views.canvas": (

@@ -107,11 +107,11 @@ def test_guidance_is_a_straight_line_in_the_energy():
 
 def test_keys_that_change_nothing_are_named():
     for cls in (EBM, EqM):
-        unused = cls.Config(condition_dropout=0.2, sampling={"guidance_scale": 2.0})
-        assert unused.mistakes().keys() == {"condition_dropout", "sampling.guidance_scale"}
+        unused = cls.Config(sampling={"guidance_scale": 2.0})
+        assert unused.mistakes().keys() == {"sampling.guidance_scale"}
         assert cls.Config(conditions=["label"], condition_dropout=0.2).mistakes() == {}
         assert make(cls, "vector").unused_options({"guidance_scale": 1.0}) == {
-            "guidance_scale": "this model is given nothing"
+            "guidance_scale": "this model is given nothing; it is for one trained with model.conditions"
         }
     with pytest.raises(ValueError, match=r"network.patch_size: 3 does not divide the side 8; 2 does"):
         EqM.Config.model_validate({**columns(TARGETS["image"]), "network": {"name": "dit", "patch_size": 3}})

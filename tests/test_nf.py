@@ -230,8 +230,8 @@ def test_what_it_can_not_draw_is_refused():
 
 
 def test_keys_that_change_nothing_are_named():
-    unused = TarFlow.Config(noise_std=0.0, condition_dropout=0.2, sampling={"guidance_scale": 2.0, "denoise": False})
-    assert unused.mistakes().keys() == {"condition_dropout", "sampling.guidance_scale", "sampling.denoise"}
+    unused = TarFlow.Config(noise_std=0.0, sampling={"guidance_scale": 2.0, "denoise": False})
+    assert unused.mistakes().keys() == {"sampling.guidance_scale", "sampling.denoise"}
     assert TarFlow.Config(levels=17).mistakes().keys() == {"levels"}
     assert TarFlow.Config(levels=17, noise_std=0.0, conditions=["label"]).mistakes() == {}
     assert make(TarFlow, "image", noise_std=0.0).unused_options({"denoise": True, "guidance_scale": 2.0}).keys() == {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,22 @@ def guidance_at(scale: float, interval: tuple[float, float], level: float) -> fl
     """Return the guidance scale at a noise level in [0, 1], 1 being noise alone: within the interval `scale`, outside 1, for
     guidance harms at high noise and is idle at low (Kynkaanniemi et al. 2024, arXiv:2404.07724)."""
     return scale if interval[0] <= level <= interval[1] else 1.0
+
+
+def unused_guidance(conditions: Collection[str], options: Mapping[str, Any], scale: float) -> dict[str, str]:
+    """Return the options of guidance that change nothing, each with the reason, for a model's `unused_options`: any where
+    the model is given nothing, an interval where the scale is 1.
+
+    Args:
+        conditions: the model's, by column.
+        scale: the guidance scale where the options have none.
+    """
+    asked = [key for key in ("guidance_scale", "guidance_interval") if options.get(key) is not None]
+    if not conditions:
+        return dict.fromkeys(asked, "this model is given nothing; it is for one trained with model.conditions")
+    used = options["guidance_scale"] if "guidance_scale" in asked else scale
+    idle = "guidance_interval" in asked and used == 1
+    return {"guidance_interval": "there is no guidance at a guidance_scale of 1"} if idle else {}
 
 
 def dropped(conditions: Conditions, share: float | Mapping[str, float], generator: torch.Generator) -> Conditions:

@@ -22,7 +22,18 @@ from genhub.interfaces.annotations import without_booleans
 PositiveInt = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
 NumClasses = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"from {interval[0]} to {interval[1]}: the lower level comes first")
+    return interval
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
+"""Interval of noise levels: 0 is clean, 1 noise alone."""
 MAX_NUMBERS = 2**28
 """Most numbers in an element: as many as in a grey image of 16,384x16,384."""
 
@@ -87,6 +98,12 @@ class Section(BaseModel):
     def class_for(cls, value: object) -> type[Section]:
         """Return the class by which a value of this section is typed: this one, unless the value names another."""
         return cls
+
+    def is_default(self, key: str) -> bool:
+        """Whether the value at a key path, "sampling.eta" say, is what it is where a recipe leaves it out."""
+        name, _, rest = key.partition(".")
+        value = getattr(self, name)
+        return value.is_default(rest) if rest else bool(value == type(self).model_fields[name].default)
 
     @field_validator("*", mode="before")
     @classmethod

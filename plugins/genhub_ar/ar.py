@@ -21,11 +21,13 @@ from genhub import (
     GenerativeModel,
     Generators,
     InputError,
+    NonNegative,
     Phase,
     PositiveInt,
     load_strictly,
     randn,
     save_tensors,
+    unused_guidance,
 )
 from genhub_ar.choice import between, choose, kept
 from genhub_ar.config import ARConfig
@@ -34,7 +36,6 @@ from genhub_ar.transformer import TAKES, Transformer
 
 Temperature = Annotated[float, Field(gt=0)]
 Mass = Annotated[float, Field(gt=0, le=1)]
-Scale = Annotated[float, Field(ge=0)]
 
 
 class AR(GenerativeModel):
@@ -87,7 +88,7 @@ class AR(GenerativeModel):
         temperature: Temperature = 1.0,
         top_k: PositiveInt | None = None,
         top_p: Mass = 1.0,
-        guidance_scale: Scale | None = None,
+        guidance_scale: NonNegative | None = None,
     ) -> Tensor:
         """Draw n elements, token after token.
 
@@ -115,9 +116,7 @@ class AR(GenerativeModel):
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return guidance where there are no conditions."""
-        if self.conditions or options.get("guidance_scale") is None:
-            return {}
-        return {"guidance_scale": "this model is given nothing; it is for one trained with model.conditions"}
+        return unused_guidance(self.conditions, options, 1.0)
 
     # The capability `Likelihood`
 

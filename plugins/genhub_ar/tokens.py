@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from genhub import (
     Batch,
-    CheckpointError,
     Conditions,
+    ContainedModel,
     DiscreteAutoencoder,
     FrozenEncoder,
     InputError,
@@ -23,6 +23,7 @@ from genhub import (
     Model,
     RecipeError,
     StoredModel,
+    check_contained,
     load,
 )
 from genhub_ar.config import ARConfig
@@ -49,18 +50,11 @@ def read_tokens(config: ARConfig) -> tuple[Values | Codes, ARConfig]:
 
 
 def _checked(model: Model, config: ARConfig) -> Model:
-    name = model.config.name or type(model).__name__
     if not isinstance(model, DiscreteAutoencoder):
+        name = model.config.name or type(model).__name__
         raise InputError(f"'{name}' has no codes (no encode_codes and decode_codes); vqvae has")
     assert config.data is not None
-    ours, theirs = config.data.target, model.modality
-    if ours != theirs:
-        told = [f"{each.modality} {'x'.join(map(str, each.shape))}" for each in (theirs, ours)]
-        differ = f"{told[0]}, not {told[1]}" if told[0] != told[1] else f"{told[0]} of other units"
-        raise InputError(f"this '{name}' is for {differ}; train one on the same data")
-    for column, modality in model.conditions.items():
-        if config.data.conditions.get(column) != modality:
-            raise InputError(f"this '{name}' is given {column}; model.conditions needs it, too, of the same data")
+    check_contained(model, config.data)
     return model
 
 
@@ -96,22 +90,14 @@ class Values(nn.Module):
         """Read nothing."""
 
 
-class Codes(nn.Module):
+class Codes(ContainedModel):
     """Tokens that are the codes of a trained autoencoder, frozen, row after row of their grid."""
 
     def __init__(self, model: Model, described: StoredModel, trained_as: str = "") -> None:
-        super().__init__()
-        self.model: Any = model.eval().requires_grad_(False)
-        self.described, self.trained_as = described, trained_as
-        self.given = sorted(model.conditions)  # columns
+        super().__init__(model, trained_as)
+        self.described = described
         codes = cast(DiscreteAutoencoder, model)
         self.num_tokens, self.length = codes.num_codes, math.prod(codes.code_shape)
-
-    def train(self, mode: bool = True) -> Codes:
-        """Keep the autoencoder in eval mode, whatever the model around it does."""
-        super().train(mode)
-        self.model.eval()
-        return self
 
     def of_batch(self, batch: Batch) -> Tensor:
         """Return the tokens (n, length) of a batch, computed now or kept from before."""
@@ -126,34 +112,12 @@ class Codes(nn.Module):
     @torch.no_grad()
     def encode(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Return the codes of x as floats, (n, *code_shape): as such they are kept, and up to 2^24 they are exact."""
-        codes: Tensor = self.model.encode_codes(x, self._its(conditions)).float()
+        codes: Tensor = self.model.encode_codes(x, self.own_conditions(conditions)).float()
         return codes
 
     def decode(self, tokens: Tensor, conditions: Conditions) -> Tensor:
         """Return x (n, *shape) of tokens (n, length), given its conditions."""
-        x: Tensor = self.model.decode_codes(tokens.view(len(tokens), *self.model.code_shape), self._its(conditions))
+        x: Tensor = self.model.decode_codes(
+            tokens.view(len(tokens), *self.model.code_shape), self.own_conditions(conditions)
+        )
         return x
-
-    def _its(self, conditions: Conditions | None) -> Conditions | None:
-        """Return those of the conditions that the autoencoder is given."""
-        if conditions is None or not self.given:
-            return None
-        parts = (conditions.values, conditions.present, conditions.cached)
-        return Conditions(*({name: part[name] for name in self.given if name in part} for part in parts))
-
-    def save(self, path: Path) -> None:
-        """Write the autoencoder as a model folder of its own, autoencoder/."""
-        self.model.save_pretrained(path / "autoencoder")
-
-    def load(self, path: Path) -> None:
-        """
-        Raises:
-            CheckpointError: the weights don't fit, or the recipe names another autoencoder.
-        """
-        before = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.model.load_networks(path / "autoencoder")
-        changed = any(not torch.equal(value, before[key]) for key, value in self.model.state_dict().items())
-        if self.trained_as and changed:
-            raise CheckpointError(
-                f"{path}: trained on another autoencoder than {self.trained_as}; leave model.autoencoder out"
-            )

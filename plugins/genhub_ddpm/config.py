@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from genhub import (
-    AnyNetwork,
     Fraction,
-    ModelConfig,
+    Interval,
     ModelPath,
+    NetworkedConfig,
+    NonNegative,
     PluginError,
     RecipeError,
     SchedulerName,
@@ -22,21 +23,9 @@ from genhub import (
     StoredModel,
     did_you_mean,
     load_scheduler,
-    network_for,
 )
 
 PredictionType = Literal["epsilon", "sample", "v_prediction"]
-Scale = Annotated[float, Field(ge=0)]
-
-
-def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
-    if interval[0] > interval[1]:
-        raise ValueError(f"from {interval[0]} to {interval[1]}: the lower level comes first")
-    return interval
-
-
-Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
-"""Interval of noise levels: 0 is clean, 1 noise alone."""
 
 
 class ScheduleConfig(Section):
@@ -121,7 +110,7 @@ class SamplingConfig(Section):
     num_inference_steps: int = Field(default=50, strict=True, ge=1, le=100_000)
     eta: Fraction = 1.0
     """For ddim: the share of ancestral noise; 0 is deterministic (Song et al. 2021, eq. 16)."""
-    guidance_scale: Scale = 1.0
+    guidance_scale: NonNegative = 1.0
     """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022), 0 ignores them."""
     guidance_interval: Interval = (0.0, 1.0)
     """Levels t / T at which guidance_scale counts, [0.2, 0.8]; outside it is 1 (Kynkaanniemi et al. 2024)."""
@@ -136,16 +125,13 @@ class StoredAutoencoder(StoredModel):
     """Its latents are vectors (d,), which the network gets as (d, 1, 1): so format 1 gave them to a U-Net."""
 
 
-class DDPMConfig(ModelConfig):
+class DDPMConfig(NetworkedConfig):
     condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
     """Share of rows trained on without their conditions, which guidance needs: all of a row's together; {label: 0.1} drops
     each column for itself."""
     autoencoder: ModelPath | StoredAutoencoder | None = None
     """Latent diffusion: a trained model that can encode and decode (a vae, say), by its run or folder. The network works on
     its latents; a checkpoint has a copy of it. Left out: the network works on x itself."""
-    network: AnyNetwork | None = None
-    """The network that learns the way back: {name: unet, block_out_channels: [32, 64]}; `genhub plugins` lists them. Left
-    out: the one for as many sides as x has, unet for images, mlp for vectors."""
     scheduler: ScheduleConfig = ScheduleConfig()
     sampling: SamplingConfig = SamplingConfig()
     vlb_weight: float = Field(default=0.001, ge=0)
@@ -157,23 +143,20 @@ class DDPMConfig(ModelConfig):
     @property
     def network_shape(self) -> tuple[int, ...] | None:
         """Shape that the network works on; None before the data and the autoencoder are known."""
-        return _network_shape(self.shape, self.autoencoder)
+        if isinstance(self.autoencoder, StoredAutoencoder):
+            return self.autoencoder.latent_shape
+        return self.shape if self.autoencoder is None else None
 
     @property
     def contains(self) -> tuple[str, str] | None:
         return ("autoencoder", self.autoencoder) if isinstance(self.autoencoder, str) else None
 
-    @field_validator("network", mode="before")
-    @classmethod
-    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
-        data = info.data.get("data")
-        shape = _network_shape(data.target.shape if data else None, info.data.get("autoencoder"))
-        if network is not None or shape is None:
-            return network
+    def check_network(self, shape: tuple[int, ...]) -> None:
         try:
-            return network_for(len(shape) - 1)
-        except PluginError as error:
-            raise ValueError(str(error)) from error
+            super().check_network(shape)
+        except ValueError as error:
+            latents = f" (x is the autoencoder's latents, {'x'.join(map(str, shape))})" if self.autoencoder else ""
+            raise ValueError(f"{error}{latents}") from error
 
     def mistakes(self) -> dict[str, str]:
         """Return the keys that change nothing, and the numbers of steps that can't be taken, each with the reason."""
@@ -181,33 +164,21 @@ class DDPMConfig(ModelConfig):
         needs = {  # what a key that is not left at its default is for
             "sampling.guidance_scale": (bool(self.conditions), "conditions"),
             "sampling.guidance_interval": (bool(self.conditions), "conditions"),
-            "condition_dropout": (bool(self.conditions), "conditions"),
             "vlb_weight": (schedule.variance_type == "learned_range", "scheduler.variance_type: learned_range"),
             "min_snr_gamma": (self.loss_weighting == "min_snr", "loss_weighting: min_snr"),
         }
         found = {
             key: f"changes nothing without {need}; leave it out"
             for key, (met, need) in needs.items()
-            if not met and not _is_default(self, key)
+            if not met and not self.is_default(key)
         }
-        if not _is_default(self, "sampling.eta") and not has_eta(sampling.scheduler):
+        if not self.is_default("sampling.eta") and not has_eta(sampling.scheduler):
             found["sampling.eta"] = f"changes nothing: {NO_ETA.format(sampling.scheduler)}; leave it out"
         if sampling.num_inference_steps > schedule.num_train_timesteps:
             found["sampling.num_inference_steps"] = (
                 f"at most {schedule.num_train_timesteps}, scheduler.num_train_timesteps, not {sampling.num_inference_steps}"
             )
         return found
-
-    @model_validator(mode="after")
-    def _fits(self) -> DDPMConfig:
-        shape = self.network_shape
-        if shape is not None and self.network is not None:
-            try:
-                self.network.check(shape)
-            except ValueError as error:
-                latents = f" (x is the autoencoder's latents, {'x'.join(map(str, shape))})" if self.autoencoder else ""
-                raise ValueError(f"network.{error}{latents}") from error
-        return self
 
     @classmethod
     def from_format_1(cls, config: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,13 +194,6 @@ class DDPMConfig(ModelConfig):
         return super().from_format_1(now, data)
 
 
-def _network_shape(shape: tuple[int, ...] | None, autoencoder: Any) -> tuple[int, ...] | None:
-    """Return the shape that a network works on; None: not known yet, as the autoencoder has still to be read."""
-    if isinstance(autoencoder, StoredAutoencoder):
-        return autoencoder.latent_shape
-    return shape if autoencoder is None else None
-
-
 def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a function's signature names."""
     return {key: value for key, value in options.items() if key in _parameters(function)}
@@ -238,12 +202,6 @@ def accepted(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[s
 def has_eta(sampler: str) -> bool:
     """Whether a registered scheduler's steps have a share of ancestral noise. Imports it."""
     return "eta" in _parameters(load_scheduler(sampler).step)
-
-
-def _is_default(section: Section, key: str) -> bool:
-    name, _, rest = key.partition(".")
-    value, default = getattr(section, name), type(section).model_fields[name].default
-    return _is_default(value, rest) if rest else bool(value == default)
 
 
 @cache

@@ -26,6 +26,8 @@ from genhub import (
     GenerativeModel,
     Generators,
     Given,
+    Interval,
+    NonNegative,
     Phase,
     PositiveInt,
     SchedulerName,
@@ -35,8 +37,9 @@ from genhub import (
     load_strictly,
     randn,
     save_tensors,
+    unused_guidance,
 )
-from genhub_ddpm.config import NO_ETA, UNET, DDPMConfig, Interval, Scale, accepted, has_eta
+from genhub_ddpm.config import NO_ETA, UNET, DDPMConfig, accepted, has_eta
 from genhub_ddpm.foreign import config_of
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
@@ -171,7 +174,7 @@ class DDPM(GenerativeModel):
         scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None,
         eta: Fraction | None = None,
-        guidance_scale: Scale | None = None,
+        guidance_scale: NonNegative | None = None,
         guidance_interval: Interval | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
     ) -> Tensor:
@@ -198,13 +201,7 @@ class DDPM(GenerativeModel):
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return guidance where there are no conditions, and ancestral noise where the sampler has none, each with the
         reason."""
-        unused, scale = {}, options.get("guidance_scale")
-        if not self.conditions:
-            told = "this model is given nothing; it is for one trained with model.conditions"
-            unused = {key: told for key in ("guidance_scale", "guidance_interval") if options.get(key) is not None}
-        elif options.get("guidance_interval") is not None:
-            scale = self.config.sampling.guidance_scale if scale is None else scale
-            unused = {"guidance_interval": "there is no guidance at a guidance_scale of 1"} if scale == 1 else {}
+        unused = unused_guidance(self.conditions, options, self.config.sampling.guidance_scale)
         if options.get("eta") is not None:
             name = options.get("scheduler") or self.config.sampling.scheduler
             if not has_eta(name):
@@ -220,7 +217,7 @@ class DDPM(GenerativeModel):
         scheduler: SchedulerName | None = None,
         num_inference_steps: PositiveInt | None = None,
         eta: Fraction | None = None,
-        guidance_scale: Scale | None = None,
+        guidance_scale: NonNegative | None = None,
         guidance_interval: Interval | None = None,
     ) -> Iterator[DenoisingStep]:
         """Yield the reverse process a step at a time, arguments as in `sample`; latents are decoded, x_t as well as x_0."""

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from genhub import (
     Autoencoder,
     Batch,
-    CheckpointError,
     Conditions,
+    ContainedModel,
     FrozenEncoder,
     InputError,
     Modality,
     Model,
     RecipeError,
+    check_contained,
     load,
     load_strictly,
     save_tensors,
@@ -62,18 +63,11 @@ def read_autoencoder(config: DDPMConfig) -> tuple[Elements | Latents, DDPMConfig
 
 
 def _checked(model: Model, config: DDPMConfig) -> Model:
-    name = model.config.name or type(model).__name__
     if not isinstance(model, Autoencoder):
+        name = model.config.name or type(model).__name__
         raise InputError(f"'{name}' is no autoencoder (it has no encode and decode); vae is one")
     assert config.data is not None
-    ours, theirs = config.data.target, model.modality
-    if ours != theirs:
-        told = [f"{each.modality} {'x'.join(map(str, each.shape))}" for each in (theirs, ours)]
-        differ = f"{told[0]}, not {told[1]}" if told[0] != told[1] else f"{told[0]} of other units"
-        raise InputError(f"this '{name}' is for {differ}; train one on the same data")
-    for column, modality in model.conditions.items():
-        if config.data.conditions.get(column) != modality:
-            raise InputError(f"this '{name}' is given {column}; model.conditions needs it, too, of the same data")
+    check_contained(model, config.data)
     return model
 
 
@@ -115,7 +109,7 @@ class Elements(nn.Module):
         """Read nothing."""
 
 
-class Latents(nn.Module):
+class Latents(ContainedModel):
     """Space of the latents of a trained autoencoder, frozen, with their scale.
 
     The network gets latents moved to mean 0 in each channel and divided by one standard deviation (the paper's appendix G),
@@ -125,22 +119,13 @@ class Latents(nn.Module):
     bounds = None
 
     def __init__(self, model: Model, described: StoredAutoencoder, trained_as: str = "") -> None:
-        super().__init__()
-        self.model: Any = model.eval().requires_grad_(False)
+        super().__init__(model, trained_as)
         self.described = described
         self.latent_shape = described.latent_shape
-        self.trained_as = trained_as
-        self.given = sorted(model.conditions)  # columns
         channels = (self.latent_shape[0], *[1] * len(self.latent_shape[1:]))
         self.mean = nn.Buffer(torch.zeros(channels))
         self.variance = nn.Buffer(torch.ones(channels))
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))  # that mean and variance have seen
-
-    def train(self, mode: bool = True) -> Latents:
-        """Keep the autoencoder in eval mode, whatever the model around it does."""
-        super().train(mode)
-        self.model.eval()
-        return self
 
     @property
     def scale(self) -> Tensor:
@@ -163,7 +148,7 @@ class Latents(nn.Module):
     @torch.no_grad()
     def unscaled(self, x: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Return the latents of x as the autoencoder has them, of a vae the posterior's mean."""
-        return self._shaped(self.model.encode(x, self._its(conditions)).float())
+        return self._shaped(self.model.encode(x, self.own_conditions(conditions)).float())
 
     @torch.no_grad()
     def scaled(self, latents: Tensor) -> Tensor:
@@ -175,18 +160,11 @@ class Latents(nn.Module):
     def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
         """Return x (n, *shape) of scaled latents, given its conditions."""
         own = latents * self.scale + self.mean
-        x: Tensor = self.model.decode(own.flatten(1) if self.described.flat else own, self._its(conditions))
+        x: Tensor = self.model.decode(own.flatten(1) if self.described.flat else own, self.own_conditions(conditions))
         return x
 
     def _shaped(self, latents: Tensor) -> Tensor:
         return latents.view(len(latents), *self.latent_shape)
-
-    def _its(self, conditions: Conditions | None) -> Conditions | None:
-        """Return those of the conditions that the autoencoder is given."""
-        if conditions is None or not self.given:
-            return None
-        parts = (conditions.values, conditions.present, conditions.cached)
-        return Conditions(*({name: part[name] for name in self.given if name in part} for part in parts))
 
     def reshape_noise(self, noise: Tensor) -> Tensor:
         """Return noise of the latents' shape made from an x's, (n, *shape): the first of its numbers."""
@@ -210,21 +188,11 @@ class Latents(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the autoencoder as a model folder of its own, autoencoder/, and its latents' moments beside it."""
-        self.model.save_pretrained(path / "autoencoder")
+        super().save(path)
         save_tensors(self._moments().state_dict(), path / "latents.safetensors")
 
     def load(self, path: Path) -> None:
-        """
-        Raises:
-            CheckpointError: the weights don't fit, or the recipe names another autoencoder.
-        """
-        before = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.model.load_networks(path / "autoencoder")
-        changed = any(not torch.equal(value, before[key]) for key, value in self.model.state_dict().items())
-        if self.trained_as and changed:
-            raise CheckpointError(
-                f"{path}: trained on another autoencoder than {self.trained_as}; leave model.autoencoder out"
-            )
+        super().load(path)
         load_strictly(self._moments(), path / "latents.safetensors")
 
     def _moments(self) -> nn.Module:

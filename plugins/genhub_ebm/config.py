@@ -3,53 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field
 
-from genhub import AnyNetwork, Fraction, ModelConfig, PluginError, PositiveInt, Section, network_for
+from genhub import Fraction, NetworkedConfig, NonNegative, PositiveInt, Section
 
 Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Steps = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 
 
-class FieldConfig(ModelConfig):
+class FieldConfig(NetworkedConfig):
     """Keys that both models have."""
 
     condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
     """Share of rows trained on without their conditions, which guidance needs."""
-    network: AnyNetwork | None = None
-    """The network, which is told no time. Left out: the one for as many sides as x has, unet for images, mlp for vectors."""
-
-    @field_validator("network", mode="before")
-    @classmethod
-    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
-        data = info.data.get("data")
-        if network is not None or data is None:
-            return network
-        try:
-            return network_for(len(data.target.shape) - 1)
-        except PluginError as error:
-            raise ValueError(str(error)) from error
-
-    @model_validator(mode="after")
-    def _fits(self) -> FieldConfig:
-        if self.network is not None and self.shape is not None:
-            try:
-                self.network.check(self.shape)
-            except ValueError as error:
-                raise ValueError(f"network.{error}") from error
-        return self
 
     def mistakes(self) -> dict[str, str]:
-        """Return the keys that change nothing of a model that is given nothing, each with the reason."""
-        if self.conditions:
-            return {}
-        told, sampling = "changes nothing without conditions; leave it out", getattr(self, "sampling")  # noqa: B009
-        found = {"sampling.guidance_scale": told} if sampling.guidance_scale != 1 else {}
-        return found | ({"condition_dropout": told} if self.condition_dropout != 0.1 else {})
+        """Return the key that changes nothing of a model that is given nothing, with the reason."""
+        idle = not self.conditions and not self.is_default("sampling.guidance_scale")
+        return {"sampling.guidance_scale": "changes nothing without conditions; leave it out"} if idle else {}
 
 
 class DescentConfig(Section):

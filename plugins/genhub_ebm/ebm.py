@@ -5,35 +5,39 @@ real x and raises it where chains of Langevin dynamics have gone (Du & Mordatch 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from genhub import Batch, Conditioner, Conditions, GenerativeModel, Generators, Given, Phase, guided, randn
-from genhub_ebm.config import EBMConfig, NonNegative, Positive, Steps
+from genhub import (
+    Batch,
+    Conditions,
+    Generators,
+    Given,
+    NonNegative,
+    Phase,
+    guided,
+    randn,
+)
+from genhub_ebm.config import EBMConfig, Positive, Steps
+from genhub_ebm.field import FieldModel
 from genhub_ebm.gradients import gradient
 from genhub_ebm.replay import Replay
 
 
-class EBM(GenerativeModel):
+class EBM(FieldModel):
     """An energy that is low at real x and high elsewhere; chains that roll down it with noise draw."""
 
     Config = EBMConfig
     config: EBMConfig
 
     def __init__(self, config: EBMConfig) -> None:
-        super().__init__(config)
-        network = config.network
-        assert network is not None  # the Config names one once it knows the data
-        self.conditioner = Conditioner(self.conditions, self.shape, network.width, network.takes)
-        self.network = network.build(self.shape, self.conditioner, out_channels=1)
+        super().__init__(config, out_channels=1)
         self.replay = Replay(self.shape, self.conditions, config.replay_size)
 
     def phases(self) -> list[Phase]:
-        learns = bool(self.conditioner.state_dict())  # without conditions, it is empty
-        return [Phase("energy", self.loss, trains=("network", "conditioner") if learns else ("network",))]
+        return [Phase("energy", self.loss, trains=self.trained)]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return f(x+) - f(x-) + energy_weight (f(x+)^2 + f(x-)^2) of real x+ and drawn x-, where f is the part of E that is
@@ -108,10 +112,6 @@ class EBM(GenerativeModel):
                 lambda x: randn(tuple(x.shape), generator, x.device), step_size, noise_std, nothing,
                 scale if self.conditions else 1.0,
             )  # fmt: skip
-
-    def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
-        guides = options.get("guidance_scale") is not None and not self.conditions
-        return {"guidance_scale": "this model is given nothing"} if guides else {}
 
     # The capability `Energy`
 

@@ -7,33 +7,33 @@ c(gamma), the gradient of an energy that is low at data, and never told gamma.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from genhub import Batch, Conditioner, Conditions, GenerativeModel, Generators, Given, InputError, Phase, guided, randn
-from genhub_ebm.config import EqMConfig, Momentum, NonNegative, Positive, Steps
+from genhub import (
+    Batch,
+    Conditions,
+    Generators,
+    Given,
+    InputError,
+    NonNegative,
+    Phase,
+    guided,
+    randn,
+)
+from genhub_ebm.config import EqMConfig, Momentum, Positive, Steps
+from genhub_ebm.field import FieldModel
 from genhub_ebm.gradients import gradient
 
 
-class EqM(GenerativeModel):
+class EqM(FieldModel):
     """Learns the gradient of an energy whose equilibria are the data; gradient descent on it draws."""
 
     Config = EqMConfig
     config: EqMConfig
 
-    def __init__(self, config: EqMConfig) -> None:
-        super().__init__(config)
-        network = config.network
-        assert network is not None  # the Config names one once it knows the data
-        self.conditioner = Conditioner(self.conditions, self.shape, network.width, network.takes)
-        self.network = network.build(self.shape, self.conditioner)
-
     def phases(self) -> list[Phase]:
-        learns = bool(self.conditioner.state_dict())  # without conditions, it is empty
-        return [Phase("equilibrium", self.loss, trains=("network", "conditioner") if learns else ("network",))]
+        return [Phase("equilibrium", self.loss, trains=self.trained)]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return E |f(x_gamma) - (noise - x) c(gamma)|^2 over gamma uniform in [0, 1]: a mean over numbers."""
@@ -90,10 +90,6 @@ class EqM(GenerativeModel):
                 ahead = x + share * (x - before)
                 before, x = x, ahead - size * self.field(ahead, given, nothing, scale if self.conditions else 1.0)
         return x.clamp(*self.modality.bounds) if self.modality.bounds else x
-
-    def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
-        guides = options.get("guidance_scale") is not None and not self.conditions
-        return {"guidance_scale": "this model is given nothing"} if guides else {}
 
     # The capability `Energy`
 

@@ -6,18 +6,18 @@ import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from genhub import (
-    AnyNetwork,
     Fraction,
+    Interval,
     ModelConfig,
-    PluginError,
+    NetworkedConfig,
+    NonNegative,
     RecipeError,
     SchedulerName,
     Section,
     load_scheduler,
-    network_for,
 )
 
 T = 1000
@@ -29,27 +29,13 @@ IDLE = "changes nothing without {}; leave it out"
 LOGIT_NORMAL = "time_density: logit_normal"
 
 Steps = Annotated[int, Field(strict=True, ge=1, le=T)]
-Scale = Annotated[float, Field(ge=0)]
 
 
-def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
-    if interval[0] > interval[1]:
-        raise ValueError(f"from {interval[0]} to {interval[1]}: the lower level comes first")
-    return interval
-
-
-Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
-"""Interval of shares of noise: 0 is clean, 1 noise alone."""
-
-
-class PathConfig(ModelConfig):
+class PathConfig(NetworkedConfig):
     """Keys of every model of straight paths between data and noise."""
 
     condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
     """Share of rows trained on without their conditions, which guidance needs."""
-    network: AnyNetwork | None = None
-    """The network that learns the way: {name: unet, block_out_channels: [32, 64]}; `genhub plugins` lists them. Left out:
-    the one for as many sides as x has, unet for images, mlp for vectors."""
     time_density: Literal["uniform", "logit_normal", "edm"] = "uniform"
     """Density of the shares of noise s that are trained on: uniform in [0, 1]; logit_normal: log(s / (1 - s)) is normal
     (Esser et al. 2024); edm: that with the mean -1.2 and deviation 1.2 of Karras et al. 2022."""
@@ -58,30 +44,10 @@ class PathConfig(ModelConfig):
     time_scale: float = Field(default=1.0, gt=0)
     """For logit_normal: the deviation of log(s / (1 - s))."""
 
-    @field_validator("network", mode="before")
-    @classmethod
-    def _named_by_the_shape(cls, network: Any, info: ValidationInfo) -> Any:
-        data = info.data.get("data")
-        if network is not None or data is None:
-            return network
-        try:
-            return network_for(len(data.target.shape) - 1)
-        except PluginError as error:
-            raise ValueError(str(error)) from error
-
-    @model_validator(mode="after")
-    def _fits(self) -> PathConfig:
-        if self.network is not None and self.shape is not None:
-            try:
-                self.network.check(self.shape)
-            except ValueError as error:
-                raise ValueError(f"network.{error}") from error
-        return self
-
     def mistakes(self) -> dict[str, str]:
         """Return the keys that change nothing and are not left at their defaults, each with the reason."""
         idle = {} if self.time_density == "logit_normal" else {"time_location": LOGIT_NORMAL, "time_scale": LOGIT_NORMAL}
-        return {key: IDLE.format(need) for key, need in (idle | self.idle()).items() if not _is_default(self, key)}
+        return {key: IDLE.format(need) for key, need in (idle | self.idle()).items() if not self.is_default(key)}
 
     def idle(self) -> dict[str, str]:
         """Return a family's own keys that change nothing, each with what it needs."""
@@ -95,7 +61,7 @@ class SamplingConfig(Section):
     """Solver: flow_euler, flow_heun, or one of diffusers' that knows flows, such as unipc and dpmsolver."""
     num_inference_steps: Steps = 12
     """Each costs one evaluation of the network, with flow_heun two."""
-    guidance_scale: Scale = 1.0
+    guidance_scale: NonNegative = 1.0
     """For a model with conditions: 1 is the conditions alone, more exaggerates them (Ho & Salimans 2022), 0 ignores them."""
     guidance_interval: Interval = (0.0, 1.0)
     """Shares of noise at which guidance_scale counts, [0.2, 0.8]; outside it is 1 (Kynkaanniemi et al. 2024)."""
@@ -131,12 +97,6 @@ class FlowConfig(PathConfig):
         return super().mistakes() | ({} if knows else {"sampling.scheduler": NO_FLOWS.format(name)})
 
 
-def _is_default(section: Section, key: str) -> bool:
-    name, _, rest = key.partition(".")
-    value, default = getattr(section, name), type(section).model_fields[name].default
-    return _is_default(value, rest) if rest else bool(value == default)
-
-
 def knows_flows(scheduler: str) -> bool:
     """Whether a registered scheduler can follow the velocity of a flow. Imports it."""
     return "use_flow_sigmas" in inspect.signature(load_scheduler(scheduler)).parameters
@@ -158,7 +118,7 @@ class MeanFlowConfig(PathConfig):
     """Share of rows whose two times are one: they learn the velocity, the others what it is on average."""
     adaptive_power: float = Field(default=1.0, ge=0, le=1)
     """Power p in the weight 1 / (|error|^2 + 0.001)^p of a row; 0: the plain squared error."""
-    guidance_scale: Scale = 1.0
+    guidance_scale: NonNegative = 1.0
     """For a model with conditions: guidance that is trained into the model, omega of eq. 19, at no cost when drawing."""
     sampling: MeanSamplingConfig = MeanSamplingConfig()
 

@@ -23,13 +23,16 @@ from genhub import (
     Generators,
     Given,
     InputError,
+    Interval,
+    NonNegative,
     Phase,
     SchedulerName,
     guidance_at,
     guided,
     load_scheduler,
+    unused_guidance,
 )
-from genhub_flow.config import NO_FLOWS, FlowConfig, Interval, Scale, Steps, T, knows_flows
+from genhub_flow.config import NO_FLOWS, FlowConfig, Steps, T, knows_flows
 from genhub_flow.likelihood import bits_per_dimension
 from genhub_flow.path import StraightPath, along, mix
 
@@ -144,7 +147,7 @@ class Flow(StraightPath):
         generator: Generators = None,
         scheduler: SchedulerName | None = None,
         num_inference_steps: Steps | None = None,
-        guidance_scale: Scale | None = None,
+        guidance_scale: NonNegative | None = None,
         guidance_interval: Interval | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
     ) -> Tensor:
@@ -167,13 +170,7 @@ class Flow(StraightPath):
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return guidance where there are no conditions, or where its scale is 1, each with the reason."""
-        scale = options.get("guidance_scale")
-        if not self.conditions:
-            told = "this model is given nothing; it is for one trained with model.conditions"
-            return {key: told for key in ("guidance_scale", "guidance_interval") if options.get(key) is not None}
-        scale = self.config.sampling.guidance_scale if scale is None else scale
-        idle = options.get("guidance_interval") is not None and scale == 1
-        return {"guidance_interval": "there is no guidance at a guidance_scale of 1"} if idle else {}
+        return unused_guidance(self.conditions, options, self.config.sampling.guidance_scale)
 
     def denoise(
         self,
@@ -183,7 +180,7 @@ class Flow(StraightPath):
         generator: Generators = None,
         scheduler: SchedulerName | None = None,
         num_inference_steps: Steps | None = None,
-        guidance_scale: Scale | None = None,
+        guidance_scale: NonNegative | None = None,
         guidance_interval: Interval | None = None,
     ) -> Iterator[DenoisingStep]:
         """Yield the flow from noise to data, an evaluation at a time, arguments as in `sample`."""

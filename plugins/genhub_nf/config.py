@@ -7,14 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from genhub import Fraction, ModelConfig, PositiveInt, Section
+from genhub import Fraction, ModelConfig, NonNegative, PositiveInt, Section
 
 Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
-NonNegative = Annotated[float, Field(ge=0)]
 Temperature = Annotated[float, Field(gt=0)]
 
 
-class FlowConfig(ModelConfig):
+class BinnedConfig(ModelConfig):
     """Keys that both flows have."""
 
     levels: Levels | None = None
@@ -23,7 +22,7 @@ class FlowConfig(ModelConfig):
     puts ever higher peaks on the others. Left out: as many as the column's, 256 of 8-bit images."""
 
     @model_validator(mode="after")
-    def _are_there(self) -> FlowConfig:
+    def _are_there(self) -> BinnedConfig:
         if self.levels is not None and self.modality is not None:
             if self.modality.levels is None:
                 raise ValueError(f"levels: a {self.modality.modality} has none, it is continuous; leave it out")
@@ -32,7 +31,7 @@ class FlowConfig(ModelConfig):
         return self
 
 
-class RealNVPConfig(FlowConfig):
+class RealNVPConfig(BinnedConfig):
     num_couplings: Annotated[int, Field(strict=True, ge=2)] = 8
     """Layers; each changes half of the numbers, given the other half."""
     hidden_features: PositiveInt = 128
@@ -52,7 +51,7 @@ class TarFlowSampling(Section):
     """Take the training's noise out of what is drawn, in one step."""
 
 
-class TarFlowConfig(FlowConfig):
+class TarFlowConfig(BinnedConfig):
     condition_dropout: Fraction | Mapping[str, Fraction] = 0.1
     """Share of rows trained on without their conditions, which guidance needs."""
     patch_size: PositiveInt = 2
@@ -88,10 +87,8 @@ class TarFlowConfig(FlowConfig):
 
     def mistakes(self) -> dict[str, str]:
         found = {}
-        if not self.conditions:
-            told = "changes nothing without conditions; leave it out"
-            found = {"sampling.guidance_scale": told} if self.sampling.guidance_scale != 1 else {}
-            found |= {"condition_dropout": told} if self.condition_dropout != 0.1 else {}
+        if not self.conditions and not self.is_default("sampling.guidance_scale"):
+            found["sampling.guidance_scale"] = "changes nothing without conditions; leave it out"
         if self.noise_std == 0 and not self.sampling.denoise:
             found["sampling.denoise"] = "changes nothing: with noise_std: 0 there is no noise to take out; leave it out"
         if self.noise_std and self.levels is not None:

@@ -21,14 +21,16 @@ from genhub import (
     GenerativeModel,
     Generators,
     Given,
+    NonNegative,
     Phase,
     folded,
     guided,
     randn,
     unfolded,
+    unused_guidance,
 )
 from genhub_nf.bins import Bins
-from genhub_nf.config import NonNegative, TarFlowConfig, Temperature
+from genhub_nf.config import TarFlowConfig, Temperature
 
 Cache = dict[int, tuple[Tensor, Tensor]]
 """Keys and values (n, heads, length, size) of the tokens so far, by layer."""
@@ -112,9 +114,7 @@ class TarFlow(GenerativeModel):
         return x.detach() + self.config.noise_std**2 * score
 
     def unused_options(self, options: Mapping[str, Any]) -> dict[str, str]:
-        unused = {}
-        if options.get("guidance_scale") is not None and not self.conditions:
-            unused["guidance_scale"] = "this model is given nothing"
+        unused = unused_guidance(self.conditions, options, self.config.sampling.guidance_scale)
         if options.get("denoise") is not None and not self.config.noise_std:
             unused["denoise"] = "this model was trained without noise"
         return unused

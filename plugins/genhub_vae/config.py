@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, PositiveInt, Section
+from genhub import ModelConfig, NonNegative, PositiveInt, Section
 
-NonNegative = Annotated[float, Field(ge=0)]
 Steps = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genhub import Conditioner, Conditions, Modality
-from genhub_vae.networks import TAKES, WIDTH, convolution, resized, sizes
+from genhub_vae.networks import TAKES, WIDTH, convolution, enlarged, sizes
 
 RESIDUALS = 2
 """Residual blocks at the grid, as many as in the paper."""
@@ -90,12 +90,7 @@ class GridDecoder(nn.Module):
         if self.from_vector is not None:
             x = x + _everywhere(self.from_vector(given.vector), x)
         x = functional.silu(self.residuals(x))
-        for size, layer in zip(reversed(self.larger), reversed(self.convolutions), strict=True):
-            x = resized(x, size)
-            if given.spatial is not None:
-                x = torch.cat([x, resized(given.spatial.to(x.dtype), size)], 1)
-            x = functional.silu(layer(x))
-        outputs: Tensor = self.last(x)
+        outputs: Tensor = self.last(enlarged(x, given.spatial, self.larger, self.convolutions))
         return outputs
 
 

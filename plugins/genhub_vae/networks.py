@@ -43,6 +43,17 @@ def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return functional.interpolate(x, size, mode="nearest") if size else x
 
 
+def enlarged(x: Tensor, spatial: Tensor | None, larger: Sequence[tuple[int, ...]], convolutions: nn.ModuleList) -> Tensor:
+    """Return x (n, channels, *smallest) as (n, channels[0], *sides): at each size, from the smallest of `larger` up, it is
+    enlarged and convolved. What has x's sides lies beside it, at that size."""
+    for size, layer in zip(reversed(larger), reversed(convolutions), strict=True):
+        x = resized(x, size)
+        if spatial is not None:
+            x = torch.cat([x, resized(spatial.to(x.dtype), size)], 1)
+        x = functional.silu(layer(x))
+    return x
+
+
 class Encoder(nn.Module):
     """Network of convolutions of stride 2, then a linear layer: from (n, *shape) to (n, outputs). What it is given of x's
     sides lies beside x; a vector is added to the first convolution, as if it lay beside each pixel."""
@@ -94,12 +105,7 @@ class Decoder(nn.Module):
         if given.vector is not None:
             latents = torch.cat([latents, given.vector.to(latents.dtype)], 1)
         x = functional.silu(self.linear(latents)).view(len(latents), -1, *self.smallest)
-        for size, layer in zip(reversed(self.larger), reversed(self.convolutions), strict=True):
-            x = resized(x, size)
-            if given.spatial is not None:
-                x = torch.cat([x, resized(given.spatial.to(x.dtype), size)], 1)
-            x = functional.silu(layer(x))
-        outputs: Tensor = self.last(x)
+        outputs: Tensor = self.last(enlarged(x, given.spatial, self.larger, self.convolutions))
         return outputs
 
 

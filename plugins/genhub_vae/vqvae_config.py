@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, PositiveInt
-from genhub_vae.config import NonNegative, check_halvings, used_channels
+from genhub import ModelConfig, NonNegative, PositiveInt
+from genhub_vae.config import check_halvings, used_channels
 
 Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
 MOST_CODES = 2**20
@@ -37,11 +37,9 @@ class VQVAEConfig(ModelConfig):
     def mistakes(self) -> dict[str, str]:
         """Return the keys of the quantizer that was not chosen."""
         others = ("num_vq_embeddings", "latent_dim", "commitment_cost") if self.quantizer == "fsq" else ("levels",)
-        other, fields = "vq" if self.quantizer == "fsq" else "fsq", type(self).model_fields
+        other = "vq" if self.quantizer == "fsq" else "fsq"
         return {
-            key: f"changes nothing without quantizer: {other}; leave it out"
-            for key in others
-            if getattr(self, key) != fields[key].default
+            key: f"changes nothing without quantizer: {other}; leave it out" for key in others if not self.is_default(key)
         }
 
     @property
