@@ -146,6 +146,7 @@ def test_anybodys_optimizer():
         ({"optimizer": {"name": "test_optim:Told", "eps": 1}}, ("optimizer", "eps"), "Told has no such argument; known: lr, twice"),
         ({"optimizer": {"name": "test_optim:models"}}, ("optimizer", "name"), "test_optim:models is no torch.optim.Optimizer"),
         ({"optimizer": {"name": "nowhere:Told"}}, ("optimizer", "name"), "nowhere:Told can't be imported: ModuleNotFoundError"),
+        ({"optimizer": {"options": {"lr": 0.5}}}, ("optimizer", "options", "lr"), "is a key of its own: trainer.optimizer.lr"),
         ({"optimizers": {"critic": {"alpha": 0.9}}}, ("optimizers", "critic", "alpha"), "AdamW has no such argument; "),
     ],
 )  # fmt: skip

@@ -58,9 +58,11 @@ def optimizer_faults(trainer: AccelerateConfig, folder: Path | None) -> dict[tup
         except RecipeError as error:
             faults[*path, "name"] = str(error)
             continue
+        for key in config.options.keys() & OptimizerOverride.model_fields.keys():
+            faults[(*path, "options", key)] = f"is a key of its own: trainer.{'.'.join(path)}.{key}"
         known = frozenset().union(*map(known_arguments, classes))
         for key in arguments(config).keys() - known:
             where = ("options", key) if key in config.options else (key,)
             names = " and ".join(cls.__name__ for cls in classes)
-            faults[(*path, *where)] = f"{names} has no such argument; {did_you_mean(key, known)}"
+            faults.setdefault((*path, *where), f"{names} has no such argument; {did_you_mean(key, known)}")
     return faults
