@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from genhub import Batch, FrozenEncoder, GenerativeModel, ModelConfig, Phase, load_strictly, randn, save_tensors
+from genhub import (
+    Batch,
+    DenoisingStep,
+    FrozenEncoder,
+    GenerativeModel,
+    InputError,
+    ModelConfig,
+    Phase,
+    load_strictly,
+    randn,
+    save_tensors,
+)
 
 
 class Net(nn.Module):
@@ -206,6 +218,80 @@ class BoundToTheOriginal(Sound):
 
     def picture(self, latents):
         return self.draw(latents).view(-1, *self.shape).clamp(-1, 1)
+
+
+# What else it can do
+
+
+class EnergyOfTheBatch(Sound):
+    def energy(self, x, conditions=None):
+        return (x - x.mean(0)).flatten(1).square().sum(1)
+
+
+class OneEnergy(Sound):
+    def energy(self, x, conditions=None):
+        return x.square().mean()
+
+
+class NoEnergyHere(Sound):
+    def energy(self, x, conditions=None):
+        raise InputError("this one has none")
+
+
+class EndlessBits(Sound):
+    def bits_per_dimension(self, batch, *, generator=None):
+        return -batch.x.flatten(1).min(1).values.add(1).log2()  # a black pixel can't be
+
+
+class CodesFromOne(Sound):
+    num_codes = 2
+    code_shape = (64,)
+
+    def encode(self, x, conditions=None):
+        return x.flatten(1)
+
+    def decode(self, latents, conditions=None):
+        return latents.view(-1, *self.shape)
+
+    def encode_codes(self, x, conditions=None):
+        return 1 + (x.flatten(1) > 0).long()
+
+    def decode_codes(self, codes, conditions=None):
+        return self.decode(codes - 1.0)
+
+
+class Denoises(Sound):
+    num_train_timesteps = 10
+
+    def add_noise(self, x, noise, timesteps):
+        share = ((timesteps + 1) / 10).view(-1, 1, 1, 1)
+        return (1 - share) * x + share * noise
+
+    def predict_x0(self, x_t, timesteps, conditions=None):
+        return x_t
+
+    def signal_to_noise(self, timesteps):
+        return (9.0 - timesteps) ** 2
+
+    def denoise(self, n, *, conditions=None, generator=None, scale: float = 1.0):
+        x = self.sample(n, conditions=conditions, generator=generator, scale=scale)
+        yield DenoisingStep(0, 9, x, x)
+
+
+class StopsBeforeTheEnd(Denoises):
+    def denoise(self, n, *, conditions=None, generator=None, scale: float = 1.0):
+        for step in super().denoise(n, conditions=conditions, generator=generator, scale=scale):
+            yield replace(step, sample=step.sample / 2)
+
+
+class OtherOptions(Denoises):
+    def denoise(self, n, *, conditions=None, generator=None):
+        yield from super().denoise(n, conditions=conditions, generator=generator)
+
+
+class MoreNoiseMoreSignal(Denoises):
+    def signal_to_noise(self, timesteps):
+        return timesteps.float()
 
 
 # Runs and checkpoints

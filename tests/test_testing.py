@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 import genhub
 from genhub import cli
 from genhub.interfaces.registry import MODELS, load_class
+from genhub.testing.abilities import capabilities
+from genhub.testing.report import Broken
 from genhub.testing.subject import ModelSubject
 from genhub.testing.suites import check_model, model_suite, scheduler_suite, trainer_suite
 from genhub.training.loop import AccelerateTrainer
@@ -49,6 +51,10 @@ BROKEN = {
         "different values of 'label' give the same from the same seeds: let the networks have",
     ),
     "ZeroForNone": ("conditions", "sample(2, conditions=None) and rows without any condition give different things"),
+    "EnergyOfTheBatch": (
+        "capabilities",
+        "energy makes another thing of a row that is alone: use no statistics of the batch",
+    ),
     "BoundToTheOriginal": ("ema", "the averaged copy draws something else than a fresh model with its weights: reach"),
 }
 BROKEN_RUNS = {
@@ -91,11 +97,38 @@ def test_every_check_has_a_model_that_fails_it() -> None:
     assert all(check.contract for check in checks.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OneEnergy", "energy gives ()"),
+        ("EndlessBits", "bits_per_dimension gives values that are not finite: look for what overflows"),
+        ("CodesFromOne", "encode_codes gives torch.int64 from 1 to 2: return int64 in [0, num_codes): below 2"),
+        (
+            "StopsBeforeTheEnd",
+            "the last step of denoise is not what sample draws from the same seeds: draw by denoise itself",
+        ),
+        ("OtherOptions", "one of sample and denoise has scale, the other has not: give both the same options"),
+        ("MoreNoiseMoreSignal", "signal_to_noise of all 10 timesteps does not fall from one to the next"),
+        ("Denoises", None),
+        ("NoEnergyHere", None),
+    ],
+)
+def test_what_a_model_can_do_beside_drawing(name: str, message: str | None) -> None:
+    with ModelSubject(getattr(broken_models, name), None) as subject:
+        if message is None:
+            capabilities(subject)
+            return
+        with pytest.raises(Broken) as caught:
+            capabilities(subject)
+    assert str(caught.value).startswith(message)
+    assert caught.value.where.startswith(f"{broken_models.__file__}:")
+
+
 def test_check_model_lists_failures_with_place_and_contract() -> None:
     with pytest.raises(AssertionError) as caught:
         check_model(broken_models.OutOfRange, skip=RUNS)
     first, second, third = str(caught.value).splitlines()
-    assert first.startswith("OutOfRange: 15 checks, 1 failed, 5 skipped, in ")
+    assert first.startswith("OutOfRange: 16 checks, 1 failed, 6 skipped, in ")
     assert second.startswith("sample: sample gives values from ")
     assert f"({broken_models.__file__}:" in second
     assert third == "    The contract: `sample(n)` gives (n, *shape), finite floats within the modality's bounds; `generator` may " \

@@ -30,6 +30,7 @@ from genhub.interfaces.trainer import Trainer
 from genhub.interfaces.view import View
 from genhub.model import GenerativeModel
 from genhub.testing import (
+    abilities,
     learning,
     metric_checks,
     modalities,
@@ -58,6 +59,7 @@ MODEL_CHECKS = (
     Check(samples.batches, needs=("seeds",)),
     Check(samples.conditions, needs=("seeds",)),
     Check(samples.ema, needs=("seeds",)),
+    Check(abilities.capabilities, needs=("batches",)),
     Check(running.checkpoint, needs=("seeds",)),
     Check(running.files, needs=("sample",)),
     Check(running.resume, needs=("sample",)),
