@@ -47,10 +47,9 @@ def from_the_rows(self: GenerativeModel, batch: Any, phase: str) -> Any:
     def like_rows(draw: Any) -> Any:
         def drawn(*args: Any, device: Any = None, **options: Any) -> Tensor:
             call = next(calls)
-            if isinstance(args[0], Tensor):  # randn_like
-                args, function = (tuple(args[0].shape),), torch_functions["randn"]
-            else:
-                function = draw
+            function = draw
+            if isinstance(args[0], Tensor):  # randn_like, rand_like
+                args, function = (tuple(args[0].shape),), torch_functions[draw.__name__.removesuffix("_like")]
             *bounds, shape = args if isinstance(args[-1], tuple | torch.Size) else ((), args)
             assert shape[0] == len(seeds), "randomness that is no row's own"
             generators = [torch.Generator().manual_seed(int.from_bytes(seed) + call) for seed in seeds]
@@ -58,6 +57,6 @@ def from_the_rows(self: GenerativeModel, batch: Any, phase: str) -> Any:
 
         return drawn
 
-    torch_functions = {name: getattr(torch, name) for name in ("randn", "rand", "randint", "randn_like")}
+    torch_functions = {name: getattr(torch, name) for name in ("randn", "rand", "randint", "randn_like", "rand_like")}
     with mock.patch.multiple(torch, **{name: like_rows(function) for name, function in torch_functions.items()}):
         return self._phases[phase].loss(batch)

@@ -37,11 +37,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "flow": {"name": "flow", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0},
     "meanflow": {"name": "meanflow", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0,
                  "equal_times": 0.5, "guidance_scale": 2.0},
+    "eqm": {"name": "eqm", "network": {"name": "unet"} | UNET, "conditions": ["label"], "condition_dropout": 0.0},
+    "eqm-dot": {"name": "eqm", "network": {"name": "unet"} | UNET, "energy": "dot"},
+    "ar": {"name": "ar", "network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}},
+    "realnvp": {"name": "realnvp", "hidden_features": 16, "num_couplings": 4},
+    "tarflow": {"name": "tarflow", "hidden_size": 16, "num_heads": 2, "num_blocks": 2, "layers_per_block": 1},
+    "vqvae": {"name": "vqvae", "channels": [8], "num_vq_embeddings": 8},
+    "vqvae-fsq": {"name": "vqvae", "channels": [8], "quantizer": "fsq", "levels": [3, 3]},
     "ddpm-variance": {"name": "ddpm", "network": {"name": "unet"} | UNET, "scheduler": {"variance_type": "learned_range"}},
 }  # fmt: skip
 
 
-STATISTICS = ("latent_mean", "latent_covariance", "batches")
+STATISTICS = ("latent_mean", "latent_covariance", "frequencies", "batches")
 """What the first process's own share tells."""
 
 
@@ -90,7 +97,7 @@ def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
     """20 steps: one process, two, and two that accumulate over two half batches each. The averages, too."""
     cases = {name: recipe(model) for name, model in MODELS.items()}
     kinds = ("gan-relativistic", "gan-lazy", "cgan-projection", "vae-gaussian", "vae-kl", "vae-adversarial", "autoencoder",
-             "ddpm-conditional")  # fmt: skip
+             "ddpm-conditional", "eqm", "ar", "tarflow", "vqvae")  # fmt: skip
     parts = {name: recipe(MODELS[name], gradient_accumulation_steps=2) for name in kinds}
     one = train(zygote, tmp_path / "one", cases, 1)
     two = train(zygote, tmp_path / "two", cases, 2)
@@ -107,23 +114,31 @@ def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
     assert all(difference(one[name], drawn[name]) > 1e-4 for name in usual)
 
 
-SHARDED = {name: MODELS[name] for name in ("gan-relativistic", "gan-lazy", "ddpm-conditional")}
+SHARDED = {name: recipe(MODELS[name]) for name in ("gan-relativistic", "gan-lazy", "ddpm-conditional")}
+SHARDED["muon"] = recipe(
+    {"name": "ddpm", "network": {"name": "dit", "hidden_size": 16, "depth": 1, "num_heads": 2}},
+    optimizer={"name": "muon", "lr": 1e-3, "eps": 1e-4},
+)
+COARSE = {"muon": 5e-4}
+"""Differences larger than rounding's: Muon makes its updates orthogonal in bfloat16, of which a weight that moves by 0.005
+in these steps is here and there another by 0.0002."""
 
 
 @pytest.mark.slow
 def test_pieces_train_what_whole_copies_do(zygote, tmp_path):
     """trainer.sharding: full, against two whole copies: weights, averages, what is exported; stopped and gone on with;
     and gone on with by one process, from the same folder."""
-    whole = train(zygote, tmp_path / "whole", {name: recipe(model) for name, model in SHARDED.items()}, 2)
+    whole = train(zygote, tmp_path / "whole", SHARDED, 2)
     pieces: dict[str, Any] = {}
-    for name, model in SHARDED.items():
-        part = recipe(model, sharding="full", max_steps=11, save_every=5)
+    for name, case in SHARDED.items():
+        case = case | {"trainer": case["trainer"] | {"sharding": "full"}}
+        part, most = case | {"trainer": case["trainer"] | {"max_steps": 11, "save_every": 5}}, COARSE.get(name, 2e-6)
         train(zygote, tmp_path / "pieces", {name: part}, 2, tries=3)
-        pieces |= train(zygote, tmp_path / "pieces", {name: recipe(model, sharding="full")}, 2, tries=3)
+        pieces |= train(zygote, tmp_path / "pieces", {name: case}, 2, tries=3)
         print(f"| {name} | {difference(whole[name], pieces[name]):.1e} |")
-        assert difference(whole[name], pieces[name]) < 2e-6, name
+        assert difference(whole[name], pieces[name]) < most, name
         one, two = (genhub.load(tmp_path / kind / name).state_dict() for kind in ("whole", "pieces"))
-        assert max(float((one[key] - two[key]).abs().max()) for key in one if key not in STATISTICS) < 2e-6, name
+        assert max(float((one[key] - two[key]).abs().max()) for key in one if key not in STATISTICS) < most, name
     more = {"gan-lazy": recipe(MODELS["gan-lazy"], max_steps=21)}
     train(zygote, tmp_path / "pieces", more, 1)
 
