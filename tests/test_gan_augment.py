@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from genhub_gan import GAN, ConditionalGAN
-from genhub_gan.augment import AdaptiveAugment, resampling
+from genhub_gan.augment import AdaptiveAugment, resampled
 from genhub_gan.config import AugmentConfig
 from made_columns import LABEL, TARGETS, batch, columns, image
 from test_trainer import same_bits
@@ -44,9 +44,20 @@ def augment(p: float) -> AdaptiveAugment:
     ],
 )
 def test_a_side_is_resampled(scale, shift, expected):
-    matrix = resampling(5, torch.tensor([float(scale)]), torch.tensor([float(shift)]))[0]
-    torch.testing.assert_close(matrix @ torch.arange(5.0), torch.tensor(expected, dtype=torch.float32))
-    torch.testing.assert_close(matrix.sum(1), torch.ones(5))
+    x = torch.stack([torch.arange(5.0), torch.ones(5), -torch.arange(5.0)]).view(1, 3, 1, 5)
+    wanted = torch.tensor(expected, dtype=torch.float32)
+    changed = resampled(x, torch.tensor([float(scale)]), torch.tensor([float(shift)]))
+    torch.testing.assert_close(changed, torch.stack([wanted, torch.ones(5), -wanted]).view(1, 3, 1, 5))
+
+
+def test_rows_are_resampled_apart_and_have_second_derivatives():
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 7, dtype=torch.float64, requires_grad=True)
+    scale, shift = torch.tensor([1.0, -0.7, 1.3], dtype=torch.float64), torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
+    together = resampled(x, scale, shift)
+    for row in range(3):
+        assert torch.equal(together[row], resampled(x[row : row + 1], scale[row : row + 1], shift[row : row + 1])[0])
+    assert torch.autograd.gradgradcheck(lambda x: resampled(x, scale, shift) ** 2, x)
 
 
 @pytest.mark.parametrize("target", WITH_SIDES)

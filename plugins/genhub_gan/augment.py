@@ -4,8 +4,8 @@ Real and generated x go through the same random, differentiable changes, each wi
 sees an unchanged training element twice and can't learn them by heart; as long as p stays below about 0.8, what the
 generator draws is not augmented (section 2.2). p follows how much the discriminator overfits.
 
-A flip, a shift and a scaling are linear along each side, so they are one matrix a side: exact where they move by whole
-numbers, with the same bits on any device, and with any number of derivatives.
+A flip, a shift and a scaling are made together, a side at a time: each place of the result lies between two places of x.
+That is exact where they move by whole numbers, costs as much as x has numbers, and has any number of derivatives.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class AdaptiveAugment(nn.Module):
             flip = 1 - 2 * self._chosen(x) * torch.randint(2, (len(x),), device=x.device)
             most = int(SHIFT * length)
             shift = self._chosen(x) * torch.randint(-most, most + 1, (len(x),), device=x.device)
-            x = x.movedim(2 + side, -1)
-            x = (x.flatten(1, -2) @ resampling(length, flip * scale, shift).mT).view(x.shape).movedim(-1, 2 + side)
+            x = resampled(x.movedim(2 + side, -1), flip * scale, shift).movedim(-1, 2 + side)
         contrast = torch.exp(CONTRAST * self._drawn(x))
         return x * contrast.view(like) + (BRIGHTNESS * self._drawn(x)).view(like)
 
@@ -80,17 +79,20 @@ class AdaptiveAugment(nn.Module):
         self.signs.zero_()
 
 
-def resampling(length: int, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return matrices (n, length, length) that scale the places of a side about its middle, by negative numbers mirrored,
-    and then shift them: linear interpolation, with a mirror behind each end.
+def resampled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return x (n, ..., length), its last side scaled about its middle, by negative numbers mirrored, and then shifted:
+    linear interpolation, with a mirror behind each end.
 
     Args:
         scale: (n,), not 0.
         shift: (n,), in places.
     """
-    places = torch.arange(length, device=scale.device, dtype=scale.dtype)
-    middle = (length - 1) / 2
-    source = middle + (places - middle - shift[:, None]) / scale[:, None]  # that each place of the result is read from
+    length, middle = x.shape[-1], (x.shape[-1] - 1) / 2
+    places = torch.arange(length, device=x.device, dtype=x.dtype)
+    source = middle + (places - middle - shift[:, None]) / scale[:, None]  # (n, length): where each place is read from
     source = (source + 0.5) % (2 * length)
     source = (length - (length - source).abs() - 0.5).clamp(0, length - 1)
-    return (1 - (source[:, :, None] - places).abs()).clamp(min=0)
+    source = source.view(len(x), *(1 for _ in x.shape[1:-1]), length).expand(x.shape)
+    before = source.floor()
+    first, second = before.long(), (before + 1).clamp(max=length - 1).long()
+    return torch.lerp(x.gather(-1, first), x.gather(-1, second), source - before)
