@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from genhub.errors import InputError, shown
+from genhub.ground.console import aside
 
 N = TypeVar("N", int, float)
 # Plain help and errors: rich's would cost a third of what `genhub --help` takes.
@@ -21,7 +22,15 @@ ModelArgument = Annotated[
     typer.Argument(metavar="MODEL", help="A run's folder, a checkpoint, one that diffusers saved, or user/name[@revision]."),
 ]
 SET_HELP = "The model's own options: num_inference_steps=20."
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _alone_on_stdout(context: typer.Context, as_json: bool) -> bool:
+    if as_json:
+        context.with_resource(aside())
+    return as_json
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_alone_on_stdout)]
 Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
 
 

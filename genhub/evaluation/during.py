@@ -41,7 +41,7 @@ class Evaluator:
         Raises:
             RecipeError: a metric that does not apply to the model or the data, or an extractor that can't be had.
         """
-        self.config, self._data, self._run, self._max_steps = config, data, run, max_steps
+        self.config, self._data, self._run, self.max_steps = config, data, run, max_steps
         self.held_out = held_out_of(model, data.config, config.held_out)
         drawing = Drawing(config.n, batch_size=min(BATCH_SIZE, data.config.batch_size))
         self._drawing, self._rows_of = given_rows(drawing, model, [self.held_out, data])
@@ -60,7 +60,7 @@ class Evaluator:
             say(f"         evaluate: {note}")
 
     def __call__(self, step: int, model: Model, together: Together | None = None) -> dict[str, float]:
-        due = step > 0 and (step % self.config.every == 0 or step == self._max_steps)
+        due = step > 0 and (step % self.config.every == 0 or step == self.max_steps)
         if not due or self._is_measured(step, together):
             return {}
         training = model.training
@@ -88,7 +88,7 @@ class Evaluator:
         """Print which checkpoint is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
         if not self._measured_steps() and main_process():
             warn(f"the trainer does not measure while it trains; genhub evaluate {self._run} does it now")
-        best = self.best(self._max_steps)
+        best = self.best(self.max_steps)
         if best and self.config.save_best:
             own = metric_named(self.config.save_best).own
             say(f"Best     {self._run.checkpoint(best.step)}, {own} {best.values[own]:.4g}")

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from genhub.errors import one_line
 from genhub.ground.processes import first_to_say, main_process
 
+_aside = False
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Say everything on stderr meanwhile: stdout is for a program, which reads JSON there."""
+    global _aside
+    _aside = True
+    try:
+        yield
+    finally:
+        _aside = False
+
 
 def put(*lines: str, stream: TextIO | None = None) -> None:
     """Print lines, each of which stays one, on stdout if nothing else is said."""
-    stream = stream or sys.stdout
+    stream = stream or (sys.stderr if _aside else sys.stdout)
     stream.write("\n".join(map(one_line, lines)) + "\n")  # at once, as other processes write there, too
     stream.flush()
 
@@ -34,7 +49,7 @@ class Progress:
         self._start = self._told = time.perf_counter()
         self._first = done
         self._bar = None
-        if shown and sys.stdout.isatty():
+        if shown and not _aside and sys.stdout.isatty():
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from genhub.interfaces.columns import ModelData, Name, columns_of_format_1
 from genhub.interfaces.modality import Modality
-from genhub.interfaces.section import MAY_CHANGE, Fraction, PositiveInt, Section
+from genhub.interfaces.section import MAY_CHANGE, Duration, Fraction, PositiveInt, Section
 
 
 class ModelConfig(Section):
@@ -87,6 +87,9 @@ class TrainerConfig(Section):
     name: str = "accelerate"
     """A registered trainer, or module:Class for a class of your own."""
     max_steps: Annotated[PositiveInt, MAY_CHANGE] = 10_000
+    max_time: Annotated[Duration | None, MAY_CHANGE] = None
+    """Train for this time (10m, 1h30m), whatever max_steps says: how many steps fill it is measured before step 0, and is
+    max_steps in the run's recipe.yaml. Previews, checkpoints and figures come on top."""
     device: Annotated[Literal["auto", "cpu"], MAY_CHANGE] = "auto"
     """auto: the accelerator that is there, else the CPU."""
     log_every: Annotated[PositiveInt, MAY_CHANGE] = 50

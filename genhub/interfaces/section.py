@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated
 
 from pydantic import (
@@ -34,6 +35,30 @@ def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
 
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
 """Interval of noise levels: 0 is clean, 1 noise alone."""
+
+
+def seconds_in(duration: str) -> int:
+    """
+    >>> seconds_in("3h50m")
+    13800
+
+    Raises:
+        ValueError: it is no duration, or 0.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    if not seconds:
+        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {shown(duration)}")
+    return seconds
+
+
+def _duration(text: str) -> str:
+    seconds_in(text)
+    return text
+
+
+Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
+"""Span of time: 3h50m, 90m, 1d12h."""
 MAX_NUMBERS = 2**28
 """Most numbers in an element: as many as in a grey image of 16,384x16,384."""
 

@@ -17,31 +17,7 @@ from pydantic import (
 from genhub.errors import PluginError, did_you_mean, shown
 from genhub.interfaces.config import TrainerConfig
 from genhub.interfaces.registry import METRICS, load_class, plugin_names
-from genhub.interfaces.section import MAY_CHANGE, Fraction, NonNegativeInt, PositiveInt, Section
-
-
-def seconds_in(duration: str) -> int:
-    """
-    >>> seconds_in("3h50m")
-    13800
-
-    Raises:
-        ValueError: it is no duration, or 0.
-    """
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
-    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
-    if not seconds:
-        raise ValueError(f"must be a duration such as 3h50m, 90m or 1d12h, not {shown(duration)}")
-    return seconds
-
-
-def _duration(text: str) -> str:
-    seconds_in(text)
-    return text
-
-
-Duration = Annotated[str, Field(max_length=20), AfterValidator(_duration)]
-
+from genhub.interfaces.section import MAY_CHANGE, Duration, Fraction, NonNegativeInt, PositiveInt, Section
 
 OPTIMIZERS = ("adamw", "adam", "adamax", "adadelta", "adagrad", "muon", "nadam", "radam", "rmsprop", "rprop", "sgd", "asgd")
 CLASS = r"\w[\w.]*:\w[\w.]*"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,15 @@ class Start:
     trainer: Trainer
     training: TableData | StreamData | CachedLatents
     """Data for the trainer: the rows, or the latents that a frozen network makes of them."""
+
+    def of_steps(self, steps: int) -> Start:
+        """Return this start for so many steps, in place of those for a time."""
+        recipe, run = self.prepared.recipe, self.run
+        run.config = config = recipe.trainer.model_copy(update={"max_steps": steps, "max_time": None})
+        if run.evaluator:
+            run.evaluator.max_steps = steps
+        prepared = replace(self.prepared, recipe=recipe.model_copy(update={"trainer": config}))
+        return Start(prepared, run, type(self.trainer)(config, run), self.training)
 
 
 def prepare_run(recipe: Recipe, fresh: bool = False) -> Start:
@@ -187,4 +196,5 @@ def describe(prepared: Prepared) -> None:
     if unused := [name for name in prepared.data.available if name not in spec.columns]:
         them = "it" if len(unused) == 1 else "them"
         say(f"         the data also has {', '.join(unused)}; {recipe.model.name} is not given {them}")
-    say(f"Training {recipe.trainer.max_steps:,} steps of {recipe.data.batch_size} rows, in {recipe.run_dir}")
+    most = f"for {recipe.trainer.max_time}, steps" if recipe.trainer.max_time else f"{recipe.trainer.max_steps:,} steps"
+    say(f"Training {most} of {recipe.data.batch_size} rows, in {recipe.run_dir}")

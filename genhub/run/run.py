@@ -41,7 +41,7 @@ class FolderRun:
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
         self.preview_conditions: Mapping[str, Tensor | Sequence[Any]] = {}
         """The conditions, as kept, that previews are drawn for."""
-        self._config = config
+        self.config = config
         self._seen: list[Path] | None = None
         """The checkpoints that were there when the newest whole one was looked for."""
         self._newest: tuple[Path | None, list[str]] = (None, [])
@@ -51,7 +51,7 @@ class FolderRun:
 
     @cached_property
     def together(self) -> Together:
-        return Together(self._config.device)
+        return Together(self.config.device)
 
     @property
     def _together(self) -> Together | None:
@@ -65,6 +65,11 @@ class FolderRun:
     def _wait(self) -> None:
         if self._together:
             self._together.wait()
+
+    def part(self) -> None:
+        """Part from the other processes, if there are any."""
+        if self._together:
+            self._together.end()
 
     def newest_whole(self) -> Path | None:
         """Return the newest whole checkpoint, on all processes. The first one alone compares files with their hashes, and
@@ -103,7 +108,7 @@ class FolderRun:
         return StoppedRun(folder, read_manifest(folder).step, load_state(folder)) if folder else None
 
     def log(self, data: TrainingData, start: int = 0) -> RunLog:
-        total, batch_size = self._config.max_steps, data.config.batch_size
+        total, batch_size = self.config.max_steps, data.config.batch_size
         self._log = RunLog(self.files.metrics, total, batch_size, start, writes=self._main)
         return self._log
 
@@ -114,9 +119,9 @@ class FolderRun:
                 self._log.sync()
             folder = save_checkpoint(self.files, step, model, state, data.spec)
             best = self.evaluator.best(step) if self.evaluator else None
-            prune_checkpoints(self.files, self._config.keep_last, self._config.keep_every, best.step if best else None)
+            prune_checkpoints(self.files, self.config.keep_last, self.config.keep_every, best.step if best else None)
             for listener in self.listeners:
-                listener(folder, step == self._config.max_steps)
+                listener(folder, step == self.config.max_steps)
         self._wait()
         return self.files.checkpoint(step)
 
@@ -128,7 +133,7 @@ class FolderRun:
             return {}
 
     def save_preview(self, step: int, model: Model) -> Path | None:
-        drawing = Drawing(self._config.num_samples, self.seed, self.preview_conditions)
+        drawing = Drawing(self.config.num_samples, self.seed, self.preview_conditions)
         return draw_preview(model, drawing, self.files, step, together=self._together)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from genhub.data.objects import stored_name
 from genhub.data.workers import deaths_explained
+from genhub.errors import Interrupted
 from genhub.ground.console import say
 from genhub.ground.processes import check_launcher, main_process
 from genhub.recipe.recipe import Recipe, RecipeLike, read_recipe
@@ -16,6 +17,7 @@ from genhub.run.claims import claimed, write_recipe
 from genhub.run.prepare import prepare_run
 from genhub.run.publisher import LAST_PUSH, STOPPED_PUSH, Publisher
 from genhub.run.run import FolderRun
+from genhub.run.timed import with_steps
 
 
 def train(
@@ -38,13 +40,17 @@ def train(
     if data is not None:
         overrides = [f"data.name={stored_name(data)}", *overrides]
     start = prepare_run(read_recipe(recipe, overrides, run_dir), fresh)
-    recipe, run, run_folder = start.prepared.recipe, start.run, start.run.folder
+    run, run_folder = start.run, start.run.folder
     with ExitStack() as stack:
-        if main_process():  # the others meet it in `fit`
+        if main_process():  # the others meet it in `with_steps` or in `fit`
             stack.enter_context(claimed(run_folder, fresh))
+        stack.enter_context(deaths_explained())
+        start = with_steps(start)
+        recipe = start.prepared.recipe
+        if main_process():
             write_recipe(recipe, run_folder)
         stack.enter_context(_publishing(recipe, run))
-        stack.enter_context(deaths_explained())
+        stack.enter_context(_parting(run))
         folder: Path = start.trainer.fit(start.prepared.model, start.training)
     if pictures := run.files.previews():
         say(f"Picture  {pictures[-1]}")
@@ -53,6 +59,17 @@ def train(
         run.evaluator.conclude()
     say(f"Next     genhub sample {run_folder} -n 64 --out samples.png")
     return folder
+
+
+@contextmanager
+def _parting(run: FolderRun) -> Iterator[None]:
+    """Part from the other processes at the end or at a stop. After an error they may be anywhere: the launcher ends them."""
+    try:
+        yield
+    except Interrupted:
+        run.part()
+        raise
+    run.part()
 
 
 @contextmanager

@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "find_batch_size.json"
 
     @property
+    def found_steps(self) -> Path:
+        """The file with the number of steps that fit into `trainer.max_time`."""
+        return self.path / "max_time.json"
+
+    @property
     def stage(self) -> Path:
         """The folder for checkpoints that are being pushed to the Hub, or wait for it."""
         return self.path / ".publishing"
@@ -156,7 +161,8 @@ class RunFolder:
         Raises:
             CheckpointError: something is neither a file nor a folder, or a link that leads out of this one.
         """
-        files = (self.recipe, self.metrics, self.found_batch_size, self.evaluations, self.stage, self.encoders, self.lock)
+        found = (self.found_batch_size, self.found_steps)
+        files = (self.recipe, self.metrics, *found, self.evaluations, self.stage, self.encoders, self.lock)
         names = [file.name for file in files]
         check_files(self.path, *names, CHECKPOINTS, PREVIEWS, OWNER)
 

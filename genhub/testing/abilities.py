@@ -23,8 +23,8 @@ OWN_OPTIONS = {"n", "conditions", "generator", "callback"}
 
 
 def capabilities(subject: ModelSubject) -> None:
-    """What a model can do beside drawing (encode, add noise, bits, energy) has the shapes that the capability names, is
-    finite, and is of each row alone; the last step of `denoise` is what `sample` draws."""
+    """Latents, noisy x, bits and energies of a model that has them are of the shapes that the capability names, finite, and
+    of each row alone; the last step of `denoise` is what `sample` draws."""
     model: Any = subject.trained().eval()
     x, conditions = subject.batch.x[:ROWS], subject.conditions(ROWS)
     for capability, check in CHECKS.items():

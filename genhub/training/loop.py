@@ -21,8 +21,9 @@ from genhub.ground.disk import saving
 from genhub.ground.processes import Share, Together, launched
 from genhub.ground.randomness import seed_in_turn
 from genhub.interfaces.model import Batch, Model
+from genhub.interfaces.section import seconds_in
 from genhub.interfaces.trainer import StoppedRun, Trainer, TrainingData
-from genhub.recipe.sections import AccelerateConfig, seconds_in
+from genhub.recipe.sections import AccelerateConfig
 from genhub.store.run_folder import RunFolder
 from genhub.training.checks import check_config, check_loss
 from genhub.training.guards import FiniteGuard, StopSignal
@@ -115,10 +116,11 @@ class AccelerateTrainer(Trainer):
                 if stopping:
                     break
 
-        # the end: let go of processes and trackers
+        # the end: let go of the wrapper and of trackers; `train` parts from the other processes
         networks.unwrap(accelerator)
         with saving(self._files.logs):
-            accelerator.end_training()
+            for tracker in accelerator.trackers:
+                tracker.finish()
         if stopping and not last:
             raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves

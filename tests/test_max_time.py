@@ -1,0 +1,100 @@
+"""trainer.max_time: as many steps as fill a time, measured before step 0, and found again by a run that goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from test_launch import recipe, start
+from test_trainer import metrics, pair, same_bits
+
+import genhub
+from genhub.run import timed
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine on which a step takes half a second; the times for which that was measured."""
+    times: list[int] = []
+    monkeypatch.setattr(timed, "seconds_a_step", lambda _, seconds: times.append(seconds) or 0.5)
+    return times
+
+
+def steps_in(run: Path) -> tuple[int, object]:
+    trainer = yaml.safe_load((run / "recipe.yaml").read_text())["trainer"]
+    return trainer["max_steps"], trainer["max_time"]
+
+
+@pytest.mark.parametrize("name", ["ddpm", "models:Pair"])
+def test_the_steps_are_measured_and_what_is_trained_is_what_so_many_steps_train(tiny, name, tmp_path, capsys):
+    tiny["model"]["name"] = name
+    if name == "models:Pair":
+        pair(tiny)
+    tiny["trainer"] |= {"max_time": "1s"}
+    folder = genhub.train(tiny)
+    said = capsys.readouterr().out
+    run = Path(tiny["run_dir"])
+    steps, time = steps_in(run)
+    assert time is None
+    assert steps > 1
+    assert folder.name == f"step-{steps:06d}"
+    assert "Training for 1s, steps of 16 rows" in said
+    assert f"Steps    {steps:,} of " in said
+    assert said.count("Model    ") == 2  # the trial says nothing
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == steps
+    tiny["trainer"] |= {"max_time": None, "max_steps": steps}
+    same_bits(folder, genhub.train(tiny, run_dir=str(tmp_path / "other")))
+    assert metrics(run) == metrics(tmp_path / "other")
+
+
+def test_a_run_goes_on_with_the_steps_that_it_began_with(tiny, measured):
+    tiny["trainer"] |= {"max_time": "4s", "stop_after": None}
+    run = Path(tiny["run_dir"])
+    first = genhub.train(tiny)
+    assert (measured, steps_in(run)) == ([4], (8, None))
+    assert genhub.train(tiny) == first  # already trained
+    tiny["trainer"]["max_time"] = "6s"
+    assert genhub.train(tiny).name == "step-000012"
+    assert (measured, steps_in(run)) == ([4, 6], (12, None))
+    genhub.train(tiny, fresh=True)
+    assert measured == [4, 6, 6]
+    (run / "max_time.json").write_text("{half of it")
+    genhub.train(tiny)
+    assert measured == [4, 6, 6, 6]
+
+
+def test_at_least_one_step_and_a_time_that_is_one(tiny, monkeypatch):
+    monkeypatch.setattr(timed, "seconds_a_step", lambda *_: 100.0)
+    assert genhub.train(tiny, ["trainer.max_time=1s"]).name == "step-000001"
+    with pytest.raises(genhub.RecipeError, match="trainer.max_time: must be a duration such as 3h50m"):
+        genhub.read_recipe(tiny, ["trainer.max_time=ten"])
+
+
+def test_anybodys_trainer_is_measured(tiny):
+    tiny["trainer"] = {"name": "test_max_time:Plain", "max_time": "1s", "device": "cpu"}
+    steps, _ = steps_in(genhub.train(tiny).parents[1])
+    assert steps > 10
+
+
+class Plain(genhub.Trainer):
+    """A trainer of its own kind, which only counts."""
+
+    def fit(self, model, data):
+        start = (stopped.step if (stopped := self.run.stopped_run(data)) else 0) + 1
+        log = self.run.log(data, start - 1)
+        for step in range(start, self.config.max_steps + 1):
+            if step % self.config.log_every == 0 or step == self.config.max_steps:
+                log.line(step, {}, {})
+        return self.run.save_checkpoint(step, model, data, genhub.TrainerState({}, {}))
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps(tiny, tmp_path):
+    file = recipe(tmp_path, tiny, max_time="2s")
+    command = start("train", file, "--num-processes", "2", cwd=tmp_path)
+    output, errors = command.communicate(timeout=120)
+    assert command.returncode == 0, errors
+    steps, _ = steps_in(Path(tiny["run_dir"]))
+    assert f"step {steps}/{steps}" in output
