@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from genhub.evaluation.figures import Cost
 from genhub.interfaces.registry import MODALITIES, MODELS, NETWORKS, SCHEDULERS, TRAINERS, VIEWS, load_class, plugin_names
 from genhub.testing import check_modality, check_model, check_network, check_scheduler, check_trainer, check_view
+from genhub.testing.subject import ModelSubject
 
 UNET = {
     "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
@@ -79,3 +83,20 @@ def test_a_trainer_keeps_its_contract(name: str) -> None:
 @pytest.mark.parametrize("name", plugin_names(VIEWS))
 def test_a_view_keeps_its_contract(name: str) -> None:
     check_view(load_class(VIEWS, name))
+
+
+EVALUATIONS = {
+    "ar": 64, "autoencoder": 1, "cgan": 1, "ddpm": 4, "ebm": 3, "eqm": 50, "flow": 8, "gan": 1, "meanflow": 1, "realnvp": 1,
+    "tarflow": 17, "vae": 1, "vqvae": 1,
+}  # fmt: skip
+"""Evaluations of the networks that a row takes, with the keys of SMALL: a pixel, a step, a patch each, and what denoises
+at the end; Heun's two a step."""
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_what_a_row_takes_is_counted_however_a_network_is_entered(name: str) -> None:
+    for config in SMALL[name]:
+        with ModelSubject(load_class(MODELS, name), config) as subject:
+            model = subject.build().eval()
+            measured = SimpleNamespace(model=model, n=3, draw_again=partial(subject.draw, model))
+            assert Cost().compute(measured)["network_evaluations"] == EVALUATIONS[name], config

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from statistics import median_low
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from genhub.conditioning.conditioner import Conditioner
 from genhub.evaluation import metrics
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.capabilities import Autoencoder, Likelihood
 from genhub.interfaces.metric import Figures, MeasuredModel, Metric, RealRows
-from genhub.interfaces.model import Batch
+from genhub.interfaces.model import Batch, Model
 from genhub.sampling.draw import BATCH_SIZE
 
 MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
@@ -151,26 +153,34 @@ class Cost(Metric):
     def compute(self, subject: MeasuredModel) -> dict[str, float]:
         """Count parameters; draw a batch to count network evaluations a row, and rows a second."""
         model, n = subject.model, min(subject.n, 64)
-        rows = 0
-
-        def count(module: Any, args: Any, output: Any) -> None:
-            nonlocal rows
-            rows += len(next((arg for arg in args if isinstance(arg, Tensor)), ()))  # conditions alone: no network's
-
-        networks = [child for child in model.children() if any(True for _ in child.parameters())]
-        hooks = [network.register_forward_hook(count) for network in networks]
-        try:
-            subject.draw_again(n)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        evaluations = _evaluations(model, lambda: subject.draw_again(n)) / n
         started = time.perf_counter()
         subject.draw_again(n)
         return {
             "parameters": float(sum(p.numel() for p in model.parameters())),
-            "network_evaluations": rows / n,
+            "network_evaluations": evaluations,
             "rows_per_second": n / (time.perf_counter() - started),
         }
+
+
+def _evaluations(model: Model, draw: Callable[[], object]) -> int:
+    """Return how many rows go through the model's networks while it draws: of each, through most of its layers, as a network
+    may be entered by any method, or a part of it at a time. What embeds conditions is no network."""
+    rows: dict[nn.Module, int] = {}
+
+    def count(layer: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        rows[layer] = rows.get(layer, 0) + len(next((arg for arg in args if isinstance(arg, Tensor)), ()))
+
+    networks = [child for child in model.children() if not isinstance(child, Conditioner)]
+    layers = [[layer for layer in network.modules() if list(layer.parameters(recurse=False))] for network in networks]
+    hooks = [layer.register_forward_hook(count) for network in layers for layer in network]
+    try:
+        draw()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    used = [[rows[layer] for layer in network if layer in rows] for network in layers]
+    return sum(median_low(counts) for counts in used if counts)
 
 
 def _without(capability: type[Any], subject: MeasuredModel) -> str | None:
