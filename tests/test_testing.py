@@ -344,7 +344,7 @@ def test_pytest_runs_the_checks_as_tests(tmp_path: Path) -> None:
     for line in ("genhub-model[broken_models:OutOfRange]::phases PASSED", "::sample FAILED", "::seeds SKIPPED"):
         assert line in done.stdout
     assert "sample: sample gives values from 1" in done.stdout
-    assert "1 failed, 1 passed, 1 skipped, 16 deselected" in done.stdout
+    assert "1 failed, 1 passed, 1 skipped, 17 deselected" in done.stdout
     assert "Traceback" not in done.stdout
     done = pytest_in(tmp_path, "--genhub-model", "dpdm")
     assert done.returncode == 4
