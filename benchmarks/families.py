@@ -92,7 +92,7 @@ def page(comparison: Comparison, minutes: float) -> str:
 Every MNIST recipe that ships, trained for {minutes:g} minutes on the same machine ({machine}), without previews, and judged by the same
 measure. How many steps fit was measured by 60 of them, so that the learning rate's schedule ends with the time; the seconds are what they came
 to. ↓ less is better, ↑ more. Made by `python benchmarks/families.py --data path/to/mnist`; what the figures are:
-[evaluation.md](evaluation.md).
+[evaluation.md](evaluation.md). The other families: [families.md](families.md).
 
 {table}
 
