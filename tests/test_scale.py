@@ -97,7 +97,7 @@ def test_two_processes_equal_one_for_every_model_and_loss(zygote, tmp_path):
     """20 steps: one process, two, and two that accumulate over two half batches each. The averages, too."""
     cases = {name: recipe(model) for name, model in MODELS.items()}
     kinds = ("gan-relativistic", "gan-lazy", "cgan-projection", "vae-gaussian", "vae-kl", "vae-adversarial", "autoencoder",
-             "ddpm-conditional", "eqm", "ar", "tarflow", "vqvae")  # fmt: skip
+             "ddpm-conditional", "eqm", "ar", "tarflow", "vqvae", "gan-augment")  # fmt: skip
     parts = {name: recipe(MODELS[name], gradient_accumulation_steps=2) for name in kinds}
     one = train(zygote, tmp_path / "one", cases, 1)
     two = train(zygote, tmp_path / "two", cases, 2)
