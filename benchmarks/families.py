@@ -1,9 +1,8 @@
-"""A leaderboard: every MNIST recipe that ships, trained for the same time, judged by one evaluator on as many images.
+"""A leaderboard: MNIST recipes that ship, trained for the same time, judged by one evaluator on as many images.
 
     python benchmarks/families.py --data path/to/mnist [--minutes 10] [--n 5000] [--runs runs/leaderboard] [--out docs]
 
-How many steps fit into the time is measured once for each recipe, by 60 steps of it, and kept: the learning rate's schedule
-must know its end. Run it again after a stop, and it goes on where it was; nothing is trained or drawn twice. Writes
+How many steps fit into the time is measured by `trainer.max_time`, and kept with the run. Run it again after a stop, and it goes on where it was; nothing is trained or drawn twice. Writes
 OUT/leaderboard.md and its pictures. Let nothing else run on the machine: on two cores, an hour of training at ten minutes
 each, and half an hour of drawing and measuring 5,000 images each, nearly all of it the two diffusion models' 50 steps.
 """
@@ -11,9 +10,7 @@ each, and half an hour of drawing and measuring 5,000 images each, nearly all of
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import shutil
 from pathlib import Path
 
 import torch
@@ -22,7 +19,6 @@ import genhub
 from genhub.evaluation.compare import Comparison, compare
 from genhub.evaluation.page import arrows
 from genhub.evaluation.protocol import Evaluation
-from genhub.ground.run_log import read_metrics
 
 RECIPES = ("mnist-autoencoder", "mnist-vae", "mnist-gan", "mnist-cgan", "mnist-ddpm", "mnist-ddpm-conditional")
 COLUMNS = {
@@ -30,21 +26,6 @@ COLUMNS = {
     "density": "density", "coverage": "coverage", "label_accuracy": "asked-for label", "memorised": "memorised",
     "parameters": "parameters", "network_evaluations": "network evaluations an image", "rows_per_second": "images/s drawn",
 }  # fmt: skip
-
-
-def steps_that_fit(recipe: str, data: str, seconds: float, folder: Path) -> int:
-    """How many steps of a recipe take so long here; measured once, then read from the folder."""
-    file = folder / f"{recipe}.steps.json"
-    if not file.is_file():
-        trial = folder / f"{recipe}.trial"
-        quiet = ["trainer.max_steps=60", "trainer.log_every=20", "trainer.sample_every=null", "trainer.trackers=[]"]
-        genhub.train(recipe, [f"data.name={data}", *quiet], run_dir=str(trial))
-        first, *_, last = read_metrics(trial / "metrics.jsonl")[0]
-        per_step = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
-        file.write_text(json.dumps({"steps": round(seconds / per_step), "seconds_per_step": per_step}) + "\n")
-        shutil.rmtree(trial)
-    steps: int = json.loads(file.read_text())["steps"]
-    return steps
 
 
 def main() -> None:
@@ -58,9 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     for recipe in args.only:
-        steps = steps_that_fit(recipe, args.data, 60 * args.minutes, args.runs)
-        genhub.train(recipe, [f"data.name={args.data}", f"trainer.max_steps={steps}", "trainer.sample_every=null"],
-                     run_dir=str(args.runs / recipe))  # fmt: skip
+        time = f"trainer.max_time={round(60 * args.minutes)}s"
+        genhub.train(recipe, [f"data.name={args.data}", time, "trainer.sample_every=null"], run_dir=str(args.runs / recipe))
         genhub.evaluate(args.runs / recipe, args.n)
     comparison = compare([args.runs / recipe for recipe in args.only])
     pictures = args.out / "images" / "leaderboard"
@@ -89,8 +69,8 @@ def page(comparison: Comparison, minutes: float) -> str:
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     return f"""# MNIST, {minutes:g} minutes each
 
-Every MNIST recipe that ships, trained for {minutes:g} minutes on the same machine ({machine}), without previews, and judged by the same
-measure. How many steps fit was measured by 60 of them, so that the learning rate's schedule ends with the time; the seconds are what they came
+MNIST recipes that ship, trained for {minutes:g} minutes on the same machine ({machine}), without previews, and judged by the same
+measure. How many steps fit was measured before, so that the learning rate's schedule ends with the time; the seconds are what they came
 to. ↓ less is better, ↑ more. Made by `python benchmarks/families.py --data path/to/mnist`; what the figures are:
 [evaluation.md](evaluation.md). The other families: [families.md](families.md).
 

@@ -59,9 +59,6 @@ TYPICAL = {
     ("ar", "image", ("text",)), ("vqvae", "signal", ("number",)),
 }  # fmt: skip
 """Combinations that are tried every time, slow or not."""
-SHARED = {"autoencoder", "cgan", "ebm", "eqm", "flow", "meanflow"}
-"""Families whose networks are another's, of vae, gan or ddpm: those are tried with every condition on every target. Of these
-six, every condition is tried on images alone, and on the others nothing and two at once."""
 
 SHAPES = {"image": (1, 8, 8), "signal": (1, 16), "vector": (3,)}
 SPANS = {"image": (0.0, 255.0), "signal": (500.0, 1500.0), "vector": (500.0, 1500.0)}
@@ -89,13 +86,6 @@ def cases(target: str) -> list[Any]:
         for conditions in CONDITIONS:
             if family == "cgan" and not conditions:
                 continue  # which is a GAN: its Config asks for a condition
-            if (
-                family in SHARED
-                and target != "image"
-                and len(conditions) == 1
-                and (family, target, conditions) not in TYPICAL
-            ):
-                continue
             if family == "tarflow" and target == "vector":
                 continue  # which has no patches
             if family == "ar" and target != "image":

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from genhub import cli, errors
 from genhub.errors import LINE, VALUE, one_line, shown
 from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
 from genhub.ground import console
-from genhub.ground.console import put
+from genhub.ground.console import Progress, aside, put, say
 from genhub.ground.parsing import to_yaml
 from genhub.interfaces import registry
 from genhub.interfaces.columns import DataSpec
@@ -339,3 +340,29 @@ def test_of_many_faults_the_first_are_told(tmp_path: Path, monkeypatch: pytest.M
         assert 19 <= len(told) <= 20
         assert re.search(r": and 7,98\d more$", rest)
         assert len(looked_for) <= 21
+
+
+def test_with_json_what_is_said_meanwhile_is_on_stderr(capsys):
+    with aside():
+        say("Probe    training")
+        Progress(2).report(1, "drawn")
+    say("at last")
+    captured = capsys.readouterr()
+    assert captured.out == "at last\n"
+    assert captured.err.startswith("Probe    training\nstep 1/2  drawn")
+
+
+def test_every_verb_that_prints_json_does_so_alone():
+    def options(command, name=""):
+        for verb, inner in getattr(command, "commands", {}).items():
+            yield from options(inner, f"{name} {verb}")
+        yield from ((name, option) for option in command.params if "--json" in option.opts)
+
+    whole = typer.main.get_command(cli.app)
+    found = dict(options(whole))
+    assert {" evaluate", " compare", " info", " data", " plugins check"} <= found.keys()
+    for verb, option in found.items():
+        with whole.make_context("genhub", ["doctor"], resilient_parsing=True) as context:
+            assert option.callback(context, option, True) is True, verb
+            assert console._aside, verb
+        assert not console._aside, verb

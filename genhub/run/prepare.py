@@ -53,7 +53,7 @@ class Start:
     """Data for the trainer: the rows, or the latents that a frozen network makes of them."""
 
     def of_steps(self, steps: int) -> Start:
-        """Return this start for so many steps, in place of those for a time."""
+        """Give the run so many steps, in place of those for a time, and return the start with a trainer for them."""
         recipe, run = self.prepared.recipe, self.run
         run.config = config = recipe.trainer.model_copy(update={"max_steps": steps, "max_time": None})
         if run.evaluator:
