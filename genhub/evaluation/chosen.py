@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from genhub.data.batches import TableData
 from genhub.errors import GenhubError, InputError, PluginError, did_you_mean, shown
+from genhub.evaluation.in_place import Half
+from genhub.evaluation.intervals import Interval, by_halves, intervals_of, values_of
 from genhub.evaluation.measurement import Measurement
 from genhub.interfaces.metric import Better, Metric
 from genhub.interfaces.registry import METRICS, find_plugin, load_all, load_class, plugin_names
@@ -63,12 +66,31 @@ class Chosen:
         )
 
     def compute(self, subject: Measurement) -> dict[str, float]:
-        """Return the figures.
+        """Return the figures; see `rows`."""
+        return values_of(self.rows(subject))
+
+    def rows(self, subject: Measurement) -> dict[str, float | Tensor]:
+        """Return the figures, as numbers or as rows' values (n,).
 
         Raises:
             MetricFailed: it fails, whatever it raises, or returns something else than figures by name.
         """
-        return self._tried(subject, lambda: FIGURES.validate_python(dict(self.metric.compute(subject))))
+        return self._tried(subject, lambda: _checked(self.metric.compute(subject)))
+
+    def intervals(self, subject: Measurement, found: Mapping[str, float | Tensor]) -> dict[str, Interval]:
+        """Return the intervals of the figures that it gave, of those that have one.
+
+        Raises:
+            MetricFailed: it fails on half of the rows.
+        """
+        times, numbers = self.metric.resamples, {name: one for name, one in found.items() if isinstance(one, float)}
+        if not times or subject.n < 2 * max(self.metric.rows, 2) or not numbers:
+            return intervals_of(found)
+
+        def on(rows: Tensor) -> dict[str, float]:
+            return self.compute(cast(Measurement, Half(subject, rows)))
+
+        return intervals_of(found) | by_halves(numbers, on, subject.n, times)
 
     def _tried(self, subject: Measurement, function: Callable[[], Found]) -> Found:
         try:
@@ -82,6 +104,17 @@ class Chosen:
             said = " ".join(traceback.format_exception_only(error)[-1].split())
             place = f"{Path(last.filename).name}:{last.lineno}"
             raise MetricFailed(f"{find_plugin(METRICS, self.name)} failed: {said} ({place})") from error
+
+
+def _checked(found: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
+    """Return figures as a metric may give them: numbers, or rows' values, as float64 on the CPU."""
+    rows = {name: value.detach().double().cpu() for name, value in found.items() if isinstance(value, Tensor)}
+    for name, values in rows.items():
+        if values.ndim > 1:
+            raise ValueError(f"{name} is {tuple(values.shape)}; give a number, or rows' values (n,)")
+    numbers = {name: rows[name].mean().item() if name in rows else value for name, value in found.items()}
+    checked = FIGURES.validate_python(numbers)
+    return {name: rows[name] if name in rows and rows[name].ndim else value for name, value in checked.items()}
 
 
 def metric_named(name: str) -> Chosen:

@@ -6,10 +6,11 @@ import re
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.evaluation import metrics
+from genhub.evaluation import by_rows
 from genhub.interfaces.metric import Figures, MeasuredModel, Metric
 
 READS_WELL = 0.9
@@ -22,14 +23,14 @@ class LabelEntropy(Metric):
     """Inception score, by the probe: exp of the mean KL of the labels that it reads from their average."""
 
     figures: ClassVar[Figures] = {"label_entropy": "higher"}
-    least, bias = 1000, "biased downwards"
+    least, bias, has_floor = 1000, "biased downwards", True
 
     def missing(self, subject: MeasuredModel) -> str | None:
         return subject.no_labels
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         _say_how_well_labels_are_read(subject, "label_entropy")
-        return {"label_entropy": metrics.inception_score(subject.probabilities)}
+        return {"label_entropy": by_rows.inception_score(subject.probabilities)}
 
 
 class LabelAccuracy(Metric):
@@ -37,22 +38,23 @@ class LabelAccuracy(Metric):
     made from it, such as a text."""
 
     figures: ClassVar[Figures] = {"label_accuracy": "higher"}
+    has_floor = True
 
     def missing(self, subject: MeasuredModel) -> str | None:
         asked = subject.labels_asked
         return asked if isinstance(asked, str) else None
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         _say_how_well_labels_are_read(subject, "label_accuracy")
         asked = subject.labels_asked
         assert not isinstance(asked, str)
         right = subject.probabilities.argmax(1) == asked[0]
-        return {"label_accuracy": float(right[asked[1]].double().mean())}
+        return {"label_accuracy": right[asked[1]]}
 
 
 def _say_how_well_labels_are_read(subject: MeasuredModel, name: str) -> None:
-    if subject.reads_right < READS_WELL:
-        subject.notes.append(f"{name}: the probe reads only {subject.reads_right:.0%} of real rows' labels right")
+    only = "only " if subject.reads_right < READS_WELL else ""
+    subject.notes.append(f"{name}: the probe reads {only}{subject.reads_right:.0%} of real rows' labels right")
 
 
 class ConditionError(Metric):
@@ -63,6 +65,7 @@ class ConditionError(Metric):
     """
 
     figures: ClassVar[Figures] = {"condition_error": "lower"}
+    has_floor = True
 
     def missing(self, subject: MeasuredModel) -> str | None:
         if not subject.model.conditions:
@@ -77,20 +80,24 @@ class ConditionError(Metric):
         names = [name for name in subject.model.conditions if subject.formula(name)]
         return [name for name in names if (asked := subject.asked(name)) and asked[1].any()]
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        found, shares = dict[str, float](), []
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        found, shares = dict[str, float | Tensor](), []
         for name in self._told(subject):
-            error, chance, real = self._errors(subject, name)
-            found[f"condition_error_{_word(name)}"] = error
-            shares.append(error / chance if chance else float(error > 0))
+            errors, there, chance, real = self._errors(subject, name)
+            found[f"condition_error_{_word(name)}"] = torch.from_numpy(errors[there])
+            share = errors / chance if chance else np.full(len(errors), float(errors[there].mean() > 0))
+            shares.append(np.where(there, share, 0) / there.mean())  # whose mean is that of the rows that have one
             subject.notes.append(
                 f"condition_error_{_word(name)}: {chance:.4g} would be chance, rows that have nothing to do with what was "
                 f"asked for; real rows are {real:.2g} from their own {name}"
             )
-        return {"condition_error": float(np.mean(shares)), **found}
+        return {"condition_error": torch.from_numpy(np.mean(shares, axis=0)), **found}
 
-    def _errors(self, subject: MeasuredModel, name: str) -> tuple[float, float, float]:
-        """Return mean absolute errors: of what is drawn, of real rows in any order, and of real rows of their own values."""
+    def _errors(
+        self, subject: MeasuredModel, name: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float, float]:
+        """Return the mean absolute error of each drawn row (n,), and whether it was asked for one; the means of real rows in
+        any order, and of real rows of their own values."""
         formula, asked = subject.formula(name), subject.asked(name)
         assert formula is not None
         assert asked is not None
@@ -102,8 +109,7 @@ class ConditionError(Metric):
         drawn = _flat(formula(subject.drawn.numpy()))
         blocks = np.array_split(rows, -(-len(rows) // 1000))
         told = np.concatenate([_flat(formula(data.own(block).numpy())) for block in blocks])[has]
-        error = float(np.abs(drawn - wanted)[there].mean())
-        return error, _mean_distance(wanted[there], real), float(np.abs(told - real).mean())
+        return np.abs(drawn - wanted).mean(1), there, _mean_distance(wanted[there], real), float(np.abs(told - real).mean())
 
 
 def _flat(values: Tensor | NDArray[np.generic]) -> NDArray[np.float64]:

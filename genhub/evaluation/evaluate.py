@@ -20,6 +20,8 @@ from genhub.data.batches import TableData
 from genhub.errors import DataError, GenhubError, InputError, NotFinite, RecipeError
 from genhub.evaluation.chosen import Chosen, MetricFailed, about, all_metrics, check_names, metric_named
 from genhub.evaluation.given import data_for, given_rows, recipe_of, told
+from genhub.evaluation.in_place import floor_of
+from genhub.evaluation.intervals import Computed, Interval, values_of
 from genhub.evaluation.measurement import Measurement
 from genhub.evaluation.protocol import Evaluation, evaluation_folders, weights_digest
 from genhub.ground.console import Progress, warn
@@ -197,7 +199,7 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
     chosen, notes = ([metric_named(name) for name in names], []) if names is not None else _by_default()
     if names is not None:
         _check_all_apply(chosen, subject)
-    values, left_out = dict[str, float](), list[str]()
+    values, intervals, floor, left_out = dict[str, float](), dict[str, Interval](), dict[str, float](), list[str]()
     for metric in chosen:
         try:
             found = _figures(metric, subject)
@@ -206,8 +208,15 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
                 raise
             notes.append(f"{error}; left out")
             continue
-        values |= {figure: value for figure, value in found.items() if math.isfinite(value)}
-        left_out += [f"{figure}: {value}, left out" for figure, value in found.items() if not math.isfinite(value)]
+        finite = {figure: value for figure, value in values_of(found).items() if math.isfinite(value)}
+        left_out += [f"{figure}: {value}, left out" for figure, value in values_of(found).items() if figure not in finite]
+        values |= finite
+        if finite:
+            try:
+                intervals |= metric.intervals(subject, found)
+                floor |= floor_of(metric, subject)
+            except GenhubError as error:  # what is known is kept
+                notes.append(f"{metric.name}: no interval or no real rows beside it: {error}")
     subject.notes += [*notes, *left_out, *about(subject, chosen)]
     if not values and (left_out or notes):
         fault = NotFinite if left_out else MetricFailed
@@ -222,6 +231,9 @@ def measure(subject: Measurement, names: Sequence[str] | None, step: int, traine
         config=config.model_dump(mode="json"),
         protocol=protocol,
         values=values,
+        intervals={figure: ends for figure, ends in intervals.items() if figure in values},
+        floor={figure: value for figure, value in floor.items() if figure in values},
+        probe_accuracy=subject.probe.accuracy if "probe" in subject.__dict__ else None,
         notes=tuple(dict.fromkeys(subject.notes)),
         versions=package_versions(),
     )
@@ -244,8 +256,8 @@ def _check_all_apply(chosen: Sequence[Chosen], subject: Measurement) -> None:
                 raise InputError(f"metric '{metric.name}': {reason}")
 
 
-def _figures(chosen: Chosen, subject: Measurement) -> Mapping[str, float]:
-    """Return a metric's figures, with what a reader must know of them in the subject's notes; none where it does not apply.
+def _figures(chosen: Chosen, subject: Measurement) -> Computed:
+    """Return a metric's figures, as it gives them, with what a reader must know of them in the subject's notes; none where it does not apply.
 
     Raises:
         MetricFailed: it fails.
@@ -254,7 +266,7 @@ def _figures(chosen: Chosen, subject: Measurement) -> Mapping[str, float]:
         subject.notes.append(f"{chosen.name}: {few}")
     if chosen.missing(subject):
         return {}
-    found = chosen.compute(subject)
+    found = chosen.rows(subject)
     subject.notes += [note] if (note := chosen.warning(subject)) else []
     return found
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genhub.conditioning.conditioner import Conditioner
-from genhub.evaluation import metrics
+from genhub.evaluation import by_rows
 from genhub.ground.randomness import seed_for
 from genhub.interfaces.capabilities import Autoencoder, Likelihood
 from genhub.interfaces.metric import Figures, MeasuredModel, Metric, RealRows
@@ -26,13 +26,35 @@ MOST_RECONSTRUCTED, MOST_BITS = 10_000, 256
 
 
 class FrechetDistance(Metric):
-    """Distance between Gaussian fits of features: FID, by whichever extractor."""
+    """Distance between Gaussian fits of features, FID by whichever extractor: from the real rows, and from those that were
+    not trained on."""
 
-    figures: ClassVar[Figures] = {"frechet_distance": "lower"}
+    figures: ClassVar[Figures] = {"frechet_distance": "lower", "frechet_distance_held_out": "lower"}
     by_features, rows, least, bias = True, 2, 5000, "biased upwards"
+    has_floor = True
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        return {"frechet_distance": metrics.frechet_distance(*subject.features)}
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        real, drawn = subject.features
+        found: dict[str, float | Tensor] = {"frechet_distance": by_rows.frechet_distance(real, drawn)}
+        if subject.no_unseen is None and len(subject.unseen_rows) >= self.rows:
+            found["frechet_distance_held_out"] = by_rows.frechet_distance(subject.unseen_features, drawn)
+        return found
+
+
+class FrechetInfinity(Metric):
+    """Frechet distance of infinitely many drawn rows, FID-infinity: a line through the distances of fewer and fewer."""
+
+    figures: ClassVar[Figures] = {"frechet_infinity": "lower"}
+    by_features, rows, least, bias = True, 2 * by_rows.PARTS, 5000, "uncertain: see its interval"
+    has_floor = True
+
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        real, drawn = subject.features
+        if (part := len(drawn) // by_rows.PARTS) <= drawn.shape[1]:
+            subject.notes.append(
+                f"frechet_infinity: still biased, as a part of {part} rows has no more of them than its {drawn.shape[1]} features"
+            )
+        return {"frechet_infinity": by_rows.frechet_infinity(real, drawn)}
 
 
 class KernelDistance(Metric):
@@ -40,10 +62,11 @@ class KernelDistance(Metric):
 
     figures: ClassVar[Figures] = {"kernel_distance": "lower", "kernel_distance_std": None}
     by_features, rows, least, bias = True, 2, 1000, "uncertain: see its standard deviation"
+    has_floor = True
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        distance, spread = metrics.kernel_distance(*subject.features)
-        return {"kernel_distance": distance, "kernel_distance_std": spread}
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        found, influence = by_rows.kernel_distances(*subject.features, subsets=100, subset_size=1000, seed=0)
+        return {"kernel_distance": found.mean() + influence, "kernel_distance_std": float(found.std(correction=0))}
 
 
 class PrecisionRecall(Metric):
@@ -51,9 +74,10 @@ class PrecisionRecall(Metric):
 
     figures: ClassVar[Figures] = {"precision": "higher", "recall": "higher"}
     by_features, rows, least, bias = True, 4, 5000, "a loose estimate of the manifolds"
+    has_floor = True
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        precision, recall = metrics.precision_recall(*subject.features, k=3, radii=subject.radii(3))
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        precision, recall = by_rows.precision_recall(*subject.features, k=3, radii=subject.radii(3))
         return {"precision": precision, "recall": recall}
 
 
@@ -63,9 +87,10 @@ class DensityCoverage(Metric):
     figures: ClassVar[Figures] = {"density": "higher", "coverage": "higher"}
     by_features, rows, least = True, 6, 5000
     bias = "lower in coverage, the more real rows there are for each drawn one"
+    has_floor = True
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        density, coverage = metrics.density_coverage(*subject.features, k=5, radii=subject.radii(5))
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        density, coverage = by_rows.density_coverage(*subject.features, k=5, radii=subject.radii(5))
         return {"density": density, "coverage": coverage}
 
 
@@ -73,7 +98,7 @@ class SlicedWasserstein(Metric):
     """Mean Wasserstein distance along 512 directions, of vectors, in standard deviations of the training data."""
 
     figures: ClassVar[Figures] = {"sliced_wasserstein": "lower"}
-    least, bias = 5000, "biased upwards"
+    least, bias, has_floor = 5000, "biased upwards", True
 
     def missing(self, subject: MeasuredModel) -> str | None:
         spec = subject.reference.spec
@@ -81,9 +106,9 @@ class SlicedWasserstein(Metric):
             return None
         return f"is for vectors, and '{spec.target}' is {spec.modality.told()}; the others compare its features"
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
-        real = _numbers(subject, subject.reference, subject.reference_rows)
-        return {"sliced_wasserstein": metrics.sliced_wasserstein(real, subject.numbers(subject.drawn))}
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
+        real, drawn = _numbers(subject, subject.reference, subject.reference_rows), subject.numbers(subject.drawn)
+        return {"sliced_wasserstein": by_rows.sliced_wasserstein(real, drawn, directions=512, seed=0)}
 
 
 class Memorised(Metric):
@@ -94,10 +119,10 @@ class Memorised(Metric):
     def missing(self, subject: MeasuredModel) -> str | None:
         return subject.no_unseen
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         training = _numbers(subject, subject.trained_on, range(subject.trained_on.num_rows))
         unseen = _numbers(subject, subject.unseen, subject.unseen_rows)
-        return {"memorised": metrics.memorised(subject.numbers(subject.drawn), training, unseen)}
+        return {"memorised": by_rows.memorised(subject.numbers(subject.drawn), training, unseen)}
 
 
 class Reconstruction(Metric):
@@ -109,7 +134,7 @@ class Reconstruction(Metric):
         return _without(Autoencoder, subject) or subject.no_unseen
 
     @torch.inference_mode()
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         model, data = subject.model, subject.unseen
         assert isinstance(model, Autoencoder)
         low, high = data.spec.modality.bounds or (0.0, 1.0)  # of pixels in [0, 1]; of standardised numbers as they are
@@ -118,7 +143,7 @@ class Reconstruction(Metric):
             x, given = data.x(rows).to(subject.model.device), subject.given(data, rows)
             error = (model.decode(model.encode(x, given), given) - x).square()
             errors.append(error.mean(tuple(range(1, x.ndim))).cpu() / (high - low) ** 2)
-        return {"reconstruction_mse": float(torch.cat(errors).double().mean())}
+        return {"reconstruction_mse": torch.cat(errors)}
 
 
 class BitsPerDimension(Metric):
@@ -132,7 +157,7 @@ class BitsPerDimension(Metric):
         return _without(Likelihood, subject) or subject.no_unseen
 
     @torch.inference_mode()
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         model, data = subject.model, subject.unseen
         assert isinstance(model, Likelihood)
         bits = []
@@ -142,7 +167,7 @@ class BitsPerDimension(Metric):
             generator = torch.Generator().manual_seed(seed_for(subject.seed, int(rows[0])))
             bits.append(model.bits_per_dimension(batch, generator=generator).cpu())
         subject.notes.append(f"bits_per_dimension: of {len(unseen)} rows of split {data.spec.split}")
-        return {"bits_per_dimension": float(torch.cat(bits).double().mean())}
+        return {"bits_per_dimension": torch.cat(bits)}
 
 
 class Cost(Metric):
@@ -150,7 +175,7 @@ class Cost(Metric):
 
     figures: ClassVar[Figures] = {"parameters": None, "network_evaluations": None, "rows_per_second": None}
 
-    def compute(self, subject: MeasuredModel) -> dict[str, float]:
+    def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         """Count parameters; draw a batch to count network evaluations a row, and rows a second."""
         model, n = subject.model, min(subject.n, 64)
         evaluations = _evaluations(model, lambda: subject.draw_again(n)) / n

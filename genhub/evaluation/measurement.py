@@ -132,20 +132,22 @@ class Measurement:
         if labels and (makers := [name for name in conditions if labels.name in self.reference.made_from(name)]):
             if self.rows_of is None:
                 return f"what {', '.join(makers)} says of the label is known of whole rows of the data alone"
-            return self._labels_of(self.rows_of, labels)
+            return self.labels_of(self.rows_of, torch.tensor(self.drawing.numbers) % len(self.rows_of.numbers))
         if not any(modality.classes for modality in conditions.values()):
             return "the model draws without labels"
         known = f"the probe reads column '{labels.name}' of the data, which the model is not given" if labels else None
         return known or str(self.no_labels)
 
-    def _labels_of(self, rows: WholeRows, labels: Column) -> tuple[Tensor, Tensor]:
-        """Return the labels of the rows that rows were drawn for, as the probe numbers them: another split may have others,
-        which are told by their names."""
+    def labels_of(self, rows: WholeRows, places: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return the labels of rows, at these places among them, as the probe numbers them: another split may have others,
+        which are told by their names; and which rows have one."""
+        labels = self.reference.labels
+        assert labels is not None
         column = rows.data.column(labels.name)
         number = {labels.modality.caption(torch.tensor(own)): own for own in range(labels.modality.classes)}
         captions = [column.modality.caption(torch.tensor(own)) for own in range(column.modality.classes)]
         as_read = torch.tensor([number.get(caption, -1) for caption in captions])
-        found, places = as_read[column.kept(rows.numbers)], torch.tensor(self.drawing.numbers) % len(rows.numbers)
+        found = as_read[column.kept(rows.numbers)]
         there = column.present(rows.numbers) & (found >= 0)
         return found[places], there[places]
 
@@ -176,6 +178,14 @@ class Measurement:
         """Row numbers of the `unseen` elements that were really not trained on, in a fixed order."""
         order = np.random.Generator(np.random.PCG64(0)).permutation(self.unseen.num_rows)
         return order[~self.seen[order]]
+
+    @cached_property
+    def fresh_rows(self) -> NDArray[np.int64]:
+        """Places among the `unseen_rows` of those that are no rows of the reference, either."""
+        rows = self.unseen_rows[:MOST_REFERENCES]
+        if self.reference.content == self.trained_on.content:
+            return np.arange(len(rows))
+        return np.flatnonzero(~np.isin(_hashes(self.unseen)[rows], _hashes(self.reference)))
 
     def given(self, data: RealRows, rows: NDArray[np.int64]) -> Conditions:
         """Return the conditions of some rows, on the model's device; where the data don't have them, none is present."""
@@ -227,20 +237,28 @@ class Measurement:
 
     @cached_property
     def features(self) -> tuple[Tensor, Tensor]:
-        """Features (n, d) of real images, cached by all that they depend on, and of generated ones."""
+        """Features (n, d) of real rows, cached by all that they depend on, and of drawn ones."""
+        return self.real_features, self._of_each(self._extracted, self.drawn)
 
-        def compute() -> Tensor:
-            rows = np.array_split(self.reference_rows, -(-len(self.reference_rows) // 1000))
-            return torch.cat([self._extracted(self.reference.own(part)) for part in rows])
+    @cached_property
+    def real_features(self) -> Tensor:
+        return self.kept("features", lambda: self._extracted_of(self.reference, self.reference_rows))
 
-        return self._kept("features", compute), self._of_each(self._extracted, self.drawn)
+    @cached_property
+    def unseen_features(self) -> Tensor:
+        rows = self.unseen_rows[:MOST_REFERENCES]
+        return self.kept("features-unseen", lambda: self._extracted_of(self.unseen, rows), self.unseen.content, rows)
+
+    def _extracted_of(self, data: TableData, numbers: NDArray[np.int64]) -> Tensor:
+        blocks = np.array_split(numbers, -(-len(numbers) // 1000))
+        return torch.cat([self._extracted(data.own(block)) for block in blocks])
 
     def _extracted(self, values: Tensor) -> Tensor:
         return check_finite(self.extractor.features(values), f"features by the extractor '{self.extractor_name}'")
 
     def radii(self, k: int) -> Tensor:
         """Return the distance (n,) of each real row to its k-th neighbour among them, by features; cached like these."""
-        return self._kept(f"radii-{k}", lambda: kth_distances(self.features[0], k))
+        return self.kept(f"radii-{k}", lambda: kth_distances(self.real_features, k))
 
     @cached_property
     def passing(self) -> tuple[float, float] | None:
@@ -260,12 +278,12 @@ class Measurement:
             beside = (self.extractor.features(mush), real[half:])
             return torch.tensor([precision_recall(real[:half], rows)[0] for rows in beside])
 
-        mush, real = self._kept("passing", tried).tolist()
+        mush, real = self.kept("passing", tried).tolist()
         return mush, real
 
-    def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Return what is computed from the real rows alone, from the cache if it is there."""
-        key = hash_of(self.extractor.fingerprint, self.reference.content, self.reference_rows)
+    def kept(self, name: str, compute: Callable[[], Tensor], *of: Any) -> Tensor:
+        """Return what is computed from the real rows, and what else it is `of`, from the cache if it is there."""
+        key = hash_of(self.extractor.fingerprint, self.reference.content, self.reference_rows, *of)
         file = cache_folder() / "features" / f"{key}-{name}.safetensors"
         return kept(file, lambda: ({name: compute()}, {}))[0][name]
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from filelock import FileLock
 from pydantic import Field, ValidationError
@@ -20,6 +20,9 @@ from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
 from genhub.store.card import MEASURED
 from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_digest, read_json, read_manifest
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
+
+
+Kept = TypeVar("Kept")
 
 
 class Protocol(Section):
@@ -73,6 +76,13 @@ class Evaluation(Section):
     """The model's Config: with it, the sampler's defaults."""
     protocol: Protocol
     values: Mapping[Word, float]
+    intervals: Mapping[Word, tuple[float, float]] = {}
+    """By figure, the ends of its 95% interval: what other drawn rows of the same model would give, or, of a figure of held-out
+    rows, others of these. Figures of costs have none."""
+    floor: Mapping[Word, float] = {}
+    """By figure, what it is of as many real rows, which were not trained on, in the drawn ones' place."""
+    probe_accuracy: float | None = None
+    """Share of rows it was not trained on that the probe reads right, where a figure needed it."""
     notes: tuple[str, ...] = ()
     """Notes that a reader must know: too few rows, metrics that don't apply."""
     versions: Versions = {}  # noqa: RUF012
@@ -105,11 +115,19 @@ class Evaluation(Section):
             return self
         values, notes = {**before.values, **self.values}, tuple(dict.fromkeys([*before.notes, *self.notes]))
         protocol = self.protocol.model_copy(update={"reader": self.protocol.reader or before.protocol.reader})
-        return self.model_copy(update={"values": values, "notes": notes, "protocol": protocol})
+        kept = {"intervals": {**_others(before.intervals, self.values), **self.intervals},
+                "floor": {**_others(before.floor, self.values), **self.floor},
+                "probe_accuracy": before.probe_accuracy if self.probe_accuracy is None else self.probe_accuracy}  # fmt: skip
+        return self.model_copy(update={"values": values, "notes": notes, "protocol": protocol, **kept})
 
     def _text(self) -> str:
         content = self.model_dump(mode="json")
         return json.dumps(content | {"checksum": _checksum(content)}, indent=2) + "\n"
+
+
+def _others(before: Mapping[str, Kept], values: Mapping[str, float]) -> dict[str, Kept]:
+    """Return what was kept of figures other than those that were measured now."""
+    return {name: value for name, value in before.items() if name not in values}
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

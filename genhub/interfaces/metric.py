@@ -37,6 +37,12 @@ class Metric(ABC):
     """Number of drawn rows below which it misleads."""
     bias: ClassVar[str] = ""
     """Words for how it misleads then: "biased upwards"."""
+    has_floor: ClassVar[bool] = False
+    """Whether it is also computed of as many real rows, which were not trained on, in the drawn ones' place: the floor, shown
+    beside the figures. It must then depend on the rows and the data alone, not on `subject.model`."""
+    resamples: ClassVar[int] = 0
+    """On how many random halves of the drawn rows it is computed again, for an interval of the figures that it gives as
+    numbers; 0: these have none. It takes as many times as long."""
 
     def missing(self, subject: MeasuredModel) -> str | None:
         """Return why it can't be computed of a model and data, in a few words; None if it can. It is asked before anything
@@ -44,8 +50,9 @@ class Metric(ABC):
         return None
 
     @abstractmethod
-    def compute(self, subject: MeasuredModel) -> Mapping[str, float]:
-        """Return the figures by name. One that is not finite is left out, and a note says so."""
+    def compute(self, subject: MeasuredModel) -> Mapping[str, float | Tensor]:
+        """Return the figures by name. One that is a mean over rows is better given as the rows' values, (n,): genhub takes
+        the mean, and its interval by the bootstrap. One that is not finite is left out, and a note says so."""
 
 
 class RealRows(Protocol):
@@ -128,6 +135,10 @@ class MeasuredModel(Protocol):
     @property
     def unseen_rows(self) -> NDArray[np.int64]:
         """Numbers of its rows that were really not trained on, in a fixed order."""
+
+    @property
+    def unseen_features(self) -> Tensor:
+        """The extractor's features (m, d) of those rows, of 50,000 at most."""
 
     @property
     def trained_on(self) -> RealRows:
