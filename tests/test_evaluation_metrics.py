@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import genhub
-from genhub.evaluation import metrics
+from genhub.evaluation import by_rows, metrics
 
 
 def normal(n: int, d: int, seed: int, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
@@ -77,7 +77,7 @@ def test_a_set_against_itself_and_orders():
 def test_blocks_do_not_change_a_figure(monkeypatch):
     real, other = normal(500, 4, 0), normal(450, 4, 1)
     whole = metrics.precision_recall(real, other), metrics.density_coverage(real, other)
-    monkeypatch.setattr(metrics, "BLOCK", 7)
+    monkeypatch.setattr(by_rows, "BLOCK", 7)
     assert (metrics.precision_recall(real, other), metrics.density_coverage(real, other)) == whole
 
 
@@ -124,6 +124,7 @@ def test_copies_are_found():
 NORMAL = normal(40, 6, 0)
 CALLS = {
     "frechet_distance": (lambda a, b: metrics.frechet_distance(a, b), 2),
+    "frechet_infinity": (lambda a, b: metrics.frechet_infinity(a, b), 2),
     "kernel_distance": (lambda a, b: metrics.kernel_distance(a, b), 2),
     "precision_recall": (lambda a, b: metrics.precision_recall(a, b, k=3), 4),
     "density_coverage": (lambda a, b: metrics.density_coverage(a, b, k=5), 6),

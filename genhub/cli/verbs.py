@@ -151,11 +151,18 @@ def evaluate(
     if as_json:
         print_facts(found.model_dump(mode="json"), as_json)
         return
+    width = 2 + max(map(len, found.values), default=0)
     for name, value in found.values.items():
-        put(f"{name:24}{value:,.6g}")
+        interval = f"  [{', '.join(f'{end:,.4g}' for end in found.intervals[name])}]" if name in found.intervals else ""
+        floor = f"  real rows {found.floor[name]:,.4g}" if name in found.floor else ""
+        put(f"{name:{width}}{f'{value:,.6g}':12}{interval:22}{floor}".rstrip())
+    if found.intervals:
+        put("[...]: 95% of what other rows of the model would give" + "; real rows: as many in their place" * bool(found.floor))
     protocol = found.protocol
     put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_rows} of {protocol.reference.name}")
     put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")
+    if found.probe_accuracy is not None:
+        put(f"the probe is right on {found.probe_accuracy:.1%} of real rows it was not trained on")
     for note in found.notes:
         put(f"note: {note}")
 

@@ -17,6 +17,10 @@ from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
 
 
+REAL = "real rows"
+"""Name of the row of a table that has the figures of real rows in the drawn ones' place."""
+
+
 class ModelRow(Section):
     """One model in a comparison."""
 
@@ -52,17 +56,26 @@ class Comparison(Section):
         return [(_alike(row, common) or row.evaluations or (None,))[-1] if common else None for row in self.rows]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return column names, and a row of text a model; a figure of another protocol than the first model's has a mark."""
+        """Return column names, and a row of text a model; a figure of another protocol than the first model's has a mark. The
+        last row, if there are any, is of as many real rows in the place of the drawn ones."""
         shown = self.shown()
         names = list(dict.fromkeys(name for found in shown if found for name in found.values))
         base = next((found for found in shown if found), None)
         lines = []
         for row, found in zip(self.rows, shown, strict=True):
             mark = " *" if found and base and found.protocol.differences(base.protocol) else ""
-            figures = [_number(found.values[name]) + mark if found and name in found.values else "" for name in names]
+            figures = [_figure(found, name) + mark if found and name in found.values else "" for name in names]
             trained = ["" if value is None else _number(value) for value in (row.rows_seen, row.seconds)]
             lines.append([row.name, row.model, _number(row.steps), *trained, *figures])
+        if floor := self.floor():
+            lines.append([REAL, "", "", "", "", *(_number(floor[name]) if name in floor else "" for name in names)])
         return ["run", "model", "steps", "rows seen", "seconds", *names], lines
+
+    def floor(self) -> dict[str, float]:
+        """Return the figures of real rows in the drawn ones' place, of the protocol that the first model was measured by."""
+        shown = [found for found in self.shown() if found]
+        alike = [found for found in shown if not found.protocol.differences(shown[0].protocol)]
+        return {name: value for found in reversed(alike) for name, value in found.floor.items()}
 
     def figure_notes(self) -> Iterator[str]:
         """Yield notes on the figures shown, each once with all models that it holds for."""
@@ -131,6 +144,12 @@ def _rows_seen(checkpoint: Path, steps: int) -> int | None:
     data = parse_yaml(read_text(file), TextSource(str(file))).get("data") if file.is_file() else None
     batch_size = data.get("batch_size") if isinstance(data, dict) else None
     return steps * batch_size if isinstance(batch_size, int) else None
+
+
+def _figure(found: Evaluation, name: str) -> str:
+    """Return a figure with half the width of its interval."""
+    value, (low, high) = found.values[name], found.intervals.get(name, (0.0, 0.0))
+    return _number(value) + (f" ± {(high - low) / 2:.2g}" if high > low else "")
 
 
 def _number(value: float) -> str:

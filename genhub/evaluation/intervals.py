@@ -20,7 +20,7 @@ RESAMPLES, AT_ONCE = 1000, 2**22
 
 def values_of(found: Computed) -> dict[str, float]:
     """Return the figures, of rows' values their mean."""
-    return {name: float(value.mean()) if isinstance(value, Tensor) else value for name, value in found.items()}
+    return {name: float(value.double().mean()) if isinstance(value, Tensor) else value for name, value in found.items()}
 
 
 def intervals_of(found: Computed) -> dict[str, Interval]:

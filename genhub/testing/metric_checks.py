@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from genhub.data.batches import TableData
 from genhub.data.open import load_data
 from genhub.evaluation.given import given_rows
+from genhub.evaluation.in_place import Unseen
+from genhub.evaluation.intervals import values_of
 from genhub.evaluation.measurement import Measurement
 from genhub.ground.randomness import Generators, randn
 from genhub.interfaces.columns import ModelData
@@ -155,19 +157,45 @@ def missing(subject: MetricSubject) -> None:
 
 
 def compute(subject: MetricSubject) -> None:
-    """`compute` returns all that `figures` names, and more whose names begin like its first, as finite numbers."""
-    at = subject.cls.compute
+    """`compute` returns all that `figures` names, the first always and others where it can, and more whose names begin like
+    its first: finite numbers, or finite values of rows (n,)."""
+    at, own, named = subject.cls.compute, next(iter(subject.metric.figures)), set(subject.metric.figures)
     for case in subject.applies():
         found = subject.metric.compute(case.subject())
-        if lacking := [name for name in subject.metric.figures if name not in found]:
-            raise Broken(f"of {case.name}, there is no {', '.join(lacking)}", "return all that `figures` names", at)
+        if own not in found:
+            raise Broken(f"of {case.name}, there is no {own}", "return the first that `figures` names", at)
         for name, value in found.items():
-            if not isinstance(value, float) or not math.isfinite(value):
-                raise Broken(f"of {case.name}, {name} is {value!r}", "return finite floats", at)
-        own = next(iter(subject.metric.figures))
+            rows = isinstance(value, Tensor) and value.ndim == 1 and len(value) and bool(value.isfinite().all())
+            if not rows and not (isinstance(value, float) and math.isfinite(value)):
+                raise Broken(f"of {case.name}, {name} is {value!r}", "return finite floats, or rows' values (n,)", at)
+        named -= found.keys()
         others = [name for name in found if name not in subject.metric.figures and not name.startswith(own)]
         if others:
             raise Broken(f"of {case.name}, there is {', '.join(others)}", f"name it in `figures`, or {own}_...", at)
+    if named:
+        raise Broken(f"of no case there is {', '.join(named)}", "return all that `figures` names", at)
+
+
+def floor(subject: MetricSubject) -> None:
+    """Where it `has_floor`, it can be computed of real rows in the drawn ones' place, whatever the model."""
+    if not subject.cls.has_floor:
+        raise NotHere("it says that real rows in the drawn ones' place tell nothing")
+    for case in subject.applies():
+        if case.subject().no_unseen is not None:
+            continue
+        rows = [cast(Measurement, Unseen(case.subject(good))) for good in (True, False)]
+        try:
+            found = [values_of(subject.metric.compute(those)) for those in rows if not subject.metric.missing(those)]
+        except Exception as error:
+            raise Broken(
+                f"of {case.name}, of real rows: {type(error).__name__}: {error}", "or say has_floor = False", subject.cls.compute
+            ) from error
+        if found and found[0] != found[-1]:
+            raise Broken(
+                f"of {case.name}, real rows have {found[0]} beside one model and {found[-1]} beside another",
+                "look at the rows alone, or say has_floor = False", subject.cls,
+            )  # fmt: skip
+
 
 
 def same(subject: MetricSubject) -> None:
@@ -227,7 +255,7 @@ def better(subject: MetricSubject) -> None:
     if way is None:
         raise NotHere("its first figure is better neither way")
     for case in subject.applies():
-        good, bad = (subject.metric.compute(case.subject(good))[own] for good in (True, False))
+        good, bad = (values_of(subject.metric.compute(case.subject(good)))[own] for good in (True, False))
         if (bad < good) if way == "lower" else (bad > good):
             raise Broken(
                 f"of {case.name}, {own} is {good:.4g} for real rows and {bad:.4g} for others, and {way} is better",
@@ -237,4 +265,4 @@ def better(subject: MetricSubject) -> None:
 
 
 def _with_direction(metric: Metric, subject: Measurement) -> dict[str, float]:
-    return {name: value for name, value in metric.compute(subject).items() if metric.figures.get(name)}
+    return {name: value for name, value in values_of(metric.compute(subject)).items() if metric.figures.get(name)}
