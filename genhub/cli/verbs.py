@@ -157,7 +157,10 @@ def evaluate(
         floor = f"  real rows {found.floor[name]:,.4g}" if name in found.floor else ""
         put(f"{name:{width}}{f'{value:,.6g}':12}{interval:22}{floor}".rstrip())
     if found.intervals:
-        put("[...]: 95% of what other rows of the model would give" + "; real rows: as many in their place" * bool(found.floor))
+        put(
+            "[...]: 95% of what other rows of the model would give"
+            + "; real rows: as many in their place" * bool(found.floor)
+        )
     protocol = found.protocol
     put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_rows} of {protocol.reference.name}")
     put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")

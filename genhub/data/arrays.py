@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from genhub.data.raw import Source, few, first_line, of_arrays
 from genhub.errors import DataError
 from genhub.interfaces.columns import DataConfig
+from genhub.sampling.files import COPY_OF, IN_COLOUR
 
 ENDINGS = {".npz", ".npy"}
 
 
 def array_source(file: str, config: DataConfig) -> Source:
-    """Return the columns of a file. Arrays of another length than the longest are passed over.
+    """Return the columns of a file. Arrays of another length than the longest are passed over, and the copy in colour that
+    `genhub sample` writes of images for others.
 
     Raises:
         DataError: it can't be read, or holds no rows; pickled objects are never read.
@@ -25,6 +27,8 @@ def array_source(file: str, config: DataConfig) -> Source:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
         whole = {Path(file).stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
         arrays = {name: array for name, array in whole.items() if isinstance(array, np.ndarray)}  # a zip may hold anything
+        if str(arrays.get(COPY_OF)) in arrays.keys() - {IN_COLOUR}:
+            arrays = {name: array for name, array in arrays.items() if name not in (IN_COLOUR, COPY_OF)}
     except Exception as error:  # whatever NumPy and zipfile raise
         raise DataError(f"data.name: {file}: {first_line(error)}") from error
     length = max((len(array) for array in arrays.values() if array.ndim), default=0)

@@ -45,7 +45,8 @@ class Gaussian:
     def root(self) -> Tensor:
         """The square root of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return root
 
 
 def frechet(real: Gaussian, generated: Tensor) -> tuple[float, Tensor]:
@@ -170,7 +171,8 @@ def sliced_wasserstein(real: Tensor, generated: Tensor, *, directions: int, seed
         potential[1:] = ((slope[1:] + slope[:-1]) / 2 * y.diff(dim=0)).cumsum(0)
         influence += torch.zeros_like(y).scatter_(0, order, potential - potential.mean(0)).sum(1)
     distance = (square / directions) ** 0.5
-    return distance + (influence / (2 * distance * directions) if distance else influence * 0)  # that of the root
+    found: Tensor = distance + influence / (2 * (distance or 1.0) * directions)  # that of the root
+    return found
 
 
 def inception_score(probabilities: Tensor) -> Tensor:
@@ -181,7 +183,8 @@ def inception_score(probabilities: Tensor) -> Tensor:
         raise InputError("inception_score: needs probabilities: rows of numbers from 0 on that add up to 1")
     marginal = p.mean(0, keepdim=True)
     divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, marginal.expand_as(p))).sum(1)
-    return divergence.mean().exp() * (1 + _centred(divergence))
+    found: Tensor = divergence.mean().exp() * (1 + _centred(divergence))
+    return found
 
 
 def memorised(generated: Tensor, training: Tensor, held_out: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from genhub.interfaces.section import NonNegativeInt, Section
 from genhub.store.manifest import MANIFEST, read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
 
-
 REAL = "real rows"
 """Name of the row of a table that has the figures of real rows in the drawn ones' place."""
 
@@ -56,8 +55,8 @@ class Comparison(Section):
         return [(_alike(row, common) or row.evaluations or (None,))[-1] if common else None for row in self.rows]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return column names, and a row of text a model; a figure of another protocol than the first model's has a mark. The
-        last row, if there are any, is of as many real rows in the place of the drawn ones."""
+        """Return column names, and a row of text a model; a figure of another protocol than the first model's has a mark.
+        The last row, if there are any, is of as many real rows in the place of the drawn ones."""
         shown = self.shown()
         names = list(dict.fromkeys(name for found in shown if found for name in found.values))
         base = next((found for found in shown if found), None)
@@ -147,9 +146,10 @@ def _rows_seen(checkpoint: Path, steps: int) -> int | None:
 
 
 def _figure(found: Evaluation, name: str) -> str:
-    """Return a figure with half the width of its interval."""
-    value, (low, high) = found.values[name], found.intervals.get(name, (0.0, 0.0))
-    return _number(value) + (f" ± {(high - low) / 2:.2g}" if high > low else "")
+    """Return a figure with how far its interval reaches."""
+    value = found.values[name]
+    low, high = found.intervals.get(name, (value, value))
+    return _number(value) + (f" ± {max(high - value, value - low):.2g}" if high > low else "")
 
 
 def _number(value: float) -> str:

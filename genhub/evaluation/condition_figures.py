@@ -53,8 +53,8 @@ class LabelAccuracy(Metric):
 
 
 def _say_how_well_labels_are_read(subject: MeasuredModel, name: str) -> None:
-    only = "only " if subject.reads_right < READS_WELL else ""
-    subject.notes.append(f"{name}: the probe reads {only}{subject.reads_right:.0%} of real rows' labels right")
+    if subject.reads_right < READS_WELL:
+        subject.notes.append(f"{name}: the probe reads only {subject.reads_right:.0%} of real rows' labels right")
 
 
 class ConditionError(Metric):
@@ -93,9 +93,7 @@ class ConditionError(Metric):
             )
         return {"condition_error": torch.from_numpy(np.mean(shares, axis=0)), **found}
 
-    def _errors(
-        self, subject: MeasuredModel, name: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float, float]:
+    def _errors(self, subject: MeasuredModel, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_], float, float]:
         """Return the mean absolute error of each drawn row (n,), and whether it was asked for one; the means of real rows in
         any order, and of real rows of their own values."""
         formula, asked = subject.formula(name), subject.asked(name)

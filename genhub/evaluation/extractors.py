@@ -18,7 +18,7 @@ from genhub.errors import InputError
 from genhub.ground.digests import digest_of, hash_of
 from genhub.hub.client import connect
 from genhub.interfaces.trainer import TrainingData
-from genhub.modalities.image import in_bytes
+from genhub.modalities.image import as_rgb, in_bytes
 
 OFFLINE = "`probe` and `pixels` need no download"
 MISMATCH = "torch and torchvision must be of one build: install torchvision from where torch came from"
@@ -197,12 +197,6 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
-
-
-def as_rgb(images: Tensor) -> Tensor:
-    """Return images (n, c, h, w) as (n, 3, h, w): grey repeated, of more than three channels the first three."""
-    channels = images.shape[1]
-    return images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def resized(images: Tensor, side: int) -> Tensor:

@@ -51,9 +51,8 @@ class FrechetInfinity(Metric):
     def compute(self, subject: MeasuredModel) -> dict[str, float | Tensor]:
         real, drawn = subject.features
         if (part := len(drawn) // by_rows.PARTS) <= drawn.shape[1]:
-            subject.notes.append(
-                f"frechet_infinity: still biased, as a part of {part} rows has no more of them than its {drawn.shape[1]} features"
-            )
+            few = f"a part of {part} rows has no more rows than features, {drawn.shape[1]}"
+            subject.notes.append(f"frechet_infinity: still biased, as {few}")
         return {"frechet_infinity": by_rows.frechet_infinity(real, drawn)}
 
 

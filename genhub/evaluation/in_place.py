@@ -73,7 +73,7 @@ class Unseen(InPlace):
     def __init__(self, subject: Measurement) -> None:
         self.places = subject.fresh_rows[: subject.n]
         super().__init__(subject, len(self.places))
-        self.whole = WholeRows(subject.unseen, subject.unseen_rows[self.places])  # type: ignore[arg-type]
+        self.whole = WholeRows(subject.unseen, subject.unseen_rows[self.places])
 
     @cached_property
     def drawn(self) -> Tensor:
@@ -110,11 +110,12 @@ def floor_of(chosen: Chosen, subject: Measurement) -> dict[str, float]:
     if not chosen.metric.has_floor or subject.no_unseen is not None:
         return {}
     unseen = Unseen(subject)
-    if unseen.n < max(chosen.metric.rows, 2) or chosen.metric.missing(unseen):  # type: ignore[arg-type]
+    if unseen.n < max(chosen.metric.rows, 2) or chosen.metric.missing(unseen):
         return {}
     if unseen.n < subject.n:
         subject.notes.append(
-            f"real rows beside the figures: {unseen.n} of split {subject.unseen.spec.split}, fewer than the {subject.n} drawn"
+            f"real rows beside the figures: {unseen.n} of split {subject.unseen.spec.split}, fewer than the {subject.n} "
+            "drawn"
         )
 
     def compute() -> dict[str, Tensor]:
@@ -123,7 +124,9 @@ def floor_of(chosen: Chosen, subject: Measurement) -> dict[str, float]:
 
     found = _kept(chosen, unseen, compute) if chosen.metric.by_features else compute()
     figures = {name: float(value) for name, value in found.items()}
-    return {name: value for name, value in figures.items() if chosen.metric.figures.get(name, "lower") and np.isfinite(value)}
+    return {
+        name: value for name, value in figures.items() if chosen.metric.figures.get(name, "lower") and np.isfinite(value)
+    }
 
 
 def _kept(chosen: Chosen, unseen: Unseen, compute: Any) -> Any:

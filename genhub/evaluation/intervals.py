@@ -52,9 +52,11 @@ def halves(n: int, times: int) -> Iterator[Tensor]:
         yield torch.randperm(n, generator=generator)[: n // 2]
 
 
-def by_halves(figures: Mapping[str, float], compute: Callable[[Tensor], Mapping[str, float]], n: int, times: int) -> dict[str, Interval]:
-    """Return the intervals of figures that `compute` gives of some of n rows: random halves vary about as much as other n rows
-    would (the delete-half jackknife, Shao & Wu 1989). They lie around the figure itself: what half the rows make of a
+def by_halves(
+    figures: Mapping[str, float], compute: Callable[[Tensor], Mapping[str, float]], n: int, times: int
+) -> dict[str, Interval]:
+    """Return the intervals of figures that `compute` gives of some of n rows: random halves vary about as much as other n
+    rows would (the delete-half jackknife, Shao & Wu 1989). They lie around the figure itself: what half the rows make of a
     figure that is biased with few is not where it lies."""
     again = [compute(rows) for rows in halves(n, times)]
     found = {}

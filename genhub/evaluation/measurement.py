@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genhub.data.batches import Column, TableData
+from genhub.data.batches import TableData
 from genhub.errors import DataError
 from genhub.evaluation.cache import kept
 from genhub.evaluation.given import WholeRows, told

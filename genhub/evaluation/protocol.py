@@ -21,7 +21,6 @@ from genhub.store.card import MEASURED
 from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_digest, read_json, read_manifest
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
-
 Kept = TypeVar("Kept")
 
 
@@ -77,8 +76,8 @@ class Evaluation(Section):
     protocol: Protocol
     values: Mapping[Word, float]
     intervals: Mapping[Word, tuple[float, float]] = {}
-    """By figure, the ends of its 95% interval: what other drawn rows of the same model would give, or, of a figure of held-out
-    rows, others of these. Figures of costs have none."""
+    """By figure, the ends of its 95% interval: what other drawn rows of the same model would give, or, of a figure of
+    held-out rows, others of these. Figures of costs have none."""
     floor: Mapping[Word, float] = {}
     """By figure, what it is of as many real rows, which were not trained on, in the drawn ones' place."""
     probe_accuracy: float | None = None

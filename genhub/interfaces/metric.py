@@ -38,8 +38,8 @@ class Metric(ABC):
     bias: ClassVar[str] = ""
     """Words for how it misleads then: "biased upwards"."""
     has_floor: ClassVar[bool] = False
-    """Whether it is also computed of as many real rows, which were not trained on, in the drawn ones' place: the floor, shown
-    beside the figures. It must then depend on the rows and the data alone, not on `subject.model`."""
+    """Whether it is also computed of as many real rows, which were not trained on, in the drawn ones' place: the floor,
+    shown beside the figures. It must then depend on the rows and the data alone, not on `subject.model`."""
     resamples: ClassVar[int] = 0
     """On how many random halves of the drawn rows it is computed again, for an interval of the figures that it gives as
     numbers; 0: these have none. It takes as many times as long."""

@@ -336,6 +336,11 @@ class Modality(Section):
 
         return torch.from_numpy(array)
 
+    def to_rgb(self, values: Tensor) -> NDArray[Any] | None:
+        """Return values (n, *shape) in their own units as colour images (n, h, w, 3) uint8, as others' evaluators read them
+        from an .npz, in its array `arr_0`; None: they are no images."""
+        return None
+
     def to_rows(self, values: Tensor) -> list[Any]:
         """Return values (n, *shape) in their own units as rows of a parquet or CSV file: numbers, texts, lists, or what
         `feature` names."""

@@ -262,6 +262,10 @@ class Image(Modality):
 
         return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
+    def to_rgb(self, values: Tensor) -> NDArray[Any]:
+        """Return images of 8 bits in colour: grey repeated, of more than three channels the first three."""
+        return self.to_array(as_rgb(in_bytes(values, self.levels)))
+
     def to_rows(self, values: Tensor) -> list[Any]:
         from io import BytesIO
 
@@ -326,6 +330,12 @@ def in_bytes(images: Tensor, levels: int) -> Tensor:
     import torch
 
     return images if levels == 256 else (images.float() * (255 / (levels - 1))).round().to(torch.uint8)
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Return images (n, c, h, w) as (n, 3, h, w): grey repeated, of more than three channels the first three."""
+    channels = images.shape[1]
+    return images[:, :3] if channels >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def enlarged(image: PIL.Image.Image) -> PIL.Image.Image:

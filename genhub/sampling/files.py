@@ -8,7 +8,7 @@ import math
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -69,14 +69,29 @@ class DrawnRows:
 
 
 Blocks = Iterable[Tensor]
-"""Blocks of rows, (b, *shape) in their own units, one after another."""
+"""Blocks of rows, (b, *shape) in their own units, one after another, as often as they are asked for."""
+IN_COLOUR = "arr_0"
+"""Name of the array of an .npz that others' evaluators read: drawn images in colour."""
+COPY_OF = f"{IN_COLOUR}_of"
+"""Name of the array with the name of the one that `arr_0` is a copy of: whoever reads the file as data needs one of them."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Blocks of the first n rows, in files."""
+
+    files: Sequence[Path]
+    n: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (read_part(file)[: self.n - at * PART] for at, file in enumerate(self.files))
 
 
 def save_elements(elements: Tensor, out: Path, model: Model, drawing: Drawing) -> Path:
     """Write rows (n, *shape) in their own units, which `sample_elements` has drawn: `x.png` gets one picture, `x.wav` all
     sounds one after another; a folder a file a row, where the modality has files; `x.npz` and `x.parquet` the target's
-    column and those of what the rows were given, by their names; `x.csv` the same, a number a column, where rows are
-    numbers.
+    column and those of what the rows were given, by their names, and `x.npz` images in colour beside, as `arr_0`; `x.csv`
+    the same, a number a column, where rows are numbers.
 
     Raises:
         InputError: another ending, or a place that can't be written.
@@ -148,9 +163,8 @@ def draw_to(
             return
         parts = draw_parts(model, drawing, drawn_in, together=together, on_progress=on_progress)
         if main:
-            drawn = (read_part(file)[: n - at * PART] for at, file in enumerate(parts))
             with whole(out) as temporary:
-                WRITERS[out.suffix](drawn, DrawnRows.of(model, drawing), temporary)
+                WRITERS[out.suffix](_Parts(parts, n), DrawnRows.of(model, drawing), temporary)
             shutil.rmtree(drawn_in)
 
 
@@ -302,6 +316,11 @@ def _write_npz(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
     """Write a file as `np.savez_compressed` does, without having all of it in memory."""
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         _write_array(archive, rows.column, rows.n, (rows.modality.to_array(block) for block in blocks))
+        colour = (rows.modality.to_rgb(block) for block in blocks)
+        first = next(colour)
+        if first is not None and IN_COLOUR not in rows.modalities:
+            _write_array(archive, IN_COLOUR, rows.n, chain([first], (images for images in colour if images is not None)))
+            _write_array(archive, COPY_OF, None, [np.array(rows.column)])
         for name, (modality, values) in rows.given.items():
             array = modality.to_array(values)
             numbers = (np.arange(start, min(start + PART, rows.n)) for start in range(0, rows.n, PART))
@@ -312,12 +331,13 @@ def _write_npz(blocks: Blocks, rows: DrawnRows, temporary: Path) -> None:
                     _write_array(archive, f"{name}_{fact}", len(known), [np.array(known)])
 
 
-def _write_array(archive: zipfile.ZipFile, name: str, n: int, blocks: Iterable[NDArray[Any]]) -> None:
+def _write_array(archive: zipfile.ZipFile, name: str, n: int | None, blocks: Iterable[NDArray[Any]]) -> None:
+    """Write an array of n rows, in blocks; of None, of a single value."""
     blocks = iter(blocks)
     first = next(blocks)
     with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
         descr = np.lib.format.dtype_to_descr(first.dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": (n, *first.shape[1:])}
+        header = {"descr": descr, "fortran_order": False, "shape": () if n is None else (n, *first.shape[1:])}
         np.lib.format.write_array_header_1_0(stream, header)
         for block in chain([first], blocks):
             stream.write(np.ascontiguousarray(block).tobytes())

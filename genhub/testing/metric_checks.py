@@ -188,14 +188,15 @@ def floor(subject: MetricSubject) -> None:
             found = [values_of(subject.metric.compute(those)) for those in rows if not subject.metric.missing(those)]
         except Exception as error:
             raise Broken(
-                f"of {case.name}, of real rows: {type(error).__name__}: {error}", "or say has_floor = False", subject.cls.compute
+                f"of {case.name}, of real rows: {type(error).__name__}: {error}",
+                "or say has_floor = False",
+                subject.cls.compute,
             ) from error
         if found and found[0] != found[-1]:
             raise Broken(
                 f"of {case.name}, real rows have {found[0]} beside one model and {found[-1]} beside another",
                 "look at the rows alone, or say has_floor = False", subject.cls,
             )  # fmt: skip
-
 
 
 def same(subject: MetricSubject) -> None:
