@@ -257,8 +257,8 @@ def _check_all_apply(chosen: Sequence[Chosen], subject: Measurement) -> None:
 
 
 def _figures(chosen: Chosen, subject: Measurement) -> Computed:
-    """Return a metric's figures, as it gives them, with what a reader must know of them in the subject's notes; none where it
-    does not apply.
+    """Return a metric's figures, as it gives them, with what a reader must know of them in the subject's notes; none where
+    it does not apply.
 
     Raises:
         MetricFailed: it fails.

@@ -27,15 +27,19 @@ class MyMetric(Metric):
     by_features = True  # readers are told where the extractor can't be trusted
     rows = 2  # it can't be computed of fewer
     least, bias = 1000, "uncertain"  # with fewer a note says that it is
+    has_floor = True  # real rows in the drawn ones' place tell what is as good as can be
+    resamples = 10  # computed again on so many random halves of the drawn rows, for an interval
 
     def missing(self, subject: MeasuredModel) -> str | None:
         """Return why it does not apply to a model and its data. This one always does; one for images alone would say
         "is for images" where `len(subject.reference.spec.modality.shape) != 3`."""
         return None
 
-    def compute(self, subject: MeasuredModel) -> Mapping[str, float]:
-        """Return 2 E|x - y| - E|x - x'| - E|y - y'|. Besides features there are `subject.drawn` and `subject.reference`, in
-        their own units, `subject.asked(COLUMN)`, `subject.model` and more: see `genhub.MeasuredModel`."""
+    def compute(self, subject: MeasuredModel) -> Mapping[str, float | Tensor]:
+        """Return 2 E|x - y| - E|x - x'| - E|y - y'|. A figure that is a mean over rows is better returned as the rows'
+        values, a tensor (n,), and has an interval without resamples. Besides features there are `subject.drawn` and
+        `subject.reference`, in their own units, `subject.asked(COLUMN)`, `subject.model` and more: see
+        `genhub.MeasuredModel`."""
         real, drawn = (rows[:MOST].double() for rows in subject.features)
         apart = 2 * _mean_distance(real, drawn) - _mean_distance(real, real) - _mean_distance(drawn, drawn)
         return {"my_metric": apart}
