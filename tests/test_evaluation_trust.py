@@ -215,6 +215,32 @@ def test_a_strangers_figures_may_have_intervals(site, run):
         genhub.evaluate(run, 80, metrics=["wrong"], seed=8, **ASKED)
 
 
+def test_several_extractors_measure_the_same_rows(run, monkeypatch):
+    words = [
+        "evaluate",
+        str(run),
+        "-n",
+        "30",
+        "--seed",
+        "4",
+        "--metrics",
+        "frechet_distance,cost",
+        "--extractor",
+        "pixels,values",
+    ]
+    first, second = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
+    assert first["drawn"] == second["drawn"]
+    assert [one["protocol"]["extractor"] for one in (first, second)] == ["pixels (pixels)", "values (values)"]
+    assert ("parameters" in first["values"], list(second["values"])) == (True, ["frechet_distance"])
+    said = CliRunner().invoke(cli.app, words).stdout
+    assert said.index("by pixels (pixels)") < said.index("by values (values)")
+    assert said.count("frechet_distance ") == 2
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    wrong = CliRunner().invoke(cli.app, words)
+    assert "several are measured by one process" in f"{wrong.output} {wrong.exception}"
+
+
 # Real rows in the drawn ones' place
 
 

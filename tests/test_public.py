@@ -81,7 +81,7 @@ SIGNATURES = {
     "Network.forward": "(self, x: 'Tensor', t: 'Tensor | None', given: 'Given') -> 'Tensor'",
     "Embedding.forward": "(self, values: 'Tensor', present: 'Tensor') -> 'Given'",
     "Metric.missing": "(self, subject: 'MeasuredModel') -> 'str | None'",
-    "Metric.compute": "(self, subject: 'MeasuredModel') -> 'Mapping[str, float]'",
+    "Metric.compute": "(self, subject: 'MeasuredModel') -> 'Mapping[str, float | Tensor]'",
     "View.draw": "(self, subject: 'Any', *args: 'Any', **options: 'Any') -> 'Image | Moving'",
     "View.shows_rows": "(self, subject: 'Any', options: 'Mapping[str, Any]') -> 'bool'",
     "ViewSubject.draw": "(self, n: 'int', seed: 'int', conditions: 'Mapping[str, Any] | None' = None, options: 'Mapping[str, Any] | None' = None) -> 'Tensor'",

@@ -122,7 +122,9 @@ def evaluate(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=2, help="How many rows to draw; those drawn before are kept.")] = 10_000,
     metrics: Annotated[str | None, typer.Option(help="frechet_distance,cost; default: all that apply.")] = None,
-    extractor: Annotated[str, typer.Option(help="A registered one, or NAME:SOURCE, such as dinov2:FOLDER.")] = "probe",
+    extractor: Annotated[
+        str, typer.Option(help="A registered one, NAME:SOURCE, or several: probe,dinov2:FOLDER.")
+    ] = "probe",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Row i depends on the seed and i alone.")] = 0,
     held_out: Annotated[str, typer.Option(help="The split that was not trained on.")] = "test",
     conditions: Conditions = None,
@@ -135,32 +137,43 @@ def evaluate(
 ) -> None:
     """Measure a trained model, and store the figures."""
     _started_as(num_processes)
-    named = metrics.split(",") if metrics else None
+    named, (first, *others) = metrics.split(",") if metrics else None, extractor.split(",")
+    if others and launched():
+        raise InputError(f"--extractor {extractor}: several are measured by one process; name one at a time")
     given: dict[str, Any] = {
-        "model": model, "n": n, "metrics": named, "extractor": extractor, "seed": seed, "overrides": overrides or (),
+        "model": model, "n": n, "metrics": named, "extractor": first, "seed": seed, "overrides": overrides or (),
         "held_out": held_out, "conditions": read_conditions(conditions or [], labels), "batch_size": batch_size,
         "device": device,
     }  # fmt: skip
     own = set_options("evaluate", options or [], taken=given)
     with stopped_with("what is drawn so far is kept, and the same command goes on"):
+        from genhub.evaluation.chosen import that_compare_features
         from genhub.ground.processes import main_process
 
-        found = genhub.evaluate(**given, **own)
+        found = [genhub.evaluate(**given, **own)]
+        for other in others:  # of the rows that were drawn
+            found.append(genhub.evaluate(**given | {"extractor": other, "metrics": that_compare_features(named)}, **own))
     if not main_process():
         return
     if as_json:
-        print_facts(found.model_dump(mode="json"), as_json)
+        facts = [one.model_dump(mode="json") for one in found]
+        print_facts(facts if others else facts[0], as_json)
         return
+    for number, one in enumerate(found):
+        put(*[""] * (number > 0))
+        _put_figures(one)
+
+
+def _put_figures(found: Any) -> None:
+    """Print a line a figure, then what they are of."""
     width = 2 + max(map(len, found.values), default=0)
     for name, value in found.values.items():
         interval = f"  [{', '.join(f'{end:,.4g}' for end in found.intervals[name])}]" if name in found.intervals else ""
         floor = f"  real rows {found.floor[name]:,.4g}" if name in found.floor else ""
         put(f"{name:{width}}{f'{value:,.6g}':12}{interval:22}{floor}".rstrip())
     if found.intervals:
-        put(
-            "[...]: 95% of what other rows of the model would give"
-            + "; real rows: as many in their place" * bool(found.floor)
-        )
+        floor = "; real rows: as many in their place" if found.floor else ""
+        put(f"[...]: 95% of what other rows of the model would give{floor}")
     protocol = found.protocol
     put(f"of {protocol.n} rows, seed {protocol.seed}, beside {protocol.reference_rows} of {protocol.reference.name}")
     put(f"by {protocol.extractor}, {protocol.extractor_hash[:12]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,6 +143,14 @@ def all_metrics() -> tuple[list[Chosen], list[str]]:
     classes, faults = load_all(METRICS)
     found = [Chosen(name, cls()) for name, cls in classes.items()]
     return sorted(found, key=lambda chosen: chosen.better is None), faults
+
+
+def that_compare_features(names: Sequence[str] | None) -> list[str]:
+    """Return those metrics of a choice, or of those that are computed by default, whose figures another extractor changes;
+    all that were named where it is none of them."""
+    chosen = all_metrics()[0] if names is None else [metric_named(name) for name in names]
+    found = [one.name for one in chosen if one.metric.by_features and (names is not None or one.metric.by_default)]
+    return found or list(names or ())
 
 
 def directions() -> Mapping[str, Better]:
