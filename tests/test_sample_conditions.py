@@ -195,7 +195,7 @@ def test_what_is_drawn_is_the_class_of_that_name(tmp_path: Path) -> None:
     assert [rows.features["label"].int2str(label) for label in rows["label"]] == ["10", "3", "10", "3"]
     genhub.sample(model, 4, conditions={"label": [3]}, out=tmp_path / "x.npz")
     arrays = np.load(tmp_path / "x.npz")
-    assert set(arrays) == {"image", "label", "label_names"}
+    assert set(arrays) == {"image", "arr_0", "arr_0_of", "label", "label_names"}
     assert arrays["label_names"][arrays["label"]].tolist() == ["3"] * 4
 
 
