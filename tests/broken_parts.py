@@ -259,6 +259,7 @@ class Apart(Metric):
     """Distance of the means of the numbers."""
 
     figures: ClassVar = {"apart": "lower"}
+    has_floor = True
 
     def compute(self, subject):
         real = subject.numbers(subject.reference.own(subject.reference_rows))
@@ -300,6 +301,13 @@ class Greedy(Apart):
 
     def compute(self, subject):
         return super().compute(subject) | {"apart_of_fifth": float(subject.drawn[4].float().mean())}
+
+
+class Sways(Apart):
+    """Real rows are the farther, the larger the model's weights."""
+
+    def compute(self, subject):
+        return {"apart": super().compute(subject)["apart"] + next(subject.model.parameters()).mean().item()}
 
 
 class Backwards(Apart):

@@ -42,11 +42,12 @@ NETWORKS = {
 METRICS = {
     "Nameless": ("figures", "can't name figures so: how far apart: letters, digits and _"),
     "Eager": ("missing", "of images it has the model draw: look at the model and the data alone"),
-    "Partial": ("compute", "of images, there is no apart_too: return all that `figures` names"),
+    "Partial": ("compute", "of no case there is apart_too: return all that `figures` names"),
     "Tosses": ("same", "draw by a generator of its own"),
     "Scales": ("untouched", "of images, it changes what it is given: work on new tensors"),
     "Secret": ("features", "of images, it looks at features, and by_features is False: say which it is"),
     "Greedy": ("few", "of images, with 2 rows: IndexError: "),
+    "Sways": ("floor", "beside another: look at the rows alone, or say has_floor = False"),
     "Backwards": ("better", "for others, and higher is better: turn it around, or say the other way in `figures`"),
 }
 VIEWS = {
@@ -110,7 +111,7 @@ def test_sound_ones_pass() -> None:
     report = check_network(broken_parts.Plain, {"hidden": 4}, shapes=[(5,), (2,)])
     assert [result.outcome for result in report.results] == ["passed"] * 8
     report = check_metric(broken_parts.Apart)
-    assert [result.outcome for result in report.results] == ["passed"] * 8
+    assert [result.outcome for result in report.results] == ["passed"] * 9
     report = check_view(broken_parts.Drawn, {"n": 1})
     assert [result.outcome for result in report.results] == ["passed"] * 6
 

@@ -183,7 +183,11 @@ def floor(subject: MetricSubject) -> None:
     for case in subject.applies():
         if case.subject().no_unseen is not None:
             continue
-        rows = [cast(Measurement, Unseen(case.subject(good))) for good in (True, False)]
+        beside = [case.subject(), case.subject()]
+        for one, scale in zip(beside, (1.0, 2.0), strict=True):
+            for parameter in one.model.parameters():
+                torch.nn.init.constant_(parameter, scale)
+        rows = [cast(Measurement, Unseen(one)) for one in beside]
         try:
             found = [values_of(subject.metric.compute(those)) for those in rows if not subject.metric.missing(those)]
         except Exception as error:

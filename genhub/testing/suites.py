@@ -112,7 +112,7 @@ METRIC_CHECKS = (
     Check(metric_checks.features, needs=("compute",)),
     Check(metric_checks.few, needs=("compute",)),
     Check(metric_checks.better, needs=("compute",)),
-    Check(metric_checks.floor, needs=("compute",)),
+    Check(metric_checks.floor, needs=("same", "few")),
 )
 VIEW_CHECKS = (
     Check(view_checks.options),
