@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.conditions import Conditions as Conditions
     from genhub.interfaces.config import ModelConfig as ModelConfig
     from genhub.interfaces.config import TrainerConfig as TrainerConfig
+    from genhub.interfaces.means import Means as Means
     from genhub.interfaces.metric import MeasuredModel as MeasuredModel
     from genhub.interfaces.metric import Metric as Metric
     from genhub.interfaces.modality import ConditionEncoder as ConditionEncoder
@@ -173,6 +174,7 @@ _MODULES = {
         "ModelConfig",
         "TrainerConfig",
     ),
+    "interfaces.means": ("Means",),
     "interfaces.metric": (
         "MeasuredModel",
         "Metric",

@@ -9,20 +9,21 @@ import sys
 import traceback
 from typing import NoReturn
 
-from genhub.cli import data, plugins, recipes, streams
+from genhub.cli import bench, data, init, plugins, recipes, streams
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put
 from genhub.ground.processes import first_to_say, launched
 
-app.command("data")(data.data)
 app.command()(data.data)
+app.command()(init.init)
+app.command()(bench.bench)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)
 
 
-MAKERS = ("train", "sample", "show", "push", "sweep")
+MAKERS = ("train", "sample", "show", "push", "sweep", "init", "bench")
 """Verbs that leave files behind, so that their work is not lost where what they print is."""
 
 

@@ -61,11 +61,11 @@ def html(comparison: Comparison) -> str:
     parts = [
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
         '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
-        _section("Pictures", "".join(map(_picture, rows, shown))),
-        _section("Losses", "".join(map(_losses, rows))),
-        _section("Quality while training", "".join(_progress(rows))),
-        _section("Quality against the cost of sampling", _quality(rows, shown)),
-        _section("How it was measured", "".join(map(_protocol, rows, shown)), grid=False),
+        section("Pictures", "".join(map(picture, rows, shown))),
+        section("Losses", "".join(map(_losses, rows))),
+        section("Quality while training", "".join(_progress(rows))),
+        section("Quality against the cost of sampling", _quality(rows, shown)),
+        section("How it was measured", "".join(map(_protocol, rows, shown)), grid=False),
     ]
     title = "Comparison of " + ", ".join(row.name for row in rows)
     return (
@@ -77,12 +77,12 @@ def html(comparison: Comparison) -> str:
     )
 
 
-def _section(title: str, content: str, grid: bool = True) -> str:
+def section(title: str, content: str, grid: bool = True) -> str:
     content = f'<div class="models">{content}</div>' if grid and content else content
     return f"<h2>{title}</h2>\n{content}" if content else ""
 
 
-def _picture(row: ModelRow, evaluation: Evaluation | None) -> str:
+def picture(row: ModelRow, evaluation: Evaluation | None) -> str:
     """Return the first rows that were measured, or else the run's last preview."""
     folders = evaluation_folders(row.checkpoint, evaluation.weights) if evaluation and evaluation.drawn else ()
     parts = [part_file(folder / str(evaluation and evaluation.drawn), 0) for folder in folders]
@@ -113,10 +113,10 @@ def _losses(row: ModelRow) -> str:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=_label(name))
+        axes.plot(*zip(*points, strict=True), label=label(name))
     axes.set_xlabel("step")
     axes.legend()
-    return f"<figure>{_svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
+    return f"<figure>{svg(figure)}<figcaption>{escape(row.name)}</figcaption></figure>"
 
 
 def _progress(rows: Sequence[ModelRow]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _progress(rows: Sequence[ModelRow]) -> Iterator[str]:
         own = key.removeprefix(PREFIX)
         axes.set(xlabel="step", ylabel=f"{own.replace('_', ' ')}{way[own]}")
         axes.legend()
-        yield f"<figure>{_svg(figure)}</figure>"
+        yield f"<figure>{svg(figure)}</figure>"
 
 
 def _curves(row: ModelRow, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
@@ -163,7 +163,7 @@ def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> st
             axes.set_xticks(evaluations, [f"{number:g}" for number in evaluations])
             axes.minorticks_off()
         axes.legend()
-        figures.append(f"<figure>{_svg(figure)}</figure>")
+        figures.append(f"<figure>{svg(figure)}</figure>")
     return "".join(figures)
 
 
@@ -175,7 +175,7 @@ def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, flo
         measured = {"network_evaluations", "rows_per_second", "frechet_distance"} <= values.keys()
         if measured and not evaluation.protocol.differences(base.protocol):
             options.pop("num_inference_steps", None)
-            label = ", ".join([_short(row.name), *(_label(f"{key}={value}") for key, value in options.items())])
+            label = ", ".join([_short(row.name), *(label(f"{key}={value}") for key, value in options.items())])
             cost = values["network_evaluations"]
             found.setdefault(label, {})[cost] = (cost, 1 / values["rows_per_second"], values["frechet_distance"])
     return {label: sorted(points.values()) for label, points in found.items()}
@@ -183,10 +183,10 @@ def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, flo
 
 def _short(name: str) -> str:
     """Return a run's name without its folder: a legend has little room."""
-    return _label(Path(name).name)
+    return label(Path(name).name)
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
     """Return text from anywhere for a figure, with `$` escaped: matplotlib would read mathematics."""
     return one_line(text).replace("$", r"\$")
 
@@ -215,7 +215,7 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """Return a figure as inline SVG, the same each time."""
     stream = io.StringIO()
     with rc_context({"svg.hashsalt": "genhub", "svg.fonttype": "none"}):

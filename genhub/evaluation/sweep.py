@@ -56,7 +56,7 @@ def sweep(recipe: str, settings: Sequence[str], *, folder: str | None = None, jo
         read_recipe(recipe, point.overrides, str(point.run_dir))
     jobs = min(jobs, len(points))
     say(f"Sweep    {len(points)} runs, {jobs} at a time")
-    running = _Running(jobs)
+    running = Running(jobs)
     with running.stopped_by_signals(), ThreadPoolExecutor(jobs) as pool:
         faults = list(pool.map(lambda point: _train(recipe, point, running), points))
     if running.stopped:
@@ -65,7 +65,7 @@ def sweep(recipe: str, settings: Sequence[str], *, folder: str | None = None, jo
     return done, [fault for fault in faults if fault is not None]
 
 
-class _Running:
+class Running:
     """Processes that train now. A signal is passed on to each, once: they are in sessions of their own, as a Ctrl-C that
     reached them from the terminal, too, would be their second, which doesn't save."""
 
@@ -180,7 +180,7 @@ def _folder_name(overrides: Sequence[str]) -> str:
     return name if name == text else f"{name}-{hash_of(text)[:8]}"
 
 
-def _train(recipe: str, point: Point, running: _Running) -> str | None:
+def _train(recipe: str, point: Point, running: Running) -> str | None:
     """Train one point, its output in train.log beside its run's folder; return what went wrong, if anything did."""
     point.run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = point.run_dir.with_suffix(point.run_dir.suffix + ".log")

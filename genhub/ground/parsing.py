@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -210,6 +211,14 @@ def plain(value: Any, path: KeyPath, where: TextSource) -> Any:
         where.fault(path, f"can't be an object of class {type(value).__name__:.60}{takes or TAKES}")
         return None
     return value
+
+
+def yaml_line(value: Any) -> str:
+    """Return a value as YAML on one line, with everything that is no printable character in escapes."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=sys.maxsize)
+    if not all(map(str.isprintable, text.split("\n"))):
+        text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=sys.maxsize)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def to_yaml(content: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from genhub.interfaces.columns import ModelData, Name, columns_of_format_1
+from genhub.interfaces.means import Means
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.section import MAY_CHANGE, Duration, Fraction, PositiveInt, Section
 
@@ -57,6 +58,13 @@ class ModelConfig(Section):
         """Return the keys that follow from another family's Config, where `model.from` names a model of that family: of a
         flow, a mean flow takes network and conditions. `load_networks` then reads its folder. None: it can't start so."""
         return None
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        """Return the keys of a recipe that suit some columns and what there is to train with, by their paths:
+        {"model.latent_dim": 32, "data.batch_size": 128}. `genhub init` and `genhub bench` lay them over those that suit most
+        families; {}: these will do."""
+        return {}
 
     def mistakes(self) -> Mapping[str, str]:
         """Return the keys of a recipe that contradict each other, though each value is valid: key path to what is wrong,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from genhub.errors import PluginError, shown
+from genhub.interfaces.means import Means
 from genhub.interfaces.registry import MODALITIES, load_class, plugin_names
 from genhub.interfaces.section import STORED, Section, Shape, drawable
 
@@ -165,6 +166,12 @@ class Modality(Section):
     def recognise(cls, feature: Any, values: Sequence[Any]) -> bool:
         """Whether a column is of this kind, by its feature in `datasets` (None where it has none) and some of its values."""
         return False
+
+    @classmethod
+    def suited(cls, column: RawColumn, means: Means) -> dict[str, Any]:
+        """Return the `Options` of such a column that suit what there is to train with: {"size": 32} of photos. {}: none are
+        needed."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from genhub.errors import PluginError, did_you_mean
 from genhub.ground.weights import load_strictly, save_tensors
+from genhub.interfaces.means import Means
 from genhub.interfaces.registry import NETWORKS, load_class, plugin_names
 from genhub.interfaces.section import Section
 
@@ -96,6 +97,11 @@ class NetworkConfig(Section):
     @abstractmethod
     def width(self) -> int:
         """Width of the vector and of the tokens that it is given."""
+
+    @classmethod
+    def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
+        """Return the keys that suit an x of this shape and what there is to train with: {"hidden": 128}."""
+        return {}
 
     def check(self, shape: tuple[int, ...]) -> None:
         """

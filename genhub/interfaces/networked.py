@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
 from genhub.errors import PluginError
+from genhub.interfaces.columns import ModelData
 from genhub.interfaces.config import ModelConfig
+from genhub.interfaces.means import Means
 from genhub.interfaces.network import AnyNetwork, network_for
 from genhub.interfaces.registry import NETWORKS, load_class
 
@@ -34,6 +36,15 @@ class NetworkedConfig(ModelConfig):
             self.network.check(shape)
         except ValueError as error:
             raise ValueError(f"network.{error}") from error
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        """Return, as keys of a recipe, the network for as many sides as x has, with the sizes that suit it."""
+        try:
+            name = network_for(len(data.target.shape) - 1)
+        except PluginError:
+            return {}  # which the recipe's check tells
+        return {"model.network": {"name": name, **load_class(NETWORKS, name).Config.suited(data.target.shape, means)}}
 
     @model_validator(mode="after")
     def _has_a_network(self) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator
 
 from genhub.errors import InputError
+from genhub.interfaces.means import Means
 from genhub.interfaces.modality import Modality, RawColumn, Unreadable
 from genhub.interfaces.section import PositiveInt, Section
 from genhub.modalities.learnt import readable
@@ -105,6 +106,21 @@ class Image(Modality):
         if all(isinstance(value, np.ndarray) for value in there):
             return all(value.ndim in (2, 3) and value.dtype in (np.uint8, np.uint16) for value in there)
         return all(hasattr(value, "convert") and hasattr(value, "getbands") for value in there)
+
+    @classmethod
+    def suited(cls, column: RawColumn, means: Means) -> dict[str, Any]:
+        """Return a size for images that are not all of one, or too large for the time; one that networks can halve."""
+        from genhub.modalities.pixels import stored_shape
+
+        found = column.each(stored_shape, column.spread(LOOKED_AT))
+        sides = {shape[1:] for shape in found if isinstance(shape, tuple)}
+        if not sides:
+            return {}  # which `learn` tells
+        least, most = min(map(min, sides)), 64 if means.accelerator else 32
+        fine = all(max(pair) <= most and not pair[0] % 4 and not pair[1] % 4 for pair in sides)
+        if fine and len(sides) == 1:
+            return {}
+        return {"size": min(most, max(4, least // 4 * 4))}
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:

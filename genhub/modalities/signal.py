@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from genhub.interfaces.means import Means
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt, Section
 from genhub.modalities.learnt import deviation, readable, single
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MOST_CHANNELS = 10_000
 FIRST = 100
 """Number of values among which the first one that can be read tells the shape of all."""
+MOST_RATE, MOST_LENGTH = (4000, 16_000), (2048, 16_384)
+"""Values a second, and values in all, that a CPU and an accelerator have time for."""
 Peak = Annotated[float, Field(gt=0)]
 Rate = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
@@ -85,6 +88,22 @@ class Signal(Modality):
         except ValueError:
             return False
         return all(array.ndim == 2 and array.dtype.kind == "f" for array in arrays)
+
+    @classmethod
+    def suited(cls, column: RawColumn, means: Means) -> dict[str, Any]:
+        """Return a length, and for sounds a rate and a loudness, for signals that are not all as long or have more values
+        than the time is enough for."""
+        from genhub.modalities.sounds import read_sound
+
+        found = readable(column, read_sound, column.spread(FIRST))
+        lengths, rates = [values.shape[1] for values, _ in found], [rate for _, rate in found if rate]
+        rate = min([*rates, MOST_RATE[means.accelerator]]) if rates else None
+        typical = sorted(lengths)[len(lengths) // 2] * (rate / max(rates) if rate else 1)
+        most = MOST_LENGTH[means.accelerator]
+        length = min(most, 2 ** max(3, round(math.log2(max(typical, 1)))))
+        if rate:
+            return {"length": length, "rate": rate, "peak": 0.9}
+        return {} if len(set(lengths)) == 1 and lengths[0] <= most and not lengths[0] % 8 else {"length": length}
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:

@@ -6,17 +6,21 @@ import copy
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from genhub.ground.console import say
 from genhub.ground.disk import saving, write_whole
+from genhub.ground.processes import main_process
 from genhub.ground.run_log import RunLog
 from genhub.interfaces.config import TrainerConfig
 from genhub.interfaces.model import Model
 from genhub.interfaces.section import seconds_in
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
+from genhub.recipe.recipe import Recipe
 from genhub.recipe.sections import AccelerateConfig
-from genhub.run.prepare import Start
+from genhub.run.claims import claimed
+from genhub.run.prepare import Start, prepare_run
 from genhub.run.run import FolderRun
 
 FEW = 4
@@ -42,6 +46,16 @@ def with_steps(start: Start) -> Start:
                 write_whole(file, json.dumps({"max_time": config.max_time, "max_steps": steps}) + "\n")
         say(f"Steps    {steps:,} of {1000 * each:.3g} ms fill {config.max_time}")
     return start.of_steps(steps)
+
+
+def steps_in_time(recipe: Recipe) -> int:
+    """Return the steps that a recipe's run has: those that fit into its `max_time`, which are kept in the run's folder, so
+    that it is trained with as many."""
+    start = prepare_run(recipe)
+    with ExitStack() as stack:
+        if main_process():  # the others meet it in `with_steps`
+            stack.enter_context(claimed(start.run.folder, fresh=False))
+        return with_steps(start).prepared.recipe.trainer.max_steps
 
 
 def _found(file: Path, max_time: str) -> int | None:

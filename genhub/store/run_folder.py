@@ -137,7 +137,8 @@ class RunFolder:
         checkpoints = self.checkpoints()
         if any((checkpoint / MANIFEST).is_file() for checkpoint in checkpoints):
             return True
-        return self.recipe.is_file() and (self.lock.is_file() or bool(checkpoints))
+        begun = self.recipe.is_file() or self.found_steps.is_file()  # which is found before the recipe is written
+        return begun and (self.lock.is_file() or bool(checkpoints))
 
     def whole_recipe(self) -> Path:
         """Return recipe.yaml; where that is lost, or empty after a power cut, the copy in the newest checkpoint."""

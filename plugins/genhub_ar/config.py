@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from genhub import Fraction, ModelConfig, ModelPath, PositiveInt, Section, StoredModel
+from genhub import Fraction, Means, ModelConfig, ModelData, ModelPath, PositiveInt, Section, StoredModel
 
 MOST_LEVELS = 256
 
@@ -37,6 +38,13 @@ class ARConfig(ModelConfig):
     """A trained model of codes (a vqvae, say), by its run or folder: its codes are the tokens, and a checkpoint has a copy.
     Left out: the tokens are the values themselves, such as an image's pixels."""
     network: TransformerConfig = TransformerConfig()
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        small, large = {"hidden_size": 64, "num_layers": 3}, {"hidden_size": 256, "num_layers": 8, "num_heads": 8}
+        few = {"dropout": 0.1} if means.few_rows else {}
+        long = {} if math.prod(data.target.shape) <= 256 else {"data.batch_size": 64 if means.accelerator else 8}
+        return {"model.network": {**(large if means.accelerator else small), **few}} | long
 
     @property
     def contains(self) -> tuple[str, str] | None:

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from genhub import (
     Fraction,
     Interval,
+    Means,
+    ModelData,
     ModelPath,
     NetworkedConfig,
     NonNegative,
@@ -157,6 +159,11 @@ class DDPMConfig(NetworkedConfig):
         except ValueError as error:
             latents = f" (x is the autoencoder's latents, {'x'.join(map(str, shape))})" if self.autoencoder else ""
             raise ValueError(f"{error}{latents}") from error
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        few = {} if len(data.target.shape) == 1 else {"model.sampling": {"scheduler": "sasolver", "num_inference_steps": 20}}
+        return super().suited(data, means) | few
 
     def mistakes(self) -> dict[str, str]:
         """Return the keys that change nothing, and the numbers of steps that can't be taken, each with the reason."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from genhub import Fraction, NetworkedConfig, NonNegative, PositiveInt, Section
+from genhub import Fraction, Means, ModelData, NetworkedConfig, NonNegative, PositiveInt, Section
 
 Positive = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -81,3 +81,12 @@ class EBMConfig(FieldConfig):
     """Standard deviation of noise added to real x: values with levels lie on points, and an energy would dig a hole for
     each."""
     sampling: ChainConfig = ChainConfig()
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        keys = super().suited(data, means) | {"trainer.optimizer": {"name": "adam", "lr": 2e-3, "betas": [0.0, 0.99]}}
+        if len(data.target.shape) > 1:
+            return keys
+        network = {**keys["model.network"], "frequencies": 0}
+        exact = {"model.langevin": {"step_size": 0.02}, "model.chain_steps": 10}
+        return keys | exact | {"model.network": network, "model.sampling": {"num_inference_steps": 200}}

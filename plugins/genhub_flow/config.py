@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,9 @@ from pydantic import Field, model_validator
 from genhub import (
     Fraction,
     Interval,
+    Means,
     ModelConfig,
+    ModelData,
     NetworkedConfig,
     NonNegative,
     RecipeError,
@@ -79,6 +82,11 @@ class FlowConfig(PathConfig):
     al. 2023)."""
     sampling: SamplingConfig = SamplingConfig()
 
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        few = {} if len(data.target.shape) == 1 else {"model.sampling": {"scheduler": "unipc", "num_inference_steps": 20}}
+        return super().suited(data, means) | few
+
     @model_validator(mode="after")
     def _one_output(self) -> FlowConfig:
         if self.preconditioning == "edm" and self.prediction_type != "velocity":
@@ -121,6 +129,11 @@ class MeanFlowConfig(PathConfig):
     guidance_scale: NonNegative = 1.0
     """For a model with conditions: guidance that is trained into the model, omega of eq. 19, at no cost when drawing."""
     sampling: MeanSamplingConfig = MeanSamplingConfig()
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        sharper = {"model.sampling": {"num_inference_steps": 2}} if math.prod(data.target.shape) > 256 else {}
+        return super().suited(data, means) | sharper
 
     def idle(self) -> dict[str, str]:
         return {} if self.conditions else {"guidance_scale": "conditions"}

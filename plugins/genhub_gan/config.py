@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import Fraction, ModelConfig, PositiveInt, Section
+from genhub import Fraction, Means, ModelConfig, ModelData, PositiveInt, Section
 
 # Formulas and papers are in losses.py.
 LossName = Literal["minimax", "non_saturating", "hinge", "wasserstein", "relativistic"]
@@ -109,6 +110,22 @@ class GANConfig(ModelConfig):
     """Adaptive augmentation, for data that are few: what the discriminator sees is mirrored, shifted, scaled, darkened and
     so on. For x that has sides; {}: with the paper's settings. Left out: none."""
 
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        adam = {"name": "adam", "lr": 1e-3, "betas": [0.0, 0.99]}
+        calm = {"trainer.optimizer": adam, "trainer.max_grad_norm": None}  # the penalty keeps gradients in bounds
+        shape = data.target.shape
+        if len(shape) == 1:
+            return calm | {"model.latent_dim": max(8, min(64, shape[0])), "model.penalty_weight": 0.1}
+        number = math.prod(shape[1:])
+        size: dict[str, Any] = {"channels": _channels(shape[1:], means)}
+        if len(shape) == 2 and number > 512 and number % 16 == 0:  # waves of a patch are made at once
+            size |= {"patch_size": 16}
+        few = {"model.augment": {"ramp_rows": 30_000}} if means.few_rows and number > 256 else {}
+        pairs = {"model.loss": "relativistic", "model.penalty": "r1_r2", "model.penalty_interval": 4,
+                 "model.penalty_weight": 1.0 if number <= 256 else 2.0 if len(shape) > 2 else 5.0}  # fmt: skip
+        return calm | {"model.generator": size, "model.discriminator": size} | pairs | few
+
     def mistakes(self) -> dict[str, str]:
         found = {}
         if self.used_penalty == "none":
@@ -163,6 +180,17 @@ class GANConfig(ModelConfig):
         if self.penalty_weight is not None:
             return self.penalty_weight
         return 10.0 if self.used_penalty == "gp" else 1.0
+
+
+def _channels(sides: tuple[int, ...], means: Means) -> list[int]:
+    """Return the channels of levels that go down to a side of 8 or less; the first ones see x's full size, and are dear."""
+    if len(sides) == 1:
+        return [128, 192, 256, 256] if means.accelerator else [64, 96, 128, 128]
+    first = 64 if means.accelerator else 32 if math.prod(sides) <= 256 else 16
+    levels = 2
+    while min(sides) > 8 * 2 ** (levels - 1):
+        levels += 1
+    return [first * min(2**level, 4) for level in range(levels)]
 
 
 class ConditionalGANConfig(GANConfig):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
+from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt
 from genhub_networks.shapes import check_sides, nearest_multiple
 from genhub_networks.times import MAX_PERIOD, TimeEmbedding
 
@@ -39,6 +39,14 @@ class DiTConfig(NetworkConfig):
             near = nearest_multiple(self.hidden_size, self.num_heads)
             raise ValueError(f"hidden_size: {self.hidden_size} does not divide by num_heads {self.num_heads}; {near} does")
         return self
+
+    @classmethod
+    def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
+        tokens, sides, patch = 256 if means.accelerator else 64, shape[1:], 1
+        while math.prod(sides) > tokens * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
+            patch *= 2
+        size = {"hidden_size": 384, "depth": 12, "num_heads": 6} if means.accelerator else {"hidden_size": 128, "depth": 6}
+        return {"patch_size": patch} | size
 
     @property
     def width(self) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt
+from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt
 from genhub_networks.shapes import check_sides
 from genhub_networks.times import TimeEmbedding
+
+FEW_NUMBERS = 8
+"""Numbers of a vector up to which a small network shows it well, its edges by sines and cosines."""
 
 
 class MLPConfig(NetworkConfig):
@@ -25,6 +28,11 @@ class MLPConfig(NetworkConfig):
     frequencies: int = Field(default=4, strict=True, ge=0, le=16)
     """Number of sines and cosines that it sees of each number, of 1, 2, 4, ... times that: edges, as of a checkerboard, need
     them."""
+
+    @classmethod
+    def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
+        edges = {} if shape[0] <= FEW_NUMBERS else {"frequencies": 0}
+        return {"hidden": 256 if means.accelerator or shape[0] > FEW_NUMBERS else 128, "depth": 3} | edges
 
     @property
     def width(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt, RecipeError, load_strictly
+from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt, RecipeError, load_strictly
 from genhub_networks.shapes import check_sides, nearest_multiple
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
@@ -78,6 +79,15 @@ class UNetConfig(NetworkConfig):
             if types is not None and len(types) != levels:
                 raise ValueError(f"{name}: {len(types)} given for {levels} levels of block_out_channels")
         return self
+
+    @classmethod
+    def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
+        sides, levels = shape[1:], 1
+        while levels < 4 and all(side % 2**levels == 0 for side in sides) and (min(sides) > 4 * 2**levels or levels == 1):
+            levels += 1
+        first = 64 if means.accelerator else 32 if math.prod(sides) <= 256 else 16  # which see x's full size, and are dear
+        channels = [first * min(2**level, 4) for level in range(levels)]
+        return {"block_out_channels": channels, "layers_per_block": 2 if means.accelerator else 1, "attention_head_dim": 16}
 
     @property
     def width(self) -> int:

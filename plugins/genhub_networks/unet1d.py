@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Network, NetworkConfig, PositiveInt, folded, unfolded
+from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt, folded, unfolded
 from genhub_networks.shapes import check_sides, nearest_multiple
 from genhub_networks.times import TimeEmbedding
 
@@ -44,6 +44,16 @@ class UNet1dConfig(NetworkConfig):
             near = next(number for number in range(size, 0, -1) if last % number == 0)
             raise ValueError(f"attention_head_dim: {size} does not divide {last} channels; {near} does")
         return self
+
+    @classmethod
+    def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
+        length, patch, levels = shape[1], 1, 3
+        while patch < 16 and length > 128 * patch and length % (8 * patch) == 0:
+            patch *= 2
+        while levels > 1 and length % (patch * 2 ** (levels - 1)):
+            levels -= 1
+        channels = [128, 192, 256] if means.accelerator else [64, 96, 128]
+        return {"patch_size": patch, "block_out_channels": channels[:levels]}
 
     @property
     def width(self) -> int:

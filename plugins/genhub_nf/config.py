@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from genhub import Fraction, ModelConfig, NonNegative, PositiveInt, Section
+from genhub import Fraction, Means, ModelConfig, ModelData, NonNegative, PositiveInt, Section
 
 Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
 Temperature = Annotated[float, Field(gt=0)]
@@ -39,6 +40,14 @@ class RealNVPConfig(BinnedConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """For few elements, which a flow learns by heart: its bits per dimension then fall for these alone."""
 
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        numbers = math.prod(data.target.shape)
+        width = 64 if numbers <= 4 else 128 if numbers <= 256 else 384
+        slow = {} if numbers <= 4 else {"trainer.optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
+        few = {"model.dropout": 0.1} if means.few_rows else {}
+        return {"model.hidden_features": width * (2 if means.accelerator else 1)} | slow | few
+
 
 class TarFlowSampling(Section):
     """Defaults of the options of a tarflow's `sample`."""
@@ -69,6 +78,16 @@ class TarFlowConfig(BinnedConfig):
     """Standard deviation of Gaussian noise added to x in training, in a batch's units: what is drawn is far better for it.
     0: values with levels fill their bins evenly, which is best for bits per dimension."""
     sampling: TarFlowSampling = TarFlowSampling()
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        sides, patch, most = data.target.shape[1:], 1, 256 if means.accelerator else 64
+        while math.prod(sides) > most * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
+            patch *= 2
+        size = {"model.hidden_size": 256, "model.layers_per_block": 4} if means.accelerator else {"model.hidden_size": 96}
+        few = {"model.dropout": 0.1} if means.few_rows else {}
+        slow = {"trainer.optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}
+        return {"model.patch_size": patch, "model.noise_std": 0.1} | size | few | slow
 
     @model_validator(mode="after")
     def _fits(self) -> TarFlowConfig:

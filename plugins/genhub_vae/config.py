@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, NonNegative, PositiveInt, Section
+from genhub import Means, ModelConfig, ModelData, NonNegative, PositiveInt, Section
 
 Steps = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 
@@ -49,6 +50,10 @@ class AutoencoderConfig(ModelConfig):
     """Over how many training batches, about, the Gaussian that `sample` draws from is fitted to the latents."""
     adversarial: AdversarialConfig | None = None
     """A discriminator beside it, against blur; {}: with its default settings. Left out: none."""
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        return suited_latents(data, means)
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderConfig:
@@ -123,6 +128,10 @@ class VAEConfig(ModelConfig):
     adversarial: AdversarialConfig | None = None
     """A discriminator beside it, against blur; {}: with its default settings. Left out: none."""
 
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        return suited_latents(data, means)
+
     def mistakes(self) -> dict[str, str]:
         if self.network == "kl" or self.kl == KLConfig():
             return {}
@@ -148,6 +157,26 @@ class VAEConfig(ModelConfig):
                 f"{self.modality.modality} has none: gaussian does without"
             )
         return self
+
+
+def suited_channels(data: ModelData, means: Means) -> dict[str, Any]:
+    """Return the keys that encoders and decoders of all three families have: the first channels see x's full size, and are
+    dear."""
+    shape = data.target.shape
+    if len(shape) == 1:
+        return {"model.channels": [256, 256] if means.accelerator else [128, 128]}
+    small, width = math.prod(shape[1:]) <= 256, 4 if means.accelerator else 1
+    channels = [32 * width, 64 * width] if small else [16 * width, 64 * width]
+    levels = max(1, min(3, (max(shape[1:]) - 1).bit_length() - 2))  # down to a side of some 8 or less
+    return {"model.channels": [*channels, 64 * width][:levels]}
+
+
+def suited_latents(data: ModelData, means: Means) -> dict[str, Any]:
+    """Return the keys of an autoencoder whose latents are vectors."""
+    numbers = math.prod(data.target.shape)
+    latents = 2 if numbers <= 4 else 4 if numbers <= 16 else 8 if numbers <= 256 else 32
+    summed = {"trainer.max_grad_norm": None}  # over all numbers of an element: their gradients are large, and no mistake
+    return suited_channels(data, means) | {"model.latent_dim": latents} | summed
 
 
 def used_channels(channels: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from genhub import ModelConfig, NonNegative, PositiveInt
-from genhub_vae.config import check_halvings, used_channels
+from genhub import Means, ModelConfig, ModelData, NonNegative, PositiveInt
+from genhub_vae.config import check_halvings, suited_channels, used_channels
 
 Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
 MOST_CODES = 2**20
@@ -33,6 +33,10 @@ class VQVAEConfig(ModelConfig):
     """Number of codes that a vector becomes; what has sides has a code for each place that the halvings leave."""
     frequency_window: PositiveInt = 200
     """Over how many training batches, about, `sample` counts how often each place has each code."""
+
+    @classmethod
+    def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        return suited_channels(data, means)
 
     def mistakes(self) -> dict[str, str]:
         """Return the keys of the quantizer that was not chosen."""

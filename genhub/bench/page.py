@@ -1,0 +1,124 @@
+"""A bench as one HTML file that needs nothing else, and as bench.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from genhub.bench.plan import PAGE, TABLE
+from genhub.bench.ranking import Ranking, Row
+from genhub.errors import GenhubError
+from genhub.evaluation.compare import read_row
+from genhub.evaluation.page import STYLE, arrows, escape, label, picture, section, svg
+from genhub.ground.disk import remove_leftovers, saving, write_whole
+
+
+def write_page(ranking: Ranking, folder: Path) -> None:
+    """Write bench.html and bench.json into a bench's folder."""
+    with saving(folder / PAGE):
+        remove_leftovers(folder)
+        write_whole(folder / PAGE, html(ranking, folder))
+        write_whole(folder / TABLE, json.dumps(ranking.dump(), indent=2) + "\n")
+
+
+def html(ranking: Ranking, folder: Path) -> str:
+    """Return the page."""
+    settings, way = ranking.settings, arrows()
+    names, lines = ranking.table()
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
+    title = f"Which model for {settings.title}?"
+    parts = [
+        f"<p>{escape(_how(ranking))}</p>",
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
+        section("Pictures", "".join(_picture(row, folder) for row in ranking.rows)),
+        section("Quality against time", _by_time(ranking)),
+        section("Quality against the cost of drawing", "".join(_by_cost(ranking))),
+        section("What each is good for", _good_for(ranking), grid=False),
+        section("Without a result", _left_out(ranking), grid=False),
+        section("Notes", _notes(ranking), grid=False),
+        section("Go on", _next(ranking, folder), grid=False),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        + "\n".join(filter(None, parts))
+        + "\n</body></html>\n"
+    )
+
+
+def _how(ranking: Ranking) -> str:
+    settings = ranking.settings
+    seeds = f"{ranking.seeds} seeds" if ranking.seeds > 1 else "one seed"
+    return (
+        f"Each family trained for {settings.minutes:g} minutes, {seeds}; {settings.n:,} rows drawn of each run. Ranked by "
+        f"{settings.ranked_by.replace('_', ' ')}. A figure is the mean over seeds, and behind it half of its 95% interval "
+        "(Student's t over seeds; of one seed, over rows)."
+    )
+
+
+def _picture(row: Row, folder: Path) -> str:
+    """Return what a family's first seed drew."""
+    run = folder / row.model / f"seed-{row.results[0].seed}"
+    try:
+        found = read_row(str(run))
+    except GenhubError:  # the run was deleted, and its result is still told
+        return ""
+    drawn = [evaluation for evaluation in found.evaluations if evaluation.drawn]
+    most = max(drawn, key=lambda evaluation: evaluation.protocol.n, default=None)
+    return picture(found.model_copy(update={"name": row.model}), most)
+
+
+def _by_time(ranking: Ranking) -> str:
+    curves = {row.model: [*row.results[0].by_time] for row in ranking.rows}
+    return _plot(ranking, curves, "seconds of training") if any(len(points) > 1 for points in curves.values()) else ""
+
+
+def _by_cost(ranking: Ranking) -> Iterator[str]:
+    found = {row.model: row.results[0].by_evaluations for row in ranking.rows if row.results[0].by_evaluations}
+    for column, what in enumerate(("network evaluations a row", "seconds a row")):
+        if found:
+            yield _plot(ranking, {model: [(at[column], at[2]) for at in points] for model, points in found.items()}, what)
+
+
+def _plot(ranking: Ranking, curves: dict[str, list[tuple[float, float]]], x: str) -> str:
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for model, points in curves.items():
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label(model))
+    by = ranking.settings.ranked_by
+    axes.set(xlabel=x, ylabel=f"{by.replace('_', ' ')}{arrows().get(by, '')}", yscale="log")
+    if x != "seconds of training":
+        axes.set_xscale("log")
+    axes.legend(fontsize="small")
+    caption = "By fewer rows than the table: to be read curve beside curve."
+    return f"<figure>{svg(figure)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _good_for(ranking: Ranking) -> str:
+    items = [f"<dt>{escape(row.model)}</dt><dd>{escape(row.good_for)}</dd>" for row in ranking.rows if row.good_for]
+    return f"<dl>{''.join(items)}</dl>" if items else ""
+
+
+def _left_out(ranking: Ranking) -> str:
+    items = [f"<dt>{escape(name)}</dt><dd>{escape(reason)}</dd>" for name, reason in ranking.left_out.items()]
+    return f"<dl>{''.join(items)}</dl>" if items else ""
+
+
+def _notes(ranking: Ranking) -> str:
+    concerned: dict[str, list[str]] = {}
+    for row in ranking.rows:
+        for note in dict.fromkeys(note for result in row.results for note in result.notes):
+            concerned.setdefault(note, []).append(row.model)
+    lines = [note if len(who) == len(ranking.rows) else f"{', '.join(who)}: {note}" for note, who in concerned.items()]
+    return f'<ul class="notes">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
+
+
+def _next(ranking: Ranking, folder: Path) -> str:
+    lines = [f"genhub train {folder / row.recipe} trainer.max_time=1h" for row in ranking.rows]
+    return f"<pre>{chr(10).join(map(escape, lines))}</pre>" if lines else ""

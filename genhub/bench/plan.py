@@ -1,0 +1,152 @@
+"""What a bench trains: data, families, time and seeds, in a folder that the same command goes on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from genhub.errors import InputError, did_you_mean, first_fault, shown
+from genhub.ground.disk import saving, write_whole
+from genhub.interfaces.registry import MODELS, plugin_names
+from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
+from genhub.recipe.recipe import read_recipe
+from genhub.run.suited import Subject, write_recipe
+
+SETTINGS, PAGE, TABLE = "settings.json", "bench.html", "bench.json"
+"""Files of a bench's folder: what it was started with, its page, and its table."""
+RESULT = "bench-result.json"
+"""Name of the file, in a run's folder, of what was measured of it."""
+OF_VECTORS, OF_OTHERS = "sliced_wasserstein", "frechet_distance"
+"""The figure that families are ranked by: vectors need no features to be compared."""
+
+
+class Settings(Section):
+    """What a bench was started with. The figures depend on it, so that it can't change."""
+
+    source: str
+    keys: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    minutes: float
+    n: PositiveInt
+    """Rows drawn for the figures."""
+    extractor: str = "probe"
+    ranked_by: str
+    title: str
+    """What the data are, in a few words."""
+
+
+class Entry(Section):
+    """A family in a bench: its recipe, or why it has none."""
+
+    model: str
+    recipe: str | None = None
+    """Name of the recipe's file."""
+    fault: str | None = None
+    """Why it can't be trained on these data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A bench that can start."""
+
+    folder: Path
+    settings: Settings
+    entries: tuple[Entry, ...]
+    seeds: int
+
+    @property
+    def jobs(self) -> list[tuple[Entry, int]]:
+        """Entries that are trained, by seed: all families once before any is trained again."""
+        there = [entry for entry in self.entries if entry.recipe]
+        return [(entry, seed) for seed in range(self.seeds) for entry in there]
+
+    def run(self, model: str, seed: int) -> Path:
+        """Return the folder of a family's run."""
+        return self.folder / model / f"seed-{seed}"
+
+
+def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequence[str] | None, seeds: int) -> Plan:
+    """Write the recipe of each family into the folder, where it isn't there, and return the plan.
+
+    Args:
+        models: families by name; None: all that are installed.
+    Raises:
+        InputError: a family is unknown, or the folder has a bench of other data, time or rows.
+    """
+    known = plugin_names(MODELS)
+    for name in models or ():
+        if name not in known:
+            raise InputError(f"--models: no family is called {shown(name)}; {did_you_mean(name, known)}")
+    _check_folder(folder, settings)
+    entries = tuple(_entry(folder, subject, name) for name in models or known)
+    with saving(folder / SETTINGS):
+        write_whole(folder / SETTINGS, json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
+    return Plan(folder, settings, entries, seeds)
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return what a bench was started with."""
+    return Settings.model_validate_json((folder / SETTINGS).read_text())
+
+
+def _check_folder(folder: Path, settings: Settings) -> None:
+    file = folder / SETTINGS
+    if not file.exists():
+        return
+    try:
+        before = read_settings(folder)
+    except ValidationError as error:
+        raise InputError(f"{file}: is no bench's: {first_fault(error)}; choose another folder by --out") from error
+    old, new = before.model_dump(), settings.model_dump()
+    if changed := [f"{key} was {shown(old[key])}, is {shown(new[key])}" for key in old if old[key] != new[key]]:
+        raise InputError(f"{folder}: holds another bench: {'; '.join(changed)}; choose another folder by --out")
+
+
+def _entry(folder: Path, subject: Subject, model: str) -> Entry:
+    """Return a family with its recipe, which is written where it isn't there: one that was edited stays as it is."""
+    file = folder / f"{model}.yaml"
+    try:
+        if not file.exists():
+            text = write_recipe(subject, model, str(file))
+            with saving(file):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(file, text)
+        read_recipe(file)
+    except InputError as error:
+        return Entry(model=model, fault=str(error))
+    return Entry(model=model, recipe=file.name)
+
+
+def settings_of(subject: Subject, values: dict[str, Any]) -> Settings:
+    """Return the settings of a bench of these data."""
+    ranked_by = OF_VECTORS if len(subject.spec.modality.shape) == 1 else OF_OTHERS
+    return Settings(ranked_by=ranked_by, title=subject.title, **values)
+
+
+class Result(Section):
+    """What was measured of one run."""
+
+    model: str
+    seed: NonNegativeInt
+    steps: NonNegativeInt
+    seconds: float
+    """Seconds of training."""
+    values: dict[str, float]
+    """Figures, by name."""
+    intervals: dict[str, tuple[float, float]] = {}  # noqa: RUF012
+    """95% intervals of figures, over rows."""
+    floor: dict[str, float] = {}  # noqa: RUF012
+    """Figures of real rows in the place of drawn ones."""
+    notes: tuple[str, ...] = ()
+    peak_memory: NonNegativeInt = 0
+    """Most bytes of memory that the process, or the accelerator, had in use."""
+    by_time: tuple[tuple[float, float], ...] = ()
+    """(seconds of training, the figure that is ranked by) while it trained, by fewer rows."""
+    by_evaluations: tuple[tuple[float, float, float], ...] = ()
+    """(network evaluations a row, seconds a row, the figure), by fewer rows; () where a model has no steps to choose."""
+    capabilities: tuple[str, ...] = ()

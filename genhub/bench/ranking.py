@@ -1,0 +1,147 @@
+"""The results of a bench, family by family: means over seeds with their intervals, the best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean, stdev
+from typing import Any
+
+from pydantic import ValidationError
+
+from genhub.bench.plan import RESULT, Plan, Result, Settings
+from genhub.errors import first_fault
+from genhub.evaluation.chosen import directions
+from genhub.ground.console import warn
+from genhub.interfaces.section import Section
+
+SHOWN = (
+    "sliced_wasserstein", "frechet_distance", "precision", "recall", "label_accuracy", "memorised", "parameters",
+    "network_evaluations", "rows_per_second",
+)  # fmt: skip
+"""Figures of the table, in its order; the others are in bench.json."""
+
+
+class Row(Section):
+    """A family's results, one a seed."""
+
+    model: str
+    recipe: str
+    results: tuple[Result, ...]
+    fault: str | None = None
+    """What went wrong with a run of it."""
+
+    def mean(self, figure: str) -> float | None:
+        """Return a figure's mean over seeds; None where a run has none."""
+        values = [result.values.get(figure) for result in self.results]
+        return None if None in values or not values else fmean(value for value in values if value is not None)
+
+    def interval(self, figure: str) -> tuple[float, float] | None:
+        """Return the 95% interval of a figure's mean: over seeds, by Student's t; of one seed over its rows."""
+        values = [result.values[figure] for result in self.results if figure in result.values]
+        if len(values) < 2:
+            return self.results[0].intervals.get(figure) if values else None
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+        return fmean(values) - half, fmean(values) + half
+
+    @property
+    def good_for(self) -> str:
+        """What a family can do besides drawing, in a few words."""
+        can = [text for capability, text in GOOD_FOR.items() if capability in self.results[0].capabilities]
+        evaluations = self.mean("network_evaluations")
+        if evaluations is not None and round(evaluations) == 1:
+            can.insert(0, "draws at once")
+        return ", ".join(can)
+
+
+GOOD_FOR = {
+    "autoencoder": "turns rows into latents and back",
+    "discreteautoencoder": "into codes",
+    "denoiser": "shows each step from noise",
+    "likelihood": "tells how probable a row is",
+    "energy": "tells how low a row lies",
+}
+
+
+class Ranking(Section):
+    """All families of a bench, the best first, and those that have no result."""
+
+    settings: Settings
+    seeds: int
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, str]
+    """By family or run, why it has no result."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures of the table: those that some family has, the one that is ranked by first."""
+        there = {figure for row in self.rows for result in row.results for figure in result.values}
+        first = self.settings.ranked_by
+        return tuple(figure for figure in dict.fromkeys((first, *SHOWN)) if figure in there)
+
+    @property
+    def floor(self) -> dict[str, float]:
+        """What as many real rows have, where it is known."""
+        return next((result.floor for row in self.rows for result in row.results if result.floor), {})
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return column names, and a row of text a family; the last row is of real rows, where that is known."""
+        figures = self.figures
+        names = ["", "model", *figures, "steps", "memory MiB", "seeds"]
+        lines = []
+        for place, row in enumerate(self.rows, 1):
+            cells = [_cell(row.mean(figure), row.interval(figure)) for figure in figures]
+            steps = f"{fmean(result.steps for result in row.results):,.0f}"
+            memory = f"{max(result.peak_memory for result in row.results) / 2**20:,.0f}"
+            lines.append([str(place), row.model, *cells, steps, memory, str(len(row.results))])
+        if self.floor:
+            cells = [_cell(self.floor.get(figure), None) for figure in figures]
+            lines.append(["", "real rows", *cells, "", "", ""])
+        return names, lines
+
+    def dump(self) -> dict[str, Any]:
+        """Return all of it for bench.json: settings, each family's figures with intervals, and each run's."""
+        families = [
+            row.model_dump(mode="json")
+            | {"figures": {figure: {"mean": row.mean(figure), "interval": row.interval(figure)} for figure in self.figures}}
+            for row in self.rows
+        ]
+        return {"settings": self.settings.model_dump(mode="json"), "seeds": self.seeds, "families": families,
+                "floor": self.floor, "left_out": dict(self.left_out)}  # fmt: skip
+
+
+def ranking_of(plan: Plan, faults: Mapping[str, str]) -> Ranking:
+    """Return the ranking of what is done of a plan.
+
+    Args:
+        faults: what went wrong, by run.
+    """
+    figure = plan.settings.ranked_by
+    rows, left_out = [], {entry.model: entry.fault for entry in plan.entries if entry.fault}
+    for entry in plan.entries:
+        found = [result for seed in range(plan.seeds) if (result := _result(plan, entry.model, seed))]
+        if found and entry.recipe:
+            rows.append(Row(model=entry.model, recipe=entry.recipe, results=tuple(found)))
+    sign = -1 if directions().get(figure) == "higher" else 1
+    rows.sort(key=lambda row: sign * value if (value := row.mean(figure)) is not None else math.inf)
+    return Ranking(settings=plan.settings, seeds=plan.seeds, rows=tuple(rows), left_out=left_out | dict(faults))
+
+
+def _result(plan: Plan, model: str, seed: int) -> Result | None:
+    file = plan.run(model, seed) / RESULT
+    if not file.is_file():
+        return None
+    try:
+        return Result.model_validate_json(file.read_text())
+    except ValidationError as error:
+        warn(f"{file}: damaged: {first_fault(error)}; delete it, and the same command measures again")
+        return None
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    text = f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.3g}"
+    return text if interval is None or interval[0] == interval[1] else f"{text} ± {(interval[1] - interval[0]) / 2:.2g}"

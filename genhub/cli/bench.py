@@ -1,0 +1,51 @@
+"""`genhub bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genhub.cli.arguments import AsJson
+from genhub.cli.data import SourceArgument
+from genhub.cli.init import ConditionNames, DataKeys, DeviceOption, MinutesOption, file_stem, subjects
+from genhub.cli.output import print_facts, print_table
+from genhub.errors import GenhubError
+from genhub.ground.console import put
+
+
+def bench(
+    source: SourceArgument,
+    keys: DataKeys = None,
+    models: Annotated[str | None, typer.Option(help="flow,vae,...; default: every family that is installed.")] = None,
+    condition: ConditionNames = None,
+    minutes: MinutesOption = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each family.")] = 3,
+    n: Annotated[int, typer.Option("-n", min=2, help="Rows drawn of each run for its figures.")] = 10_000,
+    extractor: Annotated[str, typer.Option(help="As evaluate's.")] = "probe",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    num_processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
+    device: DeviceOption = None,
+    out: Annotated[Path | None, typer.Option(help="The bench's folder; default bench/SOURCE.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out which model suits data: train every family for one time, measure all alike, and write a page.
+    The same command again goes on."""
+    from genhub.bench.bench import bench as run_all
+    from genhub.bench.plan import PAGE, make_plan, settings_of
+
+    subject, _ = subjects(source, keys, condition, minutes, device)
+    folder = out or Path("bench") / file_stem(subject.spec.name)
+    settings = settings_of(subject, {"source": source, "keys": tuple(keys or ()), "conditions": tuple(condition or ()),
+                                     "minutes": minutes, "n": n, "extractor": extractor})  # fmt: skip
+    plan = make_plan(folder, settings, subject, models.split(",") if models else None, seeds)
+    ranking = run_all(plan, jobs, num_processes)
+    if as_json:
+        print_facts(ranking.dump(), as_json)
+    elif ranking.rows:
+        names, lines = ranking.table()
+        print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
+        put(f"Page     {folder / PAGE}", f"Next     genhub train {folder / ranking.rows[0].recipe} trainer.max_time=1h")
+    if not ranking.rows:
+        raise GenhubError("no family has a result", *(f"{name}: {why}" for name, why in ranking.left_out.items()))
