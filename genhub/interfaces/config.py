@@ -63,7 +63,11 @@ class ModelConfig(Section):
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
         """Return the keys of a recipe that suit some columns and what there is to train with, by their paths:
         {"model.latent_dim": 32, "data.batch_size": 128}. `genhub init` and `genhub bench` lay them over those that suit most
-        families; {}: these will do."""
+        families; {}: these will do.
+
+        Raises:
+            ValueError: nothing good would come of it in the time: why, and what to do.
+        """
         return {}
 
     def mistakes(self) -> Mapping[str, str]:

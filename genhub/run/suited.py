@@ -91,7 +91,10 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
     keys: dict[str, Any] = {"model": {"name": model}}
     if data.conditions:
         keys["model"]["conditions"] = list(data.conditions)
-    family, said = load_class(MODELS, model).Config.suited(data, means), _data(subject)
+    try:
+        family, said = load_class(MODELS, model).Config.suited(data, means), _data(subject)
+    except ValueError as error:
+        raise InputError(f"{model}: {error}") from error
     for path, value in {**said, **_most(data, means), **family, **said}.items():  # what was said first, and unchanged
         section, _, key = path.partition(".")
         keys.setdefault(section, {})[key] = value

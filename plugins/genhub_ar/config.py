@@ -41,9 +41,15 @@ class ARConfig(ModelConfig):
 
     @classmethod
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
+        values, most = math.prod(data.target.shape), 8192 if means.accelerator else 1024
+        if data.target.levels is not None and values > most:
+            raise ValueError(
+                f"{values:,} values one by one are too many, at most {most:,} here: train a vqvae on the data, and name "
+                "that by model.autoencoder"
+            )
         small, large = {"hidden_size": 64, "num_layers": 3}, {"hidden_size": 256, "num_layers": 8, "num_heads": 8}
         few = {"dropout": 0.1} if means.few_rows else {}
-        long = {} if math.prod(data.target.shape) <= 256 else {"data.batch_size": 64 if means.accelerator else 8}
+        long = {} if values <= 256 else {"data.batch_size": 64 if means.accelerator else 8}
         return {"model.network": {**(large if means.accelerator else small), **few}} | long
 
     @property
