@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import resource
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import torch
 
 from genhub.bench.plan import RESULT, Result, Settings, read_settings
-from genhub.errors import GenhubError
+from genhub.errors import GenhubError, RecipeError
 from genhub.evaluation.evaluate import evaluate
 from genhub.evaluation.protocol import Evaluation
 from genhub.ground.console import say, warn
-from genhub.ground.disk import saving, write_whole
+from genhub.ground.disk import check_unlocked, saving, write_whole
 from genhub.ground.processes import main_process
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.registry import MODELS, load_class
@@ -93,9 +97,37 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def wait_for(run: Path) -> None:
+    """Wait while another process trains there: a bench that was killed leaves its jobs a moment longer."""
+    told = False
+    while True:
+        try:
+            check_unlocked(run)
+            return
+        except RecipeError as error:
+            if not told:
+                say(f"{error}; waiting for it")
+            told = True
+            time.sleep(1)
+
+
+def stop_with_parent() -> None:
+    """Stop as by SIGTERM, with a checkpoint, when the process that started this one is gone, as after a SIGKILL."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     folder, model, seed = sys.argv[1:]
+    stop_with_parent()
     try:
+        wait_for(Path(folder) / model / f"seed-{seed}")
         run_job(Path(folder), model, int(seed))
     except GenhubError as error:
         warn(*error.args)

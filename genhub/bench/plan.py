@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from genhub.errors import InputError, did_you_mean, first_fault, shown
 from genhub.ground.disk import saving, write_whole
-from genhub.interfaces.registry import MODELS, plugin_names
+from genhub.interfaces.registry import EXTRACTORS, MODELS, find_plugin, plugin_names
 from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
 from genhub.recipe.recipe import read_recipe
 from genhub.run.suited import Subject, write_recipe
@@ -78,13 +78,15 @@ def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequen
     Raises:
         InputError: a family is unknown, or the folder has a bench of other data, time or rows.
     """
-    known = plugin_names(MODELS)
+    known, (extractor, _, _) = plugin_names(MODELS), settings.extractor.partition(":")
+    find_plugin(EXTRACTORS, extractor)
     for name in models or ():
         if name not in known:
             raise InputError(f"--models: no family is called {shown(name)}; {did_you_mean(name, known)}")
     _check_folder(folder, settings)
     entries = tuple(_entry(folder, subject, name) for name in models or known)
     with saving(folder / SETTINGS):
+        folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
     return Plan(folder, settings, entries, seeds)
 

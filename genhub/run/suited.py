@@ -13,7 +13,7 @@ from genhub.data.raw import Source
 from genhub.data.sources import find_source
 from genhub.data.split_columns import SplitColumns
 from genhub.data.stream import first_columns
-from genhub.errors import DataError, InputError
+from genhub.errors import DataError, InputError, RecipeError
 from genhub.ground.parsing import yaml_line
 from genhub.interfaces.columns import DataConfig, DataSpec, ModelData, described
 from genhub.interfaces.means import Means
@@ -100,7 +100,10 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
         keys.setdefault(section, {})[key] = value
     while "data.batch_size" not in said and keys["data"]["batch_size"] > max(8, means.rows // 4) and means.rows:
         keys["data"]["batch_size"] //= 2
-    recipe_of(subject, keys)
+    try:
+        recipe_of(subject, keys)
+    except RecipeError as error:
+        raise InputError(f"{model} doesn't fit: {str(error).partition(': ')[2]}") from error
     return {name: keys[name] for name in ("model", "data", "trainer")} | {"seed": 0}
 
 

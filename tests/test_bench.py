@@ -1,0 +1,160 @@
+"""`genhub bench`: every family that fits, one time, one page; killed, it ends with the same table."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import genhub
+from genhub.bench.plan import RESULT, Result, Settings
+from genhub.bench.ranking import Ranking, Row
+from genhub.cli import app
+from genhub.store.run_folder import RunFolder
+
+WORDS = ["bench", "moons", "--minutes", "0.1", "-n", "200"]
+TIMES = {"rows_per_second"}
+
+
+def result(model: str, seed: int, **values: float) -> Result:
+    return Result(model=model, seed=seed, steps=10, seconds=1.0, values=values, intervals={"frechet_distance": (0.5, 1.5)})
+
+
+def ranking(ranked_by: str, **rows: list[Result]) -> Ranking:
+    settings = Settings(source="digits", minutes=1, n=10, ranked_by=ranked_by, title="digits")
+    found = tuple(Row(model=model, recipe=f"{model}.yaml", results=tuple(results)) for model, results in rows.items())
+    return Ranking(settings=settings, seeds=2, rows=found, left_out={"ar": "doesn't fit"})
+
+
+def test_a_figure_is_the_mean_over_seeds_with_students_interval():
+    row = Row(
+        model="vae",
+        recipe="",
+        results=tuple(result("vae", seed, frechet_distance=value) for seed, value in enumerate([1.0, 2.0, 6.0])),
+    )
+    assert row.mean("frechet_distance") == 3.0
+    low, high = row.interval("frechet_distance")
+    assert (low + high) / 2 == pytest.approx(3.0)
+    assert high - 3.0 == pytest.approx(4.302653 * 7**0.5 / 3**0.5, rel=1e-5)  # t of 2 degrees, a variance of 7
+    assert row.mean("recall") is None
+    one = Row(model="vae", recipe="", results=(result("vae", 0, frechet_distance=1.0),))
+    assert one.interval("frechet_distance") == (0.5, 1.5)  # of one seed, over its rows
+
+
+def test_the_table_has_the_ranked_figure_first_and_real_rows_last():
+    rows = {"vae": [result("vae", 0, frechet_distance=2.0, recall=0.5, parameters=1000.0)]}
+    rows["vae"][0] = rows["vae"][0].model_copy(update={"floor": {"frechet_distance": 0.1}})
+    names, lines = ranking("frechet_distance", **rows).table()
+    assert names[:5] == ["", "model", "frechet_distance", "recall", "parameters"]
+    assert lines[0][:5] == ["1", "vae", "2 ± 0.5", "0.5", "1,000"]
+    assert lines[-1][:3] == ["", "real rows", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bench of two families that fit and one that doesn't, with two seeds."""
+    folder = tmp_path_factory.mktemp("bench")
+    found = CliRunner().invoke(
+        app, [*WORDS, "--models", "flow,realnvp,ar", "--seeds", "2", "--jobs", "2", "--out", str(folder / "b")]
+    )
+    assert found.exit_code == 0, (found.output, found.exception)
+    (folder / "said").write_text(found.output)
+    return folder
+
+
+def table(folder: Path) -> dict:
+    """Return the figures of bench.json that don't depend on how fast this machine was."""
+    content = json.loads((folder / "bench.json").read_text())
+    return {
+        family["model"]: [
+            (
+                {name: value for name, value in run["values"].items() if name not in TIMES},
+                run["steps"],
+                [at[1] for at in run["by_time"]],
+            )
+            for run in family["results"]
+        ]
+        for family in content["families"]
+    } | {"left_out": content["left_out"]}
+
+
+@pytest.mark.slow
+def test_every_family_that_fits_is_ranked_and_the_others_have_a_reason(done):
+    said, content = (done / "said").read_text(), json.loads((done / "b" / "bench.json").read_text())
+    assert "left out ar: ar doesn't fit: model.data: a vector has no levels to draw one by one" in said
+    means = [family["figures"]["sliced_wasserstein"]["mean"] for family in content["families"]]
+    assert means == sorted(means)
+    assert {family["model"] for family in content["families"]} == {"flow", "realnvp"}
+    assert content["left_out"]["ar"].startswith("ar doesn't fit")
+    for family in content["families"]:
+        assert [run["seed"] for run in family["results"]] == [0, 1]
+        assert len(family["results"][0]["by_time"]) == 4
+        assert family["results"][0]["peak_memory"] > 2**20
+        assert "likelihood" in family["results"][0]["capabilities"]
+    flow = next(family for family in content["families"] if family["model"] == "flow")
+    assert [at[0] for at in flow["results"][0]["by_evaluations"]] == [2, 4, 8, 16, 32, 64]  # Heun's: two a step
+    page = (done / "b" / "bench.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<svg") == 3  # time; evaluations and seconds
+    assert "http" not in re.sub(
+        r"http://www.w3.org|http://purl.org|https://matplotlib.org|http://creativecommons.org", "", page
+    )
+    assert f"genhub train {done / 'b' / content['families'][0]['recipe']} trainer.max_time=1h" in page
+    assert f"Page     {done / 'b' / 'bench.html'}" in said
+
+
+@pytest.mark.slow
+def test_the_same_command_trains_nothing_again_and_another_bench_is_refused(done):
+    words = [*WORDS, "--models", "flow,realnvp,ar", "--seeds", "2", "--out", str(done / "b")]
+    before, times = table(done / "b"), {file: file.stat().st_mtime_ns for file in (done / "b").rglob(RESULT)}
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert table(done / "b") == before
+    assert {file: file.stat().st_mtime_ns for file in (done / "b").rglob(RESULT)} == times
+    with pytest.raises(genhub.InputError, match="holds another bench: n was 200, is 300; choose another folder by --out"):
+        CliRunner().invoke(app, [*words, "-n", "300"], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_a_bench_killed_ten_times_ends_with_the_same_table(done, zygote, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(done / "b", folder)
+    for run in [path.parent for path in folder.rglob(RESULT)]:  # what is left is how many steps fit into the time here
+        keep = {RunFolder(run).found_steps, RunFolder(run).lock}
+        for path in run.iterdir():
+            if path not in keep:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    words = [*WORDS, "--models", "flow,realnvp,ar", "--seeds", "2", "--out", str(folder)]
+    for _ in range(10):
+        job = zygote.genhub(*words, cwd=tmp_path)
+        time.sleep(4)
+        job.signal()
+        job.wait()
+    job = zygote.genhub(*words, cwd=tmp_path)
+    assert job.wait() == 0, job.err
+    assert table(folder) == table(done / "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", "flwo"], "--models: no family is called 'flwo'; did you mean 'flow'"),
+        (["--condition", "lable"], "moons has no column 'lable'; did you mean 'label'"),
+        (["--extractor", "dino"], "'dino'"),
+    ],
+)
+def test_what_cant_be_is_told_before_anything_is_trained(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(genhub.InputError, match=re.escape(message)):
+        CliRunner().invoke(app, [*WORDS, *words], catch_exceptions=False)
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_a_bench_without_a_result_says_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(genhub.GenhubError, match="no family has a result"):
+        CliRunner().invoke(app, [*WORDS, "--models", "ar,tarflow"], catch_exceptions=False)
