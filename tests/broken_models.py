@@ -80,6 +80,13 @@ class NoDefault(Sound):
         hidden: int
 
 
+class SuitsNobody(Sound):
+    class Config(Sound.Config):
+        @classmethod
+        def suited(cls, data, means):
+            return {"model.hiden": 64} if means.accelerator else {}
+
+
 class Misnamed(Sound):
     def phases(self):
         return [Phase("fit", self.loss, trains=("net", "lables"))]

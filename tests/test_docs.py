@@ -57,6 +57,8 @@ def test_readme_verbs_and_options_exist(capsys):
     assert len(commands) > 30
     verbs = {
         "data",
+        "init",
+        "bench",
         "train",
         "sample",
         "show",
@@ -126,6 +128,27 @@ def test_hub_page_runs(hub, tiny, tmp_path, monkeypatch):
     assert genhub.read_recipe("r.yaml").hub.every == 5000
     help_text = CliRunner().invoke(app, ["push", "--help"]).output
     assert all(option in help_text for option in re.findall(r"`(?:genhub push [^`]*)?(--[a-z-]+)", page))
+
+
+def test_bench_pages_commands_options_and_example_are_right(capsys):
+    from genhub.cli import app
+
+    page = (ROOT / "docs" / "bench.md").read_text()
+    helps = {}
+    for verb in ("init", "bench", "train"):
+        with pytest.raises(SystemExit):
+            app([verb, "--help"])
+        helps[verb] = capsys.readouterr().out
+    commands = re.findall(r"^genhub (\w+) (.*)$", page, re.MULTILINE)
+    assert len(commands) >= 5
+    for verb, words in commands:
+        options = [word for word in shlex.split(words, comments=True) if word.startswith("-")]
+        assert [option for option in options if option not in helps[verb]] == []
+    assert all(option in helps["bench"] for option in re.findall(r"`(-[-\w]+)", page) if option != "--model")
+    names: dict = {}
+    exec(block(page, "python", "suited"), names)
+    config, data = names["BlurConfig"], genhub.load_data("digits").spec.model_data
+    assert config.suited(data, genhub.Means(10)) == {"model.hidden": 64, "data.batch_size": 128}
 
 
 def test_scale_pages_commands_and_keys_exist(tmp_path):

@@ -57,6 +57,7 @@ VERBS = {
     "sweep": "sweep run.yaml --set seed=0,1 --run-dir swept --out swept.html",
     "compare": "compare run --out report.html",
     "show": "show reconstruct run --out x.png",
+    "init": "init digits --model vae --out a/b/init.yaml",
     "data": "data digits --out a/b/x.png",
     "scaffold": "plugins new my-own",
     "push": "push run alice/pushed",

@@ -18,7 +18,7 @@ PUBLIC = [
     "DataSpec", "Denoiser", "DenoisingStep", "DiscreteAutoencoder", "Embedding", "Energy", "Film", "Fraction", "FrozenEncoder",
     "GenerativeModel",
     "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Interval", "Label",
-    "Likelihood", "MAY_CHANGE", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
+    "Likelihood", "MAY_CHANGE", "Means", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
     "ModelPath", "Network", "NetworkConfig", "NetworkedConfig", "NewerFormat", "NonNegative", "NotFinite", "Number", "Phase", "PictureRow",
     "PluginError", "PositiveInt", "RawColumn", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName",
     "Section", "Shape", "Share", "Signal", "StoppedRun", "StoredModel", "Text", "Together", "Trainer",

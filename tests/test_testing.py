@@ -27,6 +27,7 @@ RUNS = ("checkpoint", "files", "resume", "processes")
 
 BROKEN = {
     "NoDefault": ("config", "model.hidden: is required"),
+    "SuitsNobody": ("config", "what suited returns for a GPU is no recipe: recipe: model.hiden: unknown key; did you mean"),
     "Misnamed": ("phases", "NAME, phase 'fit': no network is called 'lables'; did you mean 'labels'?"),
     "NotScalar": ("losses", "NAME, phase 'fit': 'loss' must be a scalar tensor"),
     "NotFinite": ("losses", "phase 'fit': the very first loss is inf: look for what divides by zero"),

@@ -30,7 +30,7 @@ from genhub.run.train import train
 from genhub.store.run_folder import RunFolder
 
 QUARTERS = 4
-"""How many times a run is measured while it trains."""
+"""Number of times that a run is measured while it trains."""
 FEW = 500
 """Rows by which it is measured then, and by which numbers of steps are compared."""
 STEPS = (1, 2, 4, 8, 16, 32)

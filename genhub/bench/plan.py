@@ -1,4 +1,4 @@
-"""What a bench trains: data, families, time and seeds, in a folder that the same command goes on with."""
+"""Plan of a bench: data, families, time and seeds, in a folder with which the same command goes on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_VECTORS, OF_OTHERS = "sliced_wasserstein", "frechet_distance"
 
 
 class Settings(Section):
-    """What a bench was started with. The figures depend on it, so that it can't change."""
+    """Settings that a bench was started with. Its figures depend on them, so that they can't change."""
 
     source: str
     keys: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Settings(Section):
     extractor: str = "probe"
     ranked_by: str
     title: str
-    """What the data are, in a few words."""
+    """Description of the data in a few words."""
 
 
 class Entry(Section):
@@ -47,7 +47,7 @@ class Entry(Section):
     recipe: str | None = None
     """Name of the recipe's file."""
     fault: str | None = None
-    """Why it can't be trained on these data."""
+    """Reason why it can't be trained on these data."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequen
 
 
 def read_settings(folder: Path) -> Settings:
-    """Return what a bench was started with."""
+    """Return the settings of a bench's folder."""
     return Settings.model_validate_json((folder / SETTINGS).read_text())
 
 
@@ -131,7 +131,7 @@ def settings_of(subject: Subject, values: dict[str, Any]) -> Settings:
 
 
 class Result(Section):
-    """What was measured of one run."""
+    """Figures of one run, and what it took."""
 
     model: str
     seed: NonNegativeInt

@@ -28,8 +28,6 @@ class Row(Section):
     model: str
     recipe: str
     results: tuple[Result, ...]
-    fault: str | None = None
-    """What went wrong with a run of it."""
 
     def mean(self, figure: str) -> float | None:
         """Return a figure's mean over seeds; None where a run has none."""
@@ -48,7 +46,7 @@ class Row(Section):
 
     @property
     def good_for(self) -> str:
-        """What a family can do besides drawing, in a few words."""
+        """Abilities of a family besides drawing, in a few words."""
         can = [text for capability, text in GOOD_FOR.items() if capability in self.results[0].capabilities]
         evaluations = self.mean("network_evaluations")
         if evaluations is not None and round(evaluations) == 1:
@@ -83,7 +81,7 @@ class Ranking(Section):
 
     @property
     def floor(self) -> dict[str, float]:
-        """What as many real rows have, where it is known."""
+        """Figures of as many real rows, where they are known."""
         return next((result.floor for row in self.rows for result in row.results if result.floor), {})
 
     def table(self) -> tuple[list[str], list[list[str]]]:

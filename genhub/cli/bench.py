@@ -30,8 +30,8 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="The bench's folder; default bench/SOURCE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find out which model suits data: train every family for one time, measure all alike, and write a page.
-    The same command again goes on."""
+    """Train every family for one time, and rank them on a page. The same command again goes on. Keys are those of a
+    recipe's `data`."""
     from genhub.bench.bench import bench as run_all
     from genhub.bench.plan import PAGE, make_plan, settings_of
 

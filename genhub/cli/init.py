@@ -79,9 +79,9 @@ def write_beside(file: Path, text: str) -> None:
     from genhub.recipe.schema import recipe_schema
     from genhub.recipe.written import SCHEMA
 
+    schema = file.with_name(SCHEMA)
     with saving(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text)
-        schema = file.with_name(SCHEMA)
         if not schema.exists():
             write_whole(schema, json.dumps(recipe_schema(), indent=2) + "\n")
+        write_whole(file, text)  # last: where it is there, all is

@@ -1,4 +1,4 @@
-"""What there is to train with: parts choose the sizes that suit it. No torch."""
+"""Means of training, time and device, by which parts choose the sizes that suit them. No torch."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """What the data are, in a few words."""
+        """Description of the data in a few words."""
         shape, spec = "x".join(map(str, self.spec.modality.shape)), self.spec
         rows = f"{spec.num_rows:,} rows" if spec.num_rows else "a stream"
         given = f", given {', '.join(spec.conditions)}" if spec.conditions else ""
@@ -88,16 +88,12 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
         InputError: the family doesn't fit the data or the conditions: why.
     """
     data, means = subject.spec.model_data, subject.means
-    keys: dict[str, Any] = {"model": {"name": model}}
-    if data.conditions:
-        keys["model"]["conditions"] = list(data.conditions)
     try:
         family, said = load_class(MODELS, model).Config.suited(data, means), _data(subject)
     except ValueError as error:
         raise InputError(f"{model}: {error}") from error
-    for path, value in {**said, **_most(data, means), **family, **said}.items():  # what was said first, and unchanged
-        section, _, key = path.partition(".")
-        keys.setdefault(section, {})[key] = value
+    all_keys = {"model.name": model, **({"model.conditions": list(data.conditions)} if data.conditions else {}), **said}
+    keys = nested({**all_keys, **_most(data, means), **family, **said})  # what was said first, and unchanged
     while "data.batch_size" not in said and keys["data"]["batch_size"] > max(8, means.rows // 4) and means.rows:
         keys["data"]["batch_size"] //= 2
     try:
@@ -105,6 +101,22 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
     except RecipeError as error:
         raise InputError(f"{model} doesn't fit: {str(error).partition(': ')[2]}") from error
     return {name: keys[name] for name in ("model", "data", "trainer")} | {"seed": 0}
+
+
+def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the paths of their keys as sections; a value that is a section itself stays one.
+
+    >>> nested({"model.name": "vae", "model.kl": {"layers": 1}, "data.batch_size": 32})
+    {'model': {'name': 'vae', 'kl': {'layers': 1}}, 'data': {'batch_size': 32}}
+    """
+    content: dict[str, Any] = {}
+    for path, value in keys.items():
+        *sections, key = path.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = dict(value) if isinstance(value, Mapping) else value
+    return content
 
 
 def recipe_of(subject: Subject, keys: Mapping[str, Any]) -> Recipe:

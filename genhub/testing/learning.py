@@ -8,8 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from genhub.errors import RecipeError
+from genhub.interfaces.config import ModelConfig
+from genhub.interfaces.means import Means
 from genhub.interfaces.model import Batch, Model, Phase
+from genhub.recipe.recipe import read_recipe
 from genhub.recipe.sections import AccelerateConfig
+from genhub.run.suited import nested
 from genhub.testing.report import Broken, told
 from genhub.testing.subject import ModelSubject
 from genhub.training.checks import check_loss
@@ -22,7 +27,8 @@ COMPILE_ADVICE = "call network.forward() where it can't be compiled (for a secon
 
 
 def config(subject: ModelSubject) -> None:
-    """Every key of Config has a default, a Config survives JSON, and `super().__init__` is given it."""
+    """Every key of Config has a default, a Config survives JSON, `super().__init__` is given it, and what it returns as
+    `suited` to these data are keys of a recipe."""
     made = subject.recipe.model
     if type(made).model_validate_json(made.model_dump_json()) != made:
         raise Broken(
@@ -36,6 +42,24 @@ def config(subject: ModelSubject) -> None:
             "call super().__init__(config) first, and leave self.config alone",
             subject.cls.__init__,
         )
+    for means in (Means(10, rows=1797), Means(60, accelerator=True)):
+        _check_suited(made, means)
+
+
+def _check_suited(made: ModelConfig, means: Means) -> None:
+    assert made.data is not None
+    try:
+        keys = type(made).suited(made.data, means)
+    except ValueError:  # which says why nothing good would come of it
+        return
+    try:
+        read_recipe(nested({"model.name": made.name, "model.conditions": list(made.conditions), **keys}))
+    except RecipeError as error:
+        raise Broken(
+            f"what suited returns for {'a GPU' if means.accelerator else 'a CPU'} is no recipe: {error.args[0]}",
+            'return values by the paths of a recipe\'s keys: {"model.hidden": 64, "data.batch_size": 32}',
+            type(made).suited,
+        ) from error
 
 
 def phases(subject: ModelSubject) -> None:
