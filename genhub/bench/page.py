@@ -86,7 +86,7 @@ def _by_cost(ranking: Ranking) -> Iterator[str]:
 
 
 def _plot(ranking: Ranking, curves: dict[str, list[tuple[float, float]]], x: str) -> str:
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = figure.subplots()
     for model, points in curves.items():
         if points:
@@ -95,7 +95,7 @@ def _plot(ranking: Ranking, curves: dict[str, list[tuple[float, float]]], x: str
     axes.set(xlabel=x, ylabel=f"{by.replace('_', ' ')}{arrows().get(by, '')}", yscale="log")
     if x != "seconds of training":
         axes.set_xscale("log")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")  # ten curves leave no room within
     caption = "By fewer rows than the table: to be read curve beside curve."
     return f"<figure>{svg(figure)}<figcaption>{caption}</figcaption></figure>"
 
