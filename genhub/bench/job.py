@@ -10,12 +10,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from genhub.bench.plan import RESULT, Result, Settings, read_settings
+from genhub.bench.plan import OF_OTHERS, RESULT, Result, Settings, by_other, read_settings
 from genhub.errors import GenhubError, RecipeError
+from genhub.evaluation.during import PREFIX
 from genhub.evaluation.evaluate import evaluate
 from genhub.evaluation.protocol import Evaluation
 from genhub.ground.console import say, warn
@@ -42,13 +45,19 @@ def run_job(folder: Path, model: str, seed: int) -> None:
     if (run / RESULT).is_file():
         return
     recipe = read_recipe(folder / f"{model}.yaml", [f"seed={seed}"], str(run))
-    if seed == 0:
-        recipe = _measured(recipe, settings)
-    train(recipe)
-    found = evaluate(run, settings.n, extractor=settings.extractor)
-    curve = by_evaluations(run, model, settings) if seed == 0 else ()
+    train(_measured(recipe, settings) if seed == 0 else recipe)
+    first, *others = settings.extractors
+    measure = partial(evaluate, run, held_out=settings.held_out)
+    found = measure(settings.n, extractor=first)
+    more = {by_other(name): measure(settings.n, metrics=[OF_OTHERS], extractor=name).values[OF_OTHERS] for name in others}
+    by_time = _by_time(run, found, settings)
+    by_evaluations = _by_evaluations(partial(measure, extractor=first), model, settings) if seed == 0 else ()
     if main_process():
-        result = _result(run, model, seed, settings, found).model_copy(update={"by_evaluations": curve})
+        result = Result(
+            model=model, seed=seed, steps=found.step, seconds=_lines(run)[-1]["seconds"], values={**found.values, **more},
+            intervals=dict(found.intervals), floor=dict(found.floor), notes=found.notes, peak_memory=_peak(),
+            by_time=by_time, by_evaluations=by_evaluations, capabilities=tuple(capabilities(load_class(MODELS, model))),
+        )  # fmt: skip
         with saving(run / RESULT):
             write_whole(run / RESULT, result.model_dump_json(indent=2) + "\n")
         say(f"Result   {settings.ranked_by} {found.values.get(settings.ranked_by, math.nan):.4g}")
@@ -57,36 +66,38 @@ def run_job(folder: Path, model: str, seed: int) -> None:
 def _measured(recipe: Recipe, settings: Settings) -> Recipe:
     """Return the recipe with its checkpoints at each quarter of its steps, where it is measured, too."""
     every = -(-steps_in_time(recipe) // QUARTERS)
-    keys = {"every": every, "n": min(FEW, settings.n), "metrics": f"[{settings.ranked_by}]", "extractor": settings.extractor}
+    keys = {"every": every, "n": min(FEW, settings.n), "metrics": f"[{settings.ranked_by}]",
+            "extractor": settings.extractors[0], "held_out": settings.held_out}  # fmt: skip
     measuring = [f"evaluate.{key}={value}" for key, value in keys.items()]
     return read_recipe(recipe, [f"trainer.save_every={every}", f"trainer.sample_every={every}", *measuring])
 
 
-def by_evaluations(run: Path, model: str, settings: Settings) -> tuple[tuple[float, float, float], ...]:
+def _lines(run: Path) -> list[dict[str, float]]:
+    """Return the lines of a run's log that have a time."""
+    return [line for line in read_metrics(RunFolder(run).metrics)[0] if math.isfinite(line.get("seconds", math.nan))]
+
+
+def _by_time(run: Path, found: Evaluation, settings: Settings) -> tuple[tuple[float, float], ...]:
+    """Return the figure at each step where it was measured in training, by the seconds that the steps up to there took."""
+    key, seconds = f"{PREFIX}{settings.ranked_by}", _lines(run)[-1]["seconds"]
+    measured = {line["step"]: line[key] for line in read_metrics(RunFolder(run).metrics)[0] if key in line}
+    return tuple((seconds * step / found.step, value) for step, value in measured.items())
+
+
+def _by_evaluations(
+    measure: Callable[..., Evaluation], model: str, settings: Settings
+) -> tuple[tuple[float, float, float], ...]:
     """Return what the figure is with several numbers of steps, of a family that has steps to choose."""
     if "num_inference_steps" not in inspect.signature(load_class(MODELS, model).sample).parameters:
         return ()
-    points = []
+    points, n, figures = [], min(FEW, settings.n), [settings.ranked_by, "cost"]
     for steps in STEPS:
         try:
-            found = evaluate(run, min(FEW, settings.n), metrics=[settings.ranked_by, "cost"], extractor=settings.extractor,
-                             num_inference_steps=steps).values  # fmt: skip
-            points.append((found["network_evaluations"], 1 / found["rows_per_second"], found[settings.ranked_by]))
+            values = measure(n, metrics=figures, num_inference_steps=steps).values
+            points.append((values["network_evaluations"], 1 / values["rows_per_second"], values[settings.ranked_by]))
         except (GenhubError, LookupError) as error:  # a solver may need more steps than so few
             warn(f"num_inference_steps={steps}: {error}; left out")
     return tuple(points)
-
-
-def _result(run: Path, model: str, seed: int, settings: Settings, found: Evaluation) -> Result:
-    lines, _ = read_metrics(RunFolder(run).metrics)
-    seconds = max((line["seconds"] for line in lines if math.isfinite(line.get("seconds", math.nan))), default=0.0)
-    key = f"evaluate/{settings.ranked_by}"
-    measured = {line["step"]: line[key] for line in lines if key in line}  # of a run that was stopped, perhaps twice
-    return Result(
-        model=model, seed=seed, steps=found.step, seconds=seconds, values=dict(found.values), notes=found.notes,
-        peak_memory=_peak(), by_time=tuple((seconds * step / found.step, value) for step, value in measured.items()),
-        capabilities=tuple(capabilities(load_class(MODELS, model))),
-    )  # fmt: skip
 
 
 def _peak() -> int:

@@ -21,6 +21,10 @@ SETTINGS, PAGE, TABLE = "settings.json", "bench.html", "bench.json"
 """Files of a bench's folder: what it was started with, its page, and its table."""
 RESULT = "bench-result.json"
 """Name of the file, in a run's folder, of what was measured of it."""
+TENTHS = range(0, 100, 10)
+TRAINED_ON = "+".join(f"train[{at}%:{at + 9}%]" for at in TENTHS)
+LAID_ASIDE = "+".join(f"train[{at + 9}%:{at + 10}%]" for at in TENTHS)
+"""Rows that are trained on, and those that are not, of data that have one split: of each tenth, as rows may be sorted."""
 OF_VECTORS, OF_OTHERS = "sliced_wasserstein", "frechet_distance"
 """The figure that families are ranked by: vectors need no features to be compared."""
 
@@ -34,10 +38,18 @@ class Settings(Section):
     minutes: float
     n: PositiveInt
     """Rows drawn for the figures."""
-    extractor: str = "probe"
+    extractors: tuple[str, ...] = ("probe",)
+    """The first one's figures rank; of the others there is the Frechet distance."""
+    held_out: str = "test"
+    """Split that is not trained on."""
     ranked_by: str
     title: str
     """Description of the data in a few words."""
+
+
+def by_other(extractor: str) -> str:
+    """Return the name of the Frechet distance by an extractor that is not the first one."""
+    return f"{OF_OTHERS}_{extractor.partition(':')[0]}"
 
 
 class Entry(Section):
@@ -78,8 +90,9 @@ def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequen
     Raises:
         InputError: a family is unknown, or the folder has a bench of other data, time or rows.
     """
-    known, (extractor, _, _) = plugin_names(MODELS), settings.extractor.partition(":")
-    find_plugin(EXTRACTORS, extractor)
+    known = plugin_names(MODELS)
+    for extractor in settings.extractors:
+        find_plugin(EXTRACTORS, extractor.partition(":")[0])
     for name in models or ():
         if name not in known:
             raise InputError(f"--models: no family is called {shown(name)}; {did_you_mean(name, known)}")

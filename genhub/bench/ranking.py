@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genhub.bench.plan import RESULT, Plan, Result, Settings
+from genhub.bench.plan import OF_OTHERS, RESULT, Plan, Result, Settings
 from genhub.errors import first_fault
 from genhub.evaluation.chosen import directions
 from genhub.ground.console import warn
 from genhub.interfaces.section import Section
 
 SHOWN = (
-    "sliced_wasserstein", "frechet_distance", "precision", "recall", "label_accuracy", "memorised", "parameters",
+    "frechet_infinity", "precision", "recall", "label_accuracy", "memorised", "parameters",
     "network_evaluations", "rows_per_second",
 )  # fmt: skip
 """Figures of the table, in its order; the others are in bench.json."""
@@ -76,8 +76,11 @@ class Ranking(Section):
     def figures(self) -> tuple[str, ...]:
         """The figures of the table: those that some family has, the one that is ranked by first."""
         there = {figure for row in self.rows for result in row.results for figure in result.values}
-        first = self.settings.ranked_by
-        return tuple(figure for figure in dict.fromkeys((first, *SHOWN)) if figure in there)
+        distances = sorted(
+            figure for figure in there if figure.startswith(OF_OTHERS)
+        )  # by several extractors, and references
+        shown = dict.fromkeys((self.settings.ranked_by, *distances, *SHOWN))
+        return tuple(figure for figure in shown if figure in there)
 
     @property
     def floor(self) -> dict[str, float]:
@@ -141,5 +144,5 @@ def _result(plan: Plan, model: str, seed: int) -> Result | None:
 def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return ""
-    text = f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.3g}"
+    text = f"{value:,.0f}" if abs(value) >= 100 or (value == int(value) and value) else f"{value:,.3g}"
     return text if interval is None or interval[0] == interval[1] else f"{text} ± {(interval[1] - interval[0]) / 2:.2g}"

@@ -23,9 +23,12 @@ def bench(
     minutes: MinutesOption = 5,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each family.")] = 3,
     n: Annotated[int, typer.Option("-n", min=2, help="Rows drawn of each run for its figures.")] = 10_000,
-    extractor: Annotated[str, typer.Option(help="As evaluate's.")] = "probe",
+    extractor: Annotated[str, typer.Option(help="As evaluate's; probe,dinov2:FOLDER: the first ranks.")] = "probe",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     num_processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
+    held_out: Annotated[
+        str | None, typer.Option(help="The split that is not trained on; default: test, or a tenth of the rows.")
+    ] = None,
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="The bench's folder; default bench/SOURCE.")] = None,
     as_json: AsJson = False,
@@ -33,12 +36,16 @@ def bench(
     """Train every family for one time, and rank them on a page. The same command again goes on. Keys are those of a
     recipe's `data`."""
     from genhub.bench.bench import bench as run_all
-    from genhub.bench.plan import PAGE, make_plan, settings_of
+    from genhub.bench.plan import LAID_ASIDE, PAGE, TRAINED_ON, make_plan, settings_of
 
     subject, _ = subjects(source, keys, condition, minutes, device)
+    if held_out is None and "test" not in subject.splits and subject.splits == (subject.spec.split,):
+        keys, held_out = [*(keys or ()), f"split={TRAINED_ON}"], LAID_ASIDE
+        subject, _ = subjects(source, keys, condition, minutes, device)
     folder = out or Path("bench") / file_stem(subject.spec.name)
-    settings = settings_of(subject, {"source": source, "keys": tuple(keys or ()), "conditions": tuple(condition or ()),
-                                     "minutes": minutes, "n": n, "extractor": extractor})  # fmt: skip
+    given = {"source": source, "keys": tuple(keys or ()), "conditions": tuple(condition or ()), "minutes": minutes, "n": n,
+             "extractors": tuple(extractor.split(",")), "held_out": held_out or "test"}  # fmt: skip
+    settings = settings_of(subject, given)
     plan = make_plan(folder, settings, subject, models.split(",") if models else None, seeds)
     ranking = run_all(plan, jobs, num_processes)
     if as_json:

@@ -31,7 +31,7 @@ def commented(keys: Mapping[str, Any], head: Sequence[str], recipe: Recipe) -> s
     top = [line for text in head for line in textwrap.wrap(text, FULL - 2, subsequent_indent="  ", break_on_hyphens=False)]
     found = list(_lines(keys, recipe, 0))
     column = min(44, max((len(line) for line, comment in found if comment), default=0))
-    body = [f"{line.ljust(column)}  # {comment}" if comment else line for line, comment in found]
+    body = [f"{line.ljust(column)}  # {said}" if said and len(line) <= WIDE else line for line, said in found]
     lines = [f"# yaml-language-server: $schema={SCHEMA}", *(f"# {line}" for line in top), *body]
     return "\n".join(lines) + "\n"
 
@@ -55,8 +55,10 @@ def _meaning(section: object, key: str) -> str:
     if not isinstance(section, BaseModel) or key not in type(section).model_fields:
         return ""
     text = " ".join((type(section).model_fields[key].description or "").split())
+    if re.match(r"\S+: ", text):  # a value's own meaning
+        return ""
     for end in (". ", "; ", ": ", " ("):
         text = text.partition(end)[0] if len(text) > MEANT or end == ". " else text
     text = text.removesuffix(".")
-    said = key != "name" and 0 < len(text) <= MEANT and not re.search(r"^\S+:|{", text)  # none: ..., a value's own meaning
+    said = key != "name" and 0 < len(text) <= MEANT and "{" not in text
     return text[:1].lower() + text[1:] if said else ""

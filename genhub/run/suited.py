@@ -34,6 +34,8 @@ class Subject:
     data: DataConfig
     spec: DataSpec
     means: Means
+    splits: tuple[str, ...]
+    """Names of the splits that there are."""
 
     @property
     def title(self) -> str:
@@ -78,7 +80,7 @@ def subject_of(
         name=config.title, split=config.split, target=target, columns=modalities, num_rows=rows,
         fingerprints=dict.fromkeys(names, ""),
     )  # fmt: skip
-    return Subject(config, spec, means)
+    return Subject(config, spec, means, tuple(found.splits) if isinstance(found, Source) else (config.split,))
 
 
 def suited_keys(subject: Subject, model: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def suited_channels(data: ModelData, means: Means) -> dict[str, Any]:
         return {"model.channels": [256, 256] if means.accelerator else [128, 128]}
     small, width = math.prod(shape[1:]) <= 256, 4 if means.accelerator else 1
     channels = [32 * width, 64 * width] if small else [16 * width, 64 * width]
-    levels = max(1, min(3, (max(shape[1:]) - 1).bit_length() - 2))  # down to a side of some 8 or less
+    levels = min(2 if max(shape[1:]) <= 32 else 3, max(1, (max(shape[1:]) - 1).bit_length()))
     return {"model.channels": [*channels, 64 * width][:levels]}
 
 
