@@ -66,7 +66,7 @@ class Half(InPlace):
 
 
 class Unseen(InPlace):
-    """As many real rows as were drawn, or as there are, that were not trained on and are not compared with."""
+    """Measurement of as many real rows as were drawn, or as there are, that were not trained on and are not compared with."""
 
     no_unseen = "they are in the drawn rows' place"
 

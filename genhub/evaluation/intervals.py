@@ -1,4 +1,4 @@
-"""How far a figure is to be trusted: its interval, by the spread of rows or on halves of them; no torch is seeded."""
+"""Intervals of figures, by the spread of rows or on halves of them; no torch is seeded."""
 
 from __future__ import annotations
 

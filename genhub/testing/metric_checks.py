@@ -177,7 +177,7 @@ def compute(subject: MetricSubject) -> None:
 
 
 def floor(subject: MetricSubject) -> None:
-    """Where it `has_floor`, it can be computed of real rows in the drawn ones' place, whatever the model."""
+    """A metric that `has_floor` can be computed of real rows in the drawn ones' place, whatever the model."""
     if not subject.cls.has_floor:
         raise NotHere("it says that real rows in the drawn ones' place tell nothing")
     for case in subject.applies():
