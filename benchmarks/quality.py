@@ -4,7 +4,7 @@
     peers/bin/python benchmarks/quality.py [WHO ...] --mnist path/to/mnist [--diffusers path/to/diffusers] [--minutes 10]
 
 Everyone trains on MNIST's 60,000 training images for the same time, counted from the first optimizer step: genhub's recipes
-with as many steps as fit (a trial of 60 steps says how many, since the learning rate's schedule must know its end), the peers in
+with as many steps as fit (`trainer.max_time` finds out how many, since the learning rate's schedule must know its end), the peers in
 a fresh process each, with their own defaults, until the time is up; `seconds` says how long it was. What a peer leaves to its user is chosen so that a laptop can train it: the
 networks of `peer_nets.py`, and for diffusers' script a small U-Net. Then each draws as many images, from averaged weights
 where it has them, diffusion models in 50 DDIM steps; `mnist.py`'s judge, a CNN trained on the real digits, measures them all.
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from families import steps_that_fit
 from measure import keep, rounded
 from mnist import Court, to_float
 from peers import environment_of_peers, pixels, script_in, subset
@@ -34,6 +33,7 @@ from torch import Tensor
 import genhub
 from genhub.ground.run_log import read_metrics
 from genhub.sampling.pictures import write_picture
+from genhub.store.manifest import read_manifest
 
 UNET = {  # genhub's own on MNIST, with channels for colours, which the script insists on
     "block_out_channels": [24, 48, 48], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 16,
@@ -166,9 +166,9 @@ def inside(who: str, args: argparse.Namespace) -> None:
 def drawn_by(who: str, args: argparse.Namespace, data: Path) -> dict[str, Any]:
     """{"images": (n, 1, 28, 28) in [-1, 1], "steps": how many were trained, "seconds": in what time}."""
     if who not in PEERS:
-        steps = steps_that_fit(who, args.mnist, 60 * args.minutes, args.runs)
-        run = genhub.train(who, [f"data.name={args.mnist}", f"trainer.max_steps={steps}", "trainer.sample_every=null"],
-                           run_dir=str(args.runs / who))  # fmt: skip
+        time = f"trainer.max_time={round(60 * args.minutes)}s"
+        run = genhub.train(who, [f"data.name={args.mnist}", time, "trainer.sample_every=null"], run_dir=str(args.runs / who))
+        steps = read_manifest(run).step
         options = {"num_inference_steps": 50} if who in FAMILIES["diffusion"] else {}
         seconds = read_metrics(run.parents[1] / "metrics.jsonl")[0][-1]["seconds"]
         return {"images": to_float(genhub.sample(run, args.n, **options)), "steps": steps, "seconds": seconds}
