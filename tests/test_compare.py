@@ -15,7 +15,7 @@ from test_trainer import pair
 import genhub
 from genhub.evaluation.compare import compare
 from genhub.evaluation.page import html, write_report
-from genhub.evaluation.sweep import grid
+from genhub.sweeps.sweep import grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MODELS = {"vae": {"channels": [8]}, "gan": {"generator": {"channels": [8, 8]}, "discriminator": {"channels": [8, 8]}},

@@ -118,7 +118,7 @@ ELSEWHERE = {
     "_add_card": "in the folder that `put_in_place` names", "write_manifest": "as above", "save_networks": "as above", "save": "as above", "save_encoders": "as above",
     "write_file": "given a temporary file's name", "write_wav": "as above",
     "save_tensors": "called for a temporary file", "save_sealed": "called for a temporary file", "append": "the other way",
-    "_train": "a log, as a shell's >> writes it", "first_to_say": "an empty file in a launcher's temporary folder",
+    "start_process": "a log, as a shell's >> writes it", "first_to_say": "an empty file in a launcher's temporary folder",
     "offer": "copies in a run's .publishing, which a run that starts deletes", "link": "as above",
     "format_epilog": "lines of a help text",
 }  # fmt: skip

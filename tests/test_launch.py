@@ -147,7 +147,8 @@ def test_modules_in_the_current_folder_are_not_run_by_any_way_of_starting(tiny, 
     folder, file = hostile(tmp_path), recipe(tmp_path, tiny, "mine:Pair", max_steps=2, save_every=2)
     genhub_, two = [str(Path(sys.executable).with_name("genhub"))], ["--num-processes", "2"]
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    commands = [[*genhub_, "train", file, *two], [*genhub_, "sweep", file, "--set", "seed=0"]]
+    elsewhere = [[*genhub_, "sweep", file, "--set", "seed=0", "--launcher", "ray", "--run-dir", "ray"]]
+    commands = [[*genhub_, "train", file, *two], [*genhub_, "sweep", file, "--set", "seed=0"], *elsewhere]
     for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stdout, done.stderr)

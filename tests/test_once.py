@@ -102,7 +102,7 @@ def test_a_model_on_the_hub(run: Run) -> None:
 
 
 def test_a_sweep_validates_each_recipe_of_its_grid(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genhub.evaluation.sweep._train", lambda *arguments: "not trained")  # in processes of their own
+    monkeypatch.setattr("genhub.sweeps.point.command_line", lambda: ["false"])  # in processes of their own
     assert run("sweep", "recipe.yaml", "--set", "seed=0,1,2", code=1) == Counts(1 + 3, 0, 0)  # and the one as it is written
     assert run("sweep", "recipe.yaml", "--set", "seed=0,1,2", "--run-dir", "runs", code=1) == Counts(3, 0, 0)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 from faults import write_recipe
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer import pair, wait_for
 
 import genhub
-from genhub.evaluation.sweep import _Running, grid, sweep
+from genhub.jobs.local import LocalLauncher
 from genhub.store.run_folder import RunFolder
+from genhub.sweeps.sweep import grid, sweep
 
 WORD = st.text("ab1.-é*/ ", min_size=1, max_size=4).filter(lambda text: text.strip() == text and ".." not in text)
 VALUE = st.one_of(
@@ -29,6 +30,7 @@ VALUE = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(VALUE, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_different_values_are_different_runs_in_different_folders(axes):
     points = grid("digits-gan", [f"data.key{at}={','.join(values)}" for at, values in enumerate(axes)])
@@ -77,12 +79,12 @@ def test_a_signal_to_a_sweep_stops_its_trainings_and_loses_nothing(zygote, long_
 
 @pytest.mark.slow
 def test_each_job_has_its_share_of_the_cores(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("genhub.evaluation.sweep.cores", lambda: 2)
+    monkeypatch.setattr("genhub.jobs.local.cores", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     recipe = str(write_recipe(tmp_path, pair(tiny), max_steps=1))
-    done, faults = sweep(recipe, ["data.split=train[:900],train[900:]"], folder=str(tmp_path / "s"), jobs=2)
-    assert (len(done), faults) == (2, [])
-    for folder, split in zip(done, ("train[:900]", "train[900:]"), strict=True):
+    swept = sweep(recipe, ["data.split=train[:900],train[900:]"], folder=str(tmp_path / "s"), jobs=2)
+    assert (len(swept.done), swept.faults, swept.best) == (2, [], [])
+    for folder, split in zip(swept.done, ("train[:900]", "train[900:]"), strict=True):
         assert yaml.safe_load((folder / "recipe.yaml").read_text())["data"]["split"] == split
         state = json.loads((RunFolder(folder).newest_whole()[0] / "trainer" / "state.json").read_text())
         assert state["machine"]["threads"] == 1
@@ -91,6 +93,6 @@ def test_each_job_has_its_share_of_the_cores(tiny, tmp_path, monkeypatch):
 def test_one_job_at_a_time_has_what_a_run_by_itself_has(monkeypatch):
     """And so the same bits; and what the user has set holds."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert "OMP_NUM_THREADS" not in _Running(1)._environment
+    assert "OMP_NUM_THREADS" not in LocalLauncher(1).environment
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert _Running(2)._environment["OMP_NUM_THREADS"] == "7"
+    assert LocalLauncher(2).environment["OMP_NUM_THREADS"] == "7"

@@ -212,21 +212,44 @@ def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
 @app.command()
 def sweep(
     recipe: RecipeArgument,
-    settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUES", help="key.path=1e-4,3e-4 or seed=0..4")],
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUES", help="key.path=1e-4,3e-4, seed=0..4; with --trials also lr=1e-4..1e-2."),
+    ],
     run_dir: Annotated[str | None, typer.Option(help="Where the runs go; default runs/RECIPE-sweep.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    trials: Annotated[int | None, typer.Option(min=1, help="Let Optuna choose values, so many times.")] = None,
+    by: Annotated[str | None, typer.Option(help="Figure that says which run is best; the recipe measures it.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who chooses: tpe, gp or random.  [default: tpe]")] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="Who stops bad ones: median, hyperband, none.  [default: median]")
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="Where the runs run: local, slurm or ray.")] = "local",
+    launcher_options: Annotated[
+        list[str] | None,
+        typer.Option("--launcher-option", metavar="KEY=VALUE", help="What a run needs there: timeout_min=60, num_gpus=1."),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train every combination of settings, then compare."""
+    """Train a grid of settings, or search for the best; then compare."""
     from genhub.evaluation.compare import compare as gather
-    from genhub.evaluation.sweep import sweep as train_all
+    from genhub.sweeps.search import search
+    from genhub.sweeps.sweep import sweep as train_all
 
-    done, faults = train_all(recipe, settings, folder=run_dir, jobs=jobs)
-    if done:
-        _compare(gather(done), out, as_json)
-    if faults:
-        raise GenhubError(*faults)
+    given: dict[str, Any] = {"folder": run_dir, "jobs": jobs, "by": by, "launcher": launcher,
+                             "launcher_options": launcher_options or ()}  # fmt: skip
+    chosen: dict[str, Any] = {name: value for name, value in (("sampler", sampler), ("pruner", pruner)) if value is not None}
+    if trials is None and chosen:
+        raise InputError(f"--{next(iter(chosen))}: is for a search; add --trials N")
+    swept = train_all(recipe, settings, **given) if trials is None else search(recipe, settings, trials, **given, **chosen)
+    if swept.done:
+        _compare(gather(swept.done), out, as_json)
+    if not as_json:
+        for line in swept.best:
+            put(line)
+    if swept.faults:
+        raise GenhubError(*swept.faults)
 
 
 class ShowCommand(TyperCommand):
