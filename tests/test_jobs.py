@@ -19,7 +19,6 @@ from genhub.jobs.jobs import Jobs, last_line
 from genhub.jobs.launchers import launcher_named
 from genhub.store.run_folder import RunFolder
 
-SLURM = shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 REMOTE = {
     "ray": ["--launcher", "ray"],
     "submitit": ["--launcher", "slurm", "--launcher-option", "cluster=local"],
@@ -142,12 +141,18 @@ def test_where_there_is_no_slurm_and_no_ray(tmp_path, monkeypatch):
         launcher_named("slurm", [], folder=tmp_path, at_once=1)
 
 
-def remote(name: str) -> object:
-    needs = pytest.mark.skipif(not SLURM, reason="needs sbatch, and a Slurm that answers")
-    return pytest.param(REMOTE[name], id=name, marks=[pytest.mark.slow, *([needs] if name == "slurm" else [])])
+@pytest.fixture(params=REMOTE)
+def words(request) -> list[str]:
+    """The options of a launcher for other machines."""
+    if request.param == "slurm":
+        if shutil.which("sbatch") is None:
+            pytest.skip("needs sbatch")
+        if subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode:
+            pytest.skip("needs a Slurm that answers")
+    return REMOTE[request.param]
 
 
-@pytest.mark.parametrize("words", [remote(name) for name in REMOTE])
+@pytest.mark.slow
 def test_a_sweep_elsewhere_is_the_same(tmp_path, zygote, words):
     file = recipe(tmp_path)
     here = zygote.genhub("sweep", file, "--set", "seed=0..1", "--run-dir", "s", cwd=tmp_path)
@@ -161,7 +166,7 @@ def test_a_sweep_elsewhere_is_the_same(tmp_path, zygote, words):
         assert "step 40/40" in (tmp_path / "s" / f"seed={seed}.log").read_text()
 
 
-@pytest.mark.parametrize("words", [remote(name) for name in REMOTE])
+@pytest.mark.slow
 def test_a_signal_reaches_runs_elsewhere(tmp_path, zygote, words):
     """And the same command goes on with them."""
     file = recipe(tmp_path, evaluate=None, trainer={"max_steps": 10**6, "save_every": 10**6})
