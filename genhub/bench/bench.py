@@ -12,16 +12,17 @@ from genhub.bench.ranking import Ranking, ranking_of
 from genhub.errors import Interrupted
 from genhub.ground.console import say
 from genhub.jobs.jobs import Jobs, last_line
-from genhub.jobs.launchers import launcher_named
+from genhub.jobs.launcher import Launcher
 
 LOG = "bench.log"
 """Ending of the name of a run's log, beside its folder."""
 
 
-def bench(plan: Plan, jobs: int = 1, num_processes: int = 1) -> Ranking:
+def bench(plan: Plan, launcher: Launcher, jobs: int = 1, num_processes: int = 1) -> Ranking:
     """Train and measure what isn't done yet, and return the ranking; the page is written after each run.
 
     Args:
+        launcher: where the runs run.
         jobs: runs at a time.
         num_processes: processes of each run.
     Raises:
@@ -35,7 +36,7 @@ def bench(plan: Plan, jobs: int = 1, num_processes: int = 1) -> Ranking:
     lines = [_Line(plan, entry, seed, num_processes) for entry, seed in plan.jobs]
     lines = [line for line in lines if not (line.folder / RESULT).is_file()]
     faults: dict[str, str] = {}
-    with Jobs[_Line](launcher_named("local", [], folder=plan.folder, at_once=jobs), jobs) as running:
+    with Jobs[_Line](launcher, jobs) as running:
         for line, code in running.run(lines):
             said = last_line(line.log)
             if code == 0:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -122,21 +119,8 @@ def wait_for(run: Path) -> None:
             time.sleep(1)
 
 
-def stop_with_parent() -> None:
-    """Stop as by SIGTERM, with a checkpoint, when the process that started this one is gone, as after a SIGKILL."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> None:
     folder, model, seed = sys.argv[1:]
-    stop_with_parent()
     try:
         wait_for(Path(folder) / model / f"seed-{seed}")
         run_job(Path(folder), model, int(seed))

@@ -34,6 +34,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_al
 Processes = Annotated[int | None, typer.Option("--num-processes", min=1, help="On this machine, a GPU each if it has them.")]
 
 
+LauncherName = Annotated[str, typer.Option(help="Where the runs run: local, slurm or ray.")]
+LauncherOptions = Annotated[
+    list[str] | None,
+    typer.Option("--launcher-option", metavar="KEY=VALUE", help="What a run needs there: timeout_min=60, num_gpus=1."),
+]
 Conditions = Annotated[
     list[str] | None,
     typer.Option("--condition", metavar="NAME=VALUES", help="What rows are given, in turn: label=cat,dog. Again for more."),

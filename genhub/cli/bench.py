@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genhub.cli.arguments import AsJson
+from genhub.cli.arguments import AsJson, LauncherName, LauncherOptions
 from genhub.cli.data import SourceArgument
 from genhub.cli.init import ConditionNames, DataKeys, DeviceOption, MinutesOption, file_stem, subjects
 from genhub.cli.output import print_facts, print_table
@@ -25,6 +25,8 @@ def bench(
     n: Annotated[int, typer.Option("-n", min=2, help="Rows drawn of each run for its figures.")] = 10_000,
     extractor: Annotated[str, typer.Option(help="As evaluate's; probe,dinov2:FOLDER: the first ranks.")] = "probe",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    launcher: LauncherName = "local",
+    launcher_options: LauncherOptions = None,
     num_processes: Annotated[int, typer.Option(min=1, help="Processes of each run.")] = 1,
     held_out: Annotated[
         str | None, typer.Option(help="The split that is not trained on; default: test, or a tenth of the rows.")
@@ -38,6 +40,8 @@ def bench(
     from genhub.bench.bench import bench as run_all
     from genhub.bench.plan import LAID_ASIDE, PAGE, TRAINED_ON, make_plan, settings_of
 
+    from genhub.jobs.launchers import launcher_named
+
     subject, _ = subjects(source, keys, condition, minutes, device)
     if held_out is None and "test" not in subject.splits and subject.splits == (subject.spec.split,):
         keys, held_out = [*(keys or ()), f"split={TRAINED_ON}"], LAID_ASIDE
@@ -47,7 +51,8 @@ def bench(
              "extractors": tuple(extractor.split(",")), "held_out": held_out or "test"}  # fmt: skip
     settings = settings_of(subject, given)
     plan = make_plan(folder, settings, subject, models.split(",") if models else None, seeds)
-    ranking = run_all(plan, jobs, num_processes)
+    place = launcher_named(launcher, launcher_options or (), folder=folder, at_once=jobs)
+    ranking = run_all(plan, place, jobs, num_processes)
     if as_json:
         print_facts(ranking.dump(), as_json)
     elif ranking.rows:

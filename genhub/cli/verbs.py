@@ -17,6 +17,8 @@ from genhub.cli.arguments import (
     AsJson,
     Conditions,
     Labels,
+    LauncherName,
+    LauncherOptions,
     ModelArgument,
     Overrides,
     Processes,
@@ -224,11 +226,8 @@ def sweep(
     pruner: Annotated[
         str | None, typer.Option(help="Who stops bad ones: median, hyperband, none.  [default: median]")
     ] = None,
-    launcher: Annotated[str, typer.Option(help="Where the runs run: local, slurm or ray.")] = "local",
-    launcher_options: Annotated[
-        list[str] | None,
-        typer.Option("--launcher-option", metavar="KEY=VALUE", help="What a run needs there: timeout_min=60, num_gpus=1."),
-    ] = None,
+    launcher: LauncherName = "local",
+    launcher_options: LauncherOptions = None,
     out: Annotated[str | None, typer.Option(help="x.html: pictures, curves and table in one file.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -66,7 +66,7 @@ class Half(InPlace):
 
 
 class Unseen(InPlace):
-    """Measurement of as many real rows as were drawn, or as there are, that were not trained on and are not compared with."""
+    """Measurement of as many real rows as were drawn, or as there are, neither trained on nor compared with."""
 
     no_unseen = "they are in the drawn rows' place"
 
