@@ -39,7 +39,6 @@ def bench(
     recipe's `data`."""
     from genhub.bench.bench import bench as run_all
     from genhub.bench.plan import LAID_ASIDE, PAGE, TRAINED_ON, make_plan, settings_of
-
     from genhub.jobs.launchers import launcher_named
 
     subject, _ = subjects(source, keys, condition, minutes, device)
