@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from faults import write_recipe
 from test_launch import recipe, start
-from test_trainer import metrics, pair, same_bits
+from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
 from genhub.run import timed
+from genhub.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -78,6 +82,32 @@ def test_anybodys_trainer_is_measured(tiny):
     assert steps > 10
 
 
+@pytest.mark.slow
+def test_a_kill_while_steps_are_measured_leaves_a_run_that_begins(tiny, zygote, tmp_path, monkeypatch):
+    """Nothing of the trial stays: neither its steps nor a folder that is no run's."""
+    tiny["trainer"] = {"name": "test_max_time:Slow", "max_time": "1s", "device": "cpu"}
+    file = write_recipe(tmp_path, tiny)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        job = zygote.genhub("train", str(file), cwd=tmp_path)
+        wait_for((tmp_path / "begun").exists)
+        job.signal(number)
+        assert job.wait() != 0
+        (tmp_path / "begun").unlink()
+        assert not RunFolder(Path(tiny["run_dir"])).found_steps.exists()
+    steps, _ = steps_in(genhub.train(tiny, ["trainer.name=test_max_time:Plain"]).parents[1])
+    assert steps > 10
+
+
+def test_a_folder_with_nothing_but_the_steps_that_were_found_is_a_run(tiny, measured):
+    run = RunFolder(Path(tiny["run_dir"]))
+    run.path.mkdir()
+    run.lock.touch()
+    run.found_steps.write_text('{"max_time": "4s", "max_steps": 5}')
+    tiny["trainer"] |= {"max_time": "4s"}
+    assert genhub.train(tiny).name == "step-000005"
+    assert measured == []
+
+
 class Plain(genhub.Trainer):
     """A trainer of its own kind, which only counts."""
 
@@ -88,6 +118,16 @@ class Plain(genhub.Trainer):
             if step % self.config.log_every == 0 or step == self.config.max_steps:
                 log.line(step, {}, {})
         return self.run.save_checkpoint(step, model, data, genhub.TrainerState({}, {}))
+
+
+class Slow(Plain):
+    """A trainer whose every step takes a while; it leaves word that it has begun."""
+
+    def fit(self, model, data):
+        Path("begun").touch()
+        for _ in range(600):
+            time.sleep(0.1)
+        return super().fit(model, data)
 
 
 @pytest.mark.slow
