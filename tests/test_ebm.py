@@ -117,6 +117,24 @@ def test_keys_that_change_nothing_are_named():
         EqM.Config.model_validate({**columns(TARGETS["image"]), "network": {"name": "dit", "patch_size": 3}})
 
 
+def test_a_flattened_image_is_a_vector_to_its_network():
+    """Energies, chains and drawings keep the image's shape; what is given, an image too, becomes a vector."""
+    given = {"label": LABEL, "picture": TARGETS["image"]}
+    model = make(EBM, given=given, flatten=True, network=None).train()
+    assert model.config.network.name == "mlp"
+    rows = batch(model)
+    losses = model.loss(rows)
+    losses["loss"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert model.replay.x.shape == (8, 1, 8, 8)
+    assert model.sample(3, generator=seeds(3)).shape == (3, 1, 8, 8)
+    alone = model.network(rows.x.flatten(1), None, model.conditioner(rows.conditions))
+    torch.testing.assert_close(model.energy(rows.x, rows.conditions), alone[:, 0])
+    with pytest.raises(ValueError, match="network.name: unet is for 2 sides, not for the 0 of 64; mlp is for vectors"):
+        make(EBM, flatten=True)
+    assert make(EBM, "vector", flatten=True).config.mistakes() == {"flatten": "changes nothing of a vector; leave it out"}
+
+
 # The gradient
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -68,6 +69,9 @@ class ChainConfig(Section):
 
 
 class EBMConfig(FieldConfig):
+    flatten: bool = False
+    """The network sees the numbers of x in a row, as a vector: `mlp` then takes small images. Chains are thousands of
+    evaluations, and one of an mlp costs a tenth of a unet's."""
     langevin: LangevinConfig = LangevinConfig()
     chain_steps: Steps = 20
     """Steps that chains go on for in a step of training."""
@@ -90,3 +94,12 @@ class EBMConfig(FieldConfig):
         network = {**keys["model.network"], "frequencies": 0}
         exact = {"model.langevin": {"step_size": 0.02}, "model.chain_steps": 10}
         return keys | exact | {"model.network": network, "model.sampling": {"num_inference_steps": 200}}
+
+    @property
+    def network_shape(self) -> tuple[int, ...] | None:
+        shape = super().network_shape
+        return shape and ((math.prod(shape),) if self.flatten else shape)
+
+    def mistakes(self) -> dict[str, str]:
+        idle = self.flatten and self.shape is not None and len(self.shape) == 1
+        return super().mistakes() | ({"flatten": "changes nothing of a vector; leave it out"} if idle else {})

@@ -60,6 +60,7 @@ class EBM(FieldModel):
 
     def learnt(self, x: Tensor, given: Given, nothing: Given | None = None, guidance_scale: float = 1.0) -> Tensor:
         """Return f(x), (n,) float32 in any precision: the mean of what the network has for each place of x."""
+        x = x.flatten(1) if self.config.flatten else x
         return guided(self.network, x, None, given, nothing or given, guidance_scale).float().flatten(1).mean(1)
 
     def energies(self, x: Tensor, given: Given, nothing: Given | None = None, guidance_scale: float = 1.0) -> Tensor:

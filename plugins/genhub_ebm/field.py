@@ -20,10 +20,11 @@ class FieldModel(GenerativeModel):
             out_channels: of the network's output; None: x's.
         """
         super().__init__(config)
-        network = config.network
+        network, shape = config.network, config.network_shape
         assert network is not None  # the Config names one once it knows the data
-        self.conditioner = Conditioner(self.conditions, self.shape, network.width, network.takes)
-        self.network = network.build(self.shape, self.conditioner, out_channels)
+        assert shape is not None
+        self.conditioner = Conditioner(self.conditions, shape, network.width, network.takes)
+        self.network = network.build(shape, self.conditioner, out_channels)
 
     @property
     def trained(self) -> tuple[str, ...]:
