@@ -211,6 +211,13 @@ def test_the_loss_is_the_difference_of_energies_and_their_squares():
     assert losses["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_noise_on_real_images_leaves_no_bounds_that_chains_keep():
+    """Else an energy tells real from drawn by what no chain can reach."""
+    model = make(EBM, data_noise=3.0)
+    model.network = Exact(lambda x: x.abs().flatten(1).amax(1, keepdim=True))
+    assert model.loss(batch(model))["real"].item() == pytest.approx(1)
+
+
 def test_chains_go_on_from_where_they_were_with_what_they_were_given():
     replay = Replay((2,), {"label": genhub.Label(number=5)}, size=4)
     far, labels = torch.full((4, 2), 9.0), torch.tensor([1, 2, 3, 4])

@@ -71,7 +71,7 @@ class ChainConfig(Section):
 class EBMConfig(FieldConfig):
     flatten: bool = False
     """The network sees the numbers of x in a row, as a vector: `mlp` then takes small images. Chains are thousands of
-    evaluations, and one of an mlp costs a tenth of a unet's."""
+    evaluations, and one of an mlp costs a fraction of a unet's."""
     langevin: LangevinConfig = LangevinConfig()
     chain_steps: Steps = 20
     """Steps that chains go on for in a step of training."""

@@ -52,7 +52,7 @@ class EBM(FieldModel):
         drawn = self.chain(drawn, given.each(torch.detach), self.config.chain_steps, torch.randn_like)
         if self.training:
             self.replay.keep(chosen, drawn, conditions)
-        noisy = batch.x + self.config.data_noise * torch.randn_like(batch.x)
+        noisy = self.clip(batch.x + self.config.data_noise * torch.randn_like(batch.x))
         real, fake = self.learnt(noisy, self.conditioner(batch.conditions)), self.learnt(drawn, given)
         contrast = real.mean() - fake.mean()
         squares = real.square().mean() + fake.square().mean()
