@@ -59,6 +59,10 @@ class LangevinConfig(Section):
     then, and shorter."""
 
 
+MOST_NUMBERS = 256
+"""Numbers of an element up to which an energy has been seen to hold."""
+
+
 class ChainConfig(Section):
     """Defaults of the options of an ebm's `sample`."""
 
@@ -88,12 +92,18 @@ class EBMConfig(FieldConfig):
 
     @classmethod
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
-        keys = super().suited(data, means) | {"trainer.optimizer": {"name": "adam", "lr": 2e-3, "betas": [0.0, 0.99]}}
-        if len(data.target.shape) > 1:
-            return keys
-        network = {**keys["model.network"], "frequencies": 0}
-        exact = {"model.langevin": {"step_size": 0.02}, "model.chain_steps": 10}
-        return keys | exact | {"model.network": network, "model.sampling": {"num_inference_steps": 200}}
+        numbers, adam = math.prod(data.target.shape), {"name": "adam", "lr": 2e-3, "betas": [0.0, 0.99]}
+        if numbers > MOST_NUMBERS:
+            raise ValueError(
+                f"its energies of elements of {numbers:,} numbers, more than {MOST_NUMBERS}, ran away in every try; eqm learns "
+                "the slope of an energy without chains"
+            )
+        network = {"name": "mlp", "hidden": 128 if numbers <= 16 else 256, "depth": 2, "frequencies": 0}
+        keys = {"model.network": network, "model.chain_steps": 10, "trainer.optimizer": adam}
+        if len(data.target.shape) == 1:
+            return keys | {"model.langevin": {"step_size": 0.02}, "model.sampling": {"num_inference_steps": 200}}
+        cold = {"model.langevin": {"step_size": 6.0, "noise_std": 0.03}, "model.sampling": {"num_inference_steps": 128}}
+        return keys | cold | {"model.flatten": True, "model.data_noise": 0.06, "trainer.optimizer": adam | {"lr": 1e-3}}
 
     @property
     def network_shape(self) -> tuple[int, ...] | None:
