@@ -95,8 +95,8 @@ class EBMConfig(FieldConfig):
         numbers, adam = math.prod(data.target.shape), {"name": "adam", "lr": 2e-3, "betas": [0.0, 0.99]}
         if numbers > MOST_NUMBERS:
             raise ValueError(
-                f"its energies of elements of {numbers:,} numbers, more than {MOST_NUMBERS}, ran away in every try; eqm learns "
-                "the slope of an energy without chains"
+                f"its energies of elements of {numbers:,} numbers, more than {MOST_NUMBERS}, ran away in every try; eqm "
+                "learns the slope of an energy without chains"
             )
         network = {"name": "mlp", "hidden": 128 if numbers <= 16 else 256, "depth": 2, "frequencies": 0}
         keys = {"model.network": network, "model.chain_steps": 10, "trainer.optimizer": adam}
