@@ -63,7 +63,7 @@ def main() -> None:
         ]
         words += ["-n", str(args.n), "--jobs", str(args.jobs), "--out", str(args.folder / name)]
         words += [word for condition in conditions for word in ("--condition", condition)]
-        subprocess.run([sys.executable, "-m", "genhub", "bench", *words], check=True)
+        subprocess.run([sys.executable, "-P", "-m", "genhub", "bench", *words], check=True)
     boards = {name: json.loads((args.folder / name / "bench.json").read_text()) for name in names}
     pictures = args.out / "images" / "leaderboard"
     shutil.rmtree(pictures, ignore_errors=True)
@@ -103,7 +103,7 @@ def board(name: str, found: dict[str, Any]) -> str:
     lines = [["family", *figures.values(), *COSTS.values(), "steps"]]
     for family in families:
         cells = [cell(family["figures"].get(key)) for key in figures]
-        costs = [f"{family['figures'][key]['mean']:,.0f}" for key in COSTS]
+        costs = [f"{value:,.0f}" if (value := family["figures"][key]["mean"]) is not None else "" for key in COSTS]
         steps = sum(run["steps"] for run in family["results"]) / len(family["results"])
         lines.append([family["model"], *cells, *costs, f"{steps:,.0f}"])
     lines.append(["real rows", *(cell({"mean": found["floor"].get(key)}) for key in figures), *[""] * len(COSTS), ""])

@@ -22,7 +22,9 @@ TIMES = {"rows_per_second"}
 
 
 def result(model: str, seed: int, **values: float) -> Result:
-    return Result(model=model, seed=seed, steps=10, seconds=1.0, values=values, intervals={"frechet_distance": (0.5, 1.5)})
+    return Result(
+        model=model, recipe="", seed=seed, steps=10, seconds=1.0, values=values, intervals={"frechet_distance": (0.5, 1.5)}
+    )
 
 
 def ranking(ranked_by: str, **rows: list[Result]) -> Ranking:
@@ -158,3 +160,73 @@ def test_a_bench_without_a_result_says_why(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(genhub.GenhubError, match="no family has a result"):
         CliRunner().invoke(app, [*WORDS, "--models", "ar,tarflow"], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_two_processes_an_edited_recipe_and_a_key_with_its_section_in_front(tmp_path, monkeypatch):
+    """Wine has one split: a tenth of its rows is laid aside, however its keys are spelled."""
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "bench",
+        "wine",
+        "data.target=features",
+        "--models",
+        "realnvp",
+        "--minutes",
+        "0.1",
+        "--seeds",
+        "1",
+        "-n",
+        "50",
+        "--num-processes",
+        "2",
+    ]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    file, log = Path("bench/wine/bench.json"), Path("bench/wine/realnvp/seed-0.bench.log")
+    (run,) = json.loads(file.read_text())["families"][0]["results"]
+    assert "memorised" in run["values"]
+    assert run["floor"]["sliced_wasserstein"] > 0
+    assert log.read_text().count("Training for 6s") == 1
+    recipe = Path("bench/wine/realnvp.yaml")
+    recipe.write_text(recipe.read_text().replace("hidden_features: 128", "hidden_features: 32"))
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    (other,) = json.loads(file.read_text())["families"][0]["results"]
+    assert other["values"]["parameters"] < run["values"]["parameters"]
+    assert Path("bench/wine/realnvp/seed-0.old-1").is_dir()
+
+
+def test_what_cant_be_compared_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("wide.npz", x=np.random.default_rng(0).normal(size=(40, 5000)).astype(np.float32))
+    pq.write_table(pa.table({"x": [[float(i), 1.0] for i in range(40)]}), "s.parquet")
+    for words, message in [
+        (["wide.npz"], "extractor 'values' is for at most"),
+        (["s.parquet", "streaming=true", "columns.x=vector"], "a stream's rows are not at hand to compare with"),
+        (["moons", "--extractor", "values,values"], "one is named twice"),
+    ]:
+        with pytest.raises(genhub.InputError, match=re.escape(message)):
+            CliRunner().invoke(app, ["bench", *words, "--models", "vae"], catch_exceptions=False)
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("rows", [5, 12, 50, 101])
+def test_a_small_table_can_be_laid_aside(rows, tmp_path):
+    from genhub.bench.plan import LAID_ASIDE, TRAINED_ON
+
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n" + "".join(f"{i},{i * 2}.5\n" for i in range(rows)))
+    keys = {"columns": {"v": {"from": ["a", "b"], "modality": "vector"}}, "target": "v"}
+    counts = []
+    for split in (TRAINED_ON, LAID_ASIDE):
+        if rows == 5 and split == LAID_ASIDE:
+            with pytest.raises(genhub.DataError, match="has no rows in split"):
+                genhub.load_data(str(file), split=split, **keys)
+            counts.append(0)
+        else:
+            counts.append(genhub.load_data(str(file), split=split, **keys).spec.num_rows)
+    assert sum(counts) == rows
+    assert counts[0] > counts[1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genhub.bench.page import write_page
-from genhub.bench.plan import RESULT, Entry, Plan
+from genhub.bench.plan import Entry, Plan
 from genhub.bench.ranking import Ranking, ranking_of
 from genhub.errors import Interrupted
 from genhub.ground.console import say
@@ -34,7 +34,7 @@ def bench(plan: Plan, launcher: Launcher, jobs: int = 1, num_processes: int = 1)
             say(f"left out {entry.model}: {entry.fault}")
     say(f"         {len(plan.jobs)} runs of {plan.settings.minutes:g} minutes, {jobs} at a time, in {plan.folder}")
     lines = [_Line(plan, entry, seed, num_processes) for entry, seed in plan.jobs]
-    lines = [line for line in lines if not (line.folder / RESULT).is_file()]
+    lines = [line for line in lines if plan.result(line.entry, line.seed) is None]
     faults: dict[str, str] = {}
     with Jobs[_Line](launcher, jobs) as running:
         for line, code in running.run(lines):
@@ -72,7 +72,5 @@ class _Line:
     @property
     def command(self) -> list[str]:
         """The words; -P, as `-m` alone would import from the current folder."""
-        python = [sys.executable, "-P", "-m"]
-        if self.num_processes > 1:
-            python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.num_processes}", "-m"]
-        return [*python, "genhub.bench.job", str(self.plan.folder), self.entry.model, str(self.seed)]
+        job = [sys.executable, "-P", "-m", "genhub.bench.job", str(self.plan.folder), self.entry.model, str(self.seed)]
+        return [*job, str(self.num_processes)]

@@ -1,26 +1,30 @@
-"""One run of a bench, in a process of its own: `python -m genhub.bench.job FOLDER MODEL SEED`. Started again, it goes on."""
+"""One run of a bench, in a process of its own: `python -m genhub.bench.job FOLDER MODEL SEED PROCESSES`."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import resource
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from genhub.bench.plan import OF_OTHERS, RESULT, Result, Settings, by_other, read_settings
+from genhub.bench.plan import OF_OTHERS, RESULT, Result, Settings, by_other, digest, read_result, read_settings
 from genhub.errors import GenhubError, RecipeError
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.evaluate import evaluate
 from genhub.evaluation.protocol import Evaluation
 from genhub.ground.console import say, warn
 from genhub.ground.disk import check_unlocked, saving, write_whole
-from genhub.ground.processes import main_process
+from genhub.ground.processes import command_line
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.registry import MODELS, load_class
 from genhub.recipe.recipe import Recipe, read_recipe
@@ -34,30 +38,66 @@ QUARTERS = 4
 FEW = 500
 """Rows by which it is measured then, and by which numbers of steps are compared."""
 STEPS = (1, 2, 4, 8, 16, 32)
+STARTED = "bench.json"
+"""Ending of the file, beside a run's folder, of the recipe that it was started with and the memory that it took."""
 
 
-def run_job(folder: Path, model: str, seed: int) -> None:
+def run_job(folder: Path, model: str, seed: int, num_processes: int = 1) -> None:
     """Train one family with one seed, measure it, and write the result into the run's folder."""
-    settings, run = read_settings(folder), folder / model / f"seed-{seed}"
-    if (run / RESULT).is_file():
+    settings, run, file = read_settings(folder), folder / model / f"seed-{seed}", folder / f"{model}.yaml"
+    if read_result(run, digest(file)):
         return
-    recipe = read_recipe(folder / f"{model}.yaml", [f"seed={seed}"], str(run))
-    train(_measured(recipe, settings) if seed == 0 else recipe)
+    peak = _trained(file, run, seed, settings, num_processes)
     first, *others = settings.extractors
     measure = partial(evaluate, run, held_out=settings.held_out)
     found = measure(settings.n, extractor=first)
     more = {by_other(name): measure(settings.n, metrics=[OF_OTHERS], extractor=name).values[OF_OTHERS] for name in others}
-    by_time = _by_time(run, found, settings)
     by_evaluations = _by_evaluations(partial(measure, extractor=first), model, settings) if seed == 0 else ()
-    if main_process():
-        result = Result(
-            model=model, seed=seed, steps=found.step, seconds=_lines(run)[-1]["seconds"], values={**found.values, **more},
-            intervals=dict(found.intervals), floor=dict(found.floor), notes=found.notes, peak_memory=_peak(),
-            by_time=by_time, by_evaluations=by_evaluations, capabilities=tuple(capabilities(load_class(MODELS, model))),
-        )  # fmt: skip
-        with saving(run / RESULT):
-            write_whole(run / RESULT, result.model_dump_json(indent=2) + "\n")
-        say(f"Result   {settings.ranked_by} {found.values.get(settings.ranked_by, math.nan):.4g}")
+    result = Result(
+        model=model, recipe=digest(file), seed=seed, steps=found.step, seconds=_seconds(run),
+        values={**found.values, **more}, intervals=dict(found.intervals), floor=dict(found.floor), notes=found.notes,
+        peak_memory=peak,
+        by_time=_by_time(run, found, settings), by_evaluations=by_evaluations,
+        capabilities=tuple(capabilities(load_class(MODELS, model))),
+    )  # fmt: skip
+    with saving(run / RESULT):
+        write_whole(run / RESULT, result.model_dump_json(indent=2) + "\n")
+    say(f"Result   {settings.ranked_by} {found.values.get(settings.ranked_by, math.nan):.4g}")
+
+
+def _trained(file: Path, run: Path, seed: int, settings: Settings, num_processes: int) -> int:
+    """Train a run to its end, and return the most memory that this took. What was trained by a recipe that was edited since
+    is kept under another name."""
+    mark = run.with_name(f"{run.name}.{STARTED}")
+    started: dict[str, Any] = json.loads(mark.read_text()) if mark.is_file() else {"recipe": digest(file), "peak": 0}
+    fresh = started["recipe"] != digest(file)
+    if fresh or not mark.is_file():
+        started = {"recipe": digest(file), "peak": 0}
+        _keep(mark, started)
+    if num_processes > 1:
+        _train_together(file, run, seed, num_processes, fresh)
+    else:
+        recipe = read_recipe(file, [f"seed={seed}"], str(run))
+        train(_measured(recipe, settings) if seed == 0 and not fresh else recipe, fresh=fresh)
+    peak = max(int(started["peak"]), _peak())
+    _keep(mark, started | {"peak": peak})
+    return peak
+
+
+def _keep(mark: Path, content: dict[str, Any]) -> None:
+    with saving(mark):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(mark, json.dumps(content) + "\n")
+
+
+def _train_together(file: Path, run: Path, seed: int, num_processes: int, fresh: bool) -> None:
+    """Train in several processes; a signal is passed on to them."""
+    words = ["train", str(file), f"seed={seed}", "--run-dir", str(run), "--num-processes", str(num_processes)]
+    process = subprocess.Popen([*command_line(), *words, *["--fresh"] * fresh])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda came, _: process.send_signal(came))
+    if code := process.wait():
+        sys.exit(code)
 
 
 def _measured(recipe: Recipe, settings: Settings) -> Recipe:
@@ -69,14 +109,14 @@ def _measured(recipe: Recipe, settings: Settings) -> Recipe:
     return read_recipe(recipe, [f"trainer.save_every={every}", f"trainer.sample_every={every}", *measuring])
 
 
-def _lines(run: Path) -> list[dict[str, float]]:
-    """Return the lines of a run's log that have a time."""
-    return [line for line in read_metrics(RunFolder(run).metrics)[0] if math.isfinite(line.get("seconds", math.nan))]
+def _seconds(run: Path) -> float:
+    """Return the seconds of training of a whole run."""
+    return max(line.get("seconds", 0.0) for line in read_metrics(RunFolder(run).metrics)[0])
 
 
 def _by_time(run: Path, found: Evaluation, settings: Settings) -> tuple[tuple[float, float], ...]:
     """Return the figure at each step where it was measured in training, by the seconds that the steps up to there took."""
-    key, seconds = f"{PREFIX}{settings.ranked_by}", _lines(run)[-1]["seconds"]
+    key, seconds = f"{PREFIX}{settings.ranked_by}", _seconds(run)
     measured = {line["step"]: line[key] for line in read_metrics(RunFolder(run).metrics)[0] if key in line}
     return tuple((seconds * step / found.step, value) for step, value in measured.items())
 
@@ -92,17 +132,18 @@ def _by_evaluations(
         try:
             values = measure(n, metrics=figures, num_inference_steps=steps).values
             points.append((values["network_evaluations"], 1 / values["rows_per_second"], values[settings.ranked_by]))
-        except (GenhubError, LookupError) as error:  # a solver may need more steps than so few
+        except (GenhubError, LookupError, ValueError, RuntimeError) as error:  # a solver may need more steps than so few
             warn(f"num_inference_steps={steps}: {error}; left out")
     return tuple(points)
 
 
 def _peak() -> int:
-    """Return the most bytes that were in use: of the accelerator's memory, or else by this process."""
+    """Return the most bytes that were in use: of the accelerator's memory, or else by this process or the largest that it
+    has started."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def wait_for(run: Path) -> None:
@@ -120,12 +161,12 @@ def wait_for(run: Path) -> None:
 
 
 def main() -> None:
-    folder, model, seed = sys.argv[1:]
+    folder, model, seed, num_processes = sys.argv[1:]
     try:
         wait_for(Path(folder) / model / f"seed-{seed}")
-        run_job(Path(folder), model, int(seed))
+        run_job(Path(folder), model, int(seed), int(num_processes))
     except GenhubError as error:
-        warn(*error.args)
+        warn("; ".join(map(str, error.args)))  # one line, as the last one of the log is the reason that is told
         sys.exit(error.exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,5 +121,10 @@ def _notes(ranking: Ranking) -> str:
 
 
 def _next(ranking: Ranking, folder: Path) -> str:
-    lines = [f"genhub train {folder / row.recipe} trainer.max_time=1h" for row in ranking.rows]
+    lines = [go_on(folder / row.recipe) for row in ranking.rows]
     return f"<pre>{chr(10).join(map(escape, lines))}</pre>" if lines else ""
+
+
+def go_on(recipe: Path) -> str:
+    """Return the command that trains a family for longer."""
+    return shlex.join(["genhub", "train", str(recipe), "trainer.max_time=1h"])

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
+from genhub.data.open import load_data
 from genhub.errors import InputError, did_you_mean, first_fault, shown
+from genhub.evaluation.probe import cannot_learn
+from genhub.ground.console import warn
+from genhub.ground.digests import hash_of
 from genhub.ground.disk import saving, write_whole
-from genhub.interfaces.registry import EXTRACTORS, MODELS, find_plugin, plugin_names
+from genhub.interfaces.registry import EXTRACTORS, MODELS, find_plugin, load_class, plugin_names
 from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
 from genhub.recipe.recipe import read_recipe
+from genhub.recipe.written import write_beside
 from genhub.run.suited import Subject, write_recipe
 
 SETTINGS, PAGE, TABLE = "settings.json", "bench.html", "bench.json"
@@ -42,6 +48,8 @@ class Settings(Section):
     """The first one's figures rank; of the others there is the Frechet distance."""
     held_out: str = "test"
     """Split that is not trained on."""
+    accelerator: bool = False
+    """Whether there was a GPU or the like when the recipes were written."""
     ranked_by: str
     title: str
     """Description of the data in a few words."""
@@ -62,6 +70,32 @@ class Entry(Section):
     """Reason why it can't be trained on these data."""
 
 
+class Result(Section):
+    """Figures of one run, and what it took."""
+
+    model: str
+    recipe: str
+    """Digest of the recipe's file: a result of another recipe is none."""
+    seed: NonNegativeInt
+    steps: NonNegativeInt
+    seconds: float
+    """Seconds of training."""
+    values: dict[str, float]
+    """Figures, by name."""
+    intervals: dict[str, tuple[float, float]] = {}  # noqa: RUF012
+    """95% intervals of figures, over rows."""
+    floor: dict[str, float] = {}  # noqa: RUF012
+    """Figures of real rows in the place of drawn ones."""
+    notes: tuple[str, ...] = ()
+    peak_memory: NonNegativeInt = 0
+    """Most bytes of memory that the process, or the accelerator, had in use."""
+    by_time: tuple[tuple[float, float], ...] = ()
+    """(seconds of training, the figure that is ranked by) while it trained, by fewer rows."""
+    by_evaluations: tuple[tuple[float, float, float], ...] = ()
+    """(network evaluations a row, seconds a row, the figure), by fewer rows; () where a model has no steps to choose."""
+    capabilities: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Plan:
     """A bench that can start."""
@@ -77,6 +111,12 @@ class Plan:
         there = [entry for entry in self.entries if entry.recipe]
         return [(entry, seed) for seed in range(self.seeds) for entry in there]
 
+    def result(self, entry: Entry, seed: int) -> Result | None:
+        """Return what was measured of a run, by the recipe as it is now; None if it is to be trained or measured yet."""
+        if entry.recipe is None:
+            return None
+        return read_result(self.run(entry.model, seed), digest(self.folder / entry.recipe))
+
     def run(self, model: str, seed: int) -> Path:
         """Return the folder of a family's run."""
         return self.folder / model / f"seed-{seed}"
@@ -91,16 +131,20 @@ def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequen
         InputError: a family is unknown, or the folder has a bench of other data, time or rows.
     """
     known = plugin_names(MODELS)
-    for extractor in settings.extractors:
-        find_plugin(EXTRACTORS, extractor.partition(":")[0])
+    names = [extractor.partition(":")[0] for extractor in settings.extractors]
+    if len(set(names)) < len(names):
+        raise InputError(f"--extractor: {', '.join(settings.extractors)}: one is named twice")
+    for name in names:
+        find_plugin(EXTRACTORS, name)
     for name in models or ():
         if name not in known:
             raise InputError(f"--models: no family is called {shown(name)}; {did_you_mean(name, known)}")
     _check_folder(folder, settings)
-    entries = tuple(_entry(folder, subject, name) for name in models or known)
+    _check_measurable(subject, settings)
     with saving(folder / SETTINGS):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
+    entries = tuple(_entry(folder, subject, name) for name in dict.fromkeys(models or known))
     return Plan(folder, settings, entries, seeds)
 
 
@@ -122,15 +166,27 @@ def _check_folder(folder: Path, settings: Settings) -> None:
         raise InputError(f"{folder}: holds another bench: {'; '.join(changed)}; choose another folder by --out")
 
 
+def _check_measurable(subject: Subject, settings: Settings) -> None:
+    """Read the data, and look whether they can be compared, before anything is trained.
+
+    Raises:
+        InputError: a stream, rows that can't be read, or an extractor that is not for such data.
+    """
+    if subject.data.streaming:
+        raise InputError("bench: a stream's rows are not at hand to compare with; leave streaming out")
+    data = load_data(subject.data, tuple(subject.spec.conditions))
+    for extractor in settings.extractors:
+        name, _, source = extractor.partition(":")
+        name = "values" if name == "probe" and cannot_learn(data) else name
+        load_class(EXTRACTORS, name)(data, source or None, torch.device("cpu"))
+
+
 def _entry(folder: Path, subject: Subject, model: str) -> Entry:
     """Return a family with its recipe, which is written where it isn't there: one that was edited stays as it is."""
     file = folder / f"{model}.yaml"
     try:
         if not file.exists():
-            text = write_recipe(subject, model, str(file))
-            with saving(file):
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(file, text)
+            write_beside(file, write_recipe(subject, model, str(file)))
         read_recipe(file)
     except InputError as error:
         return Entry(model=model, fault=str(error))
@@ -143,25 +199,19 @@ def settings_of(subject: Subject, values: dict[str, Any]) -> Settings:
     return Settings(ranked_by=ranked_by, title=subject.title, **values)
 
 
-class Result(Section):
-    """Figures of one run, and what it took."""
+def digest(recipe: Path) -> str:
+    """Return a digest of a recipe's file."""
+    return hash_of(recipe.read_text())
 
-    model: str
-    seed: NonNegativeInt
-    steps: NonNegativeInt
-    seconds: float
-    """Seconds of training."""
-    values: dict[str, float]
-    """Figures, by name."""
-    intervals: dict[str, tuple[float, float]] = {}  # noqa: RUF012
-    """95% intervals of figures, over rows."""
-    floor: dict[str, float] = {}  # noqa: RUF012
-    """Figures of real rows in the place of drawn ones."""
-    notes: tuple[str, ...] = ()
-    peak_memory: NonNegativeInt = 0
-    """Most bytes of memory that the process, or the accelerator, had in use."""
-    by_time: tuple[tuple[float, float], ...] = ()
-    """(seconds of training, the figure that is ranked by) while it trained, by fewer rows."""
-    by_evaluations: tuple[tuple[float, float, float], ...] = ()
-    """(network evaluations a row, seconds a row, the figure), by fewer rows; () where a model has no steps to choose."""
-    capabilities: tuple[str, ...] = ()
+
+def read_result(run: Path, recipe: str) -> Result | None:
+    """Return the result in a run's folder; None if there is none, or one of another recipe."""
+    file = run / RESULT
+    if not file.is_file():
+        return None
+    try:
+        found = Result.model_validate_json(file.read_text())
+    except ValidationError as error:
+        warn(f"{file}: damaged: {first_fault(error)}; it is measured again")
+        return None
+    return found if found.recipe == recipe else None

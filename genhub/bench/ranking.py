@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import ValidationError
-
-from genhub.bench.plan import OF_OTHERS, RESULT, Plan, Result, Settings
-from genhub.errors import first_fault
+from genhub.bench.plan import OF_OTHERS, Plan, Result, Settings
 from genhub.evaluation.chosen import directions
-from genhub.ground.console import warn
 from genhub.interfaces.section import Section
 
 SHOWN = (
@@ -122,23 +118,12 @@ def ranking_of(plan: Plan, faults: Mapping[str, str]) -> Ranking:
     figure = plan.settings.ranked_by
     rows, left_out = [], {entry.model: entry.fault for entry in plan.entries if entry.fault}
     for entry in plan.entries:
-        found = [result for seed in range(plan.seeds) if (result := _result(plan, entry.model, seed))]
+        found = [result for seed in range(plan.seeds) if (result := plan.result(entry, seed))]
         if found and entry.recipe:
             rows.append(Row(model=entry.model, recipe=entry.recipe, results=tuple(found)))
     sign = -1 if directions().get(figure) == "higher" else 1
     rows.sort(key=lambda row: sign * value if (value := row.mean(figure)) is not None else math.inf)
     return Ranking(settings=plan.settings, seeds=plan.seeds, rows=tuple(rows), left_out=left_out | dict(faults))
-
-
-def _result(plan: Plan, model: str, seed: int) -> Result | None:
-    file = plan.run(model, seed) / RESULT
-    if not file.is_file():
-        return None
-    try:
-        return Result.model_validate_json(file.read_text())
-    except ValidationError as error:
-        warn(f"{file}: damaged: {first_fault(error)}; delete it, and the same command measures again")
-        return None
 
 
 def _cell(value: float | None, interval: tuple[float, float] | None) -> str:

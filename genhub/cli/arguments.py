@@ -78,6 +78,15 @@ def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str,
     return values
 
 
+def read_data_keys(pairs: list[str], origin: str) -> dict[str, Any]:
+    """Return keys of a recipe's `data`, with or without `data.` in front, as nested dictionaries."""
+    values = read_pairs(pairs, origin)
+    prefixed = values.pop("data", {})
+    if not isinstance(prefixed, dict):
+        raise InputError(f"{origin}: data: is a section; name a key of it, data.target=photo, not {shown(prefixed)}")
+    return {**prefixed, **values}
+
+
 def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
     """Return key.path=value pairs as nested dictionaries."""
     from genhub.ground.parsing import TextSource, apply_override

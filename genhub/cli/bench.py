@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genhub.cli.arguments import AsJson, LauncherName, LauncherOptions
+from genhub.cli.arguments import AsJson, LauncherName, LauncherOptions, read_data_keys
 from genhub.cli.data import SourceArgument
-from genhub.cli.init import ConditionNames, DataKeys, DeviceOption, MinutesOption, file_stem, subjects
+from genhub.cli.init import ConditionNames, DataKeys, MinutesOption, file_stem, has_accelerator, subject_here
 from genhub.cli.output import print_facts, print_table
 from genhub.errors import GenhubError
 from genhub.ground.console import put
@@ -31,7 +31,6 @@ def bench(
     held_out: Annotated[
         str | None, typer.Option(help="The split that is not trained on; default: test, or a tenth of the rows.")
     ] = None,
-    device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="The bench's folder; default bench/SOURCE.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,22 +40,26 @@ def bench(
     from genhub.bench.plan import LAID_ASIDE, PAGE, TRAINED_ON, make_plan, settings_of
     from genhub.jobs.launchers import launcher_named
 
-    subject, _ = subjects(source, keys, condition, minutes, device)
-    if held_out is None and "test" not in subject.splits and subject.splits == (subject.spec.split,):
-        keys, held_out = [*(keys or ()), f"split={TRAINED_ON}"], LAID_ASIDE
-        subject, _ = subjects(source, keys, condition, minutes, device)
+    values, accelerator = read_data_keys(keys or [], "genhub bench"), has_accelerator()
+    subject = subject_here(source, values, condition, minutes, accelerator)
+    if held_out is None and "split" not in values and len(subject.splits) == 1 and not subject.data.streaming:
+        values["split"], held_out = TRAINED_ON, LAID_ASIDE
+        subject = subject_here(source, values, condition, minutes, accelerator)
     folder = out or Path("bench") / file_stem(subject.spec.name)
-    given = {"source": source, "keys": tuple(keys or ()), "conditions": tuple(condition or ()), "minutes": minutes, "n": n,
-             "extractors": tuple(extractor.split(",")), "held_out": held_out or "test"}  # fmt: skip
+    place = launcher_named(launcher, launcher_options or (), folder=folder, at_once=jobs)
+    given = {"source": source, "keys": tuple(keys or ()), "conditions": tuple(condition or ()), "minutes": minutes,
+             "n": n, "extractors": tuple(extractor.split(",")), "held_out": held_out or "test",
+             "accelerator": accelerator}  # fmt: skip
     settings = settings_of(subject, given)
     plan = make_plan(folder, settings, subject, models.split(",") if models else None, seeds)
-    place = launcher_named(launcher, launcher_options or (), folder=folder, at_once=jobs)
     ranking = run_all(plan, place, jobs, num_processes)
     if as_json:
         print_facts(ranking.dump(), as_json)
     elif ranking.rows:
         names, lines = ranking.table()
         print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
-        put(f"Page     {folder / PAGE}", f"Next     genhub train {folder / ranking.rows[0].recipe} trainer.max_time=1h")
+        from genhub.bench.page import go_on
+
+        put(f"Page     {folder / PAGE}", f"Next     {go_on(folder / ranking.rows[0].recipe)}")
     if not ranking.rows:
         raise GenhubError("no family has a result", *(f"{name}: {why}" for name, why in ranking.left_out.items()))

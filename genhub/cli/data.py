@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from genhub.cli.arguments import AsJson, Overrides, read_pairs
+from genhub.cli.arguments import AsJson, Overrides, read_data_keys
 from genhub.cli.output import print_facts, print_table
 from genhub.errors import cut
 from genhub.ground.console import put
@@ -33,8 +33,7 @@ def data(
     from genhub.ground.disk import saving
     from genhub.sampling.pictures import write_picture
 
-    values = read_pairs(keys or [], "genhub data")
-    described = describe(config_of(source, values.get("data", values)))
+    described = describe(config_of(source, read_data_keys(keys or [], "genhub data")))
     if as_json:
         print_facts(described.facts, as_json)
     else:

@@ -32,7 +32,7 @@ from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.cli.stops import stopped_with
 from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put
-from genhub.ground.processes import launched
+from genhub.ground.processes import alone, launched
 
 app = typer.Typer(
     help="Train, sample and share generative models: every family the same way.",
@@ -140,7 +140,7 @@ def evaluate(
     """Measure a trained model, and store the figures."""
     _started_as(num_processes)
     named, (first, *others) = metrics.split(",") if metrics else None, extractor.split(",")
-    if others and launched():
+    if others and not alone():
         raise InputError(f"--extractor {extractor}: several are measured by one process; name one at a time")
     given: dict[str, Any] = {
         "model": model, "n": n, "metrics": named, "extractor": first, "seed": seed, "overrides": overrides or (),

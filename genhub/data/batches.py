@@ -343,7 +343,7 @@ class TableData:
 
     def _if_classes(self, name: str) -> Column | None:
         column = self.column(name) if self._columns.can_be_classes(name) else None
-        return column if column and column.modality.classes else None
+        return column if column and column.modality.classes > 1 else None  # one class is nothing to tell apart
 
     def _starts(self, step: int, share: Share) -> tuple[int, Iterator[int]]:
         """Return the size of a micro-batch, and the positions where this rank's begin."""

@@ -214,9 +214,11 @@ def _chosen(config: DataConfig, splits: Mapping[str, Any], files: Mapping[str, S
     import datasets
 
     parts = parts_of({split: len(rows) for split, rows in splits.items()}, config)
-    chosen = [splits[split].select(range(len(splits[split]))[part]) for split, part in parts]
+    numbers = [(split, range(len(splits[split]))[part]) for split, part in parts]
+    numbers = [(split, rows) for split, rows in numbers if rows] or [(parts[0][0], range(0))]  # `select` wants a row
+    chosen = [splits[split].select(rows) for split, rows in numbers]
     table = chosen[0] if len(chosen) == 1 else datasets.concatenate_datasets(chosen)
-    ranges = [(files.get(split, []), range(len(splits[split]))[part]) for split, part in parts]
+    ranges = [(files.get(split, []), rows) for split, rows in numbers]
     return table_columns(table, config, tuple(splits), partial(_place, ranges), remote)
 
 

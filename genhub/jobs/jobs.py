@@ -17,7 +17,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal,
 
 
 class CommandLine(Protocol):
-    """What can be run."""
+    """Words of a command, and the file for what it prints."""
 
     @property
     def command(self) -> Sequence[str]: ...

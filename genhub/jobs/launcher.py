@@ -1,4 +1,4 @@
-"""What runs command lines somewhere: a `Launcher`, and the `Job` that it makes of one."""
+"""Interface of a `Launcher`, which runs command lines somewhere, and of the `Job` that it makes of one."""
 
 from __future__ import annotations
 

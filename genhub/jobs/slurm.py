@@ -21,14 +21,14 @@ from genhub.jobs.remote import RemoteCommand, ask_to_stop, stop_file
 ASK = 10.0
 """Seconds between two questions to Slurm's queue."""
 CLUSTERS = ("slurm", "local")
-"""What submitit is asked for; local: processes on this machine, to try it out."""
+"""Clusters that submitit knows; local: processes on this machine, to try it out."""
 COMMON = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name", "slurm_partition", "slurm_account", "slurm_qos",
           "slurm_constraint", "slurm_signal_delay_s", "slurm_additional_parameters", "slurm_setup")  # fmt: skip
 """Parameters of submitit's that a wrong name may have been meant for."""
 HOUR = 60
 """Minutes that a job has at a time, where no option says otherwise; then it saves, and goes back into the queue."""
 OFTEN = 10**6
-"""How often a job whose time is over goes back into the queue: as often as it takes."""
+"""Number of times that a job whose time is over goes back into the queue: as often as it takes."""
 
 
 class SlurmLauncher(Launcher):

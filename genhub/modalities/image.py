@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SURVEYED, LOOKED_AT = 1000, 64
 """Number of images whose headers tell the shape of all, and that are looked at for the range of values in use."""
+LEAST = 16
+"""Least side to which images are made smaller where nobody says one."""
 PNG_CHANNELS = (1, 3, 4)
 ENDINGS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -113,14 +115,14 @@ class Image(Modality):
         from genhub.modalities.pixels import stored_shape
 
         found = column.each(stored_shape, column.spread(LOOKED_AT))
-        sides = {shape[1:] for shape in found if isinstance(shape, tuple)}
-        if not sides:
+        shapes = [shape[1:] for shape in found if isinstance(shape, tuple)]
+        most = 64 if means.accelerator else 32
+        if not shapes:
             return {}  # which `learn` tells
-        least, most = min(map(min, sides)), 64 if means.accelerator else 32
-        fine = all(max(pair) <= most and not pair[0] % 4 and not pair[1] % 4 for pair in sides)
-        if fine and len(sides) == 1:
+        if len(set(shapes)) == 1 and max(shapes[0]) <= most and not any(side % 4 for side in shapes[0]):
             return {}
-        return {"size": min(most, max(4, least // 4 * 4))}
+        shorter = sorted(map(min, shapes))[len(shapes) // 10]  # a few small ones are made larger
+        return {"size": min(most, max(LEAST, shorter // 4 * 4))}
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CHANNELS = 10_000
 FIRST = 100
 """Number of values among which the first one that can be read tells the shape of all."""
-MOST_RATE, MOST_LENGTH = (4000, 16_000), (2048, 16_384)
+MOST_RATE, MOST_VALUES = (4000, 16_000), (2048, 16_384)
 """Values a second, and values in all, that a CPU and an accelerator have time for."""
 Peak = Annotated[float, Field(gt=0)]
 Rate = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -99,11 +99,11 @@ class Signal(Modality):
         lengths, rates = [values.shape[1] for values, _ in found], [rate for _, rate in found if rate]
         rate = min([*rates, MOST_RATE[means.accelerator]]) if rates else None
         typical = sorted(lengths)[len(lengths) // 2] * (rate / max(rates) if rate else 1)
-        most = MOST_LENGTH[means.accelerator]
-        length = min(most, 2 ** max(3, round(math.log2(max(typical, 1)))))
+        most = max(8, MOST_VALUES[means.accelerator] // found[0][0].shape[0])
         if rate:
-            return {"length": length, "rate": rate, "peak": 0.9}
-        return {} if len(set(lengths)) == 1 and lengths[0] <= most and not lengths[0] % 8 else {"length": length}
+            return {"length": min(most, 2 ** max(3, round(math.log2(max(typical, 1))))), "rate": rate, "peak": 0.9}
+        length = max(8, min(most, lengths[0] if len(set(lengths)) == 1 else int(typical)) // 8 * 8)
+        return {} if set(lengths) == {length} else {"length": length}
 
     @classmethod
     def learn(cls, column: RawColumn, options: Any) -> Self:

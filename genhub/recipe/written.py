@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from genhub.ground.disk import saving, write_whole
 from genhub.ground.parsing import yaml_line
 from genhub.recipe.recipe import Recipe
+from genhub.recipe.schema import recipe_schema
 
 SCHEMA = "recipe.schema.json"
 """Name of the schema's file beside a recipe, by which editors check it."""
@@ -62,3 +66,17 @@ def _meaning(section: object, key: str) -> str:
     text = text.removesuffix(".")
     said = key != "name" and 0 < len(text) <= MEANT and "{" not in text
     return text[:1].lower() + text[1:] if said else ""
+
+
+def write_beside(file: Path, text: str) -> None:
+    """Write a recipe, and the schema that its first line names where it isn't there.
+
+    Raises:
+        GenhubError: they can't be saved.
+    """
+    schema = file.with_name(SCHEMA)
+    with saving(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not schema.exists():
+            write_whole(schema, json.dumps(recipe_schema(), indent=2) + "\n")
+        write_whole(file, text)  # last: where it is there, all is

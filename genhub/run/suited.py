@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +15,16 @@ from genhub.data.raw import Source
 from genhub.data.sources import find_source
 from genhub.data.split_columns import SplitColumns
 from genhub.data.stream import first_columns
-from genhub.errors import DataError, InputError, RecipeError
+from genhub.errors import DataError, GenhubError, InputError, PluginError, RecipeError
 from genhub.ground.parsing import yaml_line
 from genhub.interfaces.columns import DataConfig, DataSpec, ModelData, described
 from genhub.interfaces.means import Means
-from genhub.interfaces.registry import MODELS, load_class
+from genhub.interfaces.registry import MODELS, load_class, plugin_names
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.recipe.written import commented
 
-BEST = ("flow", "ddpm")
-"""Families that did best by docs/leaderboard.md; the first that fits is taken where nobody names one."""
+BEST = Path(__file__).with_name("best.json")
+"""File of the families that did best by docs/leaderboard.md, by the number of x's sides; benchmarks/board.py writes it."""
 FEW, SMALL = 16, 256
 """Numbers of an element up to which a large batch costs nothing, and up to which it costs little."""
 
@@ -94,6 +96,10 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
         family, said = load_class(MODELS, model).Config.suited(data, means), _data(subject)
     except ValueError as error:
         raise InputError(f"{model}: {error}") from error
+    except GenhubError:
+        raise
+    except Exception as error:  # a stranger's
+        raise PluginError(f"{model}: its suited failed: {type(error).__name__}: {error}") from error
     all_keys = {"model.name": model, **({"model.conditions": list(data.conditions)} if data.conditions else {}), **said}
     keys = nested({**all_keys, **_most(data, means), **family, **said})  # what was said first, and unchanged
     while "data.batch_size" not in said and keys["data"]["batch_size"] > max(8, means.rows // 4) and means.rows:
@@ -136,8 +142,10 @@ def best_for(subject: Subject) -> str:
     Raises:
         InputError: none of them fits: why the first doesn't.
     """
+    ranked: dict[str, list[str]] = json.loads(BEST.read_text())
+    first, known = ranked.get(str(len(subject.spec.modality.shape) - 1), []), plugin_names(MODELS)
     faults = []
-    for name in BEST:
+    for name in dict.fromkeys([*(name for name in first if name in known), *known]):
         try:
             suited_keys(subject, name)
             return name
@@ -192,7 +200,7 @@ def write_recipe(subject: Subject, model: str, name: str, richer: Subject | None
     head = [
         f"{model} for {subject.title}.",
         f"{subject.means.minutes:g} minutes on {device}; a longer trainer.max_time makes it better.",
-        f"Try: genhub train {name}",
+        f"Try: {shlex.join(['genhub', 'train', name])}",
     ]
     if richer and (changes := changed(subject, richer, model)):
         head.append(f"With a GPU: {' '.join(changes)}")
@@ -202,7 +210,7 @@ def write_recipe(subject: Subject, model: str, name: str, richer: Subject | None
 def changed(subject: Subject, richer: Subject, model: str) -> list[str]:
     """Return the keys that a recipe would have with a GPU, as the command line takes them."""
     here, there = (dict(_flat(suited_keys(each, model))) for each in (subject, richer))
-    return [f"{key}={yaml_line(value).replace(' ', '')}" for key, value in there.items() if here.get(key) != value]
+    return [shlex.quote(f"{key}={yaml_line(value)}") for key, value in there.items() if here.get(key) != value]
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,9 +1,9 @@
-"""What a sweep varies: `key.path=values` from the command line."""
+"""Settings that a sweep varies: `key.path=values` from the command line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genhub.errors import InputError, shown
@@ -78,10 +78,6 @@ def read_settings(settings: Sequence[str]) -> list[Setting]:
     if len({setting.key for setting in read}) < len(read):
         raise InputError("--set: a key is given twice; put its values into one, with commas between them")
     return read
-
-
-def overrides_of(values: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(f"{key}={value}" for key, value in values.items())
 
 
 def _split(text: str) -> Iterator[str]:

@@ -71,7 +71,7 @@ class Study:
 
     @property
     def searched(self) -> Mapping[str, Any]:
-        """What was searched when the file was begun; empty for a new one."""
+        """Description of what was searched when the file was begun; empty for a new one."""
         searched: Mapping[str, Any] = self._study.user_attrs.get(SEARCHED, {})
         return searched
 

@@ -21,7 +21,7 @@ from genhub.sweeps.settings import MOST_RUNS, read_settings
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep has trained."""
+    """Runs that a sweep has trained."""
 
     done: list[Path]
     """Folders of the runs that are done: best first, where a figure says which is, else in the grid's order."""
