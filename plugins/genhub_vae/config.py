@@ -130,7 +130,9 @@ class VAEConfig(ModelConfig):
 
     @classmethod
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
-        return suited_latents(data, means)
+        # Given a class, few numbers are soon worth less than z costs: it would fall to the prior, and stay there.
+        slowly = {"model.kl_warmup_steps": 1000} if len(data.target.shape) == 1 else {}
+        return suited_latents(data, means) | slowly
 
     def mistakes(self) -> dict[str, str]:
         if self.network == "kl" or self.kl == KLConfig():
