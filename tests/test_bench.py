@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import genhub
-from genhub.bench.plan import RESULT, Result, Settings
+from genhub.bench.plan import RESULT, RunResult, Settings
 from genhub.bench.ranking import Ranking, Row
 from genhub.cli import app
 from genhub.store.run_folder import RunFolder
@@ -21,13 +21,13 @@ WORDS = ["bench", "moons", "--minutes", "0.1", "-n", "200"]
 TIMES = {"rows_per_second"}
 
 
-def result(model: str, seed: int, **values: float) -> Result:
-    return Result(
+def result(model: str, seed: int, **values: float) -> RunResult:
+    return RunResult(
         model=model, recipe="", seed=seed, steps=10, seconds=1.0, values=values, intervals={"frechet_distance": (0.5, 1.5)}
     )
 
 
-def ranking(ranked_by: str, **rows: list[Result]) -> Ranking:
+def ranking(ranked_by: str, **rows: list[RunResult]) -> Ranking:
     settings = Settings(source="digits", minutes=1, n=10, ranked_by=ranked_by, title="digits")
     found = tuple(Row(model=model, recipe=f"{model}.yaml", results=tuple(results)) for model, results in rows.items())
     return Ranking(settings=settings, seeds=2, rows=found, left_out={"ar": "doesn't fit"})

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import genhub
 from genhub.cli import app
 from genhub.interfaces.registry import MODELS, plugin_names
-from genhub.run.suited import duration, subject_of, suited_keys
+from genhub.run.suited import duration, suited_keys, task_of
 
 MODELS_HERE = plugin_names(MODELS)
 SOURCES = {  # by name: source, keys, a condition
@@ -77,18 +77,18 @@ def fits(model: str, source: str, given: bool) -> bool:
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_family_has_a_recipe_for_what_it_can_draw(source, given, accelerator):
     name, keys, condition = SOURCES[source]
-    subject = subject_of(name, keys, [condition] if given else [], 10, accelerator)
+    task = task_of(name, keys, [condition] if given else [], 10, accelerator)
     for model in MODELS_HERE:
         if not fits(model, source, given):
             with pytest.raises(genhub.InputError):
-                suited_keys(subject, model)
+                suited_keys(task, model)
             continue
-        written = suited_keys(subject, model)
+        written = suited_keys(task, model)
         recipe = genhub.read_recipe(written)
         assert recipe.model.name == model
         assert recipe.model.conditions == ((condition,) if given else ())
         assert recipe.trainer.max_time == "10m"
-        assert recipe.data.batch_size <= max(8, subject.means.rows // 4)
+        assert recipe.data.batch_size <= max(8, task.means.rows // 4)
         assert (recipe.trainer.mixed_precision == "bf16") == accelerator
         assert list(written) == ["model", "data", "trainer", "seed"]
 
@@ -125,7 +125,7 @@ def test_the_file_is_what_was_chosen_with_its_schema_beside_and_comments_that_ch
     )
     content = yaml.safe_load(text)
     jsonschema.validate(content, json.loads((tmp_path / "recipe.schema.json").read_text()))
-    assert content == suited_keys(subject_of("photos", {}, ["label"], 2.5, torch.accelerator.is_available()), "ddpm")
+    assert content == suited_keys(task_of("photos", {}, ["label"], 2.5, torch.accelerator.is_available()), "ddpm")
     assert content["trainer"]["max_time"] == "150s"
     assert content["data"]["columns"]["image"] == {"size": 32}
     assert all(len(line) <= 125 for line in text.splitlines())
@@ -145,10 +145,10 @@ def test_a_family_is_chosen_and_the_file_named_where_nobody_says_one(tmp_path, m
 
 
 def test_sounds_get_a_rate_and_a_length():
-    keys = suited_keys(subject_of("sounds", {}, [], 10, False), "gan")
+    keys = suited_keys(task_of("sounds", {}, [], 10, False), "gan")
     ((name, options),) = keys["data"]["columns"].items()
     assert options == {"length": 2048, "rate": 4000, "peak": 0.9}
-    said = suited_keys(subject_of("sounds", {"columns": {name: {"length": 512}}}, [], 10, False), "gan")
+    said = suited_keys(task_of("sounds", {"columns": {name: {"length": 512}}}, [], 10, False), "gan")
     assert said["data"]["columns"][name] == {"length": 512, "rate": 4000, "peak": 0.9}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from genhub.bench.plan import OF_OTHERS, RESULT, Result, Settings, by_other, digest, read_result, read_settings
+from genhub.bench.plan import OF_OTHERS, RESULT, RunResult, Settings, by_other, digest, read_result, read_settings
 from genhub.errors import GenhubError, RecipeError
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.evaluate import evaluate
@@ -53,7 +53,7 @@ def run_job(folder: Path, model: str, seed: int, num_processes: int = 1) -> None
     found = measure(settings.n, extractor=first)
     more = {by_other(name): measure(settings.n, metrics=[OF_OTHERS], extractor=name).values[OF_OTHERS] for name in others}
     by_evaluations = _by_evaluations(partial(measure, extractor=first), model, settings) if seed == 0 else ()
-    result = Result(
+    result = RunResult(
         model=model, recipe=digest(file), seed=seed, steps=found.step, seconds=_seconds(run),
         values={**found.values, **more}, intervals=dict(found.intervals), floor=dict(found.floor), notes=found.notes,
         peak_memory=peak,

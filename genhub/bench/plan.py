@@ -21,7 +21,7 @@ from genhub.interfaces.registry import EXTRACTORS, MODELS, find_plugin, load_cla
 from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
 from genhub.recipe.recipe import read_recipe
 from genhub.recipe.written import write_beside
-from genhub.run.suited import Subject, write_recipe
+from genhub.run.suited import Task, write_recipe
 
 SETTINGS, PAGE, TABLE = "settings.json", "bench.html", "bench.json"
 """Files of a bench's folder: what it was started with, its page, and its table."""
@@ -70,7 +70,7 @@ class Entry(Section):
     """Reason why it can't be trained on these data."""
 
 
-class Result(Section):
+class RunResult(Section):
     """Figures of one run, and what it took."""
 
     model: str
@@ -111,7 +111,7 @@ class Plan:
         there = [entry for entry in self.entries if entry.recipe]
         return [(entry, seed) for seed in range(self.seeds) for entry in there]
 
-    def result(self, entry: Entry, seed: int) -> Result | None:
+    def result(self, entry: Entry, seed: int) -> RunResult | None:
         """Return what was measured of a run, by the recipe as it is now; None if it is to be trained or measured yet."""
         if entry.recipe is None:
             return None
@@ -122,7 +122,7 @@ class Plan:
         return self.folder / model / f"seed-{seed}"
 
 
-def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequence[str] | None, seeds: int) -> Plan:
+def make_plan(folder: Path, settings: Settings, task: Task, models: Sequence[str] | None, seeds: int) -> Plan:
     """Write the recipe of each family into the folder, where it isn't there, and return the plan.
 
     Args:
@@ -140,11 +140,11 @@ def make_plan(folder: Path, settings: Settings, subject: Subject, models: Sequen
         if name not in known:
             raise InputError(f"--models: no family is called {shown(name)}; {did_you_mean(name, known)}")
     _check_folder(folder, settings)
-    _check_measurable(subject, settings)
+    _check_measurable(task, settings)
     with saving(folder / SETTINGS):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(settings.model_dump(mode="json"), indent=2) + "\n")
-    entries = tuple(_entry(folder, subject, name) for name in dict.fromkeys(models or known))
+    entries = tuple(_entry(folder, task, name) for name in dict.fromkeys(models or known))
     return Plan(folder, settings, entries, seeds)
 
 
@@ -166,37 +166,37 @@ def _check_folder(folder: Path, settings: Settings) -> None:
         raise InputError(f"{folder}: holds another bench: {'; '.join(changed)}; choose another folder by --out")
 
 
-def _check_measurable(subject: Subject, settings: Settings) -> None:
+def _check_measurable(task: Task, settings: Settings) -> None:
     """Read the data, and look whether they can be compared, before anything is trained.
 
     Raises:
         InputError: a stream, rows that can't be read, or an extractor that is not for such data.
     """
-    if subject.data.streaming:
+    if task.data.streaming:
         raise InputError("bench: a stream's rows are not at hand to compare with; leave streaming out")
-    data = load_data(subject.data, tuple(subject.spec.conditions))
+    data = load_data(task.data, tuple(task.spec.conditions))
     for extractor in settings.extractors:
         name, _, source = extractor.partition(":")
         name = "values" if name == "probe" and cannot_learn(data) else name
         load_class(EXTRACTORS, name)(data, source or None, torch.device("cpu"))
 
 
-def _entry(folder: Path, subject: Subject, model: str) -> Entry:
+def _entry(folder: Path, task: Task, model: str) -> Entry:
     """Return a family with its recipe, which is written where it isn't there: one that was edited stays as it is."""
     file = folder / f"{model}.yaml"
     try:
         if not file.exists():
-            write_beside(file, write_recipe(subject, model, str(file)))
+            write_beside(file, write_recipe(task, model, str(file)))
         read_recipe(file)
     except InputError as error:
         return Entry(model=model, fault=str(error))
     return Entry(model=model, recipe=file.name)
 
 
-def settings_of(subject: Subject, values: dict[str, Any]) -> Settings:
+def settings_of(task: Task, values: dict[str, Any]) -> Settings:
     """Return the settings of a bench of these data."""
-    ranked_by = OF_VECTORS if len(subject.spec.modality.shape) == 1 else OF_OTHERS
-    return Settings(ranked_by=ranked_by, title=subject.title, **values)
+    ranked_by = OF_VECTORS if len(task.spec.modality.shape) == 1 else OF_OTHERS
+    return Settings(ranked_by=ranked_by, title=task.title, **values)
 
 
 def digest(recipe: Path) -> str:
@@ -204,13 +204,13 @@ def digest(recipe: Path) -> str:
     return hash_of(recipe.read_text())
 
 
-def read_result(run: Path, recipe: str) -> Result | None:
+def read_result(run: Path, recipe: str) -> RunResult | None:
     """Return the result in a run's folder; None if there is none, or one of another recipe."""
     file = run / RESULT
     if not file.is_file():
         return None
     try:
-        found = Result.model_validate_json(file.read_text())
+        found = RunResult.model_validate_json(file.read_text())
     except ValidationError as error:
         warn(f"{file}: damaged: {first_fault(error)}; it is measured again")
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from genhub.bench.plan import OF_OTHERS, Plan, Result, Settings
+from genhub.bench.plan import OF_OTHERS, Plan, RunResult, Settings
 from genhub.evaluation.chosen import directions
 from genhub.interfaces.section import Section
 
@@ -23,7 +23,7 @@ class Row(Section):
 
     model: str
     recipe: str
-    results: tuple[Result, ...]
+    results: tuple[RunResult, ...]
 
     def mean(self, figure: str) -> float | None:
         """Return a figure's mean over seeds; None where a run has none."""

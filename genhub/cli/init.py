@@ -15,7 +15,7 @@ from genhub.errors import InputError, shown
 from genhub.ground.console import put
 
 if TYPE_CHECKING:
-    from genhub.run.suited import Subject
+    from genhub.run.suited import Task
 
 DataKeys = Annotated[
     list[str] | None,
@@ -42,26 +42,24 @@ def init(
     from genhub.run.suited import best_for, changed, write_recipe
 
     values, there = read_data_keys(keys or [], "genhub init"), has_accelerator(device)
-    subject = subject_here(source, values, condition, minutes, there)
-    model = model or best_for(subject)
-    file = out or Path(f"{file_stem(subject.spec.name)}-{model}.yaml")
+    task = task_here(source, values, condition, minutes, there)
+    model = model or best_for(task)
+    file = out or Path(f"{file_stem(task.spec.name)}-{model}.yaml")
     if file.exists():
         raise InputError(f"{file}: is there already; move it away, or give another name by --out")
-    richer = None if there else subject_here(source, values, condition, minutes, True)
-    write_beside(file, write_recipe(subject, model, str(file), richer))
-    put(f"Data     {subject.title}", f"Recipe   {file}")
-    if richer and (changes := changed(subject, richer, model)):
+    richer = None if there else task_here(source, values, condition, minutes, True)
+    write_beside(file, write_recipe(task, model, str(file), richer))
+    put(f"Data     {task.title}", f"Recipe   {file}")
+    if richer and (changes := changed(task, richer, model)):
         put(f"A GPU    would change: {' '.join(changes)}")
     put(f"Next     {shlex.join(['genhub', 'train', str(file)])}")
 
 
-def subject_here(
-    source: str, values: dict[str, Any], conditions: list[str] | None, minutes: float, accelerator: bool
-) -> Subject:
+def task_here(source: str, values: dict[str, Any], conditions: list[str] | None, minutes: float, accelerator: bool) -> Task:
     """Return the data with what there is to train with."""
-    from genhub.run.suited import subject_of
+    from genhub.run.suited import task_of
 
-    return subject_of(source, values, conditions or (), minutes, accelerator)
+    return task_of(source, values, conditions or (), minutes, accelerator)
 
 
 def has_accelerator(device: str | None = None) -> bool:

@@ -148,15 +148,15 @@ def _curves(row: ModelRow, wanted: Callable[[str], bool]) -> dict[str, list[tupl
 def _quality(rows: Sequence[ModelRow], shown: Sequence[Evaluation | None]) -> str:
     """Return a plot of the Frechet distance of models that were measured with several numbers of network evaluations."""
     found = [_by_cost(row, base) for row, base in zip(rows, shown, strict=True) if base]
-    curves = [(label, points) for each in found for label, points in each.items() if len(points) > 1]
+    curves = [(name, points) for each in found for name, points in each.items() if len(points) > 1]
     if not curves:
         return ""
     figures = []
     for column, cost in enumerate(("network evaluations a row", "seconds a row")):
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()
-        for label, points in curves:
-            axes.plot([point[column] for point in points], [point[2] for point in points], marker="o", label=label)
+        for name, points in curves:
+            axes.plot([point[column] for point in points], [point[2] for point in points], marker="o", label=name)
         axes.set(xlabel=cost, ylabel="Frechet distance ↓", xscale="log")
         if column == 0:
             evaluations = sorted({point[0] for _, points in curves for point in points})
@@ -175,10 +175,10 @@ def _by_cost(row: ModelRow, base: Evaluation) -> dict[str, list[tuple[float, flo
         measured = {"network_evaluations", "rows_per_second", "frechet_distance"} <= values.keys()
         if measured and not evaluation.protocol.differences(base.protocol):
             options.pop("num_inference_steps", None)
-            label = ", ".join([_short(row.name), *(label(f"{key}={value}") for key, value in options.items())])
+            name = ", ".join([_short(row.name), *(label(f"{key}={value}") for key, value in options.items())])
             cost = values["network_evaluations"]
-            found.setdefault(label, {})[cost] = (cost, 1 / values["rows_per_second"], values["frechet_distance"])
-    return {label: sorted(points.values()) for label, points in found.items()}
+            found.setdefault(name, {})[cost] = (cost, 1 / values["rows_per_second"], values["frechet_distance"])
+    return {name: sorted(points.values()) for name, points in found.items()}
 
 
 def _short(name: str) -> str:

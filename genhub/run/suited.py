@@ -30,7 +30,7 @@ FEW, SMALL = 16, 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class Task:
     """Columns of data, as a recipe for them would say them, and what there is to train with."""
 
     data: DataConfig
@@ -48,9 +48,7 @@ class Subject:
         return f"{Path(spec.name).name}, {rows} of {spec.target}: {spec.modality.modality} {shape}{given}"
 
 
-def subject_of(
-    source: str, keys: Mapping[str, Any], conditions: Sequence[str], minutes: float, accelerator: bool
-) -> Subject:
+def task_of(source: str, keys: Mapping[str, Any], conditions: Sequence[str], minutes: float, accelerator: bool) -> Task:
     """Look at data, and settle what a recipe has to say of the columns in use.
 
     Args:
@@ -82,18 +80,18 @@ def subject_of(
         name=config.title, split=config.split, target=target, columns=modalities, num_rows=rows,
         fingerprints=dict.fromkeys(names, ""),
     )  # fmt: skip
-    return Subject(config, spec, means, tuple(found.splits) if isinstance(found, Source) else (config.split,))
+    return Task(config, spec, means, tuple(found.splits) if isinstance(found, Source) else (config.split,))
 
 
-def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
+def suited_keys(task: Task, model: str) -> dict[str, Any]:
     """Return a recipe for data by a family, as nested sections.
 
     Raises:
         InputError: the family doesn't fit the data or the conditions: why.
     """
-    data, means = subject.spec.model_data, subject.means
+    data, means = task.spec.model_data, task.means
     try:
-        family, said = load_class(MODELS, model).Config.suited(data, means), _data(subject)
+        family, said = load_class(MODELS, model).Config.suited(data, means), _data(task)
     except ValueError as error:
         raise InputError(f"{model}: {error}") from error
     except GenhubError:
@@ -105,7 +103,7 @@ def suited_keys(subject: Subject, model: str) -> dict[str, Any]:
     while "data.batch_size" not in said and keys["data"]["batch_size"] > max(8, means.rows // 4) and means.rows:
         keys["data"]["batch_size"] //= 2
     try:
-        recipe_of(subject, keys)
+        recipe_of(task, keys)
     except RecipeError as error:
         raise InputError(f"{model} doesn't fit: {str(error).partition(': ')[2]}") from error
     return {name: keys[name] for name in ("model", "data", "trainer")} | {"seed": 0}
@@ -127,36 +125,36 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def recipe_of(subject: Subject, keys: Mapping[str, Any]) -> Recipe:
+def recipe_of(task: Task, keys: Mapping[str, Any]) -> Recipe:
     """Return the keys as a recipe, with the model shaped by the data.
 
     Raises:
         InputError: they don't fit together: why.
     """
-    return read_recipe(keys).filled_from(subject.spec)
+    return read_recipe(keys).filled_from(task.spec)
 
 
-def best_for(subject: Subject) -> str:
+def best_for(task: Task) -> str:
     """Return the family to take where nobody names one.
 
     Raises:
         InputError: none of them fits: why the first doesn't.
     """
     ranked: dict[str, list[str]] = json.loads(BEST.read_text())
-    first, known = ranked.get(str(len(subject.spec.modality.shape) - 1), []), plugin_names(MODELS)
+    first, known = ranked.get(str(len(task.spec.modality.shape) - 1), []), plugin_names(MODELS)
     faults = []
     for name in dict.fromkeys([*(name for name in first if name in known), *known]):
         try:
-            suited_keys(subject, name)
+            suited_keys(task, name)
             return name
         except InputError as error:
             faults.append(error)
     raise faults[0]
 
 
-def _data(subject: Subject) -> dict[str, Any]:
+def _data(task: Task) -> dict[str, Any]:
     """Return the section `data` as it was said and settled."""
-    said = subject.data.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    said = task.data.model_dump(mode="json", exclude_unset=True, by_alias=True)
     return {f"data.{key}": value for key, value in said.items()}
 
 
@@ -188,28 +186,28 @@ def duration(minutes: float) -> str:
     return f"{minutes:.0f}m" if minutes == int(minutes) else f"{max(1, round(60 * minutes))}s"
 
 
-def write_recipe(subject: Subject, model: str, name: str, richer: Subject | None = None) -> str:
+def write_recipe(task: Task, model: str, name: str, richer: Task | None = None) -> str:
     """Return the text of a recipe file that suits data, with comments.
 
     Args:
         name: of the file, for its first lines.
         richer: the same data with a GPU to train with; None: there is one.
     """
-    keys = suited_keys(subject, model)
-    device = "an accelerator" if subject.means.accelerator else "a CPU"
+    keys = suited_keys(task, model)
+    device = "an accelerator" if task.means.accelerator else "a CPU"
     head = [
-        f"{model} for {subject.title}.",
-        f"{subject.means.minutes:g} minutes on {device}; a longer trainer.max_time makes it better.",
+        f"{model} for {task.title}.",
+        f"{task.means.minutes:g} minutes on {device}; a longer trainer.max_time makes it better.",
         f"Try: {shlex.join(['genhub', 'train', name])}",
     ]
-    if richer and (changes := changed(subject, richer, model)):
+    if richer and (changes := changed(task, richer, model)):
         head.append(f"With a GPU: {' '.join(changes)}")
-    return commented(keys, head, recipe_of(subject, keys))
+    return commented(keys, head, recipe_of(task, keys))
 
 
-def changed(subject: Subject, richer: Subject, model: str) -> list[str]:
+def changed(task: Task, richer: Task, model: str) -> list[str]:
     """Return the keys that a recipe would have with a GPU, as the command line takes them."""
-    here, there = (dict(_flat(suited_keys(each, model))) for each in (subject, richer))
+    here, there = (dict(_flat(suited_keys(each, model))) for each in (task, richer))
     return [shlex.quote(f"{key}={yaml_line(value)}") for key, value in there.items() if here.get(key) != value]
 
 

@@ -77,7 +77,7 @@ COPY_OF = f"{IN_COLOUR}_of"
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _FirstRows:
     """Blocks of the first n rows, in files."""
 
     files: Sequence[Path]
@@ -164,7 +164,7 @@ def draw_to(
         parts = draw_parts(model, drawing, drawn_in, together=together, on_progress=on_progress)
         if main:
             with whole(out) as temporary:
-                WRITERS[out.suffix](_Parts(parts, n), DrawnRows.of(model, drawing), temporary)
+                WRITERS[out.suffix](_FirstRows(parts, n), DrawnRows.of(model, drawing), temporary)
             shutil.rmtree(drawn_in)
 
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from genhub.bench.page import write_page
+from genhub.bench.overview import write_page
 from genhub.bench.plan import Entry, Plan
 from genhub.bench.ranking import Ranking, ranking_of
 from genhub.errors import Interrupted
