@@ -30,6 +30,10 @@ BOARDS = {  # by name: source, what a model is given
     "fashion_mnist": ("{data}/fashion_mnist", ["label"]),
     "cifar10": ("{data}/cifar10_jpeg", ["label"]),
 }
+POINTS = ("moons", "wine")
+"""Data without sides; the others are images."""
+BEST = Path(genhub.__file__).parent / "run" / "best.json"
+"""File of the order in which `genhub init` tries families."""
 KEYS = {"wine": ["target=features"]}
 TITLES = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10, 32x32 colour"}
 FIGURES = {
@@ -70,22 +74,36 @@ def main() -> None:
     pictures.mkdir(parents=True)
     for name, found in boards.items():
         best = found["families"][0]["model"]
-        n = 1000 if TITLES.get(name, name) in ("moons", "wine") else 40
+        n = 1000 if name in POINTS else 40
         genhub.sample(args.folder / name / best / "seed-0", n, out=pictures / f"{name}.png")
     (args.out / "leaderboard.md").write_text(page(boards, args.jobs))
+    BEST.write_text(json.dumps(json.loads(BEST.read_text()) | best(boards), indent=1) + "\n")
     print(args.out / "leaderboard.md")
+
+
+def best(boards: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Return, by the number of sides, the three families whose mean place on the boards is best, of those that are on all."""
+    found = {}
+    for sides, names in (
+        ("0", [name for name in boards if name in POINTS]),
+        ("2", [name for name in boards if name not in POINTS]),
+    ):
+        orders = [[family["model"] for family in boards[name]["families"]] for name in names]
+        if orders:
+            common = set.intersection(*map(set, orders))
+            found[sides] = sorted(common, key=lambda model: sum(order.index(model) for order in orders))[:3]
+    return found
 
 
 def page(boards: dict[str, dict[str, Any]], jobs: int) -> str:
     settings = next(iter(boards.values()))["settings"]
-    seeds = next(iter(boards.values()))["seeds"]
     threads = max(1, torch.get_num_threads() // jobs)
     machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)} a run, torch {torch.__version__}"
     names = " ".join(boards)
     return f"""# The board
 
-Every family that comes with genhub, trained for {settings["minutes"]:g} minute{"s" * (settings["minutes"] != 1)} each ({machine}), {seeds} seeds, from the recipe that
-`genhub init` writes; {settings["n"]:,} rows drawn of each run. ↓ less is better, ↑ more. A figure is the mean over seeds and half of its 95% interval, by Student's t.
+Every family that comes with genhub, trained for {settings["minutes"]:g} minute{"s" * (settings["minutes"] != 1)} each ({machine}), from the recipe that
+`genhub init` writes; {settings["n"]:,} rows drawn of each run. ↓ less is better, ↑ more. A figure is the mean over seeds and half of its 95% interval, by Student's t; of one seed, over rows.
 Where two intervals overlap, the board doesn't know which is better. `real rows` is what held-out real rows get. What the figures are: [evaluation.md](evaluation.md);
 how a bench works: [bench.md](bench.md). Made by `python benchmarks/board.py {names}`.
 
@@ -111,7 +129,8 @@ def board(name: str, found: dict[str, Any]) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     left_out = "".join(f"- {model}: {reason}\n" for model, reason in found["left_out"].items())
     best, title = families[0]["model"], TITLES.get(name, name)
-    return f"""## {title}
+    seeds = max(len(family["results"]) for family in families)
+    return f"""## {title}, {seeds} seed{"s" * (seeds > 1)}
 
 {table}
 

@@ -81,7 +81,8 @@ class TarFlowConfig(BinnedConfig):
 
     @classmethod
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
-        sides, patch, most = data.target.shape[1:], 1, 256 if means.accelerator else 64
+        sides, patch = data.target.shape[1:], 1
+        most = 256 if means.accelerator else 64 if math.prod(sides) > 256 else 16
         while math.prod(sides) > most * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
             patch *= 2
         size = {"model.hidden_size": 256, "model.layers_per_block": 4} if means.accelerator else {"model.hidden_size": 96}
