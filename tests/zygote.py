@@ -55,7 +55,13 @@ class Zygote:
         return self.start("genhub.cli:main", *words, cwd=cwd)
 
     def close(self) -> None:
-        self._server.communicate()
+        assert self._server.stdin
+        self._server.stdin.close()
+        try:
+            self._server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
 
 
 @dataclass
@@ -104,7 +110,11 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "start":
-            answer: int | None = os.fork() or run(request)
+            child = os.fork()
+            if not child:
+                os.close(answers.fileno())  # what outlives its job must not keep the tests waiting for the end of this pipe
+                run(request)
+            answer: int | None = child
         else:
             pid, status = os.waitpid(request["pid"], os.WNOHANG if request["do"] == "poll" else 0)
             answer = os.waitstatus_to_exitcode(status) if pid else None
