@@ -45,10 +45,11 @@ def init(
     task = task_here(source, values, condition, minutes, there)
     model = model or best_for(task)
     file = out or Path(f"{file_stem(task.spec.name)}-{model}.yaml")
-    if file.exists():
-        raise InputError(f"{file}: is there already; move it away, or give another name by --out")
     richer = None if there else task_here(source, values, condition, minutes, True)
-    write_beside(file, write_recipe(task, model, str(file), richer))
+    text = write_recipe(task, model, str(file), richer)
+    if file.exists() and file.read_text("utf-8", "replace") != text:  # the same one is what the same command has written
+        raise InputError(f"{file}: is there already; move it away, or give another name by --out")
+    write_beside(file, text)
     put(f"Data     {task.title}", f"Recipe   {file}")
     if richer and (changes := changed(task, richer, model)):
         put(f"A GPU    would change: {' '.join(changes)}")
