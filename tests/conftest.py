@@ -67,6 +67,14 @@ def tiny(tmp_path: Path) -> dict:
     return copy.deepcopy(TINY_DDPM) | {"run_dir": str(tmp_path / "run")}
 
 
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the module's own, for figures and features that its tests count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _zygote() -> Iterator[Zygote]:
     from zygote import Zygote

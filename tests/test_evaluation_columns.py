@@ -29,6 +29,8 @@ from genhub.sampling.request import Drawing
 from genhub.views.films import Interpolate
 from genhub.views.viewed import Viewed
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 TRAINER = {"max_steps": 4, "sample_every": None, "trackers": []}
 VAE = {"name": "vae", "channels": [4], "latent_dim": 2}
 GIVEN_INK = {"name": "gan", "conditions": ["ink"], "generator": {"channels": [4]}, "discriminator": {"channels": [4]}}
@@ -47,13 +49,6 @@ class Normal(GenerativeModel):
 
     def sample(self, n, *, conditions=None, generator=None):
         return randn((n, *self.shape), generator, self.device) + self.shift[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,10 @@ from genhub.evaluation.measurement import Measurement
 from genhub.sampling.request import Drawing
 from genhub.testing.metric_checks import NoiseModel
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 NO_SPLIT = DataError("none")
 HELD_OUT = {"data": "digits", "split": "train[80%:]"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def measured(conditions: tuple[str, ...], rolled: int = 0, n: int = 60, reference=None, **data) -> Measurement:

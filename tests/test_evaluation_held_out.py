@@ -21,14 +21,9 @@ from genhub.evaluation.page import html
 from genhub.interfaces.columns import DataConfig
 from genhub.sampling.request import Drawing
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 VAE = RECIPE | {"model": {"name": "vae", "channels": [4]}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How far figures are to be trusted: intervals, figures of real rows beside them, and other libraries' of the same rows."""
+"""Intervals of figures, the figures of real rows beside them, and other libraries' figures of the same rows."""
 
 from __future__ import annotations
 
@@ -33,14 +33,8 @@ from genhub.sampling.request import Drawing
 from genhub.testing.metric_checks import NoiseModel
 
 __all__ = ["site"]
+pytestmark = pytest.mark.usefixtures("module_cache")
 ASKED = {"extractor": "pixels", "held_out": "train[80%:]"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENHUB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +175,7 @@ def test_an_evaluation_without_them_is_read(run, tmp_path):
 
 STRANGER = """
 from genhub import Metric
+
 class Spread(Metric):
     figures = {"spread": "lower", "spread_again": None}
     resamples = 20

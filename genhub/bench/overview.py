@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ from genhub.bench.plan import PAGE, TABLE
 from genhub.bench.ranking import Ranking, Row
 from genhub.errors import GenhubError
 from genhub.evaluation.compare import read_row
-from genhub.evaluation.page import STYLE, arrows, escape, label, picture, section, svg
+from genhub.evaluation.page import arrows, bullets, escape, label, picture, section, svg, table, whole
 from genhub.ground.disk import remove_leftovers, saving, write_whole
 
 
@@ -27,29 +27,18 @@ def write_page(ranking: Ranking, folder: Path) -> None:
 
 def html(ranking: Ranking, folder: Path) -> str:
     """Return the page."""
-    settings, way = ranking.settings, arrows()
-    names, lines = ranking.table()
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    title = f"Which model for {settings.title}?"
     parts = [
         f"<p>{escape(_how(ranking))}</p>",
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
+        table(*ranking.table()),
         section("Pictures", "".join(_picture(row, folder) for row in ranking.rows)),
         section("Quality against time", _by_time(ranking)),
         section("Quality against the cost of drawing", "".join(_by_cost(ranking))),
-        section("What each is good for", _good_for(ranking), grid=False),
-        section("Without a result", _left_out(ranking), grid=False),
-        section("Notes", _notes(ranking), grid=False),
+        section("What each is good for", _terms({row.model: row.good_for for row in ranking.rows}), grid=False),
+        section("Without a result", _terms(ranking.left_out), grid=False),
+        section("Notes", bullets(_notes(ranking)), grid=False),
         section("Go on", _next(ranking, folder), grid=False),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</body></html>\n"
-    )
+    return whole(f"Which model for {ranking.settings.title}?", parts)
 
 
 def _how(ranking: Ranking) -> str:
@@ -101,23 +90,19 @@ def _plot(ranking: Ranking, curves: dict[str, list[tuple[float, float]]], x: str
     return f"<figure>{svg(figure)}<figcaption>{caption}</figcaption></figure>"
 
 
-def _good_for(ranking: Ranking) -> str:
-    items = [f"<dt>{escape(row.model)}</dt><dd>{escape(row.good_for)}</dd>" for row in ranking.rows if row.good_for]
+def _terms(meanings: Mapping[str, str]) -> str:
+    """Return names with a line on each; nothing where there are none."""
+    items = [f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in meanings.items() if text]
     return f"<dl>{''.join(items)}</dl>" if items else ""
 
 
-def _left_out(ranking: Ranking) -> str:
-    items = [f"<dt>{escape(name)}</dt><dd>{escape(reason)}</dd>" for name, reason in ranking.left_out.items()]
-    return f"<dl>{''.join(items)}</dl>" if items else ""
-
-
-def _notes(ranking: Ranking) -> str:
+def _notes(ranking: Ranking) -> list[str]:
+    """Return the notes on figures, each once with the families that it holds for."""
     concerned: dict[str, list[str]] = {}
     for row in ranking.rows:
         for note in dict.fromkeys(note for result in row.results for note in result.notes):
             concerned.setdefault(note, []).append(row.model)
-    lines = [note if len(who) == len(ranking.rows) else f"{', '.join(who)}: {note}" for note, who in concerned.items()]
-    return f'<ul class="notes">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
+    return [note if len(who) == len(ranking.rows) else f"{', '.join(who)}: {note}" for note, who in concerned.items()]
 
 
 def _next(ranking: Ranking, folder: Path) -> str:

@@ -52,22 +52,21 @@ def arrows() -> dict[str, str]:
 
 def html(comparison: Comparison) -> str:
     """Return the page."""
-    names, lines = comparison.table()
     rows, shown = comparison.rows, comparison.shown()
-    way = arrows()
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    notes = [*comparison.notes, *comparison.figure_notes()]
     parts = [
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>',
-        '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else "",
+        table(*comparison.table()),
+        bullets([*comparison.notes, *comparison.figure_notes()]),
         section("Pictures", "".join(map(picture, rows, shown))),
         section("Losses", "".join(map(_losses, rows))),
         section("Quality while training", "".join(_progress(rows))),
         section("Quality against the cost of sampling", _quality(rows, shown)),
         section("How it was measured", "".join(map(_protocol, rows, shown)), grid=False),
     ]
-    title = "Comparison of " + ", ".join(row.name for row in rows)
+    return whole("Comparison of " + ", ".join(row.name for row in rows), parts)
+
+
+def whole(title: str, parts: Sequence[str]) -> str:
+    """Return a page of a title and parts, the empty ones left out, that needs nothing else."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,6 +74,19 @@ def html(comparison: Comparison) -> str:
         + "\n".join(filter(None, parts))
         + "\n</body></html>\n"
     )
+
+
+def table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table of figures, an arrow behind the name of one that is better one way."""
+    way = arrows()
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def bullets(notes: Sequence[str]) -> str:
+    """Return a list of notes; nothing where there are none."""
+    return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
 
 
 def section(title: str, content: str, grid: bool = True) -> str:
