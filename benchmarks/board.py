@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 import genhub
+from genhub.evaluation.compare import figure_text
+from genhub.recipe.shipped import best_families, best_file
 
 BOARDS = {  # by name: source, what a model is given
     "digits": ("digits", ["label"]),
@@ -32,8 +34,6 @@ BOARDS = {  # by name: source, what a model is given
 }
 POINTS = ("moons", "wine")
 """Data without sides; the others are images."""
-BEST = Path(genhub.__file__).parent / "run" / "best.json"
-"""File of the order in which `genhub init` tries families."""
 KEYS = {"wine": ["target=features"]}
 TITLES = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10, 32x32 colour"}
 FIGURES = {
@@ -77,7 +77,7 @@ def main() -> None:
         n = 1000 if name in POINTS else 40
         genhub.sample(args.folder / name / best / "seed-0", n, out=pictures / f"{name}.png")
     (args.out / "leaderboard.md").write_text(page(boards, args.jobs))
-    BEST.write_text(json.dumps(json.loads(BEST.read_text()) | best(boards), indent=1) + "\n")
+    best_file().write_text(json.dumps(best_families() | best(boards), indent=1) + "\n")
     print(args.out / "leaderboard.md")
 
 
@@ -120,11 +120,11 @@ def board(name: str, found: dict[str, Any]) -> str:
     figures = {key: title for key, title in FIGURES.items() if key in there}
     lines = [["family", *figures.values(), *COSTS.values(), "steps"]]
     for family in families:
-        cells = [cell(family["figures"].get(key)) for key in figures]
-        costs = [f"{value:,.0f}" if (value := family["figures"][key]["mean"]) is not None else "" for key in COSTS]
+        cells = [figure_text(family["figures"][key]["mean"], family["figures"][key]["interval"]) for key in figures]
+        costs = [figure_text(family["figures"][key]["mean"]) for key in COSTS]
         steps = sum(run["steps"] for run in family["results"]) / len(family["results"])
         lines.append([family["model"], *cells, *costs, f"{steps:,.0f}"])
-    lines.append(["real rows", *(cell({"mean": found["floor"].get(key)}) for key in figures), *[""] * len(COSTS), ""])
+    lines.append(["real rows", *(figure_text(found["floor"].get(key)) for key in figures), *[""] * len(COSTS), ""])
     lines.insert(1, ["---"] * len(lines[0]))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     left_out = "".join(f"- {model}: {reason}\n" for model, reason in found["left_out"].items())
@@ -140,13 +140,6 @@ def board(name: str, found: dict[str, Any]) -> str:
 *{best}, rows of seed 0, none left out.*
 
 """
-
-
-def cell(figure: dict[str, Any] | None) -> str:
-    if not figure or figure["mean"] is None:
-        return ""
-    low, high = figure.get("interval") or (0, 0)
-    return f"{figure['mean']:.3g}" + (f" ± {(high - low) / 2:.2g}" if high > low else "")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import did_you_mean as did_you_mean
     from genhub.evaluation.evaluate import evaluate as evaluate
     from genhub.ground.patches import folded as folded
+    from genhub.ground.patches import patch_for as patch_for
     from genhub.ground.patches import unfolded as unfolded
     from genhub.ground.processes import Share as Share
     from genhub.ground.processes import Together as Together
@@ -140,6 +141,7 @@ _MODULES = {
     "evaluation.evaluate": ("evaluate",),
     "ground.patches": (
         "folded",
+        "patch_for",
         "unfolded",
     ),
     "ground.processes": (

@@ -175,7 +175,6 @@ def test_an_evaluation_without_them_is_read(run, tmp_path):
 
 STRANGER = """
 from genhub import Metric
-
 class Spread(Metric):
     figures = {"spread": "lower", "spread_again": None}
     resamples = 20

@@ -24,7 +24,7 @@ PUBLIC = [
     "Section", "Shape", "Share", "Signal", "StoppedRun", "StoredModel", "Text", "Together", "Trainer",
     "TrainerConfig", "TrainerState", "TrainingData", "TrainingError", "Unreadable", "Vector", "View", "ViewSubject",
     "check_contained", "did_you_mean", "evaluate", "folded", "guidance_at", "guided", "load", "load_data", "load_scheduler", "load_strictly",
-    "network_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names",
+    "network_for", "patch_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names",
     "seed_for", "show", "table", "train", "unfolded", "unused_guidance",
 ]  # fmt: skip
 

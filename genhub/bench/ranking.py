@@ -9,6 +9,7 @@ from typing import Any
 
 from genhub.bench.plan import OF_OTHERS, Plan, RunResult, Settings
 from genhub.evaluation.chosen import directions
+from genhub.evaluation.compare import figure_text
 from genhub.interfaces.section import Section
 
 SHOWN = (
@@ -72,9 +73,7 @@ class Ranking(Section):
     def figures(self) -> tuple[str, ...]:
         """The figures of the table: those that some family has, the one that is ranked by first."""
         there = {figure for row in self.rows for result in row.results for figure in result.values}
-        distances = sorted(
-            figure for figure in there if figure.startswith(OF_OTHERS)
-        )  # by several extractors, and references
+        distances = sorted(name for name in there if name.startswith(OF_OTHERS))  # by several extractors and references
         shown = dict.fromkeys((self.settings.ranked_by, *distances, *SHOWN))
         return tuple(figure for figure in shown if figure in there)
 
@@ -89,12 +88,12 @@ class Ranking(Section):
         names = ["", "model", *figures, "steps", "memory MiB", "seeds"]
         lines = []
         for place, row in enumerate(self.rows, 1):
-            cells = [_cell(row.mean(figure), row.interval(figure)) for figure in figures]
+            cells = [figure_text(row.mean(figure), row.interval(figure)) for figure in figures]
             steps = f"{fmean(result.steps for result in row.results):,.0f}"
             memory = f"{max(result.peak_memory for result in row.results) / 2**20:,.0f}"
             lines.append([str(place), row.model, *cells, steps, memory, str(len(row.results))])
         if self.floor:
-            cells = [_cell(self.floor.get(figure), None) for figure in figures]
+            cells = [figure_text(self.floor.get(figure)) for figure in figures]
             lines.append(["", "real rows", *cells, "", "", ""])
         return names, lines
 
@@ -124,10 +123,3 @@ def ranking_of(plan: Plan, faults: Mapping[str, str]) -> Ranking:
     sign = -1 if directions().get(figure) == "higher" else 1
     rows.sort(key=lambda row: sign * value if (value := row.mean(figure)) is not None else math.inf)
     return Ranking(settings=plan.settings, seeds=plan.seeds, rows=tuple(rows), left_out=left_out | dict(faults))
-
-
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None:
-        return ""
-    text = f"{value:,.0f}" if abs(value) >= 100 or (value == int(value) and value) else f"{value:,.3g}"
-    return text if interval is None or interval[0] == interval[1] else f"{text} ± {(interval[1] - interval[0]) / 2:.2g}"

@@ -36,6 +36,7 @@ def bench(
 ) -> None:
     """Train every family for one time, and rank them on a page. The same command again goes on. Keys are those of a
     recipe's `data`."""
+    from genhub.bench.overview import go_on
     from genhub.bench.plan import LAID_ASIDE, PAGE, TRAINED_ON, make_plan, settings_of
     from genhub.bench.runs import bench as run_all
     from genhub.jobs.launchers import launcher_named
@@ -58,8 +59,6 @@ def bench(
     elif ranking.rows:
         names, lines = ranking.table()
         print_table([dict(zip(names, line, strict=True)) for line in [names, *lines]], as_json)
-        from genhub.bench.overview import go_on
-
         put(f"Page     {folder / PAGE}", f"Next     {go_on(folder / ranking.rows[0].recipe)}")
     if not ranking.rows:
         raise GenhubError("no family has a result", *(f"{name}: {why}" for name, why in ranking.left_out.items()))

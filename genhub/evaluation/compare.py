@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from genhub.errors import InputError
+from genhub.evaluation.intervals import Interval
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
 from genhub.ground.parsing import TextSource, parse_yaml, read_text
 from genhub.ground.run_log import read_metrics
@@ -63,11 +64,14 @@ class Comparison(Section):
         lines = []
         for row, found in zip(self.rows, shown, strict=True):
             mark = " *" if found and base and found.protocol.differences(base.protocol) else ""
-            figures = [_figure(found, name) + mark if found and name in found.values else "" for name in names]
-            trained = ["" if value is None else _number(value) for value in (row.rows_seen, row.seconds)]
-            lines.append([row.name, row.model, _number(row.steps), *trained, *figures])
+            figures = [
+                figure_text(found.values[name], found.intervals.get(name)) + mark if found and name in found.values else ""
+                for name in names
+            ]
+            trained = [figure_text(value) for value in (row.rows_seen, row.seconds)]
+            lines.append([row.name, row.model, figure_text(row.steps), *trained, *figures])
         if floor := self.floor():
-            lines.append([REAL, "", "", "", "", *(_number(floor[name]) if name in floor else "" for name in names)])
+            lines.append([REAL, "", "", "", "", *(figure_text(floor.get(name)) for name in names)])
         return ["run", "model", "steps", "rows seen", "seconds", *names], lines
 
     def floor(self) -> dict[str, float]:
@@ -145,12 +149,10 @@ def _rows_seen(checkpoint: Path, steps: int) -> int | None:
     return steps * batch_size if isinstance(batch_size, int) else None
 
 
-def _figure(found: Evaluation, name: str) -> str:
-    """Return a figure with how far its interval reaches."""
-    value = found.values[name]
-    low, high = found.intervals.get(name, (value, value))
-    return _number(value) + (f" ± {max(high - value, value - low):.2g}" if high > low else "")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:,.4g}"
+def figure_text(value: float | None, interval: Interval | None = None) -> str:
+    """Return a figure as a table has it, with how far its interval reaches; "" where there is none."""
+    if value is None:
+        return ""
+    text = f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 1) else f"{value:,.4g}"
+    low, high = interval or (value, value)
+    return text + (f" ± {max(high - value, value - low):.2g}" if high > low else "")

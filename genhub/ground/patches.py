@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from torch import Tensor
+
+
+def patch_for(sides: Sequence[int], most: int) -> int:
+    """Return the side of a patch, the smallest power of two that leaves at most so many, or the largest that divides all
+    sides.
+
+    >>> patch_for((28, 28), 64), patch_for((8, 8), 64), patch_for((30, 30), 16)
+    (4, 1, 2)
+    """
+    patch = 1
+    while math.prod(sides) > most * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
+        patch *= 2
+    return patch
 
 
 def folded(x: Tensor, patch: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from genhub.errors import NAME, CheckpointError, RecipeError, cut, did_you_mean
@@ -11,12 +12,27 @@ from genhub.store.run_folder import RECIPE, RunFolder
 # Files and names
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with genhub, by name: beside the package in a wheel, beside its folder in a checkout."""
+def _folder() -> Path:
+    """Return the folder of recipes: in the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "recipes"
-    folder = inside if inside.is_dir() else package.parent / "recipes"
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with genhub, by name."""
+    return {file.stem: file for file in sorted(_folder().glob("*.yaml"))}
+
+
+def best_file() -> Path:
+    """Return the file of the families that did best on the board, which benchmarks/board.py writes."""
+    return _folder() / "best.json"
+
+
+def best_families() -> dict[str, list[str]]:
+    """Return the families that did best by docs/leaderboard.md, the best first, by the number of x's sides."""
+    found: dict[str, list[str]] = json.loads(best_file().read_text())
+    return found
 
 
 def whole_recipe(file: Path) -> Path:

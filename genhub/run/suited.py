@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,9 @@ from genhub.interfaces.columns import DataConfig, DataSpec, ModelData, described
 from genhub.interfaces.means import Means
 from genhub.interfaces.registry import MODELS, load_class, plugin_names
 from genhub.recipe.recipe import Recipe, read_recipe
+from genhub.recipe.shipped import best_families
 from genhub.recipe.written import commented
 
-BEST = Path(__file__).with_name("best.json")
-"""File of the families that did best by docs/leaderboard.md, by the number of x's sides; benchmarks/board.py writes it."""
 FEW, SMALL = 16, 256
 """Numbers of an element up to which a large batch costs nothing, and up to which it costs little."""
 
@@ -140,8 +138,7 @@ def best_for(task: Task) -> str:
     Raises:
         InputError: none of them fits: why the first doesn't.
     """
-    ranked: dict[str, list[str]] = json.loads(BEST.read_text())
-    first, known = ranked.get(str(len(task.spec.modality.shape) - 1), []), plugin_names(MODELS)
+    first, known = best_families().get(str(len(task.spec.modality.shape) - 1), []), plugin_names(MODELS)
     faults = []
     for name in dict.fromkeys([*(name for name in first if name in known), *known]):
         try:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt
+from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt, patch_for
 from genhub_networks.shapes import check_sides, nearest_multiple
 from genhub_networks.times import MAX_PERIOD, TimeEmbedding
 
@@ -42,9 +42,7 @@ class DiTConfig(NetworkConfig):
 
     @classmethod
     def suited(cls, shape: tuple[int, ...], means: Means) -> dict[str, Any]:
-        tokens, sides, patch = 256 if means.accelerator else 64, shape[1:], 1
-        while math.prod(sides) > tokens * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
-            patch *= 2
+        patch = patch_for(shape[1:], 256 if means.accelerator else 64)
         size = {"hidden_size": 384, "depth": 12, "num_heads": 6} if means.accelerator else {"hidden_size": 128, "depth": 6}
         return {"patch_size": patch} | size
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from genhub import Fraction, Means, ModelConfig, ModelData, NonNegative, PositiveInt, Section
+from genhub import Fraction, Means, ModelConfig, ModelData, NonNegative, PositiveInt, Section, patch_for
 
 Levels = Annotated[int, Field(strict=True, ge=2, le=2**16)]
 Temperature = Annotated[float, Field(gt=0)]
@@ -81,10 +81,8 @@ class TarFlowConfig(BinnedConfig):
 
     @classmethod
     def suited(cls, data: ModelData, means: Means) -> dict[str, Any]:
-        sides, patch = data.target.shape[1:], 1
-        most = 256 if means.accelerator else 64 if math.prod(sides) > 256 else 16
-        while math.prod(sides) > most * patch ** len(sides) and all(side % (2 * patch) == 0 for side in sides):
-            patch *= 2
+        sides = data.target.shape[1:]
+        patch = patch_for(sides, 256 if means.accelerator else 64 if math.prod(sides) > 256 else 16)
         size = {"model.hidden_size": 256, "model.layers_per_block": 4} if means.accelerator else {"model.hidden_size": 96}
         few = {"model.dropout": 0.1} if means.few_rows else {}
         slow = {"trainer.optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}
