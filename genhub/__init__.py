@@ -54,6 +54,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.interfaces.conditions import Conditions as Conditions
     from genhub.interfaces.config import ModelConfig as ModelConfig
     from genhub.interfaces.config import TrainerConfig as TrainerConfig
+    from genhub.interfaces.control import Choice as Choice
+    from genhub.interfaces.control import Line as Line
+    from genhub.interfaces.control import Slider as Slider
+    from genhub.interfaces.control import Upload as Upload
     from genhub.interfaces.means import Means as Means
     from genhub.interfaces.metric import MeasuredModel as MeasuredModel
     from genhub.interfaces.metric import Metric as Metric
@@ -175,6 +179,12 @@ _MODULES = {
     "interfaces.config": (
         "ModelConfig",
         "TrainerConfig",
+    ),
+    "interfaces.control": (
+        "Choice",
+        "Line",
+        "Slider",
+        "Upload",
     ),
     "interfaces.means": ("Means",),
     "interfaces.metric": (

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from genhub.errors import PluginError, shown
+from genhub.interfaces.control import Control, Line, Upload
 from genhub.interfaces.means import Means
 from genhub.interfaces.registry import MODALITIES, load_class, plugin_names
 from genhub.interfaces.section import STORED, Section, Shape, drawable
@@ -264,6 +265,10 @@ class Modality(Section):
         """Return in a few words what can be asked for: `0, 1, 2 and 7 more`, or `a number, 0.06 to 0.42`."""
         return f"a {self.modality} of {'x'.join(map(str, self.shape))}"
 
+    def control(self) -> Control:
+        """Return how a person says a value on a page: a `Choice` of names, a `Slider`, a `Line` of text or an `Upload`."""
+        return Upload(self.endings) if self.endings else Line()
+
     def caption(self, kept: Tensor) -> str:
         """Return one value, as it is kept, in a word or two for a picture's caption; "" where it can't be said."""
         return ""
@@ -327,6 +332,11 @@ class Modality(Section):
     def write_joined(self, values: Tensor, path: Path) -> None:
         """Write elements (n, *shape), in their own units, one after another to a file of `joined_ending`."""
         raise PluginError(f"{type(self).__name__} has a joined_ending, and no write_joined")
+
+    def sounds(self, values: Tensor) -> list[bytes]:
+        """Return elements (n, *shape), in their own units, each as the content of a WAV file that a page can play; []: they
+        can't be heard."""
+        return []
 
     @property
     def is_lossless(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from genhub.errors import did_you_mean, shown
+from genhub.interfaces.control import Choice
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import NumClasses, Section
 from genhub.modalities.learnt import readable
@@ -132,6 +133,9 @@ class Label(Modality):
         names = self.names[:MOST_NAMES] or tuple(map(str, range(min(self.number, MOST_NAMES))))
         more = self.number - len(names)
         return f"one of {', '.join(name[:40] for name in names)}" + (f" and {more:,} more" if more else "")
+
+    def control(self) -> Choice:
+        return Choice(self.names or tuple(map(str, range(self.number))))
 
     def caption(self, kept: Tensor) -> str:
         return self.names[int(kept)] if self.names else str(int(kept))

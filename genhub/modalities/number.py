@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from genhub.interfaces.control import Slider
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.modalities.learnt import LARGEST, deviation, readable, single
 
@@ -90,6 +91,9 @@ class Number(Modality):
 
     def told(self) -> str:
         return f"a number, {self.low:g} to {self.high:g} in the training data"
+
+    def control(self) -> Slider:
+        return Slider(self.low, self.high)
 
     def caption(self, kept: Tensor) -> str:
         return f"{float(kept):.3g}"

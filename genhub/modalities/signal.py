@@ -253,6 +253,13 @@ class Signal(Modality):
         parts = [part for value in values.numpy() for part in (pause, value)][1:]
         write_wav(np.concatenate(parts, 1), self.rate, path)
 
+    def sounds(self, values: Tensor) -> list[bytes]:
+        from genhub.modalities.sounds import wav_of
+
+        if self.rate is None or self.shape[0] > 2:
+            return []
+        return [wav_of(value, self.rate) for value in values.numpy()]
+
     def read_file(self, path: Path) -> Tensor:
         import torch
 

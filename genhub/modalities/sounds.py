@@ -137,9 +137,16 @@ def resampled(values: NDArray[Any], rate: int, wanted: int) -> NDArray[Any]:
 
 def write_wav(values: NDArray[Any], rate: int, path: Path) -> None:
     """Write a signal (c, t) in [-1, 1], cut off there, as a WAV of 16 bits."""
+    path.write_bytes(wav_of(values, rate))
+
+
+def wav_of(values: NDArray[Any], rate: int) -> bytes:
+    """Return the content of the WAV of 16 bits of a signal (c, t) in [-1, 1], cut off there."""
     numbers = np.rint(values * 32768).clip(-32768, 32767).astype("<i2")
-    with path.open("wb") as file, wave.open(file, "wb") as stream:
+    file = BytesIO()
+    with wave.open(file, "wb") as stream:
         stream.setnchannels(len(values))
         stream.setsampwidth(2)
         stream.setframerate(rate)
         stream.writeframes(numbers.T.tobytes())
+    return file.getvalue()

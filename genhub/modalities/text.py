@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from genhub.ground.ids import HUB
+from genhub.interfaces.control import Line
 from genhub.interfaces.modality import ConditionEncoder, Modality, RawColumn
 from genhub.interfaces.section import ModelPath, PositiveInt, Section
 from genhub.modalities.label import ClassName, class_name, in_order, is_label
@@ -211,6 +212,9 @@ class Text(Modality):
         """Return what can be asked for, with an example where templates make one: nobody's own text."""
         example = next(iter(self._wordings.values()), ())
         return f'a text, such as "{example[0]}"' if example else f"a text of up to {self.shape[0]} bytes"
+
+    def control(self) -> Line:
+        return Line(next(iter(self._wordings.values()), [""])[0])
 
     def caption(self, kept: Tensor) -> str:
         return bytes(kept.tolist()).rstrip(b"\0").decode(errors="replace")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from genhub.interfaces.control import Line
 from genhub.interfaces.modality import Modality, RawColumn
 from genhub.interfaces.section import PositiveInt
 from genhub.modalities.learnt import deviation, readable, single
@@ -113,6 +114,9 @@ class Vector(Modality):
 
     def told(self) -> str:
         return f"{self.shape[0]} numbers" + (f": {', '.join(self.names[:6])}" if self.names else "")
+
+    def control(self) -> Line:
+        return Line(" ".join(f"{number:.3g}" for number in self.mean))
 
     def caption(self, kept: Tensor) -> str:
         return " ".join(f"{number:.2g}" for number in kept.tolist()) if self.shape[0] <= 3 else ""

@@ -1,0 +1,40 @@
+"""Controls by which a person says a value: what a page shows for a condition, told by its modality alone. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Control to choose one of a few values, each by the text that `Modality.ask` reads."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Control for a number within a range, in the column's own units."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Control for a line of text that `Modality.ask` reads."""
+
+    example: str = ""
+    """Text that can be asked for; "": none is known."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Control for a file whose path `Modality.ask` reads."""
+
+    endings: tuple[str, ...]
+    """Endings of files that it takes: (".png", ".jpg")."""
+
+
+Control = Choice | Slider | Line | Upload
+"""How a person says a value."""
