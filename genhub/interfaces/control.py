@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """Control to choose one of a few values, each by the text that `Modality.ask` reads."""
+    """Control for one of a few values, each by the text that `Modality.ask` reads."""
 
     names: tuple[str, ...]
 
@@ -37,4 +37,4 @@ class Upload:
 
 
 Control = Choice | Slider | Line | Upload
-"""How a person says a value."""
+"""Any of the controls."""
