@@ -1,10 +1,10 @@
-"""The board: `genhub bench` on several data sets, and docs/leaderboard.md of what came out.
+"""The board: `genhub bench` on data sets, and their part of docs/leaderboard.md made anew; the other parts stay.
 
-    python benchmarks/board.py [NAME ...] --data path/to/data [--minutes 5] [--seeds 3] [-n 10000] [--jobs 1] [--folder bench]
+    python benchmarks/board.py NAME ... --data path/to/data [--minutes 5] [--seeds 3] [-n 10000] [--jobs 1] [--folder bench]
 
-NAMES are digits, moons and wine, which need no files, and mnist, fashion_mnist and cifar10, folders of parquet files in --data;
-left out: all. Run again after a stop, it goes on. Let nothing else run on the machine. Five minutes, three seeds and a dozen
-families are some four hours for each. With a GPU: --minutes 60.
+NAMES are digits, moons and wine, which need no files, and mnist, fashion_mnist and cifar10, folders of parquet files in --data.
+Run again after a stop, it goes on. Let nothing else run on the machine. Five minutes, three seeds and a dozen families are some
+four hours for each. With a GPU: --minutes 60.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +45,7 @@ COSTS = {"parameters": "parameters", "network_evaluations": "evaluations a row",
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BOARDS))
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=list(BOARDS), help=", ".join(BOARDS))
     parser.add_argument("--data", default="data")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seeds", type=int, default=3)
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("bench"))
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
-    names = args.names or list(BOARDS)
-    for name in names:
+    file = args.out / "leaderboard.md"
+    for name in args.names:
         source, conditions = BOARDS[name]
         words = [
             source.format(data=args.data),
@@ -68,54 +68,48 @@ def main() -> None:
         words += ["-n", str(args.n), "--jobs", str(args.jobs), "--out", str(args.folder / name)]
         words += [word for condition in conditions for word in ("--condition", condition)]
         subprocess.run([sys.executable, "-P", "-m", "genhub", "bench", *words], check=True)
-    boards = {name: json.loads((args.folder / name / "bench.json").read_text()) for name in names}
-    pictures = args.out / "images" / "leaderboard"
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
-    for name, found in boards.items():
-        best = found["families"][0]["model"]
-        n = 1000 if name in POINTS else 40
-        genhub.sample(args.folder / name / best / "seed-0", n, out=pictures / f"{name}.png")
-    (args.out / "leaderboard.md").write_text(page(boards, args.jobs))
-    best_file().write_text(json.dumps(best_families() | best(boards), indent=1) + "\n")
-    print(args.out / "leaderboard.md")
+        found = json.loads((args.folder / name / "bench.json").read_text())
+        picture = args.out / "images" / "leaderboard" / f"{name}.png"
+        first = args.folder / name / found["families"][0]["model"] / "seed-0"
+        genhub.sample(first, 1000 if name in POINTS else 40, out=picture)
+        file.write_text(with_part(file.read_text(), name, board(name, found, args.jobs)))
+        best_file().write_text(json.dumps(best_families() | best(file.read_text()), indent=1) + "\n")
+        print(f"{file}: {name}")
 
 
-def best(boards: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+def with_part(page: str, name: str, part: str) -> str:
+    """Return the page with a data set's part in place of the one that it has, or after the others."""
+    begin, end = f"<!-- board {name} -->", f"<!-- end of board {name} -->"
+    whole = f"{begin}\n{part}\n{end}"
+    if begin in page:
+        return page[: page.index(begin)] + whole + page[page.index(end) + len(end) :]
+    after = page.rfind("<!-- end of board ")
+    after = page.index("\n", after) if after >= 0 else len(page.rstrip())
+    return f"{page[:after]}\n\n{whole}{page[after:]}"
+
+
+def orders(page: str) -> dict[str, list[str]]:
+    """Return the families of each board on the page, the best first."""
+    parts = re.findall(r"<!-- board (\w+) -->(.*?)<!-- end of board", page, re.DOTALL)
+    return {name: re.findall(r"^\| (\w+) \|", part, re.MULTILINE)[1:] for name, part in parts}
+
+
+def best(page: str) -> dict[str, list[str]]:
     """Return, by the number of sides, the three families whose mean place on the boards is best, of those that are on all."""
-    found = {}
-    for sides, names in (
-        ("0", [name for name in boards if name in POINTS]),
-        ("2", [name for name in boards if name not in POINTS]),
+    found, boards = {}, orders(page)
+    for sides, places in (
+        ("0", [boards[name] for name in boards if name in POINTS]),
+        ("2", [boards[name] for name in boards if name not in POINTS]),
     ):
-        orders = [[family["model"] for family in boards[name]["families"]] for name in names]
-        if orders:
-            common = set.intersection(*map(set, orders))
-            found[sides] = sorted(common, key=lambda model: sum(order.index(model) for order in orders))[:3]
+        if places:
+            common = set.intersection(*map(set, places))
+            found[sides] = sorted(common, key=lambda model: sum(order.index(model) for order in places))[:3]
     return found
 
 
-def page(boards: dict[str, dict[str, Any]], jobs: int) -> str:
-    settings = next(iter(boards.values()))["settings"]
-    threads = max(1, torch.get_num_threads() // jobs)
-    machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)} a run, torch {torch.__version__}"
-    names = " ".join(boards)
-    return f"""# The board
-
-Every family that comes with genhub, trained for {settings["minutes"]:g} minute{"s" * (settings["minutes"] != 1)} each ({machine}), from the recipe that
-`genhub init` writes; {settings["n"]:,} rows drawn of each run. ↓ less is better, ↑ more. A figure is the mean over seeds and half of its 95% interval, by Student's t; of one seed, over rows.
-Where two intervals overlap, the board doesn't know which is better. `real rows` is what held-out real rows get. What the figures are: [evaluation.md](evaluation.md);
-how a bench works: [bench.md](bench.md). Made by `python benchmarks/board.py {names}`.
-
-**A family of your own** is on your board as soon as it is installed: [plugins.md](plugins.md), then the same command. **With a GPU**, `python benchmarks/board.py --minutes 60`
-makes the board "one GPU, one hour". Send the page and `bench.json`, with the recipe, to have it here.
-
-{"".join(board(name, found) for name, found in boards.items())}"""
-
-
-def board(name: str, found: dict[str, Any]) -> str:
+def board(name: str, found: dict[str, Any], jobs: int) -> str:
     """Return one data set's part of the page."""
-    families = found["families"]
+    families, settings = found["families"], found["settings"]
     there = {key for family in families for key in family["results"][0]["values"]}
     figures = {key: title for key, title in FIGURES.items() if key in there}
     lines = [["family", *figures.values(), *COSTS.values(), "steps"]]
@@ -128,17 +122,20 @@ def board(name: str, found: dict[str, Any]) -> str:
     lines.insert(1, ["---"] * len(lines[0]))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     left_out = "".join(f"- {model}: {reason}\n" for model, reason in found["left_out"].items())
-    best, title = families[0]["model"], TITLES.get(name, name)
+    first, title = families[0]["model"], TITLES.get(name, name)
     seeds = max(len(family["results"]) for family in families)
-    return f"""## {title}, {seeds} seed{"s" * (seeds > 1)}
+    threads = max(1, torch.get_num_threads() // jobs)
+    return f"""## {title}
+
+{settings["minutes"]:g} minute{"s" * (settings["minutes"] != 1)} each, {seeds} seed{"s" * (seeds > 1)}, {settings["n"]:,} rows drawn of each run; {platform.machine()}, \
+{threads} thread{"s" * (threads > 1)} a run, torch {torch.__version__}.
 
 {table}
 
 {left_out}
-![Drawn by {best}, the first of {title}](images/leaderboard/{name}.png)
+![Drawn by {first}, the first of {title}](images/leaderboard/{name}.png)
 
-*{best}, rows of seed 0, none left out.*
-
+*{first}, rows of seed 0, none left out.*
 """
 
 
