@@ -74,6 +74,15 @@ def test_light_verbs_import_nothing_heavy(words: list[str], tmp_path: Path) -> N
     assert done.stderr == "0 []\n"
 
 
+HELP = PROBE.replace("heavy =", "heavy = {'pydantic', 'importlib.metadata', 'hashlib', 'logging'} |")
+
+
+def test_help_waits_for_no_library(tmp_path: Path) -> None:
+    """typer itself needs pydantic as soon as it reads a verb's arguments."""
+    done = subprocess.run([sys.executable, "-c", HELP, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == "0 []\n"
+
+
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("model: {name: ddpm}\ntrainer:\n  max_step: 3\n")
     for verb in (["recipe", "check", "r.yaml"], ["train", "r.yaml"], ["train", "r.yaml", "--dry-run"]):

@@ -12,9 +12,9 @@ from genhub.cli.arguments import PLAIN, AsJson, read_pairs
 from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.errors import PluginError
 from genhub.ground.console import put
-from genhub.interfaces import registry
 
 if TYPE_CHECKING:
+    from genhub.interfaces.registry import Plugin
     from genhub.testing import Result
 
 
@@ -31,6 +31,8 @@ def plugins_default(context: typer.Context, load: Load = False, as_json: AsJson 
 @app.command("list")
 def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
     """List what is installed and who brought it."""
+    from genhub.interfaces import registry  # whoever asks for help alone doesn't wait for it
+
     claims = Counter((plugin.group, plugin.name) for plugin in registry.all_plugins()[0])
     rows = []
     for group in registry.KINDS.values():
@@ -47,7 +49,7 @@ def plugins_list(load: Load = False, as_json: AsJson = False) -> None:
         say_wrong(fault)
 
 
-def _state(plugin: registry.Plugin) -> dict[str, str]:
+def _state(plugin: Plugin) -> dict[str, str]:
     from genhub.recipe.schema import capabilities
 
     try:

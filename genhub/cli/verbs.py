@@ -27,7 +27,6 @@ from genhub.cli.arguments import (
     read_numbers,
     set_options,
 )
-from genhub.cli.launch import launch
 from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.cli.stops import stopped_with
 from genhub.errors import GenhubError, InputError
@@ -340,5 +339,7 @@ def _started_as(num_processes: int | None, check: Callable[[int], object] = lamb
         raise InputError(f"--num-processes {num_processes}: a launcher has started {there}; leave it out")
     if there is None and (num_processes or 1) > 1:
         assert num_processes
+        from genhub.cli.launch import launch
+
         check(num_processes)
         sys.exit(launch(num_processes))

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -63,6 +62,8 @@ def first_to_say(text: str) -> bool:
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # in a folder a process, in a folder a launch
     if file is None:
         return True
+    from hashlib import blake2b  # opens OpenSSL, for which `genhub --help` would wait
+
     try:
         (Path(file).parents[1] / f"said-{blake2b(text.encode(), digest_size=8).hexdigest()}").touch(exist_ok=False)
     except OSError as error:
