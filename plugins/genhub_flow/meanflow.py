@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.functional import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -61,7 +62,7 @@ class MeanFlow(StraightPath):
         times = self.config.time_unit * torch.stack([s, r], 1)
         return (network or self.network)(noisy, times, given).float()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it without types
+    @_disable_dynamo  # torch.compiler.disable imports torch._dynamo at once: a second of every start
     @torch.no_grad()
     def derivative(self, noisy: Tensor, r: Tensor, s: Tensor, given: Given) -> Tensor:
         """Return du/ds along the path, (n, *shape), without a gradient; 0 where s is r, as there it is multiplied with 0.
