@@ -21,6 +21,7 @@ from genhub.recipe.shipped import check_trained
 from genhub.run.publish import push_model
 from genhub.sampling.asked import told
 from genhub.sampling.draw import check_room, sample_elements
+from genhub.sampling.drawn import Drawn
 from genhub.sampling.files import check_place, draw_to, is_lossless, read_elements, save_elements, takes_all
 from genhub.sampling.request import Drawing
 
@@ -59,7 +60,7 @@ def sample(
     model: Model | str | Path, n: int | None = None, *, seed: int = 0, conditions: Mapping[str, Any] | None = None,
     batch_size: int | None = None, out: str | Path | None = None, device: str | None = None, dtype: str | None = None,
     compile: bool = False, trust_remote_code: bool = False, **options: Any,
-) -> Tensor:  # fmt: skip
+) -> Drawn:  # fmt: skip
     """Draw n rows and, with `out`, write them: x.png gets one picture; x.wav all sounds, one after another; x.npz arrays and
     x.parquet a data set, with what the rows were given beside; x.csv numbers; a folder a file a row, such as a PNG an image.
     Stopped while it drew to a file or folder other than a picture or a sound, the same call goes on from there.
@@ -77,8 +78,9 @@ def sample(
         trust_remote_code: see `load`; the model is `user/name@commit`.
         options: the model's own, such as num_inference_steps.
     Returns:
-        (n, *shape) in the column's own units and type, images as (n, c, h, w) uint8; row i depends on the seed, what it is
-        given and i alone, up to rounding: of a precision, of `compile`, of batches of another size.
+        A tensor (n, *shape) in the column's own units and type, images as (n, c, h, w) uint8, which a notebook shows as a
+        picture; row i depends on the seed, what it is given and i alone, up to rounding: of a precision, of `compile`, of
+        batches of another size.
     Raises:
         InputError: an unknown option, condition, value or ending; `out` is a folder that holds something else, or another
             process draws there.
@@ -90,7 +92,8 @@ def sample(
     if compile:
         _compile(model)
     drawing = Drawing.of(model, n, options, seed=seed, conditions=conditions, batch_size=batch_size)
-    return _sample(model, drawing, None if out is None else Path(out))
+    elements = _sample(model, drawing, None if out is None else Path(out))
+    return Drawn.of(elements, model.modality, drawing.captions(model))
 
 
 def _sample(model: Model, drawing: Drawing, place: Path | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,24 @@ def _is_one(values: Any, rank: int) -> bool:
     while isinstance(first, list | tuple) and first:
         depth, first = depth + 1, first[0]
     return isinstance(first, int | float) and 0 < depth <= rank
+
+
+def captions_of(columns: Iterable[tuple[Modality, Any]], numbers: Iterable[int]) -> list[str]:
+    """Return what rows by number are given, in a word or two; [] where nothing can be said of any.
+
+    Args:
+        columns: the modality of each, and its values as `kept_rows` takes them.
+    """
+    numbers, said = list(numbers), []
+    for modality, values in columns:
+        turns = [number % len(values) for number in numbers]
+        different = sorted(set(turns))
+        kept, there = kept_rows(values, modality, different)
+        words = [modality.caption(row) if has else "" for row, has in zip(kept, there.tolist(), strict=True)]
+        by_turn = dict(zip(different, words, strict=True))
+        said.append([by_turn[turn] for turn in turns])
+    captions = [", ".join(filter(None, words)) for words in zip(*said, strict=True)]
+    return captions if any(captions) else []
 
 
 def kept_rows(values: Any, modality: Modality, numbers: list[int]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from genhub.ground.digests import digest_of, hash_of
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.model import Model
-from genhub.sampling.asked import kept_rows, read_conditions
+from genhub.sampling.asked import captions_of, kept_rows, read_conditions
 from genhub.sampling.options import read_options
 
 NUMBER = 64
@@ -88,12 +88,7 @@ class Drawing:
 
     def captions(self, model: Model) -> list[str]:
         """Return what each row is given, in a word or two; [] where nothing can be said of any."""
-        columns = []
-        for modality, wanted in self.asked(model).values():
-            kept, there = kept_rows(wanted, modality, list(self.numbers))
-            columns.append([modality.caption(row) if has else "" for row, has in zip(kept, there.tolist(), strict=True)])
-        said = [", ".join(filter(None, words)) for words in zip(*columns, strict=True)]
-        return said if any(said) else []
+        return captions_of(self.asked(model).values(), self.numbers)
 
     def identity(self, model: Model) -> Any:
         """Return what the rows depend on, as JSON has it: the model's hash, the seed, conditions and options. A callback

@@ -21,6 +21,7 @@ from genhub.interfaces.registry import VIEWS, load_all, load_class, plugin_names
 from genhub.interfaces.view import Moving, View
 from genhub.sampling.asked import read_conditions
 from genhub.sampling.options import check_arguments
+from genhub.views.animation import Animation
 from genhub.views.log import metrics_file
 from genhub.views.viewed import Viewable, Viewed
 
@@ -38,6 +39,7 @@ def show(
     overrides: Sequence[str] = (),
     *,
     out: str | Path | None = None,
+    moving: bool | None = None,
     device: str | None = None,
     **options: Any,
 ) -> Image.Image:
@@ -48,11 +50,13 @@ def show(
             neighbours, or a plugin's.
         model: a model, what `load` takes or, for `forward`, what `read_recipe` takes.
         overrides: `key.path=value` on top of the recipe; of a trained model's, of `data` alone: other real data.
+        moving: return the animation of a view that moves; left out: where `out` is x.gif.
         device: where to load the model; left out: the accelerator, if there is one.
         options: the view's own (n, steps, seed, conditions, between, scales: those it has), and for a view that draws
             samples those of the model's `sample`.
     Returns:
-        The picture; with x.gif, the animation: an image of several frames. The same arguments give the same bytes.
+        The picture; or the animation, an image of several frames, which a notebook shows moving. The same arguments give
+        the same bytes.
     Raises:
         InputError: no such view, or an option it doesn't have; or the model lacks what the view asks for.
         PluginError: two distributions claim the name, or the view can't be imported.
@@ -62,7 +66,7 @@ def show(
     if view not in plugin_names(VIEWS):
         raise InputError(f"no view is called {shown(view)}; {did_you_mean(view, plugin_names(VIEWS))}")
     chosen: View = load_class(VIEWS, view)()
-    moving = _moving(chosen, None if out is None else Path(out))
+    moving = _moving(chosen, None if out is None else Path(out), moving)
     checked = _checked_options(view, chosen, options)
     subject = Viewed(model, overrides, device)
     _check_subject(view, chosen, subject)
@@ -71,7 +75,7 @@ def show(
     content = encoded(make(chosen, subject, checked, moving), moving)
     if out is not None:
         _write(content, Path(out))
-    return Image.open(io.BytesIO(content))
+    return Animation(content) if moving else Image.open(io.BytesIO(content))
 
 
 def make(view: View, subject: Viewed, options: Mapping[str, Any], moving: bool = False) -> Image.Image | Moving:
@@ -131,14 +135,16 @@ def _views() -> Iterator[tuple[str, View]]:
     yield from ((name, cls()) for name, cls in load_all(VIEWS)[0].items())
 
 
-def _moving(view: View, out: Path | None) -> bool:
+def _moving(view: View, out: Path | None, said: bool | None) -> bool:
     """Whether an animation is asked for."""
-    if out is None or out.suffix == ".png":
-        return False
-    if out.suffix == ".gif" and view.moves:
-        return True
-    moving = ", ".join(name for name, other in _views() if other.moves)
-    raise InputError(f"--out {out}: give x.png, or x.gif for a view that moves ({moving})")
+    ending = None if out is None else out.suffix
+    moving = ending == ".gif" if said is None else said
+    if (view.moves or not moving) and ending in (None, ".gif" if moving else ".png"):
+        return moving
+    those = ", ".join(name for name, other in _views() if other.moves)
+    if ending is None:
+        raise InputError(f"moving: this view does not move; those that do: {those}")
+    raise InputError(f"--out {out}: give x.png, or x.gif for a view that moves ({those})")
 
 
 def _checked_options(name: str, view: View, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,10 +144,16 @@ def tiles(
         like: elements as in a batch, to whose scale all are drawn; None: x.
         real: real elements, as in a batch.
     """
-    values, like = modality.from_batch(x), modality.from_batch(x if like is None else like)
-    own = None if real is None else modality.from_batch(real)
+    own = [None if values is None else modality.from_batch(values) for values in (x if like is None else like, real)]
+    return own_tiles(modality, modality.from_batch(x), captions, *own)
+
+
+def own_tiles(
+    modality: Modality, values: Tensor, captions: Sequence[str] = (), like: Tensor | None = None, real: Tensor | None = None
+) -> list[Image.Image]:
+    """Return elements (m, *shape) in the column's own units as `tiles` does those of a batch."""
     parts = [values] if modality.together else torch.split(values, 1)
-    return [_fitted(modality.tile(part, captions, like, own), modality.together) for part in parts]
+    return [_fitted(modality.tile(part, captions, like, real), modality.together) for part in parts]
 
 
 def _fitted(shown: Image.Image, shared: bool) -> Image.Image:
