@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.api import load as load
     from genhub.api import push_to_hub as push_to_hub
     from genhub.api import sample as sample
+    from genhub.benches.ranking import Ranking as Ranking
+    from genhub.benches.start import bench as bench
     from genhub.conditioning.conditioner import Conditioner as Conditioner
     from genhub.conditioning.guidance import guidance_at as guidance_at
     from genhub.conditioning.guidance import guided as guided
@@ -30,7 +32,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.errors import RecipeError as RecipeError
     from genhub.errors import TrainingError as TrainingError
     from genhub.errors import did_you_mean as did_you_mean
+    from genhub.evaluation.compare import Comparison as Comparison
+    from genhub.evaluation.compare import compare as compare
     from genhub.evaluation.evaluate import evaluate as evaluate
+    from genhub.evaluation.protocol import Evaluation as Evaluation
     from genhub.ground.patches import folded as folded
     from genhub.ground.patches import patch_for as patch_for
     from genhub.ground.patches import unfolded as unfolded
@@ -105,6 +110,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.recipe.recipe import Recipe as Recipe
     from genhub.recipe.recipe import read_recipe as read_recipe
     from genhub.run.train import train as train
+    from genhub.sampling.drawn import Drawn as Drawn
     from genhub.store.classes import StoredModel as StoredModel
     from genhub.store.contained import ContainedModel as ContainedModel
     from genhub.store.contained import check_contained as check_contained
@@ -113,6 +119,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `X as X` is how a re-export 
     from genhub.views.canvas import Film as Film
     from genhub.views.canvas import PictureRow as PictureRow
     from genhub.views.canvas import table as table
+    from genhub.views.grid import grid as grid
 
 _MODULES = {
     "api": (
@@ -120,6 +127,8 @@ _MODULES = {
         "push_to_hub",
         "sample",
     ),
+    "benches.ranking": ("Ranking",),
+    "benches.start": ("bench",),
     "conditioning.conditioner": ("Conditioner",),
     "conditioning.guidance": (
         "guidance_at",
@@ -142,7 +151,12 @@ _MODULES = {
         "TrainingError",
         "did_you_mean",
     ),
+    "evaluation.compare": (
+        "Comparison",
+        "compare",
+    ),
     "evaluation.evaluate": ("evaluate",),
+    "evaluation.protocol": ("Evaluation",),
     "ground.patches": (
         "folded",
         "patch_for",
@@ -251,6 +265,7 @@ _MODULES = {
         "read_recipe",
     ),
     "run.train": ("train",),
+    "sampling.drawn": ("Drawn",),
     "store.classes": ("StoredModel",),
     "store.contained": (
         "ContainedModel",
@@ -263,6 +278,7 @@ _MODULES = {
         "PictureRow",
         "table",
     ),
+    "views.grid": ("grid",),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import genhub
-from genhub.bench.plan import RESULT, RunResult, Settings
-from genhub.bench.ranking import Ranking, Row
+from genhub.benches.plan import RESULT, RunResult, Settings
+from genhub.benches.ranking import Ranking, Row
 from genhub.cli import app
 from genhub.store.run_folder import RunFolder
 
@@ -30,7 +30,7 @@ def result(model: str, seed: int, **values: float) -> RunResult:
 def ranking(ranked_by: str, **rows: list[RunResult]) -> Ranking:
     settings = Settings(source="digits", minutes=1, n=10, ranked_by=ranked_by, title="digits")
     found = tuple(Row(model=model, recipe=f"{model}.yaml", results=tuple(results)) for model, results in rows.items())
-    return Ranking(settings=settings, seeds=2, rows=found, left_out={"ar": "doesn't fit"})
+    return Ranking(folder=Path("bench"), settings=settings, seeds=2, rows=found, left_out={"ar": "doesn't fit"})
 
 
 def test_a_figure_is_the_mean_over_seeds_with_students_interval():
@@ -215,7 +215,7 @@ def test_what_cant_be_compared_is_told_before_anything_is_trained(tmp_path, monk
 
 @pytest.mark.parametrize("rows", [5, 12, 50, 101])
 def test_a_small_table_can_be_laid_aside(rows, tmp_path):
-    from genhub.bench.plan import LAID_ASIDE, TRAINED_ON
+    from genhub.benches.plan import LAID_ASIDE, TRAINED_ON
 
     file = tmp_path / "t.csv"
     file.write_text("a,b\n" + "".join(f"{i},{i * 2}.5\n" for i in range(rows)))

@@ -1,4 +1,4 @@
-"""One run of a bench, in a process of its own: `python -m genhub.bench.job FOLDER MODEL SEED PROCESSES`."""
+"""One run of a bench, in a process of its own: `python -m genhub.benches.job FOLDER MODEL SEED PROCESSES`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from genhub.bench.plan import OF_OTHERS, RESULT, RunResult, Settings, by_other, digest, read_result, read_settings
+from genhub.benches.plan import OF_OTHERS, RESULT, RunResult, Settings, by_other, digest, read_result, read_settings
 from genhub.errors import GenhubError, RecipeError
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.evaluate import evaluate

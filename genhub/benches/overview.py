@@ -9,36 +9,35 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from genhub.bench.plan import PAGE, TABLE
-from genhub.bench.ranking import Ranking, Row
+from genhub.benches.plan import TABLE
+from genhub.benches.ranking import Ranking, Row
 from genhub.errors import GenhubError
 from genhub.evaluation.compare import read_row
 from genhub.evaluation.page import arrows, bullets, escape, label, picture, section, svg, table, whole
 from genhub.ground.disk import remove_leftovers, saving, write_whole
 
 
-def write_page(ranking: Ranking, folder: Path) -> None:
+def write_page(ranking: Ranking) -> None:
     """Write bench.html and bench.json into a bench's folder."""
-    with saving(folder / PAGE):
-        remove_leftovers(folder)
-        write_whole(folder / PAGE, html(ranking, folder))
-        write_whole(folder / TABLE, json.dumps(ranking.dump(), indent=2) + "\n")
+    with saving(ranking.page):
+        remove_leftovers(ranking.folder)
+        write_whole(ranking.page, whole(f"Which model for {ranking.settings.title}?", parts(ranking)))
+        write_whole(ranking.folder / TABLE, json.dumps(ranking.dump(), indent=2) + "\n")
 
 
-def html(ranking: Ranking, folder: Path) -> str:
-    """Return the page."""
-    parts = [
+def parts(ranking: Ranking) -> list[str]:
+    """Return the page's parts."""
+    return [
         f"<p>{escape(_how(ranking))}</p>",
         table(*ranking.table()),
-        section("Pictures", "".join(_picture(row, folder) for row in ranking.rows)),
+        section("Pictures", "".join(_picture(row, ranking.folder) for row in ranking.rows)),
         section("Quality against time", _by_time(ranking)),
         section("Quality against the cost of drawing", "".join(_by_cost(ranking))),
         section("What each is good for", _terms({row.model: row.good_for for row in ranking.rows}), grid=False),
         section("Without a result", _terms(ranking.left_out), grid=False),
         section("Notes", bullets(_notes(ranking)), grid=False),
-        section("Go on", _next(ranking, folder), grid=False),
+        section("Go on", _next(ranking), grid=False),
     ]
-    return whole(f"Which model for {ranking.settings.title}?", parts)
 
 
 def _how(ranking: Ranking) -> str:
@@ -105,8 +104,8 @@ def _notes(ranking: Ranking) -> list[str]:
     return [note if len(who) == len(ranking.rows) else f"{', '.join(who)}: {note}" for note, who in concerned.items()]
 
 
-def _next(ranking: Ranking, folder: Path) -> str:
-    lines = [go_on(folder / row.recipe) for row in ranking.rows]
+def _next(ranking: Ranking) -> str:
+    lines = [go_on(ranking.folder / row.recipe) for row in ranking.rows]
     return f"<pre>{chr(10).join(map(escape, lines))}</pre>" if lines else ""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from genhub.bench.plan import OF_OTHERS, Plan, RunResult, Settings
+from genhub.benches.plan import OF_OTHERS, PAGE, Plan, RunResult, Settings
 from genhub.evaluation.chosen import directions
 from genhub.evaluation.compare import figure_text
+from genhub.evaluation.page import cell
 from genhub.interfaces.section import Section
 
 SHOWN = (
@@ -63,6 +65,8 @@ GOOD_FOR = {
 class Ranking(Section):
     """All families of a bench, the best first, and those that have no result."""
 
+    folder: Path
+    """The bench's folder."""
     settings: Settings
     seeds: int
     rows: tuple[Row, ...]
@@ -97,6 +101,17 @@ class Ranking(Section):
             lines.append(["", "real rows", *cells, "", "", ""])
         return names, lines
 
+    @property
+    def page(self) -> Path:
+        """The page that `genhub bench` writes."""
+        return self.folder / PAGE
+
+    def _repr_html_(self) -> str:
+        """Return the page as a notebook's cell has it."""
+        from genhub.benches.overview import parts
+
+        return cell(parts(self))
+
     def dump(self) -> dict[str, Any]:
         """Return all of it for bench.json: settings, each family's figures with intervals, and each run's."""
         families = [
@@ -122,4 +137,6 @@ def ranking_of(plan: Plan, faults: Mapping[str, str]) -> Ranking:
             rows.append(Row(model=entry.model, recipe=entry.recipe, results=tuple(found)))
     sign = -1 if directions().get(figure) == "higher" else 1
     rows.sort(key=lambda row: sign * value if (value := row.mean(figure)) is not None else math.inf)
-    return Ranking(settings=plan.settings, seeds=plan.seeds, rows=tuple(rows), left_out=left_out | dict(faults))
+    return Ranking(
+        folder=plan.folder, settings=plan.settings, seeds=plan.seeds, rows=tuple(rows), left_out=left_out | dict(faults)
+    )

@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from genhub.bench.overview import write_page
-from genhub.bench.plan import Entry, Plan
-from genhub.bench.ranking import Ranking, ranking_of
+from genhub.benches.overview import write_page
+from genhub.benches.plan import Entry, Plan
+from genhub.benches.ranking import Ranking, ranking_of
 from genhub.errors import Interrupted
 from genhub.ground.console import say
 from genhub.jobs.jobs import Jobs, last_line
@@ -18,7 +18,7 @@ LOG = "bench.log"
 """Ending of the name of a run's log, beside its folder."""
 
 
-def bench(plan: Plan, launcher: Launcher, jobs: int = 1, num_processes: int = 1) -> Ranking:
+def run_all(plan: Plan, launcher: Launcher, jobs: int = 1, num_processes: int = 1) -> Ranking:
     """Train and measure what isn't done yet, and return the ranking; the page is written after each run.
 
     Args:
@@ -44,11 +44,11 @@ def bench(plan: Plan, launcher: Launcher, jobs: int = 1, num_processes: int = 1)
             else:
                 faults[f"{line.entry.model}, seed {line.seed}"] = f"exit code {code}: {said} (all of it: {line.log})"
             if not running.stopped:
-                write_page(ranking_of(plan, faults), plan.folder)
+                write_page(ranking_of(plan, faults))
     if running.stopped:
         raise Interrupted("stopped; the same command goes on with what is not done", running.stopped)
     ranking = ranking_of(plan, faults)
-    write_page(ranking, plan.folder)
+    write_page(ranking)
     return ranking
 
 
@@ -72,5 +72,5 @@ class _Line:
     @property
     def command(self) -> list[str]:
         """The words; -P, as `-m` alone would import from the current folder."""
-        job = [sys.executable, "-P", "-m", "genhub.bench.job", str(self.plan.folder), self.entry.model, str(self.seed)]
+        job = [sys.executable, "-P", "-m", "genhub.benches.job", str(self.plan.folder), self.entry.model, str(self.seed)]
         return [*job, str(self.num_processes)]

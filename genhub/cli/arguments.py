@@ -72,26 +72,9 @@ def read_numbers(option: str, text: str | None, kind: type[N]) -> list[N] | None
 
 def set_options(verb: str, pairs: list[str], taken: dict[str, Any]) -> dict[str, Any]:
     """Return the values of `--set`, which must not be those that the verb has options for."""
+    from genhub.ground.parsing import read_pairs
+
     values = read_pairs(pairs, "--set")
     for key in values.keys() & taken.keys():
         raise InputError(f"--set {key}: has an option of its own; see genhub {verb} --help")
-    return values
-
-
-def read_data_keys(pairs: list[str], origin: str) -> dict[str, Any]:
-    """Return keys of a recipe's `data`, with or without `data.` in front, as nested dictionaries."""
-    values = read_pairs(pairs, origin)
-    prefixed = values.pop("data", {})
-    if not isinstance(prefixed, dict):
-        raise InputError(f"{origin}: data: is a section; name a key of it, data.target=photo, not {shown(prefixed)}")
-    return {**prefixed, **values}
-
-
-def read_pairs(pairs: list[str], origin: str) -> dict[str, Any]:
-    """Return key.path=value pairs as nested dictionaries."""
-    from genhub.ground.parsing import TextSource, apply_override
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        apply_override(values, pair, TextSource(origin), origin=origin)
     return values

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from genhub.cli.arguments import AsJson, Overrides, read_data_keys
+from genhub.cli.arguments import AsJson, Overrides
 from genhub.cli.output import print_facts, print_table
 from genhub.errors import cut
 from genhub.ground.console import put
@@ -31,6 +31,7 @@ def data(
     from genhub.data.describe import describe
     from genhub.data.open import config_of
     from genhub.ground.disk import saving
+    from genhub.ground.parsing import read_data_keys
     from genhub.sampling.pictures import write_picture
 
     described = describe(config_of(source, read_data_keys(keys or [], "genhub data")))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from genhub.cli.arguments import read_data_keys
 from genhub.cli.data import SourceArgument
 from genhub.errors import InputError, shown
 from genhub.ground.console import put
-
-if TYPE_CHECKING:
-    from genhub.run.suited import Task
 
 DataKeys = Annotated[
     list[str] | None,
@@ -38,14 +33,15 @@ def init(
     out: Annotated[Path | None, typer.Option(help="The recipe's file; default SOURCE-MODEL.yaml.")] = None,
 ) -> None:
     """Write a recipe that suits data and this machine. Keys are those of a recipe's `data`."""
+    from genhub.ground.parsing import read_data_keys
     from genhub.recipe.written import write_beside
-    from genhub.run.suited import best_for, changed, write_recipe
+    from genhub.run.suited import best_for, changed, task_of, write_recipe
 
     values, there = read_data_keys(keys or [], "genhub init"), has_accelerator(device)
-    task = task_here(source, values, condition, minutes, there)
+    task = task_of(source, values, condition or (), minutes, there)
     model = model or best_for(task)
-    file = out or Path(f"{file_stem(task.spec.name)}-{model}.yaml")
-    richer = None if there else task_here(source, values, condition, minutes, True)
+    file = out or Path(f"{task.stem}-{model}.yaml")
+    richer = None if there else task_of(source, values, condition or (), minutes, True)
     text = write_recipe(task, model, str(file), richer)
     if file.exists() and file.read_text("utf-8", "replace") != text:  # the same one is what the same command has written
         raise InputError(f"{file}: is there already; move it away, or give another name by --out")
@@ -56,14 +52,7 @@ def init(
     put(f"Next     {shlex.join(['genhub', 'train', str(file)])}")
 
 
-def task_here(source: str, values: dict[str, Any], conditions: list[str] | None, minutes: float, accelerator: bool) -> Task:
-    """Return the data with what there is to train with."""
-    from genhub.run.suited import task_of
-
-    return task_of(source, values, conditions or (), minutes, accelerator)
-
-
-def has_accelerator(device: str | None = None) -> bool:
+def has_accelerator(device: str | None) -> bool:
     """Whether a device is no CPU; None: the one that is there."""
     import torch
 
@@ -73,8 +62,3 @@ def has_accelerator(device: str | None = None) -> bool:
         return torch.device(device).type != "cpu"
     except RuntimeError:
         raise InputError(f"--device: cpu or an accelerator's name, such as cuda or mps; not {shown(device)}") from None
-
-
-def file_stem(name: str) -> str:
-    """Return a name for files from a data set's: of a path its last part."""
-    return re.sub(r"[^\w.-]+", "-", Path(name).stem or "data").strip("-.") or "data"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genhub.cli.arguments import PLAIN, AsJson, read_pairs
+from genhub.cli.arguments import PLAIN, AsJson
 from genhub.cli.output import print_facts, print_table, say_wrong
 from genhub.errors import PluginError
 from genhub.ground.console import put
@@ -102,6 +102,7 @@ def plugins_check(
     as_json: AsJson = False,
 ) -> None:
     """Hold a plugin to the contract of its kind. Exit code 1 if it breaks it."""
+    from genhub.ground.parsing import read_pairs
     from genhub.testing.suites import suites_of
 
     values, reports, failed = read_pairs(keys or [], "key=value"), [], False

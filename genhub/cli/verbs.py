@@ -191,9 +191,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Put what is stored of models side by side."""
-    from genhub.evaluation.compare import compare as gather
-
-    _compare(gather(models), out, as_json)
+    _compare(genhub.compare(models), out, as_json)
 
 
 def _compare(comparison: Any, out: str | None, as_json: bool) -> None:
@@ -231,7 +229,6 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Train a grid of settings, or search for the best; then compare."""
-    from genhub.evaluation.compare import compare as gather
     from genhub.sweeps.search import search
     from genhub.sweeps.sweep import sweep as train_all
 
@@ -242,7 +239,7 @@ def sweep(
         raise InputError(f"--{next(iter(chosen))}: is for a search; add --trials N")
     swept = train_all(recipe, settings, **given) if trials is None else search(recipe, settings, trials, **given, **chosen)
     if swept.done:
-        _compare(gather(swept.done), out, as_json)
+        _compare(genhub.compare(swept.done), out, as_json)
     if not as_json:
         for line in swept.best:
             put(line)

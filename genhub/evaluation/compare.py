@@ -74,6 +74,12 @@ class Comparison(Section):
             lines.append([REAL, "", "", "", "", *(figure_text(floor.get(name)) for name in names)])
         return ["run", "model", "steps", "rows seen", "seconds", *names], lines
 
+    def _repr_html_(self) -> str:
+        """Return the page of `genhub compare --out x.html` as a notebook's cell has it."""
+        from genhub.evaluation.page import cell, parts
+
+        return cell(parts(self))
+
     def floor(self) -> dict[str, float]:
         """Return the figures of real rows in the drawn ones' place, of the protocol that the first model was measured by."""
         shown = [found for found in self.shown() if found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from genhub.evaluation.compare import Comparison, ModelRow
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.ground.disk import remove_leftovers, saving, write_whole
+from genhub.ground.embedded import data_uri
 from genhub.ground.run_log import read_metrics
 from genhub.ground.weights import is_sealed
 from genhub.interfaces.columns import DataSpec
@@ -27,8 +27,8 @@ from genhub.sampling.draw import PART, part_file, read_part
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
 """First bytes of a picture that the page takes in, and the most bytes that it may have."""
+BODY = "body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; white-space: nowrap; }
 th, td { border-bottom: 1px solid #ccc; padding: .3rem .7rem; text-align: right; }
@@ -52,8 +52,13 @@ def arrows() -> dict[str, str]:
 
 def html(comparison: Comparison) -> str:
     """Return the page."""
+    return whole("Comparison of " + ", ".join(row.name for row in comparison.rows), parts(comparison))
+
+
+def parts(comparison: Comparison) -> list[str]:
+    """Return the page's parts."""
     rows, shown = comparison.rows, comparison.shown()
-    parts = [
+    return [
         table(*comparison.table()),
         bullets([*comparison.notes, *comparison.figure_notes()]),
         section("Pictures", "".join(map(picture, rows, shown))),
@@ -62,7 +67,11 @@ def html(comparison: Comparison) -> str:
         section("Quality against the cost of sampling", _quality(rows, shown)),
         section("How it was measured", "".join(map(_protocol, rows, shown)), grid=False),
     ]
-    return whole("Comparison of " + ", ".join(row.name for row in rows), parts)
+
+
+def cell(parts: Sequence[str]) -> str:
+    """Return a page's parts as the output of a notebook's cell, whose other cells keep their looks."""
+    return f'<div class="genhub"><style>.genhub {{{STYLE}}}</style>\n' + "\n".join(filter(None, parts)) + "\n</div>"
 
 
 def whole(title: str, parts: Sequence[str]) -> str:
@@ -70,7 +79,7 @@ def whole(title: str, parts: Sequence[str]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<style>\n{BODY}{STYLE}</style></head>\n<body>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(filter(None, parts))
         + "\n</body></html>\n"
     )
@@ -112,8 +121,7 @@ def picture(row: ModelRow, evaluation: Evaluation | None) -> str:
         return ""
     if not content.startswith(PNG) or len(content) > MOST_BYTES:
         return ""
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    name = escape(row.name)
+    name, source = escape(row.name), data_uri(content, "image/png")
     return f'<figure><img alt="drawn by {name}" src="{source}"><figcaption>{name}: {what}</figcaption></figure>'
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -227,3 +227,20 @@ def to_yaml(content: Any) -> str:
     if all(map(str.isprintable, text.split("\n"))):
         return text
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+
+
+def read_data_keys(pairs: Sequence[str], origin: str) -> dict[str, Any]:
+    """Return keys of a recipe's `data`, with or without `data.` in front, as nested dictionaries."""
+    values = read_pairs(pairs, origin)
+    prefixed = values.pop("data", {})
+    if not isinstance(prefixed, dict):
+        raise InputError(f"{origin}: data: is a section; name a key of it, data.target=photo, not {shown(prefixed)}")
+    return {**prefixed, **values}
+
+
+def read_pairs(pairs: Sequence[str], origin: str) -> dict[str, Any]:
+    """Return key.path=value pairs as nested dictionaries."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        apply_override(values, pair, TextSource(origin), origin=origin)
+    return values

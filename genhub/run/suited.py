@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Task:
         rows = f"{spec.num_rows:,} rows" if spec.num_rows else "a stream"
         given = f", given {', '.join(spec.conditions)}" if spec.conditions else ""
         return f"{Path(spec.name).name}, {rows} of {spec.target}: {spec.modality.modality} {shape}{given}"
+
+    @property
+    def stem(self) -> str:
+        """Name for files of these data: of a path its last part."""
+        return re.sub(r"[^\w.-]+", "-", Path(self.spec.name).stem or "data").strip("-.") or "data"
 
 
 def task_of(source: str, keys: Mapping[str, Any], conditions: Sequence[str], minutes: float, accelerator: bool) -> Task:
