@@ -50,6 +50,10 @@ class GenhubError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.args)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in the place of a traceback: as on the command line, the message alone."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(GenhubError):
     exit_code = 2
