@@ -12,6 +12,7 @@ from genhub.benches.plan import OF_OTHERS, PAGE, Plan, RunResult, Settings
 from genhub.evaluation.chosen import directions
 from genhub.evaluation.compare import figure_text
 from genhub.evaluation.page import cell
+from genhub.ground.brief import line
 from genhub.interfaces.section import Section
 
 SHOWN = (
@@ -105,6 +106,10 @@ class Ranking(Section):
     def page(self) -> Path:
         """The page that `genhub bench` writes."""
         return self.folder / PAGE
+
+    def __repr__(self) -> str:
+        by = self.settings.ranked_by
+        return line(type(self).__name__, f"by {by}", *(f"{row.model} {figure_text(row.mean(by))}" for row in self.rows))
 
     def _repr_html_(self) -> str:
         """Return the page as a notebook's cell has it."""

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from genhub.errors import PluginError, RecipeError
+from genhub.ground.brief import BriefModule
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.modality import Modality
 from genhub.interfaces.network import Embedding, Given
 from genhub.interfaces.registry import NETWORKS, load_all
 
 
-class Conditioner(nn.Module):
+class Conditioner(BriefModule, nn.Module):
     """Embeddings of a model's conditions, for one network. Vectors of several columns are added up; tokens and channels
     stand behind one another, in the order of the columns' names. Tokens become a vector, their mean, for a network that
     takes no sequence. Every parameter takes part in every forward."""

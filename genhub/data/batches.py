@@ -32,6 +32,7 @@ from genhub.data.split_columns import SplitColumns
 from genhub.data.wordings import Wordings
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
+from genhub.ground.brief import line
 from genhub.ground.console import warn
 from genhub.ground.processes import ALONE, Share
 from genhub.ground.randomness import seed_for, seed_in_turn
@@ -192,7 +193,7 @@ def as_index(indices: Indices) -> Index:
     return np.asarray(indices, dtype=np.int64)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TableData:
     """Rows of a split: in endless batches whose order is known beforehand, or picked by number."""
 
@@ -219,6 +220,9 @@ class TableData:
     encoded: Encoders = field(default_factory=dict)
     """Frozen encoders of conditions, whose outputs batches have; see `encoded.py`."""
     _opened: dict[str, Column] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self.spec.title)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from genhub.data.raw import Index
 from genhub.data.stream import StreamData
 from genhub.data.workers import load_ahead
 from genhub.errors import RecipeError
+from genhub.ground.brief import line
 from genhub.ground.console import Progress, say
 from genhub.ground.digests import digest_of, hash_of
 from genhub.ground.disk import cache_folder, made_once
@@ -64,7 +65,7 @@ def training_data(model: Model, data: TableData | StreamData) -> TableData | Str
     return CachedLatents(model, encoder, data)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class CachedLatents:
     """`TableData` whose batches have "latents" (b, ...) float32 in the place of x."""
 
@@ -72,6 +73,9 @@ class CachedLatents:
     encoder: FrozenEncoder
     """The model's frozen encoder."""
     data: TableData
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self.spec.title)
 
     @property
     def config(self) -> DataConfig:

@@ -28,6 +28,7 @@ from genhub.data.split_columns import SplitColumns, derived, sources_of
 from genhub.data.tables import StreamSource, checked, undecoded
 from genhub.data.workers import load_ahead
 from genhub.errors import DataError
+from genhub.ground.brief import line
 from genhub.ground.digests import hash_of
 from genhub.ground.processes import ALONE, Share
 from genhub.ground.randomness import seed_for
@@ -138,7 +139,7 @@ def _learnt(columns: SplitColumns, name: str, target: str) -> Modality:
     return modality
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class StreamData:
     """Endless batches of a split that is read as it comes."""
 
@@ -157,6 +158,9 @@ class StreamData:
     _marks: deque[Mark] = field(default_factory=deque)
     _a_step: int = 0
     """Number of rows of a step on this process."""
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self.spec.title)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from genhub.errors import InputError
 from genhub.evaluation.intervals import Interval
 from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
+from genhub.ground.brief import line
 from genhub.ground.parsing import TextSource, parse_yaml, read_text
 from genhub.ground.run_log import read_metrics
 from genhub.hub.named import NamedModel
@@ -73,6 +74,9 @@ class Comparison(Section):
         if floor := self.floor():
             lines.append([REAL, "", "", "", "", *(figure_text(floor.get(name)) for name in names)])
         return ["run", "model", "steps", "rows seen", "seconds", *names], lines
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, *(row.name for row in self.rows))
 
     def _repr_html_(self) -> str:
         """Return the page of `genhub compare --out x.html` as a notebook's cell has it."""

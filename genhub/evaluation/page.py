@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from genhub.errors import one_line
 from genhub.evaluation.chosen import directions
-from genhub.evaluation.compare import Comparison, ModelRow
+from genhub.evaluation.compare import REAL, Comparison, ModelRow, figure_text
 from genhub.evaluation.during import PREFIX
 from genhub.evaluation.protocol import Evaluation, evaluation_folders
 from genhub.ground.disk import remove_leftovers, saving, write_whole
@@ -91,6 +91,14 @@ def table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(name.replace('_', ' '))}{way.get(name, '')}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def figures(found: Evaluation) -> str:
+    """Return a table of one model's figures."""
+    drawn = [figure_text(value, found.intervals.get(name)) for name, value in found.values.items()]
+    real = [figure_text(found.floor.get(name)) for name in found.values]
+    lines = [["drawn rows", *drawn], *([[REAL, *real]] if found.floor else [])]
+    return table(["", *found.values], lines)
 
 
 def bullets(notes: Sequence[str]) -> str:

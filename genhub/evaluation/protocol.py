@@ -13,6 +13,7 @@ from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from genhub.errors import CheckpointError, first_fault
+from genhub.ground.brief import line
 from genhub.ground.console import warn
 from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
 from genhub.interfaces.columns import DataSpec
@@ -93,6 +94,16 @@ class Evaluation(Section):
     Empty in what an older genhub kept, which is not shown, either."""
     checksum: str = ""
     """SHA-256 of this evaluation without the checksum, in a file."""
+
+    def __repr__(self) -> str:
+        figures = (f"{name} {value:,.4g}" for name, value in self.values.items())
+        return line(type(self).__name__, f"{self.model} at step {self.step:,}", *figures)
+
+    def _repr_html_(self) -> str:
+        """Return the figures as a table for a notebook's cell, those of real rows in the drawn ones' place below."""
+        from genhub.evaluation.page import bullets, cell, figures
+
+        return cell([figures(self), bullets(self.notes)])
 
     def write(self, folder: Path) -> Path:
         """Write it to a folder, together with figures of the same weights that were measured there before in the same way.

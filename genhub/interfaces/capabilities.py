@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from genhub.ground.brief import Brief
 from genhub.ground.randomness import Generators
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Batch
@@ -41,8 +42,8 @@ class DiscreteAutoencoder(Autoencoder, Protocol):
         """Return the x (n, *shape) of codes (n, *code_shape), given its conditions."""
 
 
-@dataclass(frozen=True)
-class DenoisingStep:
+@dataclass(frozen=True, repr=False)
+class DenoisingStep(Brief):
     """One step of a reverse process."""
 
     index: int

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from genhub.errors import DataError, PluginError, did_you_mean, explained, first_fault
+from genhub.ground.brief import line, sides
 from genhub.interfaces.modality import AnyModality, Columns, Modality
 from genhub.interfaces.registry import MODALITIES, load_all, load_class
 from genhub.interfaces.section import MAY_CHANGE, NonNegativeInt, PositiveInt, Section
@@ -168,6 +169,16 @@ class DataSpec(Section):
         if not {self.target} <= self.columns.keys() == self.fingerprints.keys():
             raise ValueError("columns: the target and the conditions, each with a fingerprint")
         return self
+
+    @property
+    def title(self) -> str:
+        """Description of the data in a few words."""
+        shape, rows = sides(self.modality.shape), f"{self.num_rows:,} rows" if self.num_rows else "a stream"
+        given = f", given {', '.join(self.conditions)}" if self.conditions else ""
+        return f"{Path(self.name).name}, {rows} of {self.target}: {self.modality.modality} {shape}{given}"
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self.title)
 
     @property
     def modality(self) -> Modality:

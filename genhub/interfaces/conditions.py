@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from genhub.ground.brief import Brief
 from genhub.interfaces.modality import Modality
 
 
-@dataclass(frozen=True)
-class Conditions:
+@dataclass(frozen=True, repr=False)
+class Conditions(Brief):
     """Conditions of n rows: the same object in a batch, in `sample` and in every capability. A model that is given nothing
     has an empty one."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genhub.ground.brief import Brief
 
-@dataclass(frozen=True)
-class Choice:
+
+@dataclass(frozen=True, repr=False)
+class Choice(Brief):
     """Control for one of a few values, each by the text that `Modality.ask` reads."""
 
     names: tuple[str, ...]
@@ -20,16 +22,16 @@ class Slider:
     high: float
 
 
-@dataclass(frozen=True)
-class Line:
+@dataclass(frozen=True, repr=False)
+class Line(Brief):
     """Control for a line of text that `Modality.ask` reads."""
 
     example: str = ""
     """Text that can be asked for; "": none is known."""
 
 
-@dataclass(frozen=True)
-class Upload:
+@dataclass(frozen=True, repr=False)
+class Upload(Brief):
     """Control for a file whose path `Modality.ask` reads."""
 
     endings: tuple[str, ...]

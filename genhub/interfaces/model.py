@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from genhub.errors import CheckpointError
+from genhub.ground.brief import Brief, BriefModule, sides
 from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.conditions import Conditions
@@ -38,8 +39,8 @@ from genhub.interfaces.config import ModelConfig
 from genhub.interfaces.modality import Modality
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, repr=False)
+class Batch(Brief):
     """Rows that a loss is given."""
 
     x: Tensor
@@ -60,8 +61,8 @@ class Batch:
         return Batch(self.x.to(device), self.conditions.to(device), self.step, moved)
 
 
-@dataclass(frozen=True)
-class Phase:
+@dataclass(frozen=True, repr=False)
+class Phase(Brief):
     """One optimizer update: a loss, and the networks it trains. Each step runs a model's phases in order, with all
     other networks frozen: a GAN is two phases, and alternates by itself."""
 
@@ -78,8 +79,8 @@ class Phase:
     """Whether to average these networks for sampling and export."""
 
 
-@dataclass(frozen=True)
-class FrozenEncoder:
+@dataclass(frozen=True, repr=False)
+class FrozenEncoder(Brief):
     """Frozen network through which a model's losses see x, such as an autoencoder whose latents they take. With
     `data.cache_latents` its output is computed once for each row, and losses get it as batch.cached["latents"]."""
 
@@ -92,7 +93,7 @@ class FrozenEncoder:
     """Anything else that the result depends on, such as the networks' Config as JSON."""
 
 
-class Model(nn.Module, ABC):
+class Model(BriefModule, nn.Module, ABC):
     """Interface of models: networks as child modules, losses as phases, and a sampler. `genhub.GenerativeModel` adds to it
     how it is saved, loaded and shared: derive from that.
 
@@ -104,6 +105,8 @@ class Model(nn.Module, ABC):
 
     trained_on: DataSpec | None = None
     """Spec of the data it was trained on, if known."""
+    trained_steps: int | None = None
+    """Number of steps it was trained for, if known."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -119,6 +122,11 @@ class Model(nn.Module, ABC):
     def shape(self) -> tuple[int, ...]:
         """Shape of one element in a batch, channels first."""
         return self.modality.shape
+
+    def _words(self) -> list[str]:
+        given = [f"given {', '.join(self.conditions)}"] if self.conditions else []
+        step = [] if self.trained_steps is None else [f"step {self.trained_steps:,}"]
+        return [f"{self.modality.modality} {sides(self.shape)}", *given, *super()._words(), *step]
 
     @property
     def device(self) -> torch.device:

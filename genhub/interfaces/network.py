@@ -27,14 +27,15 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationInfo
 from torch import Tensor, nn
 
 from genhub.errors import PluginError, did_you_mean
+from genhub.ground.brief import Brief, BriefModule
 from genhub.ground.weights import load_strictly, save_tensors
 from genhub.interfaces.means import Means
 from genhub.interfaces.registry import NETWORKS, load_class, plugin_names
 from genhub.interfaces.section import Section
 
 
-@dataclass(frozen=True)
-class Given:
+@dataclass(frozen=True, repr=False)
+class Given(Brief):
     """Parts that a network is given of a batch's conditions; None where there is no such part."""
 
     vector: Tensor | None = None
@@ -59,7 +60,7 @@ class Given:
         return Given(**{name: None if a is None else torch.cat([a, b]) for name, (a, b) in parts.items()})
 
 
-class Embedding(nn.Module, ABC):
+class Embedding(BriefModule, nn.Module, ABC):
     """Module from one condition's values to its share of `Given`; `Modality.condition` makes it. Every parameter takes part
     in every forward, whoever is present: by `torch.where`, not by indexing, so that DDP finds no unused one."""
 
@@ -120,7 +121,7 @@ class NetworkConfig(Section):
         return network
 
 
-class Network(nn.Module, ABC):
+class Network(BriefModule, nn.Module, ABC):
     """Network f(x, t, given) -> like x, whatever family uses it."""
 
     Config: ClassVar[type[NetworkConfig]]

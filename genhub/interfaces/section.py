@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from genhub.errors import shown
+from genhub.ground.brief import in_brief
 from genhub.ground.ids import HUB, parse_id
 from genhub.interfaces.annotations import without_booleans
 
@@ -118,6 +119,14 @@ class Section(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True,
         protected_namespaces=(),
     )  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Return one short line, of the values that differ from the defaults."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return in_brief(type(self).__name__, {name: value for name, value in self if value != defaults.get(name)})
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @classmethod
     def class_for(cls, value: object) -> type[Section]:

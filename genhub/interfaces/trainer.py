@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from genhub.ground.brief import Brief
 from genhub.ground.processes import ALONE, Share, Together
 from genhub.ground.run_log import RunLog
 from genhub.interfaces.columns import DataConfig, DataSpec
@@ -48,8 +49,8 @@ class TrainingData(Protocol):
         """Return the row numbers of a step's batch on a rank, for messages."""
 
 
-@dataclass
-class TrainerState:
+@dataclass(repr=False)
+class TrainerState(Brief):
     """State that a stopped run needs to go on, besides the model folder itself."""
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -58,8 +59,8 @@ class TrainerState:
     """Counters and other values, as JSON."""
 
 
-@dataclass(frozen=True)
-class StoppedRun:
+@dataclass(frozen=True, repr=False)
+class StoppedRun(Brief):
     """Checkpoint from which a run goes on."""
 
     folder: Path

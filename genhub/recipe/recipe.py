@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationError, model_
 from pydantic_core import ErrorDetails
 
 from genhub.errors import InputError, RecipeError, did_you_mean, explained, shown
+from genhub.ground.brief import line
 from genhub.ground.ids import HUB, split_id
 from genhub.ground.parsing import COMMAND_LINE, KeyPath, TextSource, apply_override, parse_yaml, plain, read_text, to_yaml
 from genhub.hub.named import NamedModel, find_recipe_of
@@ -91,6 +92,9 @@ class Recipe(_Core):
 
     _initial: NamedModel | None = PrivateAttr(default=None)
     _known: ModelData | None = PrivateAttr(default=None)
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, self.model.name, f"data {self.data.title}", f"run {self.run_dir}")
 
     @property
     def initial(self) -> NamedModel | None:

@@ -41,10 +41,7 @@ class Task:
     @property
     def title(self) -> str:
         """Description of the data in a few words."""
-        shape, spec = "x".join(map(str, self.spec.modality.shape)), self.spec
-        rows = f"{spec.num_rows:,} rows" if spec.num_rows else "a stream"
-        given = f", given {', '.join(spec.conditions)}" if spec.conditions else ""
-        return f"{Path(spec.name).name}, {rows} of {spec.target}: {spec.modality.modality} {shape}{given}"
+        return self.spec.title
 
     @property
     def stem(self) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genhub.errors import one_line
+from genhub.ground.brief import line, sides
 from genhub.ground.embedded import data_uri
 from genhub.interfaces.modality import Modality
 
@@ -48,7 +49,7 @@ class Drawn(Tensor):
         """
         rank = values.ndim - len(modality.shape)
         if rank not in (0, 1) or values.shape[rank:] != modality.shape:
-            raise ValueError(f"a {modality.modality} of {_sides(modality.shape)}: not {_sides(values.shape)}")
+            raise ValueError(f"a {modality.modality} of {sides(modality.shape)}: not {sides(values.shape)}")
         if captions and len(captions) != (len(values) if rank else 1):
             raise ValueError(f"{len(captions)} captions, of {len(values) if rank else 1} rows")
         drawn = values.detach().as_subclass(cls)
@@ -78,9 +79,9 @@ class Drawn(Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch's own is untyped
         """Return one line: how many of what."""
-        element = f"{self.modality.modality} {_sides(self.modality.shape)}".strip()
+        element = f"{self.modality.modality} {sides(self.modality.shape)}".strip()
         rows = "" if self.ndim == len(self.modality.shape) else f"{len(self):,} rows of "
-        return f"Drawn({rows}{element}, {self.modality.dtype})"
+        return line("Drawn", rows + element, self.modality.dtype)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.plain.__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # a file of torch.save has the tensor alone
@@ -119,7 +120,3 @@ class Drawn(Tensor):
             parts.append(f"<figure>{player}<figcaption>{escape(one_line(name))}</figcaption></figure>")
         left_out = len(self.elements) - len(shown)
         return "".join([*parts, f"<p>the first {len(shown)} of {len(self):,} rows</p>" if left_out else ""])
-
-
-def _sides(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

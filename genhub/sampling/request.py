@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genhub.ground.brief import Brief
 from genhub.ground.digests import digest_of, hash_of
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.modality import Modality
@@ -22,8 +23,8 @@ NUMBER = 64
 """Number of rows to draw where nobody says one."""
 
 
-@dataclass(frozen=True)
-class Drawing:
+@dataclass(frozen=True, repr=False)
+class Drawing(Brief):
     """Rows to draw from a model. Row i depends on the seed, the conditions, the options and i alone."""
 
     n: int

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from genhub.errors import CheckpointError, InputError
+from genhub.ground.brief import BriefModule
 from genhub.interfaces.columns import ModelData
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Model
@@ -34,7 +35,7 @@ def check_contained(model: Model, data: ModelData) -> None:
             raise InputError(f"this '{name}' is given {column}; model.conditions needs it, too, of the same data")
 
 
-class ContainedModel(nn.Module):
+class ContainedModel(BriefModule, nn.Module):
     """A trained autoencoder inside another model: frozen, always in eval mode, and saved with it. Derive from it for what
     the other one does with it."""
 

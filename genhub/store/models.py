@@ -119,7 +119,9 @@ def build_model(folder: Path, model_class: type[Model] | None, most: int) -> Mod
     try:
         with nullcontext() if counted else budget(most, str(folder)), torch.device("cpu"):
             model: Model = model_class(config)
-        model.trained_on = read_manifest(folder).data if (folder / MANIFEST).is_file() else None
+        if (folder / MANIFEST).is_file():
+            manifest = read_manifest(folder)
+            model.trained_on, model.trained_steps = manifest.data, manifest.step
         return model
     except UNBUILDABLE as error:
         reason = str(error).partition("\n")[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genhub.errors import CheckpointError, NewerFormat
+from genhub.ground.brief import Brief
 from genhub.ground.disk import LOCK, OWNER, check_files, remove_leftovers
 from genhub.store.manifest import MANIFEST, Manifest, read_manifest
 
@@ -23,8 +24,8 @@ ANY_STEP = f"{STEP}*"
 """Pattern of what `step_name` returns."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
+@dataclass(frozen=True, repr=False)
+class RunFolder(Brief):
     """The folder of a run that has been trained, is, or will be."""
 
     path: Path

@@ -164,7 +164,7 @@ def gradients(subject: NetworkSubject) -> None:
     """Gradients reach every parameter, and those of what embeds the conditions."""
     for case in subject.cases():
         case.output().square().mean().backward()  # type: ignore[no-untyped-call]
-        modules = {"": case.network, "conditioner.": case.conditioner}
+        modules: dict[str, torch.nn.Module] = {"": case.network, "conditioner.": case.conditioner}
         missed = [before + name for before, module in modules.items() for name, parameter in module.named_parameters()
                   if parameter.requires_grad and parameter.grad is None]  # fmt: skip
         if missed:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from genhub.ground.brief import Brief
 from genhub.interfaces.modality import Modality
 from genhub.modalities.image import enlarged
 
@@ -39,8 +40,8 @@ Array = NDArray[Any]
 Place = Callable[[float, float], tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class PictureRow:
+@dataclass(frozen=True, repr=False)
+class PictureRow(Brief):
     """A row of tiles in a `table`."""
 
     label: str
@@ -55,8 +56,8 @@ class PictureRow:
         return cls(label, tiles(modality, x), () if modality.together else captions)
 
 
-@dataclass(frozen=True)
-class Film:
+@dataclass(frozen=True, repr=False)
+class Film(Brief):
     """Film of n elements that change step by step, each shown in one or more ways."""
 
     title: str
