@@ -10,8 +10,8 @@ from typing import Any
 
 from genhub.benches.plan import OF_OTHERS, PAGE, Plan, RunResult, Settings
 from genhub.evaluation.chosen import directions
-from genhub.evaluation.compare import figure_text
 from genhub.evaluation.page import cell
+from genhub.evaluation.protocol import figure_text
 from genhub.ground.brief import line
 from genhub.interfaces.section import Section
 

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from genhub.errors import InputError
-from genhub.evaluation.intervals import Interval
-from genhub.evaluation.protocol import Evaluation, has_older_figures, stored_evaluations
+from genhub.evaluation.protocol import Evaluation, figure_text, has_older_figures, stored_evaluations
 from genhub.ground.brief import line
 from genhub.ground.parsing import TextSource, parse_yaml, read_text
 from genhub.ground.run_log import read_metrics
@@ -157,12 +156,3 @@ def _rows_seen(checkpoint: Path, steps: int) -> int | None:
     data = parse_yaml(read_text(file), TextSource(str(file))).get("data") if file.is_file() else None
     batch_size = data.get("batch_size") if isinstance(data, dict) else None
     return steps * batch_size if isinstance(batch_size, int) else None
-
-
-def figure_text(value: float | None, interval: Interval | None = None) -> str:
-    """Return a figure as a table has it, with how far its interval reaches; "" where there is none."""
-    if value is None:
-        return ""
-    text = f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 1) else f"{value:,.4g}"
-    low, high = interval or (value, value)
-    return text + (f" ± {max(high - value, value - low):.2g}" if high > low else "")

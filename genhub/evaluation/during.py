@@ -14,6 +14,7 @@ from genhub.evaluation.chosen import about, metric_named
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.given import given_rows
 from genhub.evaluation.measurement import Measurement
+from genhub.evaluation.protocol import PREFIX as PREFIX
 from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
 from genhub.ground.console import say, warn
 from genhub.ground.disk import append, saving
@@ -25,9 +26,6 @@ from genhub.sampling.draw import BATCH_SIZE, sample_elements
 from genhub.sampling.request import Drawing
 from genhub.store.manifest import MANIFEST
 from genhub.store.run_folder import RunFolder
-
-PREFIX = "evaluate/"
-"""Prefix of the figures' names in metrics.jsonl."""
 
 
 class Evaluator:

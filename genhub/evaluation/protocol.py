@@ -23,6 +23,8 @@ from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_d
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
 Kept = TypeVar("Kept")
+PREFIX = "evaluate/"
+"""Prefix of the figures' names in metrics.jsonl, of a run that is measured while it trains."""
 
 
 class Protocol(Section):
@@ -219,3 +221,12 @@ def weights_digest(checkpoint: Path) -> str:
 def _draws(name: str) -> bool:
     """Whether a file of a checkpoint is part of its model: not the trainer's, nor what tells or shows something of it."""
     return not name.startswith(f"{TRAINER_PART}/") and not name.endswith((".md", ".png", ".yaml")) and name != MEASURED
+
+
+def figure_text(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """Return a figure as a table has it, with how far its interval reaches; "" where there is none."""
+    if value is None:
+        return ""
+    text = f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 1) else f"{value:,.4g}"
+    low, high = interval or (value, value)
+    return text + (f" ± {max(high - value, value - low):.2g}" if high > low else "")

@@ -194,6 +194,14 @@ def locked(
         lock.release()
 
 
+def last_owner(folder: Path) -> tuple[int, str] | None:
+    """Return the process that holds a folder, or held it last, and its machine, as `locked` wrote them down; None where
+    nothing says so. Whether it holds the folder still, only the lock knows."""
+    text = (folder / OWNER).read_text("utf-8", "replace") if (folder / OWNER).is_file() else ""
+    found = re.fullmatch(r"process (\d{1,9}) on (\S.*)", text)
+    return (int(found[1]), found[2]) if found else None
+
+
 def check_unlocked(folder: Path) -> None:
     """
     Raises:

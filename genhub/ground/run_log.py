@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl: the log that a trainer writes it with, and its lines read back."""
+"""A run's metrics.jsonl: the log that a trainer writes it with, and its lines read back. No torch at import."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from genhub.errors import TrainingError
 from genhub.ground.console import Progress, warn
 from genhub.ground.disk import append, saving, sync, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Entry = tuple[int, str, dict[str, float]]
 """(step, phase, values)"""
@@ -52,6 +53,8 @@ class RunLog:
 
     def fetch(self) -> None:
         """Bring the waiting values over, in one copy."""
+        import torch
+
         tensors = [value.float().reshape(()) for _, _, values in self.waiting for value in values.values()]
         if tensors:
             numbers = iter(torch.stack(tensors).tolist())
@@ -150,12 +153,12 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes, dict[str, float] | None]]:
     *lines, last = file.read_bytes().split(b"\n") if file.is_file() else [b""]
     for number, text in enumerate(lines, start=1):
         if text.strip():
-            yield number, text, _content(text)
-    if content := _content(last):
+            yield number, text, line_content(text)
+    if content := line_content(last):
         yield len(lines) + 1, last, content
 
 
-def _content(text: bytes) -> dict[str, float] | None:
+def line_content(text: bytes) -> dict[str, float] | None:
     """Return the content of a line of metrics.jsonl, a step and numbers by name, finite or not; None for anything
     else."""
     try:
@@ -170,7 +173,11 @@ def _content(text: bytes) -> dict[str, float] | None:
 
 
 def _left_out(file: Path, lines: Iterable[tuple[int, bytes, dict[str, float] | None]]) -> str | None:
-    damaged = [number for number, _, line in lines if line is None]
+    return damage(file, [number for number, _, line in lines if line is None])
+
+
+def damage(file: Path, damaged: Sequence[int]) -> str | None:
+    """Return the line to be said of a log's damaged lines, by their numbers; None if there are none."""
     if not damaged:
         return None
     others = f", and {len(damaged) - 1} later ones" if len(damaged) > 1 else ""
