@@ -25,8 +25,8 @@ Signature = tuple[int, int]
 """Time and size of a file, by which a change of it is known."""
 NOTHING: Mapping[str, Any] = {
     "step": 0, "steps": None, "rows_per_second": None, "seconds_left": None, "written": None, "can_stop": False,
-    "how_to_stop": None, "log": {"generation": 0, "lines": 0}, "metrics": [], "chosen": [], "pictures": [], "recipe": {},
-    "figures": [], "notes": [],
+    "how_to_stop": None, "log": {"generation": 0, "lines": 0}, "metrics": [], "measured": [], "chosen": [], "pictures": [],
+    "recipe": {}, "figures": [], "notes": [],
 }  # fmt: skip
 """The facts of a run of which nothing can be read."""
 
@@ -73,7 +73,8 @@ class WatchedRun:
             "how_to_stop": f"Ctrl-C where it was started, or: kill {holder.number}" if holder else None,
             "log": {"generation": self.log.generation, "lines": len(self.log.lines)},
             "metrics": names,
-            "chosen": [name for name in names if name.endswith("/loss") or name.startswith(PREFIX)],
+            "measured": (measured := [name for name in names if name.startswith(PREFIX)]),
+            "chosen": [*(name for name in names if name.endswith("/loss")), *measured],
             "pictures": [step_of(file) for file in self.run.previews()],
             "recipe": {key: value for key, value in _flat(recipe) if key != "run_dir"},
             "notes": [*([one_line(self.log.fault)] if self.log.fault else []), *faults],

@@ -2,7 +2,7 @@
 "use strict";
 
 const COLOURS = 7, DASHES = ["", "9 4", "2 4", "9 4 2 4"];
-const HEIGHT = 240, LEFT = 56, RIGHT = 12, TOP = 8, BOTTOM = 26, FEW = 40;
+const HEIGHT = 240, LEFT = 56, RIGHT = 12, TOP = 8, BOTTOM = 26, FEW = 40, DOT = 3;
 
 const lineStyle = (index) => ({ stroke: `var(--c${index % COLOURS})`, dashes: DASHES[index % DASHES.length] });
 
@@ -72,7 +72,7 @@ function path(points, place, key) {
   return drawn.length ? `M${drawn.join("L")}` : "";
 }
 
-// Draw a chart into a figure, anew each time; `options` are {logarithmic, unit}.
+// Draw a chart into a figure, anew each time; `options` are {logarithmic, smooth, unit}.
 function drawChart(figure, title, series, options) {
   const width = Math.max(figure.clientWidth, 200), scale = options.logarithmic ? Math.log10 : (value) => value;
   const shown = series.map((one) => ({ ...one,
@@ -90,7 +90,7 @@ function drawChart(figure, title, series, options) {
     y: (y) => TOP + (high - scale(y)) / (high - low) * (HEIGHT - TOP - BOTTOM),
   };
   const value = (at) => (options.logarithmic ? 10 ** at : at);
-  for (const at of options.logarithmic ? logTicks(low, high) : ticks(low, high, 4)) {
+  for (const at of options.logarithmic ? logTicks(low, high) : ticks(low, high, 5)) {
     const y = place.y(value(at));
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }),
       svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(value(at))));
@@ -99,7 +99,7 @@ function drawChart(figure, title, series, options) {
     picture.append(svg("text", { x: place.x(at), y: HEIGHT - 8, "text-anchor": "middle" }, short(at)));
   }
   const clip = `clip-${figure.dataset.number}`;
-  const frame = { x: LEFT, y: TOP, width: width - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM };
+  const frame = { x: LEFT - DOT, y: TOP - DOT, width: width - LEFT - RIGHT + 2 * DOT, height: HEIGHT - TOP - BOTTOM + 2 * DOT };
   const curves = svg("g", { "clip-path": `url(#${clip})` });
   picture.append(svg("clipPath", { id: clip }, svg("rect", frame)), curves);
   for (const one of shown) {
@@ -111,7 +111,7 @@ function drawChart(figure, title, series, options) {
       curves.append(line);
     }
     for (const point of one.points.length <= FEW ? one.points : []) {
-      const dot = svg("circle", { cx: place.x(point.x), cy: place.y(point.y), r: 2.5 });
+      const dot = svg("circle", { cx: place.x(point.x), cy: place.y(point.y), r: DOT });
       dot.style.fill = stroke;
       curves.append(dot);
     }

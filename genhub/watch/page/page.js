@@ -185,13 +185,14 @@ function showCharts() {
       charts.set(name, figure);
       $("charts").append(figure);
     }
+    const measured = shownRuns().some((run) => run.facts.measured.includes(name)), smooth = weight > 0 && !measured;
     const series = shownRuns().map((run) => {
       const points = [...(run.curves.get(name) || [])].sort((a, b) => a[axis] - b[axis]);
-      const values = points.map((point) => point.value), averages = weight ? smoothed(values, weight) : values;
+      const values = points.map((point) => point.value), averages = smooth ? smoothed(values, weight) : values;
       return { name: run.facts.name, index: run.index,
         points: points.map((point, at) => ({ x: point[axis], y: averages[at], raw: point.value })) };
     });
-    drawChart(charts.get(name), name, series, { logarithmic, smooth: weight > 0, unit: axis });
+    drawChart(charts.get(name), name, series, { logarithmic, smooth, unit: axis });
   }
 }
 
