@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from genhub import GenhubError, InputError, cli
 
-VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["push"], ["evaluate"], ["compare"], ["data"], ["sweep"], ["init"], ["bench"], ["doctor"], ["recipe"], ["recipe", "check"],
+VERBS = [[], ["train"], ["sample"], ["show"], ["info"], ["push"], ["evaluate"], ["compare"], ["data"], ["sweep"], ["init"], ["bench"], ["watch"], ["doctor"], ["recipe"], ["recipe", "check"],
          ["recipe", "show"], ["recipe", "list"], ["recipe", "schema"], ["plugins"], ["plugins", "list"], ["plugins", "info"],
          ["plugins", "new"]]  # fmt: skip
 

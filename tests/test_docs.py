@@ -59,6 +59,7 @@ def test_readme_verbs_and_options_exist(capsys):
         "data",
         "init",
         "bench",
+        "watch",
         "train",
         "sample",
         "show",

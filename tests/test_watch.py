@@ -514,3 +514,13 @@ def test_of_several_processes_the_launcher_is_told(tiny: dict, tmp_path: Path) -
         assert command.returncode == 143, errors
         assert re.search(r"stopped at step \d+; the same command goes on from there", errors)
         assert client.ask("runs")[0]["state"] == "stopped"
+
+
+def test_the_pages_commands_and_options_are_right() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "watch.md").read_text()
+    commands = re.findall(r"^genhub watch(.*?)(?:#.*)?$", page, re.MULTILINE)
+    assert len(commands) == 3
+    options = CliRunner().invoke(app, ["watch", "--help"]).output
+    assert all(word in options for command in commands for word in command.split() if word.startswith("-"))
+    assert "[default: 6070" in options
+    assert "ssh -L 6070:127.0.0.1:6070" in page
