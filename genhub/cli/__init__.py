@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from genhub.cli import bench, data, init, plugins, recipes, streams, watch
+from genhub.cli import bench, data, demo, init, plugins, recipes, streams, watch
 from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.errors import GenhubError, InputError
@@ -19,6 +19,7 @@ from genhub.ground.processes import first_to_say, launched
 app.command()(data.data)
 app.command()(init.init)
 app.command()(bench.bench)
+app.command()(demo.demo)
 app.command()(watch.watch)
 app.add_typer(recipes.app, name="recipe")
 app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_is_help=False)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from genhub.ground.finite import check_weights
 from genhub.ground.processes import Together
 from genhub.ground.randomness import generators
 from genhub.ground.weights import load_sealed, save_sealed
-from genhub.interfaces.capabilities import Denoiser
+from genhub.interfaces.capabilities import Denoiser, DenoisingStep
 from genhub.interfaces.conditions import Conditions
 from genhub.interfaces.model import Model
 from genhub.sampling.asked import kept_rows
@@ -40,11 +41,14 @@ def sample_elements(
     *,
     together: Together | None = None,
     on_progress: Callable[[int], None] = lambda drawn: None,
+    on_step: Callable[[int, DenoisingStep], None] | None = None,
 ) -> Tensor:
     """Draw rows, each from a seed of its own, so that row i does not depend on n, batches or processes.
 
     Args:
         together: draw a share on each process and gather; without one, draw them all here.
+        on_step: is given each step of a `Denoiser`, and the number of the first row that is drawn in it; None: nobody looks,
+            and a model that has to decode what is drawn does that once.
     Returns:
         (n, *shape) in the modality's own units and type, on the CPU: images as uint8.
     Raises:
@@ -68,7 +72,10 @@ def sample_elements(
             given = drawing.conditions_of(model, numbers)
             seeds = generators(drawing.seed, numbers)
             try:
-                x = model.sample(len(numbers), conditions=given, generator=seeds, **drawing.options)
+                if on_step is not None and isinstance(model, Denoiser):
+                    x = _by_steps(model, drawing, numbers, given, on_step)
+                else:
+                    x = model.sample(len(numbers), conditions=given, generator=seeds, **drawing.options)
             except (RuntimeError, MemoryError) as error:  # a row is the same in any batch
                 if len(numbers) == 1 or not out_of_memory(error):
                     raise
@@ -87,6 +94,17 @@ def sample_elements(
     if fault is not None:
         raise fault
     return result[:n]
+
+
+def _by_steps(
+    model: Model, drawing: Drawing, numbers: Sequence[int], given: Conditions, on_step: Callable[[int, DenoisingStep], None]
+) -> Tensor:
+    """Return what `sample` draws, by the steps of `denoise`, each of which is shown."""
+    seeds, bounds = generators(drawing.seed, numbers), model.modality.bounds
+    steps = cast(Denoiser, model).denoise(len(numbers), conditions=given, generator=seeds, **drawing.options)
+    for step in steps:
+        on_step(numbers[0], step)
+    return step.sample if bounds is None else step.sample.clamp(*bounds)
 
 
 MEMORY_FULL = (

@@ -71,7 +71,7 @@ class Reverse(View):
             for step in model.denoise(n, conditions=given, generator=generators(seed, range(n)), **asked.options):
                 for x in (step.sample, step.pred_original_sample):
                     check_finite(x, f"step {step.index + 1} (t = {step.timestep:.4g})")
-                drawn.append(_in_sight(step.sample, subject.modality).cpu())
+                drawn.append(in_sight(step.sample, subject.modality).cpu())
                 guessed.append(step.pred_original_sample.cpu())
                 captions.append(f"step {step.index + 1}\nt = {step.timestep:.0f}")
         shown = torch.linspace(0, len(drawn) - 1, min(steps, len(drawn))).round().long().tolist()
@@ -86,7 +86,7 @@ class Reverse(View):
         )
 
 
-def _in_sight(x: Tensor, modality: Modality) -> Tensor:
+def in_sight(x: Tensor, modality: Modality) -> Tensor:
     """Return x (n, *shape) made smaller where it goes far beyond a modality's bounds, or the deviation of what is
     standardised, as the first steps of samplers that count in sigma do."""
     if modality.bounds is None:
