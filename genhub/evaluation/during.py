@@ -82,6 +82,19 @@ class Evaluator:
         choose = min if metric.better == "lower" else max
         return choose(found, key=lambda one: one.values[metric.own], default=None)
 
+    def measured(self, step: int) -> list[tuple[int, str, float, float | None, float | None]]:
+        """Return the figures in metrics.jsonl up to a step: see `Run.measured`. The intervals are with what is stored."""
+        stored = evaluations_in(self._run.evaluations, protocol=self._digest)
+        rows = []
+        for line in read_metrics(self._run.metrics)[0]:
+            own = [one for one in stored if one.step == line["step"]]
+            for name in (name.removeprefix(PREFIX) for name in line if name.startswith(PREFIX) and line["step"] <= step):
+                value = line[PREFIX + name]
+                ends = (one.intervals.get(name) for one in own if one.values.get(name) == value)
+                low, high = next((pair for pair in ends if pair), (None, None))
+                rows.append((int(line["step"]), name, value, low, high))
+        return rows
+
     def conclude(self) -> None:
         """Print which checkpoint is best; or that nothing was measured, by a trainer that never calls `evaluate`."""
         if not self._measured_steps() and main_process():

@@ -128,11 +128,16 @@ class Run(Protocol):
             nothing is due or has been measured before, or where something is NaN or infinite, which is warned of.
         """
 
+    def measured(self, step: int) -> list[tuple[int, str, float, float | None, float | None]]:
+        """Return what `evaluate` has measured up to a step, as rows of a table: step, the figure's name, its value, and the
+        ends of its 95% interval, None where it has none. On the first process alone."""
+
     def save_preview(self, step: int, model: Model) -> Path | None:
-        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png.
+        """Draw the config's `num_samples` in eval mode, with the same seeds every time, to samples/step-NNNNNN.png; of
+        what can be heard, the first few also to samples/step-NNNNNN-0.wav and so on.
 
         Returns:
-            The file; None where an image is NaN or infinite, which is warned of, and on the other processes.
+            The picture's file; None where an image is NaN or infinite, which is warned of, and on the other processes.
         """
 
 

@@ -132,6 +132,9 @@ class FolderRun:
             warn(f"step {step} is not measured: {error}")
             return {}
 
+    def measured(self, step: int) -> list[tuple[int, str, float, float | None, float | None]]:
+        return self.evaluator.measured(step) if self.evaluator else []
+
     def save_preview(self, step: int, model: Model) -> Path | None:
         drawing = Drawing(self.config.num_samples, self.seed, self.preview_conditions)
         return draw_preview(model, drawing, self.files, step, together=self._together)

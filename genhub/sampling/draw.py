@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genhub.errors import CheckpointError, InputError, NotFinite, shown
 from genhub.ground.console import warn
-from genhub.ground.disk import remove_leftovers, saving, whole
+from genhub.ground.disk import remove_leftovers, saving, whole, write_whole
 from genhub.ground.finite import check_weights
 from genhub.ground.processes import Together
 from genhub.ground.randomness import generators
@@ -31,6 +31,8 @@ from genhub.store.run_folder import RunFolder
 BATCH_SIZE = 256
 CPU_NUMBERS = 64 * 28 * 28
 """Numbers drawn at once on a CPU, enough to keep it busy; more take longer, as their memory goes back to the system."""
+HEARD = 4
+"""Most rows of a preview that are written as sounds."""
 PART = 500
 """Rows in a file of `draw_parts`: the most that an interrupted drawing loses."""
 
@@ -260,8 +262,9 @@ def draw_blocks(
 def draw_preview(
     model: Model, drawing: Drawing, run: RunFolder, step: int, *, together: Together | None = None
 ) -> Path | None:
-    """Draw rows in eval mode, and write their picture, with what each was given, as a run's of a step. Return None if
-    another process writes it, or if they are not finite, which is warned of, as the run looks after its numbers itself."""
+    """Draw rows in eval mode, and write their picture, with what each was given, as a run's of a step, and the sounds of the
+    first few, if they can be heard. Return the picture's file; None if another process writes it, or if they are not finite,
+    which is warned of, as the run looks after its numbers itself."""
     main, training = together is None or together.main, model.training
     try:
         elements = sample_elements(model.eval(), drawing, together=together)
@@ -271,5 +274,10 @@ def draw_preview(
         return None
     finally:
         model.train(training)
-    picture = model.modality.picture(elements, drawing.captions(model)) if main else None
-    return write_picture(picture, run.preview(step)) if picture else None
+    if not main:
+        return None
+    picture = write_picture(model.modality.picture(elements, drawing.captions(model)), run.preview(step))
+    for number, content in enumerate(model.modality.sounds(elements[:HEARD])):
+        with saving(run.sound(step, number)):
+            write_whole(run.sound(step, number), content)
+    return picture

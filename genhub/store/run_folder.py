@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 from genhub.errors import CheckpointError, NewerFormat
@@ -93,6 +94,15 @@ class RunFolder(Brief):
         """Return the file of the picture of a step, whether it is there or not."""
         return self.path / PREVIEWS / f"{step_name(step)}.png"
 
+    def sound(self, step: int, number: int) -> Path:
+        """Return the file of a sound of a step, the first being number 0, whether it is there or not."""
+        return self.path / PREVIEWS / f"{step_name(step)}-{number}.wav"
+
+    @property
+    def film(self) -> Path:
+        """The pictures one after another, which trackers get at the end."""
+        return self.logs / "film.gif"
+
     # What is there
 
     def checkpoints(self) -> list[Path]:
@@ -104,6 +114,10 @@ class RunFolder(Brief):
         """Return the pictures in the order of their steps."""
         found = [file for file in (self.path / PREVIEWS).glob(f"{ANY_STEP}.png") if _is_step(file.stem)]
         return sorted(found, key=step_of)
+
+    def sounds(self, step: int) -> list[Path]:
+        """Return the sounds of a step, in their order."""
+        return list(takewhile(Path.is_file, (self.sound(step, number) for number in count())))
 
     def newest_whole(self) -> tuple[Path | None, list[str]]:
         """Return the newest whole checkpoint, if there is any, and what is wrong with each newer one.

@@ -13,6 +13,9 @@ from genhub.errors import RecipeError, TrainingError, did_you_mean, shown
 from genhub.interfaces.model import Model, Phase
 from genhub.recipe.sections import AccelerateConfig
 
+EXTRAS = ("trackio", "wandb")
+"""Trackers that genhub's extra of their name installs."""
+
 
 def check_config(config: AccelerateConfig) -> None:
     """
@@ -33,7 +36,8 @@ def check_config(config: AccelerateConfig) -> None:
         if tracker not in known:
             raise RecipeError(f"trainer.trackers: no tracker is called '{tracker}'; {did_you_mean(tracker, known)}")
         if tracker not in available:
-            raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {tracker}")
+            package = f"'genhub-framework[{tracker}]'" if tracker in EXTRAS else tracker
+            raise RecipeError(f"trainer.trackers: {tracker} is not installed: pip install {package}")
 
 
 def check_loss(model: Model, phase: Phase, losses: object) -> None:

@@ -17,7 +17,6 @@ from accelerate.utils import ProjectConfiguration
 from genhub.data.split import check_split
 from genhub.errors import CheckpointError, Interrupted
 from genhub.ground.console import say
-from genhub.ground.disk import saving
 from genhub.ground.processes import Share, Together, launched
 from genhub.ground.randomness import seed_in_turn
 from genhub.interfaces.model import Batch, Model
@@ -31,6 +30,7 @@ from genhub.training.memory import find_accumulation, memory_explained, step_fit
 from genhub.training.networks import Networks, prepare_networks
 from genhub.training.optim import build_optimizers, check_phases, learning_rates, lr_factor
 from genhub.training.state import RunState
+from genhub.training.tracking import Tracking
 
 
 class AccelerateTrainer(Trainer):
@@ -118,9 +118,7 @@ class AccelerateTrainer(Trainer):
 
         # the end: let go of the wrapper and of trackers; `train` parts from the other processes
         networks.unwrap(accelerator)
-        with saving(self._files.logs):
-            for tracker in accelerator.trackers:
-                tracker.finish()
+        state.trackers.finish(done if last else None)
         if stopping and not last:
             raise Interrupted(f"stopped at step {done}; the same command goes on from there", stop.number)
         assert folder is not None  # the last step saves
@@ -144,8 +142,6 @@ class AccelerateTrainer(Trainer):
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_phases)],
         )
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-        if config.trackers:
-            accelerator.init_trackers(self.run.folder.name)
         return accelerator
 
     def _start(
@@ -163,7 +159,8 @@ class AccelerateTrainer(Trainer):
         states = stopped.state.values.get("data", []) if stopped else []
         position = states[share.rank] if len(states) == share.world_size else None
         batches = data.batches(share, seed=self.run.seed, start_step=start, device=accelerator.device, state=position)
-        state = RunState(networks, self.run.log(data, start), accelerator, share, {phase.name for phase in networks.phases})
+        log, trackers = self.run.log(data, start), Tracking(accelerator, self.run, self.config.trackers, start)
+        state = RunState(networks, log, accelerator, trackers, share, {phase.name for phase in networks.phases})
         if stopped:
             try:
                 state.load(stopped.state)
@@ -248,7 +245,7 @@ class AccelerateTrainer(Trainer):
             scaler.update()
 
     def _log(self, done: int, factor: float, state: RunState, data: TrainingData) -> None:
-        log, accelerator = state.log, state.accelerator
+        log = state.log
         losses = _mean_over_processes(log.means(), self.run.together)
         if done % self.config.log_every == 0:  # the run's last line may come early; going on from it, nothing is lost
             log.entries = []
@@ -257,17 +254,17 @@ class AccelerateTrainer(Trainer):
             facts = {"epoch": round(done * data.config.batch_size / data.spec.num_rows, 4)} | facts
         if self.config.skip_bad_steps:
             facts["left_out"] = len(log.left_out)
-        values = log.line(done, facts, losses)
-        with saving(self._files.logs):
-            accelerator.log(values, step=done)
+        state.trackers.numbers(log.line(done, facts, losses), done)
 
     def _preview(self, done: int, state: RunState) -> None:
         model, accelerator = state.networks.exported, state.accelerator
         device = model.device
         model.to(accelerator.device)  # it is there, but for the copy of a sharded one
         with state.networks.as_written():
-            self.run.save_preview(done, model)
+            picture = self.run.save_preview(done, model)
         model.to(device)
+        if picture:
+            state.trackers.preview(done)
 
     def _save(self, done: int, state: RunState, data: TrainingData, guard: FiniteGuard) -> Path:
         guard.check_logged()
@@ -280,8 +277,7 @@ class AccelerateTrainer(Trainer):
         with state.networks.as_written():
             values = self.run.evaluate(done, state.networks.exported)
         if values:
-            with saving(self._files.logs):
-                state.accelerator.log(values, step=done)
+            state.trackers.evaluation(values, done)
 
 
 def _mean_over_processes(means: dict[str, float], together: Together) -> dict[str, float]:

@@ -18,6 +18,7 @@ from genhub.interfaces.trainer import TrainerState
 from genhub.training.networks import Networks
 from genhub.training.optim import load_optimizer, optimizer_tensors
 from genhub.training.sharding import full, like
+from genhub.training.tracking import Tracking
 
 
 @dataclass
@@ -27,6 +28,7 @@ class RunState:
     networks: Networks
     log: RunLog
     accelerator: Accelerator
+    trackers: Tracking
     share: Share
     """This process's part of a batch: rank, world_size and accumulation."""
     unseen: set[str]
