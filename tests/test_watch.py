@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -101,7 +102,7 @@ def test_how_a_run_has_ended_is_told_by_its_files(tmp_path: Path) -> None:
     made(tmp_path / "crashed", 30, (20,))
     made(tmp_path / "lost", 10, ())
     (made(tmp_path / "elsewhere") / ".owner").write_text("process 7 on another-machine")
-    (made(tmp_path / "gone", 20) / ".owner").write_text(f"process {2**22 + 1} on {os.uname().nodename}")
+    (made(tmp_path / "gone", 20) / ".owner").write_text(f"process {2**22 + 1} on {socket.gethostname()}")
     with serving(tmp_path) as client:
         found = client.runs()
     assert {name: (facts["state"], facts["said"]) for name, facts in found.items()} == {
@@ -115,6 +116,7 @@ def test_how_a_run_has_ended_is_told_by_its_files(tmp_path: Path) -> None:
         ),
         "gone": ("stopped", "stopped, and saved; the same command goes on from step 20"),
     }
+    assert found["elsewhere"]["how_to_stop"] == "Ctrl-C, or kill 7"
     facts = found["crashed"]
     assert (facts["step"], facts["steps"], facts["pictures"], facts["can_stop"]) == (30, 40, [20], False)
     assert facts["recipe"] == {"model.name": "vae", "trainer.max_steps": "40"}
@@ -126,7 +128,7 @@ def test_a_process_that_holds_the_folder_trains_it(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     with serving(run) as client:
         with locked(run):
-            assert last_owner(run) == (os.getpid(), os.uname().nodename)
+            assert last_owner(run) == (os.getpid(), socket.gethostname())
             (facts,) = client.ask("runs")
             assert (facts["state"], facts["can_stop"]) == ("running", True)
             assert facts["seconds_left"] == pytest.approx(1.0)  # 10 steps at ten a second
@@ -362,6 +364,11 @@ def test_it_starts_without_torch_or_any_run_and_ends_by_ctrl_c(tmp_path: Path) -
 # In a browser
 
 
+def until(page: Any, expression: str) -> None:
+    """Wait for an expression to be true; playwright's own wait evaluates it in the page, whose security policy forbids that."""
+    wait_for(lambda: page.evaluate(expression))
+
+
 def address_of(job: Any) -> str:
     wait_for(lambda: "Page" in job.out or job.poll() is not None)
     return job.out.split()[1]
@@ -376,22 +383,22 @@ def test_a_run_that_trains_is_followed_stopped_gone_on_with_and_crashes(tiny: di
     run, url = tmp_path / "runs" / "live", address_of(zygote.genhub("watch", "--port", "0", cwd=tmp_path))
     with browsing() as browser, page_of(browser) as page:
         page.goto(url)
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('No run yet')")
+        until(page, "document.getElementById('status').textContent.startsWith('No run yet')")
         training = zygote.genhub("train", "r.yaml", cwd=tmp_path)
         points = "Number(document.querySelector('[data-metric=\"generator/loss\"] path.curve')?.dataset.points || 0)"
-        page.wait_for_function(f"{points} > 1", timeout=120_000)
+        until(page, f"{points} > 1")
         before = page.evaluate(points)
-        page.wait_for_function(f"{points} > {before}", timeout=60_000)
+        until(page, f"{points} > {before}")
         assert re.match(r"running · step [\d,]+ of 1,000,000 · [\d,.]+ rows/s · .* left", page.inner_text(".doing"))
 
-        page.wait_for_function("Number(document.getElementById('picture-step').max) >= 1", timeout=60_000)
-        page.wait_for_function("document.querySelector('#pictures img').naturalWidth > 0")
+        until(page, "Number(document.getElementById('picture-step').max) >= 1")
+        until(page, "document.querySelector('#pictures img').naturalWidth > 0")
         newest = page.get_attribute("#pictures img", "src")
         page.focus("#picture-step")
         page.keyboard.press("Home")
         assert "step=200&" in page.get_attribute("#pictures img", "src") != newest
         most = int(page.get_attribute("#picture-step", "max"))
-        page.wait_for_function(f"Number(document.getElementById('picture-step').max) > {most}", timeout=60_000)
+        until(page, f"Number(document.getElementById('picture-step').max) > {most}")
         assert "step=200&" in page.get_attribute("#pictures img", "src")  # stays where it was put, as newer ones come
         page.focus("#picture-step")
         page.keyboard.press("End")
@@ -419,7 +426,7 @@ def test_a_run_that_trains_is_followed_stopped_gone_on_with_and_crashes(tiny: di
         page.wait_for_selector(".run.crashed", timeout=60_000)
         assert f"without saving; the same command goes on from step {step:,}" in page.inner_text(".said")
         lines = len(read_metrics(run / "metrics.jsonl")[0])
-        page.wait_for_function(f"{points} === {lines}", timeout=60_000)
+        until(page, f"{points} === {lines}")
 
 
 EVIL = "<img src=x onerror=boom()>"
@@ -443,13 +450,13 @@ def test_runs_over_one_another_and_what_differs(
             for scheme in ("light", "dark"):
                 with page_of(browser, size, scheme) as page:
                     page.goto(client.server.address)
-                    page.wait_for_function("document.querySelectorAll('#pictures img').length === 2")
+                    until(page, "document.querySelectorAll('#pictures img').length === 2")
                     assert sideways(page) == 0
                     page.click("#metrics summary")
                     assert sideways(page) == 0
         with page_of(browser) as page:
             page.goto(client.server.address)
-            page.wait_for_function("document.querySelectorAll('#pictures img').length === 2")
+            until(page, "document.querySelectorAll('#pictures img').length === 2")
             assert page.locator(".run.finished").count() == 2
             assert sorted(page.locator(".name").all_inner_texts()) == sorted([f"runs/{EVIL}", "runs/one"])
             assert page.locator("img:not(#pictures img), #recipes b").count() == 0  # names are text
@@ -487,14 +494,14 @@ def test_runs_over_one_another_and_what_differs(
             assert "critic/real" in page.locator("#charts .chart h3").all_inner_texts()
             assert "critic/loss" not in page.locator("#charts .chart h3").all_inner_texts()
             page.uncheck(".run input >> nth=0")
-            page.wait_for_function("document.querySelectorAll('#pictures img').length === 1")
+            until(page, "document.querySelectorAll('#pictures img').length === 1")
             assert page.locator('[data-metric="critic/real"] path.curve').count() == 1
             assert page.is_hidden("#recipes")
             shutil.rmtree(tmp_path / "runs" / "one")
-            page.wait_for_function("document.querySelectorAll('.run').length === 1")
+            until(page, "document.querySelectorAll('.run').length === 1")
         with page_of(browser) as page:
             page.goto(client.server.address.partition("#")[0])
-            page.wait_for_function("document.getElementById('status').textContent.includes('it has a key')")
+            until(page, "document.getElementById('status').textContent.includes('it has a key')")
 
 
 @posix

@@ -61,7 +61,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{HERE}:{self.server_port}/#{self.key}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a browser that has gone
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):  # a browser that has gone
             super().handle_error(request, client_address)
 
 
@@ -150,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         return content, "image/png"
 
     def _stop(self, values: dict[str, str]) -> tuple[bytes, str]:
-        if int(self.headers.get("Content-Length") or 0) > 0:
+        if self.headers.get("Content-Length", "0") != "0":
             raise Refused(HTTPStatus.BAD_REQUEST, "nothing more is needed")
         with self.server.watch.run(values.get("run", "")) as run:
             return _json({"said": run.stop()})

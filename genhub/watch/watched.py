@@ -19,6 +19,8 @@ from genhub.watch.log_tail import LogTail
 
 RECENT = 20
 """Number of log lines over which the speed is taken."""
+SIGNALS = os.name != "nt"
+"""Whether a process can be asked to stop; on Windows a signal would end it on the spot."""
 BEGINS = b"\x89PNG\r\n\x1a\n"
 """First bytes of a picture that is shown."""
 Signature = tuple[int, int]
@@ -69,8 +71,8 @@ class WatchedRun:
             "rows_per_second": _last(self.log.lines, "rows_per_second"),
             "seconds_left": (steps - done) / speed if state == "running" and steps and speed else None,
             "written": _time(self.run.metrics),
-            "can_stop": state == "running" and os.name != "nt",
-            "how_to_stop": f"Ctrl-C where it was started, or: kill {holder.number}" if holder else None,
+            "can_stop": state == "running" and SIGNALS,
+            "how_to_stop": by_hand(holder) if holder and (state == "elsewhere" or not SIGNALS) else None,
             "log": {"generation": self.log.generation, "lines": len(self.log.lines)},
             "metrics": names,
             "measured": (measured := [name for name in names if name.startswith(PREFIX)]),
@@ -106,9 +108,8 @@ class WatchedRun:
         holder = holder_of(self.run.path)
         if holder is None:
             raise InputError(f"{self.run}: nothing trains here")
-        if holder.process is None or os.name == "nt":
-            raise InputError(f"{self.run}: {holder} can't be told from here; Ctrl-C where it was started, or there: "
-                             f"kill {holder.number}")  # fmt: skip
+        if holder.process is None or not SIGNALS:
+            raise InputError(f"{self.run}: {holder} can't be told from here; there: {by_hand(holder)}")
         if holder.process == self._asked:
             raise InputError(f"{self.run}: was asked before; a second signal would keep it from saving")
         try:
@@ -156,6 +157,11 @@ class WatchedRun:
             except GenhubError as error:
                 self._recipe = signature, {}, list(error.args)
         return self._recipe[1], self._recipe[2]
+
+
+def by_hand(holder: Holder) -> str:
+    """Return what somebody does to stop a run where it trains."""
+    return f"Ctrl-C, or kill {holder.number}"
 
 
 def steps_per_second(lines: Sequence[Mapping[str, float]]) -> float | None:

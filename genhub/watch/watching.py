@@ -102,8 +102,13 @@ class Watch:
 
 def runs_in(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
     """Yield a folder that is a run, or else the runs that are in it, in the order of their names."""
-    if RunFolder(folder).is_run():
-        yield folder
-    elif depth and folder.is_dir():
-        for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
-            yield from runs_in(path, depth - 1)
+    inside: list[Path] = []
+    try:
+        if RunFolder(folder).is_run():
+            yield folder
+        elif depth and folder.is_dir():
+            inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except PermissionError:  # somebody else's folder, which this user may not look into
+        return
+    for path in inside:
+        yield from runs_in(path, depth - 1)

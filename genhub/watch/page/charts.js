@@ -96,7 +96,8 @@ function drawChart(figure, title, series, options) {
       svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(value(at))));
   }
   for (const at of ticks(left, right, Math.max(2, Math.floor(width / 110)))) {
-    picture.append(svg("text", { x: place.x(at), y: HEIGHT - 8, "text-anchor": "middle" }, short(at)));
+    const x = place.x(at), last = x > width - 30; // whose number would be cut off
+    picture.append(svg("text", { x: last ? width : x, y: HEIGHT - 8, "text-anchor": last ? "end" : "middle" }, short(at)));
   }
   const clip = `clip-${figure.dataset.number}`;
   const frame = { x: LEFT - DOT, y: TOP - DOT, width: width - LEFT - RIGHT + 2 * DOT, height: HEIGHT - TOP - BOTTOM + 2 * DOT };
@@ -118,16 +119,18 @@ function drawChart(figure, title, series, options) {
   }
   const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
   picture.append(cursor);
-  picture.onpointermove = (event) => {
+  const point = () => {
     const box = picture.getBoundingClientRect();
-    const x = left + ((event.clientX - box.left) * width / box.width - LEFT) / (width - LEFT - RIGHT) * (right - left);
+    const x = left + ((figure.pointer - box.left) * width / box.width - LEFT) / (width - LEFT - RIGHT) * (right - left);
     const near = shown.filter((one) => one.points.length).map((one) => [one, nearest(one.points, x)]);
     const at = near.map(([, point]) => point.x).reduce((best, each) => (Math.abs(each - x) < Math.abs(best - x) ? each : best));
     for (const end of ["x1", "x2"]) cursor.setAttribute(end, place.x(at));
     cursor.setAttribute("visibility", "visible");
     caption.textContent = `${options.unit} ${short(at)}: ` + near.map(([one, point]) => `${one.name} ${short(point.y)}`).join("; ");
   };
-  picture.onpointerleave = () => { cursor.setAttribute("visibility", "hidden"); caption.textContent = ""; };
+  picture.onpointermove = (event) => { figure.pointer = event.clientX; point(); };
+  picture.onpointerleave = () => { figure.pointer = null; cursor.setAttribute("visibility", "hidden"); caption.textContent = ""; };
+  if (figure.pointer != null) point(); // it rests on a chart that is drawn anew
 }
 
 function nearest(points, x) {

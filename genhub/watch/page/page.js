@@ -121,8 +121,8 @@ async function stop(run, button) {
 
 function duration(seconds) {
   const all = Math.round(seconds), hours = Math.floor(all / 3600), minutes = Math.floor(all / 60) % 60, rest = all % 60;
-  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
-  return minutes ? `${minutes} min ${String(rest).padStart(2, "0")} s` : `${rest} s`;
+  const parts = hours ? [hours, "h", String(minutes).padStart(2, "0"), "min"] : minutes ? [minutes, "min", String(rest).padStart(2, "0"), "s"] : [rest, "s"];
+  return parts.join("\u00a0");
 }
 
 const COUNT = new Intl.NumberFormat("en");
@@ -142,7 +142,7 @@ function showCard({ node, facts }) {
     ` · ${words.filter(Boolean).join(" · ")}`);
   Object.assign(part("progress"), { max: facts.steps || 1, value: Math.min(facts.step, facts.steps || 0), hidden: !facts.steps });
   part("progress").setAttribute("aria-label", "steps done");
-  set(part(".said"), facts.said + (facts.how_to_stop && live && !facts.can_stop && facts.state === "running" ? `; to stop it: ${facts.how_to_stop}` : ""));
+  set(part(".said"), facts.said + (facts.how_to_stop ? `; to stop it there: ${facts.how_to_stop}` : ""));
   set(part(".notes"), facts.notes.join("; "));
   part(".stop").hidden = !facts.can_stop;
 }
