@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genhub import Embedding, Given, Metric, Modality, Network, NetworkConfig, NotFinite, PictureRow, View, table
+from genhub import Choice, Embedding, Given, Metric, Modality, Network, NetworkConfig, NotFinite, PictureRow, View, table
 
 # Modalities
 
@@ -119,6 +119,13 @@ class NoPicture(Trace):
 class Silent(Trace):
     def told(self):
         return ""
+
+
+class Offers(Trace):
+    """Names a value that it can't read."""
+
+    def control(self):
+        return Choice(("loud",))
 
 
 class Rounds(Trace):

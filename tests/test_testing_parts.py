@@ -23,6 +23,7 @@ MODALITIES = {
     "TakesNaN": ("back", "from_batch takes NaN: raise genhub.NotFinite"),
     "NoPicture": ("picture", "picture gives <class 'numpy.ndarray'>: return a PIL.Image.Image"),
     "Silent": ("words", "told gives '': say in a few words"),
+    "Offers": ("control", "control offers 'loud', which can't be asked for: ValueError: could not convert string to float"),
     "Rounds": ("rows", "to_rows, from_rows: other values come back"),
     "Halves": ("files", "read_file gives other values than write_file was given"),
     "Peeks": ("condition", "beside a vector, rows that are not present depend on the values: put a learnt value there"),
@@ -107,7 +108,7 @@ def test_every_check_has_a_part_that_fails_it() -> None:
 
 def test_sound_ones_pass() -> None:
     report = check_modality(broken_parts.Trace, [np.arange(4.0), [1, 2, 3, 9]])
-    assert [result.outcome for result in report.results] == ["passed"] * 10
+    assert [result.outcome for result in report.results] == ["passed"] * 11
     report = check_network(broken_parts.Plain, {"hidden": 4}, shapes=[(5,), (2,)])
     assert [result.outcome for result in report.results] == ["passed"] * 8
     report = check_metric(broken_parts.Apart)

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter
 
 from genhub.errors import InputError
+from genhub.ground.parsing import TextSource, apply_override
 from genhub.interfaces.annotations import members
 from genhub.interfaces.capabilities import Denoiser
 from genhub.interfaces.control import Choice, Control, Line, Slider, Upload
@@ -123,21 +124,21 @@ class Form:
         way = any(isinstance(model, Denoiser) for model in models.values())
         return cls(conditions, options, POINTS if together else FEW, way, [*untold, *unused])
 
-    def wish(self, n: Any, seed: Any, said: Mapping[str, Any], options: Mapping[str, Any]) -> Wish:
+    def wish(self, n: Any, seed: Any, said: Mapping[str, Any], options: Mapping[str, str]) -> Wish:
         """Return what a person asks with the controls' values.
 
         Args:
             said: by condition, the names that are chosen, a number, a text or a file's path; None, "" or []: nobody says.
-            options: None: left out.
+            options: by name, the texts that `--set` would be given; "": left out.
         Raises:
-            InputError: n or the seed is none that can be drawn with.
+            InputError: n or the seed is none that can be drawn with, or an option's text can't be read.
         """
         conditions = {told.name: texts for told in self.conditions if (texts := _texts(said.get(told.name)))}
-        chosen = {option.name: options.get(option.name) for option in self.options}
+        chosen = _parsed({name: text for name, text in options.items() if text.strip()})
         defaults = {option.name: option.default for option in self.options}
         return Wish(
             _whole("n", n, 1, MOST), _whole("seed", seed, 0, LARGEST_SEED), conditions,
-            {name: value for name, value in chosen.items() if value is not None and value != defaults[name]},
+            {name: value for name, value in chosen.items() if value != defaults[name]},
             frozenset(told.name for told in self.conditions if isinstance(told.control, Upload)),
         )  # fmt: skip
 
@@ -149,6 +150,14 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [str(each) for each in value]
     return [f"{value:.6g}" if isinstance(value, float) else str(value)]
+
+
+def _parsed(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of options as `--set` reads them."""
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        apply_override(values, f"{name}={text}", TextSource("--set"), origin="--set")
+    return values
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

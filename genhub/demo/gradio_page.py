@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tempfile
@@ -28,8 +29,6 @@ HOST = "127.0.0.1"
 HOUR = 3600
 """Seconds after which a picture that was shown is deleted."""
 FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
-YES_OR_NO = {"": None, "yes": True, "no": False}
-MODELS_OWN = "the model's own"
 COPY = "async (command) => { await navigator.clipboard.writeText(command); return 'Copied' }"
 ANOTHER_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
 STYLE = """
@@ -65,7 +64,7 @@ def serve(sources: Sequence[str], port: int | None = None, share: bool = False) 
             page.launch(port, share)
             threading.Event().wait()
         finally:
-            page.blocks.close()
+            page.blocks.close(verbose=False)
 
 
 class Page:
@@ -116,7 +115,8 @@ class Page:
             self.n = gradio.Number(form.n, label="n", info=f"up to {MOST:,}", precision=0, step=1, min_width=90)
             self.seed = gradio.Number(0, label="seed", info="of the noise", precision=0, step=1, min_width=130)
         self.another = gradio.Button("Another seed", size="sm")
-        self.options = {option.name: self._option(option) for option in form.options}
+        with gradio.Row():
+            self.options = {option.name: self._option(option) for option in form.options}
         self.way = gradio.Checkbox(True, label="Show the way from noise", visible=form.shows_way)
         self.draw = gradio.Button("Draw", variant="primary")
         for note in form.notes:
@@ -145,14 +145,15 @@ class Page:
                 return (gradio.File(label=f"{label}: {words}", file_types=list(endings), type="filepath", height=140),)
 
     def _option(self, option: SampleOption) -> Any:
-        label = option.name.replace("_", " ")
+        """Return the control of an option, whose value is the text that `--set` would be given. (A number that is left out
+        would be 0 in Gradio's `Number`.)"""
+        label, default = option.name.replace("_", " "), json.dumps(option.default)
+        usual = "the model's own" if option.default is None else default
         if option.kind == "boolean":
-            usual = MODELS_OWN if option.default is None else ("no", "yes")[option.default]
-            choices = [(f"as usual: {usual}", ""), ("yes", "yes"), ("no", "no")]
-            return self.gradio.Dropdown(choices, value="", label=label)
-        precision = 0 if option.kind == "integer" else None
-        step = 1 if option.kind == "integer" else 0.1
-        return self.gradio.Number(option.default, label=label, placeholder=MODELS_OWN, precision=precision, step=step)
+            choices = [(f"as usual: {usual}", ""), ("true", "true"), ("false", "false")]
+            return self.gradio.Dropdown(choices, value="", label=label, min_width=130)
+        text = "" if option.default is None else default
+        return self.gradio.Textbox(text, label=label, placeholder=usual, max_lines=1, min_width=130)
 
     # Results
 

@@ -23,8 +23,8 @@ from genhub.views.films import in_sight
 
 PAUSE = 0.1
 """Least seconds between two pictures of the way."""
-SHARE = 5
-"""Times as long as a picture of the way took, until the next: so the most that pictures take of the drawing's time."""
+APART = 4
+"""Least time between two, in times of what one took to make: so the most that pictures take of the drawing's time."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ class _Watched:
         while wait([self._work], timeout=pause).not_done:
             if self._steps > seen:
                 seen, start = self._steps, perf_counter()
-                yield self._on_the_way()
-                pause = max(PAUSE, SHARE * (perf_counter() - start))
+                made = self._on_the_way()
+                pause = max(PAUSE, APART * (perf_counter() - start))
+                yield made
         elements, captions = self._work.result(), self.drawing.captions(self.model)
         modality = self.model.modality
         yield DrawnPicture(modality.picture(elements, captions), True, modality.sounds(elements), captions)

@@ -17,6 +17,7 @@ from genhub.data.open import load_data
 from genhub.data.raw import StoredColumn, as_objects
 from genhub.errors import NotFinite, PluginError
 from genhub.interfaces.columns import ModelData
+from genhub.interfaces.control import Choice, Line, Slider, Upload
 from genhub.interfaces.modality import AnyModality, Modality
 from genhub.interfaces.network import Embedding
 from genhub.testing.examples import example_columns
@@ -193,6 +194,42 @@ def words(subject: ModalitySubject) -> None:
         json.dumps(dict(modality.facts()))
     except TypeError as error:
         raise Broken(f"facts are no JSON: {error}", "give numbers, texts and lists of them", subject.cls.facts) from error
+
+
+def control(subject: ModalitySubject) -> None:
+    """What `control` offers can be asked for, as one text each: the names of a choice, the ends of a slider, the example of a
+    line, a file with an ending of an upload."""
+    modality, at = subject.modality, subject.cls.control
+    for text in _offered(subject):
+        try:
+            (part,) = modality.split(text)
+            asked = np.asarray(modality.ask(part))
+        except Exception as error:  # a stranger's reader may raise anything
+            raise Broken(
+                f"control offers {text!r}, which can't be asked for: {told(error)}", "let ask read it", at
+            ) from error
+        if asked.shape != modality.shape and modality.narrowed(asked) is None:
+            raise Broken(f"control offers {text!r}, of which ask makes {asked.shape}", f"make it {modality.shape}", at)
+
+
+def _offered(subject: ModalitySubject) -> list[str]:
+    """Return texts that a person can say by the modality's control."""
+    match subject.modality.control():
+        case Choice(names):
+            return list(names)
+        case Slider(low, high):
+            return [f"{low:g}", f"{high:g}"]
+        case Line(example):
+            return [example] if example else []
+        case Upload(endings):
+            ending = subject.modality.file_ending
+            if ending is None or ending not in endings:
+                return []
+            path = subject.folder / f"asked{ending}"
+            subject.modality.write_file(subject.own[0], path)
+            return [str(path)]
+        case other:
+            raise Broken(f"control gives {other!r}", "return a Choice, Slider, Line or Upload", subject.cls.control)
 
 
 def rows(subject: ModalitySubject) -> None:

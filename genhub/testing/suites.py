@@ -89,6 +89,7 @@ MODALITY_CHECKS = (
     Check(modalities.back, needs=("batch",)),
     Check(modalities.picture, needs=("back",)),
     Check(modalities.words, needs=("read",)),
+    Check(modalities.control, needs=("back",)),
     Check(modalities.rows, needs=("config", "back")),
     Check(modalities.files, needs=("back",)),
     Check(modalities.condition, needs=("batch",)),
