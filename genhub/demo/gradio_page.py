@@ -177,7 +177,13 @@ class Page:
     def _events(self) -> None:
         said = [control for controls in self.said.values() for control in controls]
         inputs = [self.n, self.seed, self.way, *said, *self.options.values()]
-        outputs = [self.command, self.copy, self.hint, *(part for column in self.columns.values() for part in column)]
+        outputs = [
+            self.draw,
+            self.command,
+            self.copy,
+            self.hint,
+            *(part for column in self.columns.values() for part in column),
+        ]
         self.draw.click(self._drawn, inputs, outputs, show_progress="minimal", api_name="draw")
         self.another.click(None, None, self.seed, js=ANOTHER_SEED)
         self.copy.click(None, self.command, self.copy, js=COPY)
@@ -191,7 +197,8 @@ class Page:
         except InputError as error:
             yield {below: _fault(error) for _, below in self.columns.values()}
             return
-        yield {self.command: self._command(wish), self.copy: "Copy the command", self.hint: _hint(wish)}
+        said = {self.command: self._command(wish), self.copy: "Copy the command", self.hint: _hint(wish)}
+        yield {self.draw: self.gradio.Button(interactive=False), **said}
         for source, (picture, below) in self.columns.items():
             try:
                 for shown in draw_shown(self.models[source], wish, way):
@@ -200,6 +207,7 @@ class Page:
                         yield {picture: str(file), below: _sounds(shown)}
             except Exception as error:  # a stranger's model may raise anything
                 yield {picture: None, below: _fault(error)}
+        yield {self.draw: self.gradio.Button(interactive=True)}
 
     def _wish(self, values: Sequence[Any]) -> tuple[Wish, bool]:
         (n, seed, way), rest = values[:3], iter(values[3:])

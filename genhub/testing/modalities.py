@@ -197,8 +197,8 @@ def words(subject: ModalitySubject) -> None:
 
 
 def control(subject: ModalitySubject) -> None:
-    """What `control` offers can be asked for, as one text each: the names of a choice, the ends of a slider, the example of a
-    line, a file with an ending of an upload."""
+    """What `control` offers can be asked for, as one text each: a choice's names, a slider's ends, a line's example, a file
+    with an upload's ending."""
     modality, at = subject.modality, subject.cls.control
     for text in _offered(subject):
         try:
