@@ -216,3 +216,21 @@ class Terminated(Pair):
         if self.updates == 3:  # the check before step 0 leaves no trace
             os.kill(os.getpid(), signal.SIGTERM)
         return super().generator_loss(batch)
+
+
+class KilledAfterEight(Brightens):
+    """Its process is killed in the ninth step, where there is a file `kill` beside it, once what it has logged is written."""
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.register_buffer("updates", torch.zeros(()))
+
+    def phases(self):
+        return [Phase("fit", self.loss, trains=("grey",))]
+
+    def loss(self, batch):
+        if self.updates == 8 and Path("kill").exists():
+            time.sleep(1.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.updates += self.training
+        return {"loss": -self.grey[0].sum()}

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from genhub.ground.console import say
-from genhub.ground.disk import write_whole
+from genhub.ground.disk import whole, write_whole
 from genhub.ground.extras import import_extra
 from genhub.store.run_folder import RECIPE, RunFolder
 
@@ -82,14 +82,16 @@ class AnyTracker:
 
 
 class TensorBoardTracker(AnyTracker):
-    """TensorBoard's event files. A file that begins with a purge hides what the earlier ones have from its step on."""
+    """TensorBoard's event files, in a folder of the run's name."""
 
     @property
     def first(self) -> int:
         return self.start
 
     def options(self, config: Config) -> dict[str, Any]:
-        return {"purge_step": self.first}
+        for file in (self.files.logs / self.files.path.name).glob("events.out.tfevents.*"):
+            cut_events(file, self.first)
+        return {"purge_step": self.first}  # tells a TensorBoard that is open
 
     def begin(self, config: Config, recipe: str) -> None:
         from torch.utils.tensorboard.summary import hparams
@@ -280,6 +282,19 @@ KINDS: Mapping[str, type[AnyTracker]] = {
     "trackio": TrackioTracker,
 }
 """By accelerate's name, the trackers that get more than numbers and the config."""
+
+
+def cut_events(file: Path, first: int) -> None:
+    """Take the events from a step on, and what is damaged, from a file of TensorBoard's."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with whole(file) as temporary, temporary.open("wb") as stream:
+        writer = RecordWriter(stream)
+        for content in RawEventFileLoader(str(file)).Load():
+            if Event.FromString(content).step < first:
+                writer.write(content)
 
 
 @contextlib.contextmanager

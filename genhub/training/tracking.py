@@ -120,13 +120,13 @@ class Tracking:
         files = self._files.previews()
         each = max(1, -(-len(files) // FRAMES))
         frames = [_picture(file) for file in files[::-1][::each][::-1]]  # the last one is among them
-        first, *others = [frame for frame in frames if frame.size == frames[-1].size] or [None]
-        if first is None or not others:
+        frames = [frame for frame in frames if frame.size == frames[-1].size]
+        if len(frames) < 2:
             return None
         film = self._files.film
         film.parent.mkdir(exist_ok=True)
         with whole(film) as temporary:
-            first.save(temporary, "GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
+            frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
         return film
 
 
