@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,58 +36,112 @@ def block(text: str, language: str, containing: str) -> str:
     return next(b for b in blocks if containing in b)
 
 
-def test_readme_recipe_is_the_shipped_one(tmp_path):
-    (tmp_path / "r.yaml").write_text(block(README, "yaml", "name: ddpm"))
+def test_the_recipe_that_is_explained_is_the_shipped_one(tmp_path):
+    (tmp_path / "r.yaml").write_text(block((ROOT / "docs" / "recipe.md").read_text(), "yaml", "name: ddpm"))
     written, shipped = genhub.read_recipe(tmp_path / "r.yaml"), genhub.read_recipe("digits-ddpm")
     assert written.model_copy(update={"run_dir": shipped.run_dir, "folder": shipped.folder}) == shipped
 
 
 @pytest.mark.slow
-def test_readme_python_runs(tmp_path):
-    code = block(README, "python", "genhub.train").replace("max_steps=200", "max_steps=5")
+@pytest.mark.parametrize("page", ["README.md", "docs/verbs.md"])
+def test_python_of_the_readme_and_of_the_verbs_runs(tmp_path, page):
+    code = block((ROOT / page).read_text(), "python", "genhub.train").replace("max_steps=200", "max_steps=5")
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "torch.Size([16, 1, 8, 8]) torch.uint8" in result.stdout
     assert (tmp_path / "digits.png").exists()
 
 
-def test_readme_verbs_and_options_exist(capsys):
+def commands_of(text: str) -> list[str]:
+    """Return the lines of a page's bash blocks that are genhub's, lines that go on below joined."""
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    return re.findall(r"^genhub .*", blocks, re.MULTILINE)
+
+
+def test_every_command_of_every_page_has_a_verb_options_and_a_recipe_that_are_there():
+    from typer.testing import CliRunner
+
     from genhub.cli import app
 
-    commands = re.findall(r"^genhub .*", README.partition("## What do you want to do?")[2], re.MULTILINE)
-    assert len(commands) > 30
-    verbs = {
-        "data",
-        "init",
-        "bench",
-        "watch",
-        "train",
-        "sample",
-        "show",
-        "evaluate",
-        "compare",
-        "sweep",
-        "push",
-        "info",
-        "recipe",
-        "plugins",
-        "doctor",
-    }
-    assert {command.split()[1] for command in commands} == verbs
-    helps = {}
-    for verb in verbs:
-        with pytest.raises(SystemExit):
-            app([verb, "--help"])
-        helps[verb] = capsys.readouterr().out
+    recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+    told = cache(lambda *words: CliRunner().invoke(app, [*words, "--help"]))
+    checked = 0
+    for page, text in PAGES.items():
+        for command in commands_of(text):
+            _, verb, *words = shlex.split(command, comments=True)
+            where = (verb, words[0]) if verb in ("plugins", "recipe") and words and not words[0].startswith("-") else (verb,)
+            shown = told(*where)
+            assert shown.exit_code == 0, f"{page.name}: {command}"
+            options = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", shown.output))
+            assert [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in options] == [], command
+            if verb == "train" and words[0] in recipes:
+                genhub.read_recipe(words[0], [word for word in words[1:] if "=" in word and not word.startswith("-")])
+            checked += 1
+    assert checked > 200
+
+
+def test_the_page_of_verbs_has_all_of_them():
+    from typer.main import get_command
+
+    from genhub.cli import app
+
+    page = (ROOT / "docs" / "verbs.md").read_text().partition("## From Python")[0]
+    shown = {name for name, command in get_command(app).commands.items() if not command.hidden}
+    assert {command.split()[1] for command in commands_of(page)} == shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda page: page.stem)
+def test_every_command_of_a_how_to_page_runs(page, tmp_path, monkeypatch):
+    """In order, on data as the page has them, for two steps and a few rows each; what is marked `not run` takes hours, a
+    cluster or a network."""
+    from typer.testing import CliRunner
+
+    from genhub.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    howto_data()
+    text = re.sub(r"<!-- not run -->\n```bash\n.*?```", "", page.read_text(), flags=re.DOTALL)
+    commands = commands_of(text)
+    assert commands
     for command in commands:
-        _, verb, *words = shlex.split(command, comments=True)
-        assert [word for word in words if word.startswith("-") and word not in helps[verb]] == [], command
-        if verb == "train" and words[0] in {path.stem for path in (ROOT / "recipes").glob("*.yaml")}:
-            genhub.read_recipe(words[0], [word for word in words[1:] if "=" in word])
+        words = shlex.split(command, comments=True)[1:]
+        if words[0] == "train":
+            words = [word for word in words if not word.startswith("trainer.max_steps")] + FEW_STEPS
+            words += ["--fresh"] * (Path("runs/digits-ddpm").is_dir() and "--fresh" not in words)
+        words = [FEW_ROWS.get(word, word) for word in words]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception}"
+    drawn = [words[words.index("--out") + 1] for words in map(shlex.split, commands) if "--out" in words]
+    assert [name for name in drawn if not Path(name).exists()] == []
+
+
+FEW_STEPS = ["trainer.max_steps=2", "trainer.max_time=null", "trainer.trackers=[]", "data.batch_size=4"]
+FEW_ROWS = {"16": "2", "8": "2", "100": "4", "1000": "8"}
+
+
+def howto_data() -> None:
+    """Write the folders and the table that the how-to pages speak of."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    captions = ["a red square", "a blue square"]
+    for index in range(12):
+        picture = Image.fromarray(random.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+        for name in (f"photos/{index}.png", f"pets/{('cat', 'dog')[index % 2]}/{index}.png", f"captioned/{index}.png"):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            picture.save(name)
+    rows = "".join(f"{index}.png,{captions[index % 2]} no {index}\n" for index in range(12))
+    Path("captioned/metadata.csv").write_text(f"file_name,caption\n{rows}")
+    for pitch in ("high", "low", "spoken"):
+        Path(f"sounds/{pitch}").mkdir(parents=True)
+    table = "".join(f"{160 + index},{60 + index % 7},{20 + index % 50},{'ab'[index % 2]}\n" for index in range(60))
+    Path("table.csv").write_text(f"height,weight,age,group\n{table}")
 
 
 def test_readme_names_every_sampler_and_picture():
-    row = next(line for line in README.splitlines() if line.startswith("| Models"))
+    row = next(line for line in (ROOT / "docs" / "features.md").read_text().splitlines() if line.startswith("| Models"))
     flows = [name for name in genhub.scheduler_names() if name.startswith("flow_")]
     assert f"with {len(genhub.scheduler_names()) - len(flows)} samplers" in row
     assert all(f"`{name}`" in row for name in flows)
