@@ -1,13 +1,14 @@
 """Builds the documentation site into a folder, strictly: python docs/make_site.py OUT [--notebooks FOLDER]
 
-A source folder is put together first: the pages of docs/ as they are, and what they link to outside it. A link that leaves docs/
-leads to a page on the site, as it leads to a file on GitHub. --notebooks has copies of examples/notebooks that were run; without
-it they are shown without outputs. Nothing is fetched, and nothing on the pages comes from elsewhere.
+A source folder is put together first: the pages of docs/ as they are, and what they link to outside it. A link that leaves
+docs/ leads to a page on the site, as it leads to a file in the repository. --notebooks has copies of examples/notebooks that
+were run; without it they are shown without outputs. Nothing is fetched, and nothing on the pages comes from elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, metavar="FOLDER")
     args = parser.parse_args()
+    logging.basicConfig(format="%(levelname)s: %(message)s")  # mkdocs' own command line does so
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         gather(source)
@@ -60,7 +62,9 @@ def gather(source: Path) -> None:
             place.write_text(f"# {file.name}\n\n```{file.suffix[1:]}\n{text}```\n")
             continue
         waiting += [target for link in LINK.findall(text) if (target := target_of(file, link)) not in done]
-        text = LINK.sub(lambda link, file=file: os.path.relpath(place_of(target_of(file, link[1])), place_of(file).parent), text)
+        text = LINK.sub(
+            lambda link, file=file: os.path.relpath(place_of(target_of(file, link[1])), place_of(file).parent), text
+        )
         place.write_text(re.sub(r"```mermaid\n(.*?)```\n", lambda drawing: house(drawing[1]), text, flags=re.DOTALL))
 
 

@@ -73,9 +73,13 @@ def test_every_command_of_every_page_has_a_verb_options_and_a_recipe_that_are_th
             shown = told(*where)
             assert shown.exit_code == 0, f"{page.name}: {command}"
             options = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", shown.output))
-            assert [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in options] == [], command
+            asked = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+            assert set(asked) <= options, f"{page.name}: {command}"
             if verb == "train" and words[0] in recipes:
-                genhub.read_recipe(words[0], [word for word in words[1:] if "=" in word and not word.startswith("-")])
+                keys = [
+                    word for word in words[1:] if "=" in word and not word.startswith(("-", "model.from="))
+                ]  # no such run
+                genhub.read_recipe(words[0], keys)
             checked += 1
     assert checked > 200
 
@@ -108,7 +112,6 @@ def test_every_command_of_a_how_to_page_runs(page, tmp_path, monkeypatch):
         words = shlex.split(command, comments=True)[1:]
         if words[0] == "train":
             words = [word for word in words if not word.startswith("trainer.max_steps")] + FEW_STEPS
-            words += ["--fresh"] * (Path("runs/digits-ddpm").is_dir() and "--fresh" not in words)
         words = [FEW_ROWS.get(word, word) for word in words]
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception}"
@@ -124,6 +127,7 @@ def howto_data() -> None:
     """Write the folders and the table that the how-to pages speak of."""
     import numpy as np
     from PIL import Image
+    from scipy.io.wavfile import write as write_wav
 
     random = np.random.default_rng(0)
     captions = ["a red square", "a blue square"]
@@ -134,8 +138,11 @@ def howto_data() -> None:
             picture.save(name)
     rows = "".join(f"{index}.png,{captions[index % 2]} no {index}\n" for index in range(12))
     Path("captioned/metadata.csv").write_text(f"file_name,caption\n{rows}")
-    for pitch in ("high", "low", "spoken"):
+    for pitch, period in {"high": 8, "low": 32}.items():
         Path(f"sounds/{pitch}").mkdir(parents=True)
+        for index in range(4):
+            wave = np.sin(np.arange(2000 + 100 * index) * 2 * np.pi / period) * 20_000
+            write_wav(Path(f"sounds/{pitch}/{index}.wav"), 8000, wave.astype("<i2"))
     table = "".join(f"{160 + index},{60 + index % 7},{20 + index % 50},{'ab'[index % 2]}\n" for index in range(60))
     Path("table.csv").write_text(f"height,weight,age,group\n{table}")
 
