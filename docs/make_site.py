@@ -8,6 +8,7 @@ were run; without it they are shown without outputs. Nothing is fetched, and not
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -18,12 +19,15 @@ from typing import Any
 
 os.environ["NO_MKDOCS_2_WARNING"] = "1"  # Material's notice on the terminal
 
+from latex2mathml.converter import convert as latex_to_mathml
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOKS = ROOT / "examples" / "notebooks"
+PICTURES = {".png", ".gif", ".css"}
+SHOWN = PICTURES | {".md", ".ipynb"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -44,17 +48,17 @@ def main() -> None:
 
 def gather(source: Path) -> None:
     """Put the pages and pictures of docs/ into a folder, and every file outside it that a page there links to."""
-    waiting = [file for file in DOCS.rglob("*") if file.suffix in {".md", ".png", ".gif", ".css"}]
-    waiting += [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    waiting = [file for file in DOCS.rglob("*") if file.suffix in PICTURES | {".md"}]
+    waiting += [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *NOTEBOOKS.glob("README.md")]
     done = set[Path]()
     while waiting:
         file = waiting.pop()
-        if file in done:
+        if file in done or file.suffix == ".ipynb":  # these have a way of their own
             continue
         done.add(file)
         place = source / place_of(file)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix in {".png", ".gif", ".css"}:
+        if file.suffix in PICTURES:
             shutil.copyfile(file, place)
             continue
         text = file.read_text()
@@ -76,25 +80,50 @@ def target_of(page: Path, link: str) -> Path:
 
 
 def place_of(file: Path) -> Path:
-    """Return where a file lies on the site: docs/ is its root, and what is no page becomes one."""
-    place = file.relative_to(DOCS if file.is_relative_to(DOCS) else ROOT)
-    return place if file.suffix in {".md", ".png", ".gif", ".css"} else place.with_name(place.name + ".md")
+    """Return where a file lies on the site: docs/ and the examples' folder are its root, and what is no page becomes one."""
+    root = next(folder for folder in (DOCS, ROOT / "examples", ROOT) if file.is_relative_to(folder))
+    place = file.relative_to(root)
+    return place if file.suffix in SHOWN else place.with_name(place.name + ".md")
 
 
-def gather_notebooks(folder: Path, source: Path) -> list[str]:
-    """Put notebooks into the source folder, and return their places there."""
-    places = []
+# Notebooks
+
+
+def gather_notebooks(folder: Path, source: Path) -> list[dict[str, str]]:
+    """Put notebooks into the source folder, and return their entries in the nav; formulas become MathML, so that no script
+    has to be fetched to draw them, and neither have widgets."""
+    entries = []
     for file in sorted(folder.glob("*.ipynb")):
-        (source / "notebooks").mkdir(exist_ok=True)
-        shutil.copyfile(file, source / "notebooks" / file.name)
-        places.append(f"notebooks/{file.name}")
-    return places
+        content = json.loads(file.read_text())
+        content["metadata"].pop("widgets", None)
+        texts = [cell for cell in content["cells"] if cell["cell_type"] == "markdown"]
+        for cell in texts:
+            cell["source"] = with_formulas("".join(cell["source"]))
+        place = place_of(NOTEBOOKS / file.name)
+        (source / place).parent.mkdir(exist_ok=True)
+        (source / place).write_text(json.dumps(content))
+        entries.append({texts[0]["source"].partition("\n")[0].lstrip("# "): str(place)})
+    return entries
 
 
-def with_notebooks(nav: list[Any], notebooks: list[str]) -> list[Any]:
+def with_formulas(text: str) -> str:
+    """Return Markdown with its formulas, $...$ and $$...$$, as MathML, which browsers draw by themselves."""
+
+    def drawn(found: re.Match[str]) -> str:
+        display = "block" if found[1] else "inline"
+        formula = latex_to_mathml(found[1] or found[2], display=display).replace("*", "&#42;").replace("_", "&#95;")
+        return f'<div class="formula">{formula}</div>' if found[1] else formula
+
+    return re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", drawn, text, flags=re.DOTALL)
+
+
+def with_notebooks(nav: list[Any], entries: list[dict[str, str]]) -> list[Any]:
     """Return the nav with a section of notebooks after the how-to pages, if there are any."""
-    section = [{"Notebooks": [{Path(place).stem.replace("-", " ").replace("_", " "): place} for place in notebooks]}]
-    return [*nav[:3], *section, *nav[3:]] if notebooks else nav
+    about = [str(place_of(file)) for file in NOTEBOOKS.glob("README.md")]
+    return [*nav[:3], {"Notebooks": [*about, *entries]}, *nav[3:]] if entries else nav
+
+
+# The house of architecture.md
 
 
 def house(drawing: str) -> str:

@@ -45,7 +45,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a built site, which shows a notebook that was run."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "run").mkdir()
-    (folder / "run" / "first.ipynb").write_text(json.dumps(notebook("# The first\n\nOf *them*.", "print(6 * 7)", "42\n")))
+    (folder / "run" / "first.ipynb").write_text(
+        json.dumps(notebook("# The first\n\nOf $x^*$ and $y^*$.\n\n$$\\frac{a}{b}$$", "print(6 * 7)", "42\n"))
+    )
     built = build(folder / "out", "--notebooks", str(folder / "run"))
     assert built.returncode == 0, built.stderr
     return folder / "out"
@@ -78,7 +80,9 @@ def test_every_page_is_in_the_nav_once():
 
     found = sorted(leaves(nav))
     inside = [page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")]
-    examples = [page.relative_to(ROOT).as_posix() for page in (ROOT / "examples" / "plugins").rglob("README.md")]
+    examples = [
+        page.relative_to(ROOT / "examples").as_posix() for page in (ROOT / "examples" / "plugins").rglob("README.md")
+    ]
     assert found == sorted(["CHANGELOG.md", "CONTRIBUTING.md", *inside, *examples])
 
 
@@ -115,6 +119,8 @@ def test_what_a_page_links_to_outside_docs_is_on_the_site(site):
     assert "model:" in (site / "recipes" / "digits-ddpm-text.yaml.html").read_text()
     assert "The first" in (text := (site / "notebooks" / "first.html").read_text())
     assert "42" in text
+    assert "<mfrac>" in text
+    assert text.count("&#42;") == 2 or text.count("<mo>*</mo>") == 2
     assert "READ FIRST" in (site / "architecture.html").read_text()
 
 
