@@ -95,7 +95,7 @@ function drawChart(figure, title, series, options) {
     picture.append(svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }),
       svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, short(value(at))));
   }
-  for (const at of ticks(left, right, Math.max(2, Math.floor(width / 110)))) {
+  for (const at of ticks(left, right, Math.max(3, Math.floor(width / 100)))) {
     const x = place.x(at), last = x > width - 30; // whose number would be cut off
     picture.append(svg("text", { x: last ? width : x, y: HEIGHT - 8, "text-anchor": last ? "end" : "middle" }, short(at)));
   }

@@ -135,7 +135,7 @@ function showCard({ node, facts }) {
   set(part(".name"), facts.name);
   const ago = facts.written === null ? "" : `last written ${duration(Math.max(0, Date.now() / 1000 - facts.written))} ago`;
   const words = [`step ${COUNT.format(facts.step)}${facts.steps ? ` of ${COUNT.format(facts.steps)}` : ""}`,
-    live && facts.rows_per_second !== null ? `${COUNT.format(facts.rows_per_second)} rows/s` : "",
+    live && facts.rows_per_second !== null ? `${COUNT.format(Number(facts.rows_per_second.toPrecision(3)))} rows/s` : "",
     facts.seconds_left !== null ? `${duration(facts.seconds_left)} left` : "",
     facts.state === "elsewhere" ? ago : ""];
   part(".doing").replaceChildren(element("span", { className: "state", textContent: SAID[facts.state] || facts.state }),
