@@ -35,6 +35,9 @@ from genhub import Choice, Image, Label, Line, ModelData, Number, Signal, Slider
 from genhub.cli.arguments import read_conditions, read_pairs
 from genhub.demo.form import Form, SampleOption
 from genhub.demo.shown import draw_shown, fault_line
+from genhub.sampling.draw import sample_elements
+from genhub.sampling.options import read_options
+from genhub.sampling.request import Drawing
 
 DIGIT, POINT = Image(shape=(1, 8, 8)), Vector(shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0))
 SOUND = Signal(shape=(1, 64), mean=(0.0,), std=(0.1,), rate=8000)
@@ -119,7 +122,7 @@ def test_a_command_asks_the_same() -> None:
     assert command == (
         """genhub sample 'runs/it'"'"'s' -n 3 --condition 'kind=a, b' --condition kind=dog --condition ink=0.3 """
         """--condition 'place=1 2' --condition 'sketch=my sketch.png' --seed 7 --set num_inference_steps=5 """
-        """--set guidance_scale=0.1 --out x.png"""
+        """--set guidance_scale=1e-1 --out x.png"""
     )
     words = shlex.split(command)
     values = {
@@ -129,7 +132,8 @@ def test_a_command_asks_the_same() -> None:
     assert {name: tuple(texts) for name, texts in asked.items()} == {
         name: tuple(texts) for name, texts in wish.conditions.items() if name != "sketch"
     }
-    assert read_pairs(values["--set"], "--set") == wish.options
+    options = read_options(ddpm(GIVEN), read_pairs(values["--set"], "--set"))
+    assert options == {"num_inference_steps": 5, "guidance_scale": 0.1}
 
 
 def test_what_is_left_out_is_not_in_the_command() -> None:
@@ -148,9 +152,9 @@ def test_what_is_left_out_is_not_in_the_command() -> None:
         (None, 0, {}, "n: must be a whole number, 1 to 1,000"),
         (1, 2**53, {}, "seed: must be a whole number, 0 to 9,007,199,254,740,991"),
         (1, 0.5, {}, "seed: must be a whole number, 0 to 9,007,199,254,740,991"),
-        (1, 0, {"eta": "{"}, "--set: eta: value: "),
+        (1, 0, {"eta": "{"}, "--set: eta: value:1: not valid YAML"),
         (1, 0, {"eta": "2"}, "--set eta: must be less than or equal to 1"),
-        (1, 0, {"num_inference_steps": "many"}, "--set num_inference_steps: must be a whole number"),
+        (1, 0, {"num_inference_steps": "many"}, "--set num_inference_steps: must be a valid integer"),
     ],
 )
 def test_what_can_not_be_drawn_with_is_one_line(n: Any, seed: Any, options: Any, message: str) -> None:
@@ -184,13 +188,11 @@ def test_the_last_picture_is_the_verbs_whether_the_way_is_shown_or_not(tmp_path:
 
 def test_rows_of_several_batches_stay_where_they_are_while_others_come() -> None:
     model = ddpm()
-    drawing = genhub.sampling.request.Drawing(3, seed=1, batch_size=2)
+    drawing = Drawing(3, seed=1, batch_size=2)
     seen: list[tuple[int, int]] = []
-    drawn = genhub.sampling.draw.sample_elements(
-        model, drawing, on_step=lambda first, step: seen.append((first, len(step.sample)))
-    )
+    drawn = sample_elements(model, drawing, on_step=lambda first, step: seen.append((first, len(step.sample))))
     assert seen == [(0, 2)] * 4 + [(2, 1)] * 4
-    assert torch.equal(drawn, genhub.sampling.draw.sample_elements(model, drawing))
+    assert torch.equal(drawn, sample_elements(model, drawing))
 
 
 def test_sounds_are_there_to_be_heard() -> None:
@@ -364,7 +366,7 @@ def test_the_way_copying_another_seed_and_what_is_wrong(place: Path, browser: An
         page.get_by_label("num inference steps").fill("many")
         page.get_by_role("button", name="Draw", exact=True).click()
         page.get_by_role("alert").wait_for()
-        assert page.get_by_role("alert").inner_text().startswith("--set num_inference_steps: must be a whole number")
+        assert page.get_by_role("alert").inner_text().startswith("--set num_inference_steps: must be a valid integer")
         (there,) = place.glob("sketch.png")
         with pytest.raises(urllib.error.HTTPError, match="403"):  # nothing of the folder is served
             urllib.request.urlopen(f"{page_of_every}/gradio_api/file={there}")

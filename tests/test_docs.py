@@ -214,6 +214,27 @@ def test_bench_pages_commands_options_and_example_are_right(capsys):
     assert config.suited(data, genhub.Means(10)) == {"model.hidden": 64, "data.batch_size": 128}
 
 
+def test_the_demo_page_runs(tiny, tmp_path, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    from genhub.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "demo.md").read_text()
+    tiny["model"]["conditions"] = ["label"]
+    genhub.train(tiny, ["trainer.max_steps=1"], run_dir="runs/digits-ddpm-conditional")
+    capsys.readouterr()
+    exec(block(page, "python", "Form.of"), {})
+    assert capsys.readouterr().out == (
+        "genhub sample runs/digits-ddpm-conditional -n 8 --condition label=3 --condition label=7 --seed 0 "
+        "--set num_inference_steps=10 --out samples.png\n"
+    )
+    assert (tmp_path / "digits.png").is_file()
+    options = CliRunner().invoke(app, ["demo", "--help"]).output
+    assert all(option in options for option in re.findall(r"--[a-z]+", page))
+    assert (ROOT / "docs" / "images" / "demo.png").stat().st_size > 1000
+
+
 def test_scale_pages_commands_and_keys_exist(tmp_path):
     from typer.testing import CliRunner
 

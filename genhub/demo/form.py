@@ -57,6 +57,11 @@ class SampleOption:
     """Largest value, or the one that all are below; None: there is none."""
 
     @property
+    def text(self) -> str:
+        """The default as a text for `--set`; "": the model's own."""
+        return "" if self.default is None else json.dumps(self.default)
+
+    @property
     def another(self) -> Any:
         """A value beside the default, by which to ask whether it would change anything."""
         if self.kind == "boolean":
@@ -76,8 +81,8 @@ class Wish:
     seed: int
     conditions: Mapping[str, Sequence[str]]
     """By column, the texts that the command line would be given."""
-    options: Mapping[str, Any]
-    """Options of `sample` that are not left at their default."""
+    options: Mapping[str, str]
+    """Options of `sample` that are not left at their default, as the texts that `--set` would be given."""
     files: frozenset[str] = frozenset()
     """Names of the conditions whose texts are paths of files that were uploaded."""
 
@@ -88,7 +93,7 @@ class Wish:
             InputError: the model can't be asked that.
         """
         said = {name: Typed(texts) for name, texts in self.conditions.items()}
-        return Drawing.of(model, self.n, self.options, seed=self.seed, conditions=said)
+        return Drawing.of(model, self.n, _parsed(self.options), seed=self.seed, conditions=said)
 
     def command(self, source: str, out: str = OUT) -> str:
         """Return the command that draws the same; a file that was uploaded has its own name there, without a folder."""
@@ -97,8 +102,8 @@ class Wish:
             for text in texts:
                 words += ["--condition", f"{name}={Path(text).name if name in self.files else text}"]
         words += ["--seed", str(self.seed)]
-        for name, value in self.options.items():
-            words += ["--set", f"{name}={json.dumps(value)}"]
+        for name, text in self.options.items():
+            words += ["--set", f"{name}={text}"]
         return shlex.join([*words, "--out", out])
 
 
@@ -131,14 +136,14 @@ class Form:
             said: by condition, the names that are chosen, a number, a text or a file's path; None, "" or []: nobody says.
             options: by name, the texts that `--set` would be given; "": left out.
         Raises:
-            InputError: n or the seed is none that can be drawn with, or an option's text can't be read.
+            InputError: n or the seed is none that can be drawn with.
         """
         conditions = {told.name: texts for told in self.conditions if (texts := _texts(said.get(told.name)))}
-        chosen = _parsed({name: text for name, text in options.items() if text.strip()})
-        defaults = {option.name: option.default for option in self.options}
+        usual = {option.name: option.text for option in self.options}
+        chosen = {name: text.strip() for name, text in options.items()}
         return Wish(
             _whole("n", n, 1, MOST), _whole("seed", seed, 0, LARGEST_SEED), conditions,
-            {name: value for name, value in chosen.items() if value != defaults[name]},
+            {name: text for name, text in chosen.items() if text not in ("", usual[name])},
             frozenset(told.name for told in self.conditions if isinstance(told.control, Upload)),
         )  # fmt: skip
 

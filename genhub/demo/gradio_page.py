@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -147,13 +146,11 @@ class Page:
     def _option(self, option: SampleOption) -> Any:
         """Return the control of an option, whose value is the text that `--set` would be given. (A number that is left out
         would be 0 in Gradio's `Number`.)"""
-        label, default = option.name.replace("_", " "), json.dumps(option.default)
-        usual = "the model's own" if option.default is None else default
+        label, usual = option.name.replace("_", " "), option.text or "the model's own"
         if option.kind == "boolean":
             choices = [(f"as usual: {usual}", ""), ("true", "true"), ("false", "false")]
             return self.gradio.Dropdown(choices, value="", label=label, min_width=130)
-        text = "" if option.default is None else default
-        return self.gradio.Textbox(text, label=label, placeholder=usual, max_lines=1, min_width=130)
+        return self.gradio.Textbox(option.text, label=label, placeholder=usual, max_lines=1, min_width=130)
 
     # Results
 
