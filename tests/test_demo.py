@@ -99,10 +99,10 @@ def test_several_models_are_asked_what_all_can_be() -> None:
     assert {told.name: told.control for told in form.conditions} == {"kind": Choice(("dog",)), "ink": Slider(0.0625, 0.7)}
     assert form.options == []
     assert form.notes == [
-        "Nobody says place: it is another thing to each model.",
-        "Nobody says sketch: b can't be told.",
-        "Without num_inference_steps, eta, guidance_scale: b can't take it.",
-        "Without observe: a can't take it.",
+        "Left out: place; it is another thing to each model.",
+        "Left out: sketch; b can't be told it.",
+        "Left out: num_inference_steps, eta, guidance_scale; of no use to b.",
+        "Left out: observe; of no use to a.",
     ]
 
 

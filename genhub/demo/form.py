@@ -183,10 +183,10 @@ def _conditions(models: Mapping[str, Model]) -> tuple[list[ToldCondition], list[
         if without:
             lacking.setdefault(", ".join(without), []).append(name)
         elif (control := _shared([modality.control() for modality in told])) is None:
-            unlike.append(f"Nobody says {name}: it is another thing to each model.")
+            unlike.append(f"Left out: {name}; it is another thing to each model.")
         else:
             found.append(ToldCondition(name, told[0].told(), control))
-    return found, unlike + [f"Nobody says {', '.join(names)}: {who} can't be told." for who, names in lacking.items()]
+    return found, unlike + [f"Left out: {', '.join(names)}; {who} can't be told it." for who, names in lacking.items()]
 
 
 def _shared(controls: Sequence[Control]) -> Control | None:
@@ -221,7 +221,7 @@ def _options(models: Mapping[str, Model]) -> tuple[list[SampleOption], list[str]
             lacking.setdefault(", ".join(without), []).append(name)
         else:
             found.append(option)
-    return found, [f"Without {', '.join(names)}: {who} can't take it." for who, names in lacking.items()]
+    return found, [f"Left out: {', '.join(names)}; of no use to {who}." for who, names in lacking.items()]
 
 
 def _useful(model: Model) -> dict[str, SampleOption]:

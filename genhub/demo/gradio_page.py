@@ -114,7 +114,7 @@ class Page:
             self.n = gradio.Number(form.n, label="n", info=f"up to {MOST:,}", precision=0, step=1, min_width=90)
             self.seed = gradio.Number(0, label="seed", info="of the noise", precision=0, step=1, min_width=130)
         self.another = gradio.Button("Another seed", size="sm")
-        with gradio.Row():
+        with gradio.Row(visible=bool(form.options)):
             self.options = {option.name: self._option(option) for option in form.options}
         self.way = gradio.Checkbox(True, label="Show the way from noise", visible=form.shows_way)
         self.draw = gradio.Button("Draw", variant="primary")
