@@ -401,5 +401,5 @@ def test_models_side_by_side_one_of_which_fails_until_it_is_stopped(
         taken = CliRunner().invoke(cli.app, ["demo", "digits", "--port", port])
         assert str(taken.exception) == f"--port {port}: is taken; give another one"
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)
+        said = process.communicate(timeout=120)
         assert (process.returncode, said[1]) == (130, "genhub: stopped by SIGINT; the page is gone\n")

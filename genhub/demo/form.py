@@ -138,12 +138,12 @@ class Form:
         Raises:
             InputError: n or the seed is none that can be drawn with.
         """
-        conditions = {told.name: texts for told in self.conditions if (texts := _texts(said.get(told.name)))}
+        conditions = {name: texts for name, value in said.items() if (texts := _texts(value))}
         usual = {option.name: option.text for option in self.options}
         chosen = {name: text.strip() for name, text in options.items()}
         return Wish(
             _whole("n", n, 1, MOST), _whole("seed", seed, 0, LARGEST_SEED), conditions,
-            {name: text for name, text in chosen.items() if text not in ("", usual[name])},
+            {name: text for name, text in chosen.items() if text not in ("", usual.get(name))},
             frozenset(told.name for told in self.conditions if isinstance(told.control, Upload)),
         )  # fmt: skip
 
