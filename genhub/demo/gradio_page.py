@@ -26,7 +26,7 @@ from genhub.sampling.pictures import write_picture
 
 HOST = "127.0.0.1"
 HOUR = 3600
-"""Seconds after which a picture that was shown is deleted."""
+"""Seconds after which what was shown and uploaded is deleted."""
 FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 COPY = "async (command) => { await navigator.clipboard.writeText(command); return 'Copied' }"
 ANOTHER_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
@@ -174,13 +174,8 @@ class Page:
     def _events(self) -> None:
         said = [control for controls in self.said.values() for control in controls]
         inputs = [self.n, self.seed, self.way, *said, *self.options.values()]
-        outputs = [
-            self.draw,
-            self.command,
-            self.copy,
-            self.hint,
-            *(part for column in self.columns.values() for part in column),
-        ]
+        parts = [part for column in self.columns.values() for part in column]
+        outputs = [self.draw, self.command, self.copy, self.hint, *parts]
         self.draw.click(self._drawn, inputs, outputs, show_progress="minimal", api_name="draw")
         self.another.click(None, None, self.seed, js=ANOTHER_SEED)
         self.copy.click(None, self.command, self.copy, js=COPY)
@@ -209,11 +204,7 @@ class Page:
     def _wish(self, values: Sequence[Any]) -> tuple[Wish, bool]:
         (n, seed, way), rest = values[:3], iter(values[3:])
         said = {name: _said([next(rest) for _ in controls]) for name, controls in self.said.items()}
-        options = {
-            name: {"": None, "yes": True, "no": False}.get(value, value)
-            for name, value in zip(self.options, rest, strict=True)
-        }
-        return self.form.wish(n, seed, said, options), way
+        return self.form.wish(n, seed, said, dict(zip(self.options, rest, strict=True))), way
 
     def _command(self, wish: Wish) -> str:
         several = len(self.models) > 1
@@ -228,9 +219,7 @@ def _said(values: Sequence[Any]) -> Any:
 
 def _hint(wish: Wish) -> str:
     files = [Path(text).name for name in wish.files for text in wish.conditions.get(name, ())]
-    return (
-        f"{escape(', '.join(files))}: the file that was uploaded; the command looks for it where it runs." if files else ""
-    )
+    return f"{escape(', '.join(files))} is the file that was uploaded; the command wants it where it runs" if files else ""
 
 
 def _fault(error: Exception) -> str:
