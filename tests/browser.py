@@ -14,6 +14,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 SIZES = {"phone": (375, 800), "desktop": (1280, 900)}
 """Width and height of a window, in pixels."""
+PATIENCE = 120_000
+"""Milliseconds to wait for what must come, however busy the machine is."""
 
 
 def chromium() -> str:
@@ -43,6 +45,7 @@ def page_of(browser: Any, size: str = "desktop", scheme: str = "light") -> Itera
     """Yield a page of a size and a colour scheme, and have no error of its scripts and no request to another host."""
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
     page, errors, away = context.new_page(), list[str](), list[str]()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: away.append(request.url) if not _is_here(request.url) else None)
