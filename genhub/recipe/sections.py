@@ -171,4 +171,5 @@ class AccelerateConfig(TrainerConfig):
     """Whether to torch.compile the networks for training: a minute more to start, and slower on a CPU. On one GPU, where the
     model has one phase, as CUDA graphs: a network is one launch in place of hundreds."""
     trackers: Annotated[tuple[str, ...], MAY_CHANGE] = ("tensorboard",)
-    """Trackers of metrics besides metrics.jsonl: any that accelerate knows and that is installed."""
+    """Trackers besides metrics.jsonl: tensorboard, wandb, trackio, or any other that accelerate knows; see
+    docs/trackers.md."""

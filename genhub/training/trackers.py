@@ -151,11 +151,11 @@ class WandBTracker(AnyTracker):
 
     @property
     def first(self) -> int:
-        return 0 if self._mode == "offline" else self.start + 1
+        return 0 if self._offline else self.start + 1
 
     @property
-    def _mode(self) -> str:
-        return os.environ.get("WANDB_MODE") or "offline"
+    def _offline(self) -> bool:
+        return os.environ.get("WANDB_MODE", "") in ("", "offline", "dryrun")  # the last is an old name
 
     @property
     def _folder(self) -> Path:
@@ -165,12 +165,12 @@ class WandBTracker(AnyTracker):
         before = [folder.name.rpartition("-")[2] for folder in sorted(self._folder.glob("*run-*-*"))]
         number = os.environ.get("WANDB_RUN_ID") or (before[-1] if before else secrets.token_hex(4))
         self._folder.mkdir(parents=True, exist_ok=True)
-        known = {"name": self.files.path.name, "dir": str(self.files.logs), "id": number, "mode": self._mode}
-        if self._mode != "offline":
+        known = {"name": self.files.path.name, "dir": str(self.files.logs), "id": number}
+        if not self._offline:
             return known | {"resume": "allow"}
         for folder in self._folder.glob(f"offline-run-*-{number}"):
             shutil.rmtree(folder)
-        return known
+        return known | {"mode": "offline"}
 
     def starting(self) -> contextlib.AbstractContextManager[Any]:
         return self._at_home()

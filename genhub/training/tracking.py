@@ -109,7 +109,7 @@ class Tracking:
 
     def _give_preview(self, tracker: AnyTracker, step: int) -> None:
         picture, sounds = self._files.preview(step), self._files.sounds(step)
-        if picture.is_file():
+        if _picture(picture):
             tracker.picture(picture, step)
         if sounds:
             tracker.sounds(sounds, step)
@@ -119,7 +119,7 @@ class Tracking:
         has such a film, and it costs no drawing."""
         files = self._files.previews()
         each = max(1, -(-len(files) // FRAMES))
-        frames = [_picture(file) for file in files[::-1][::each][::-1]]  # the last one is among them
+        frames = [frame for frame in map(_picture, files[::-1][::each][::-1]) if frame]  # the last one is among them
         frames = [frame for frame in frames if frame.size == frames[-1].size]
         if len(frames) < 2:
             return None
@@ -130,9 +130,13 @@ class Tracking:
         return film
 
 
-def _picture(file: Path) -> Image.Image:
-    with Image.open(file) as picture:
-        return picture.convert("RGB")
+def _picture(file: Path) -> Image.Image | None:
+    """Return a preview; None: there is none, or it is damaged."""
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("RGB")
+    except OSError:
+        return None
 
 
 def _recipe(files: RunFolder) -> str:
