@@ -115,6 +115,7 @@ def test_any_damage_to_a_sealed_file_is_found_and_it_is_made_again(tmp_path: Pat
 WRITES = {"write_text", "write_bytes", "touch", "save", "savefig", "savez", "savez_compressed", "save_file", "save_sealed",
           "save_tensors", "to_parquet", "ParquetWriter", "ZipFile"}  # fmt: skip
 ELSEWHERE = {
+    "begin": "wandb is told of a file that is there",
     "_add_card": "in the folder that `put_in_place` names", "write_manifest": "as above", "save_networks": "as above", "save": "as above", "save_encoders": "as above",
     "write_file": "given a temporary file's name", "write_wav": "as above",
     "save_tensors": "called for a temporary file", "save_sealed": "called for a temporary file", "append": "the other way",

@@ -43,19 +43,19 @@ class Tracking:
         if not names:
             return
         main = accelerator.is_main_process
-        trackers = [KINDS.get(name, AnyTracker)(self._files, start) for name in names] if main else []
+        trackers = {name: KINDS.get(name, AnyTracker)(self._files, start) for name in names} if main else {}
         text = _recipe(self._files) if main else ""
         config = dict(_flat(yaml.safe_load(text))) if text else {}
         with saving(self._files.logs), _starting(names), ExitStack() as stack:
-            options = {name: tracker.options(config) for name, tracker in zip(names, trackers, strict=False)}
-            for tracker in trackers:
+            options = {name: tracker.options(config) for name, tracker in trackers.items()}
+            for tracker in trackers.values():
                 stack.enter_context(tracker.starting())
             accelerator.init_trackers(self._files.path.name, init_kwargs=options)
-        for tracker, own in zip(trackers, accelerator.trackers, strict=False):
-            tracker.own = own
-        self._trackers = trackers
+        own = {tracker.name: tracker for tracker in accelerator.trackers}
+        self._trackers += trackers.values()
         with saving(self._files.logs):
-            for tracker in trackers:
+            for name, tracker in trackers.items():
+                tracker.own = own[name]
                 tracker.begin(config, text)
                 self._give_again(tracker, start)
 
