@@ -120,7 +120,7 @@ class Tracking:
         files = self._files.previews()
         each = max(1, -(-len(files) // FRAMES))
         frames = [frame for frame in map(_picture, files[::-1][::each][::-1]) if frame]  # the last one is among them
-        frames = [frame for frame in frames if frame.size == frames[-1].size]
+        frames = [_in_few_colours(frame) for frame in frames if frame.size == frames[-1].size]
         if len(frames) < 2:
             return None
         film = self._files.film
@@ -137,6 +137,13 @@ def _picture(file: Path) -> Image.Image | None:
             return picture.convert("RGB")
     except OSError:
         return None
+
+
+def _in_few_colours(picture: Image.Image) -> Image.Image:
+    """Return a picture as a GIF can have it: grey as it is, colours as 256 of them. Those that PIL chooses of itself take half
+    a second a picture."""
+    grey = picture.convert("L")
+    return grey if grey.convert("RGB") == picture else picture.quantize(method=Image.Quantize.FASTOCTREE)
 
 
 def _recipe(files: RunFolder) -> str:
