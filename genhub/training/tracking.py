@@ -140,8 +140,8 @@ def _picture(file: Path) -> Image.Image | None:
 
 
 def _in_few_colours(picture: Image.Image) -> Image.Image:
-    """Return a picture as a GIF can have it: grey as it is, colours as 256 of them. Those that PIL chooses of itself take half
-    a second a picture."""
+    """Return a picture as a GIF can have it: grey as it is, colours as 256 of them. Those that PIL would choose take half a
+    second a picture."""
     grey = picture.convert("L")
     return grey if grey.convert("RGB") == picture else picture.quantize(method=Image.Quantize.FASTOCTREE)
 
