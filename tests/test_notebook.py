@@ -371,14 +371,14 @@ def bits(run: Path) -> dict[str, bytes]:
 
 
 TRAIN = (
-    'import genhub\nfolder = genhub.train("digits-vae", ["trainer.max_steps=300", "trainer.sample_every=null", '
-    '"trainer.save_every=null", "trainer.log_every=5", "trainer.trackers=[]"], run_dir="{}")'
+    'import genhub\nfolder = genhub.train("digits-vae", ["trainer.max_steps={steps}", "trainer.sample_every=null", '
+    '"trainer.save_every=1000", "trainer.log_every=5", "trainer.trackers=[]"], run_dir="{name}")'
 )
 
 
 @pytest.mark.slow
 def test_the_stop_button_saves_and_the_cell_again_goes_on(kernel):
-    outputs = kernel.run(TRAIN.format("stopped"), interrupt_at="update_display_data")
+    outputs = kernel.run(TRAIN.format(name="stopped", steps=300), interrupt_at="update_display_data")
     kind, error = outputs[-1]
     assert kind == "error"
     assert error["ename"] == "Interrupted"
@@ -387,9 +387,9 @@ def test_the_stop_button_saves_and_the_cell_again_goes_on(kernel):
     assert 0 < step < 300
     _, waited = kernel.run("import time\nprint('waits', flush=True)\ntime.sleep(300)", interrupt_at="stream")[-1]
     assert waited["ename"] == "KeyboardInterrupt"  # the kernel's own handler is back
-    again = printed(kernel.run(TRAIN.format("stopped")))
+    again = printed(kernel.run(TRAIN.format(name="stopped", steps=300)))
     assert f"resuming at step {step} from stopped/checkpoints/step-{step:06d}" in again
-    kernel.run(TRAIN.format("whole"))
+    kernel.run(TRAIN.format(name="whole", steps=300))
     (_, place), *_ = kernel.run("import os\nprint(os.getcwd())")
     folder = Path(place["text"].strip())
     assert bits(folder / "stopped") == bits(folder / "whole")
@@ -398,10 +398,10 @@ def test_the_stop_button_saves_and_the_cell_again_goes_on(kernel):
 
 @pytest.mark.slow
 def test_a_bar_is_one_line_and_a_mistake_too(kernel):
-    outputs = kernel.run(TRAIN.format("bar"))
+    outputs = kernel.run(TRAIN.format(name="bar", steps=60))
     bars = [content for kind, content in outputs if kind in ("display_data", "update_display_data")]
     assert len({bar["transient"]["display_id"] for bar in bars}) == 1
-    assert "300/300" in bars[-1]["data"]["text/plain"]
+    assert "60/60" in bars[-1]["data"]["text/plain"]
     assert "elbo/loss" in bars[-1]["data"]["text/html"]
     assert all(len(bar["data"]["text/plain"].splitlines()) == 1 for bar in bars)
     assert "step " not in printed(outputs)
@@ -414,4 +414,17 @@ def test_a_bar_is_one_line_and_a_mistake_too(kernel):
     assert content["data"]["text/plain"] == "Drawn(4 rows of image 1x8x8, uint8)"
     assert base64.b64decode(content["data"]["image/png"]).startswith(b"\x89PNG")
     *_, (_, content) = kernel.run("genhub.load(folder)")
-    assert re.fullmatch(r"VAE\(image 1x8x8, [\d,]+ parameters, step 300\)", content["data"]["text/plain"])
+    assert re.fullmatch(r"VAE\(image 1x8x8, [\d,]+ parameters, step 60\)", content["data"]["text/plain"])
+
+
+@pytest.mark.slow
+def test_the_pages_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENHUB_CACHE", str(tmp_path / "cache"))
+    page = (Path(__file__).parents[1] / "docs" / "notebooks.md").read_text()
+    blocks, names = re.findall(r"```python\n(.*?)```", page, re.DOTALL), {}
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block.replace("max_steps=300", "max_steps=2"), names)
+    told = re.search(r"load\(folder\)  # (.*), step 300\)", page)[1]
+    assert repr(names["model"]) == f"{told}, step 2)"

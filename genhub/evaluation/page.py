@@ -35,7 +35,7 @@ th, td { border-bottom: 1px solid #ccc; padding: .3rem .7rem; text-align: right;
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 .models { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
 figure { margin: 0; } img, svg { max-width: 100%; height: auto; } .models img { width: 100%; }
-figcaption, .notes { font-size: .9rem; color: #555; overflow-wrap: anywhere; }
+figcaption, .notes { font-size: .9rem; opacity: .75; overflow-wrap: anywhere; } pre { overflow-x: auto; }
 dl { font-size: .9rem; } dt { font-weight: 600; } dd { margin: 0 0 .4rem 1rem; overflow-wrap: anywhere; }
 """
 

@@ -36,7 +36,7 @@ class Drawn(Tensor):
     modality: Modality
     """The modality of the elements."""
     captions: tuple[str, ...]
-    """What each row was given, in a word or two; (): nothing can be said."""
+    """Captions of the rows: what each was given, in a word or two; (): nothing can be said."""
 
     @classmethod
     def of(cls, values: Tensor, modality: Modality, captions: Sequence[str] = ()) -> Drawn:
