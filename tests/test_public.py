@@ -14,18 +14,18 @@ import genhub
 
 PUBLIC = [
     "AnyNetwork", "Autoencoder", "Batch", "CheckpointError", "Choice", "Comparison", "ConditionEncoder", "Conditioner",
-    "Conditions", "ContainedModel", "DataConfig", "DataError", "DataSpec", "Denoiser", "DenoisingStep",
-    "DiscreteAutoencoder", "Drawn", "Embedding", "Energy", "Evaluation", "Film", "Fraction", "FrozenEncoder",
-    "GenerativeModel", "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError",
-    "Interrupted", "Interval", "Label", "Likelihood", "Line", "MAY_CHANGE", "Means", "MeasuredModel", "Metric", "Modality",
-    "Model", "ModelConfig", "ModelData", "ModelPath", "Network", "NetworkConfig", "NetworkedConfig", "NewerFormat",
-    "NonNegative", "NotFinite", "Number", "Phase", "PictureRow", "PluginError", "PositiveInt", "Ranking", "RawColumn",
-    "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName", "Section", "Shape", "Share", "Signal", "Slider",
-    "StoppedRun", "StoredModel", "Text", "Together", "Trainer", "TrainerConfig", "TrainerState", "TrainingData",
-    "TrainingError", "Unreadable", "Upload", "Vector", "View", "ViewSubject", "bench", "check_contained", "compare",
-    "did_you_mean", "evaluate", "folded", "grid", "guidance_at", "guided", "load", "load_data", "load_scheduler",
-    "load_strictly", "network_for", "patch_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample",
-    "save_tensors", "scheduler_names", "seed_for", "show", "table", "train", "unfolded", "unused_guidance",
+    "Conditions", "ContainedModel", "DataConfig", "DataError",
+    "DataSpec", "Denoiser", "DenoisingStep", "DiscreteAutoencoder", "Drawn", "Embedding", "Energy", "Evaluation", "Film", "Fraction", "FrozenEncoder",
+    "GenerativeModel",
+    "Generators", "GenhubError", "Given", "HubError", "HubUnavailable", "Image", "InputError", "Interrupted", "Interval", "Label",
+    "Likelihood", "Line", "MAY_CHANGE", "Means", "MeasuredModel", "Metric", "Modality", "Model", "ModelConfig", "ModelData",
+    "ModelPath", "Network", "NetworkConfig", "NetworkedConfig", "NewerFormat", "NonNegative", "NotFinite", "Number", "Phase", "PictureRow",
+    "PluginError", "PositiveInt", "Ranking", "RawColumn", "Recipe", "RecipeError", "Run", "RunLog", "Scheduler", "SchedulerName",
+    "Section", "Shape", "Share", "Signal", "Slider", "StoppedRun", "StoredModel", "Text", "Together", "Trainer",
+    "TrainerConfig", "TrainerState", "TrainingData", "TrainingError", "Unreadable", "Upload", "Vector", "View", "ViewSubject",
+    "bench", "check_contained", "compare", "did_you_mean", "evaluate", "folded", "grid", "guidance_at", "guided", "load", "load_data", "load_scheduler", "load_strictly",
+    "network_for", "patch_for", "push_to_hub", "randn", "read_json", "read_recipe", "sample", "save_tensors", "scheduler_names",
+    "seed_for", "show", "table", "train", "unfolded", "unused_guidance",
 ]  # fmt: skip
 
 DOCS = Path(__file__).parents[1] / "docs"

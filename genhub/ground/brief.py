@@ -59,9 +59,9 @@ class BriefModule:
     """Base, before torch's, of modules that Python prints in a short line; `torch.nn.Module.__repr__` has them whole."""
 
     def __repr__(self) -> str:
-        return line(type(self).__name__, *self._words())
+        return line(type(self).__name__, *self._brief_words())
 
-    def _words(self) -> list[str]:
+    def _brief_words(self) -> list[str]:
         """Return what the line says."""
         own: Any = self
         return [f"{sum(prod(parameter.shape) for parameter in own.parameters()):,} parameters"]

@@ -123,10 +123,10 @@ class Model(BriefModule, nn.Module, ABC):
         """Shape of one element in a batch, channels first."""
         return self.modality.shape
 
-    def _words(self) -> list[str]:
+    def _brief_words(self) -> list[str]:
         given = [f"given {', '.join(self.conditions)}"] if self.conditions else []
         step = [] if self.trained_steps is None else [f"step {self.trained_steps:,}"]
-        return [f"{self.modality.modality} {sides(self.shape)}", *given, *super()._words(), *step]
+        return [f"{self.modality.modality} {sides(self.shape)}", *given, *super()._brief_words(), *step]
 
     @property
     def device(self) -> torch.device:

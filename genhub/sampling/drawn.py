@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.errors import one_line
+from genhub.errors import InputError, one_line
 from genhub.ground.brief import line, sides
 from genhub.ground.embedded import data_uri
 from genhub.interfaces.modality import Modality
@@ -45,13 +45,13 @@ class Drawn(Tensor):
         Args:
             captions: a caption a row; (): none.
         Raises:
-            ValueError: the shape is another one, or there are not as many captions.
+            InputError: the shape is another one, or there are not as many captions.
         """
         rank = values.ndim - len(modality.shape)
         if rank not in (0, 1) or values.shape[rank:] != modality.shape:
-            raise ValueError(f"a {modality.modality} of {sides(modality.shape)}: not {sides(values.shape)}")
+            raise InputError(f"rows of {modality.modality} are n x {sides(modality.shape)}, not {sides(values.shape)}")
         if captions and len(captions) != (len(values) if rank else 1):
-            raise ValueError(f"{len(captions)} captions, of {len(values) if rank else 1} rows")
+            raise InputError(f"{len(captions)} captions, of {len(values) if rank else 1} rows")
         drawn = values.detach().as_subclass(cls)
         drawn.modality, drawn.captions = modality, tuple(captions)
         return drawn

@@ -43,10 +43,7 @@ def grid(rows: Rows | Mapping[str, Rows], *, n: int | None = None, columns: int 
     if columns and modality.together:
         raise InputError(f"grid: columns: rows of {modality.modality} share one picture; leave it out")
     number = n or (POINTS if modality.together else NUMBER)
-    try:
-        shown = {title: _first(value, modality, number) for title, value in named.items()}
-    except ValueError as error:
-        raise InputError(f"grid: not of one kind: {error}") from error
+    shown = {title: _first(value, modality, number) for title, value in named.items()}
     if not all(len(each) for each in shown.values()):
         raise InputError("grid: there are no rows to show")
     like = torch.cat([each.elements for each in shown.values()])
@@ -64,11 +61,7 @@ def _modality(rows: Rows) -> Modality | None:
 
 
 def _first(rows: Rows, modality: Modality, n: int) -> Drawn:
-    """Return the first n rows.
-
-    Raises:
-        ValueError: they are of another shape.
-    """
+    """Return the first n rows, which are of this modality."""
     if isinstance(rows, TableData):
         numbers = range(min(n, rows.num_rows))
         given = conditions_at(rows, rows.spec.conditions, numbers)
