@@ -13,6 +13,10 @@ class Choice(Brief):
 
     names: tuple[str, ...]
 
+    def examples(self, most: int) -> list[str]:
+        """Return at most so many of the names, evenly spaced."""
+        return [self.names[at * len(self.names) // most] for at in range(most)] if len(self.names) > most else [*self.names]
+
 
 @dataclass(frozen=True)
 class Slider:
@@ -20,6 +24,11 @@ class Slider:
 
     low: float
     high: float
+
+    def examples(self, most: int) -> list[float]:
+        """Return at most so many numbers from low to high, evenly spaced; of one, the middle."""
+        at = [index / (most - 1) for index in range(most)] if most > 1 else [0.5]
+        return list(dict.fromkeys(float(f"{self.low + share * (self.high - self.low):.3g}") for share in at))
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,6 +38,10 @@ class Line(Brief):
     example: str = ""
     """Text that can be asked for; "": none is known."""
 
+    def examples(self, most: int) -> list[str]:
+        """Return the example, if there is one."""
+        return [self.example] if self.example else []
+
 
 @dataclass(frozen=True, repr=False)
 class Upload(Brief):
@@ -36,6 +49,10 @@ class Upload(Brief):
 
     endings: tuple[str, ...]
     """Endings of files that it takes: (".png", ".jpg")."""
+
+    def examples(self, most: int) -> list[str]:
+        """Return nothing: no file is known."""
+        return []
 
 
 Control = Choice | Slider | Line | Upload

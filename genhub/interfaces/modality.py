@@ -269,6 +269,12 @@ class Modality(Section):
         """Return how a person says a value on a page: a `Choice` of names, a `Slider`, a `Line` of text or an `Upload`."""
         return Upload(self.endings) if self.endings else Line()
 
+    def examples(self, most: int) -> Sequence[Any]:
+        """Return at most so many different values that can be asked for, as `ask` takes them, which between them show what
+        there is: names of classes, numbers from low to high. Cards show them, and what is drawn for them. []: none is
+        known."""
+        return self.control().examples(most)
+
     def caption(self, kept: Tensor) -> str:
         """Return one value, as it is kept, in a word or two for a picture's caption; "" where it can't be said."""
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from genhub.ground.ids import HUB
-from genhub.interfaces.control import Line
+from genhub.interfaces.control import Choice, Line
 from genhub.interfaces.modality import ConditionEncoder, Modality, RawColumn
 from genhub.interfaces.section import ModelPath, PositiveInt, Section
 from genhub.modalities.label import ClassName, class_name, in_order, is_label
@@ -215,6 +215,10 @@ class Text(Modality):
 
     def control(self) -> Line:
         return Line(next(iter(self._wordings.values()), [""])[0])
+
+    def examples(self, most: int) -> list[str]:
+        """Return a text of each class, where templates make them: nobody's own."""
+        return Choice(tuple(texts[0] for texts in self._wordings.values())).examples(most)
 
     def caption(self, kept: Tensor) -> str:
         return bytes(kept.tolist()).rstrip(b"\0").decode(errors="replace")

@@ -183,11 +183,19 @@ def picture(subject: ModalitySubject) -> None:
 
 
 def words(subject: ModalitySubject) -> None:
-    """`told` says in a line what can be asked for, `caption` a value in a word or two, and `facts` are JSON."""
+    """`told` says in a line what can be asked for, `examples` are some of it, `caption` says a value in a word or two, and
+    `facts` are JSON."""
     modality = subject.modality
     line, caption = modality.told(), modality.caption(subject.kept[0])
     if not isinstance(line, str) or not line or "\n" in line:
         raise Broken(f"told gives {line!r}", "say in a few words what a person can ask for", subject.cls.told)
+    for example in modality.examples(3):
+        try:
+            modality.ask(example)
+        except Exception as error:  # a stranger's may raise anything
+            raise Broken(
+                f"ask refuses the example {example!r}: {error}", "give what ask takes", subject.cls.examples
+            ) from error
     if not isinstance(caption, str):
         raise Broken(f"caption gives {caption!r}", 'return a text, "" where nothing can be said', subject.cls.caption)
     try:
