@@ -41,6 +41,8 @@ class FolderRun:
         """Functions that are told of each checkpoint that was written, and whether it is the run's last."""
         self.preview_conditions: Mapping[str, Tensor | Sequence[Any]] = {}
         """The conditions, as kept, that previews are drawn for."""
+        self._previewed: int | None = None
+        """The step of the last preview that was drawn here: one of the same step may be of an earlier run's weights."""
         self.config = config
         self._seen: list[Path] | None = None
         """The checkpoints that were there when the newest whole one was looked for."""
@@ -117,7 +119,8 @@ class FolderRun:
         if self._main:
             if self._log:
                 self._log.sync()
-            folder = save_checkpoint(self.files, step, model, state, data.spec)
+            previewed = self._previewed == step
+            folder = save_checkpoint(self.files, step, model, state, data.spec, previewed=previewed)
             best = self.evaluator.best(step) if self.evaluator else None
             prune_checkpoints(self.files, self.config.keep_last, self.config.keep_every, best.step if best else None)
             for listener in self.listeners:
@@ -137,7 +140,9 @@ class FolderRun:
 
     def save_preview(self, step: int, model: Model) -> Path | None:
         drawing = Drawing(self.config.num_samples, self.seed, self.preview_conditions)
-        return draw_preview(model, drawing, self.files, step, together=self._together)
+        picture = draw_preview(model, drawing, self.files, step, together=self._together)
+        self._previewed = step if picture else None
+        return picture
 
 
 def check_same_data(folder: Path, data: TrainingData) -> None:

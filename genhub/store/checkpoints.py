@@ -26,9 +26,13 @@ from genhub.store.run_folder import RECIPE, RunFolder, step_of
 # Checkpoints of a run
 
 
-def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState, data: DataSpec) -> Path:
+def save_checkpoint(
+    run: RunFolder, step: int, model: Model, state: TrainerState, data: DataSpec, *, previewed: bool = False
+) -> Path:  # fmt: skip
     """Write checkpoints/step-NNNNNN whole or not at all.
 
+    Args:
+        previewed: whether the run's preview of this step was drawn from this very model.
     Raises:
         GenhubError: it can't be written; older checkpoints are untouched.
     """
@@ -42,7 +46,7 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
             sync(run.path)
             model.save_networks(temporary)
             save_encoders(model, temporary, run.encoders)
-            _add_card(temporary, run, describe_model(model, data, step))
+            _add_card(temporary, run, describe_model(model, data, step), previewed)
             for name, tensors in state.tensors.items():
                 save_tensors(tensors, temporary / TRAINER_PART / f"{name}.safetensors")
             (temporary / TRAINER_PART / "state.json").write_text(json.dumps(state.values))
@@ -54,14 +58,13 @@ def save_checkpoint(run: RunFolder, step: int, model: Model, state: TrainerState
     return folder
 
 
-def _add_card(folder: Path, run: RunFolder, manifest: Manifest) -> None:
-    """Add the recipe, the preview drawn at this very step if one was, and the card."""
+def _add_card(folder: Path, run: RunFolder, manifest: Manifest, previewed: bool) -> None:
+    """Add the recipe, the preview if it was drawn from this very model, and the card."""
     shutil.copy(run.whole_recipe(), folder / RECIPE)
-    preview = run.preview(manifest.step)
-    if preview.is_file():
-        shutil.copy(preview, folder / PICTURE)
+    if previewed:
+        shutil.copy(run.preview(manifest.step), folder / PICTURE)
     recipe = (folder / RECIPE).read_text("utf-8")
-    card = Card(manifest, folder, recipe, title=run.path.name, picture=preview.is_file())
+    card = Card(manifest, folder, recipe, title=run.path.name, picture=previewed)
     (folder / CARD).write_text(card.text(), "utf-8")
 
 
