@@ -266,8 +266,8 @@ def test_names_are_kept_with_the_model(tmp_path: Path, capsys: pytest.CaptureFix
     sample_to(tmp_path / "again", 4, tmp_path / "drawn.npz", device="cpu")
     assert np.load(tmp_path / "drawn.npz")["label"].tolist() == [0, 1, 2, 3]
     card = Card(read_manifest(tmp_path / "model"), tmp_path / "model").text()
-    assert "conditions={'label': ['1', '2']}" in card
-    assert "It draws what it is told:\n\n- `label`: one of 1, 2, 3, 10" in card
+    assert "conditions={'label': ['1', '3']}" in card
+    assert "| `label` | one of 1, 2, 3, 10 | `1` |" in card
     assert "unconditional" not in card
 
 
@@ -275,7 +275,7 @@ def test_the_card_asks_for_what_fits(tmp_path: Path) -> None:
     model = make(label=Label(number=3), ink=INK, place=PLACE, source=Image(shape=(1, 8, 8)))
     model.save_pretrained(tmp_path)
     card = Card(read_manifest(tmp_path), tmp_path).text()
-    assert "conditions={'label': [0, 1], 'ink': 0.5, 'place': [1.0, 0.0], 'source': 'file." in card
+    assert "conditions={'label': ['0', '1'], 'ink': [0.0, 1.0], 'place': ['1 0']}, seed=0" in card  # no file is known
     assert "conditions=" not in Card(read_manifest(_saved(tmp_path / "plain", make())), tmp_path / "plain").text()
     points = Card(read_manifest(_saved(tmp_path / "points", make(PLACE))), tmp_path / "points").text()
     assert "image" not in points.partition("## Versions")[0].replace("image_", "")

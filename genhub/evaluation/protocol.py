@@ -18,8 +18,8 @@ from genhub.ground.console import warn
 from genhub.ground.disk import LOCK, cache_folder, saving, write_whole
 from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.section import NonNegativeInt, PositiveInt, Section
-from genhub.store.card import MEASURED
 from genhub.store.manifest import MANIFEST, TRAINER_PART, Versions, Word, file_digest, read_json, read_manifest
+from genhub.store.measured import MEASURED
 from genhub.store.run_folder import ANY_STEP, EVALUATIONS, STEP, RunFolder, step_name
 
 Kept = TypeVar("Kept")

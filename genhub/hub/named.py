@@ -72,7 +72,7 @@ def describe_repository(source: str) -> dict[str, Any]:
     }
     with repository.naming():
         if MANIFEST in repository.files:
-            return facts | described_manifest(repository.manifest())
+            return facts | described_manifest(repository.manifest(), repository.id)
         _, config = read_model(repository.folder)
     described = {"plugin": {"name": config.name}, "config": config.model_dump(mode="json")}
     return facts | described_columns(config.data) | described

@@ -11,6 +11,7 @@ from genhub.errors import CheckpointError, HubError, InputError, without_passwor
 from genhub.ground.ids import parse_id
 from genhub.hub.client import MOVED_ON, connect
 from genhub.hub.repository import RemoteFile, digest, download, listing
+from genhub.store.card import is_beside_card
 from genhub.store.manifest import CODE, MANIFEST, MAX_JSON_BYTES, read_manifest
 
 if TYPE_CHECKING:
@@ -117,15 +118,22 @@ class _Commit:
         return str(done.oid), True
 
     def _left_over(self, head: str, remote: Mapping[str, RemoteFile]) -> list[str]:
-        """Return the files that an earlier push listed in its genhub.json and that are not part of this one."""
-        if MANIFEST not in remote or _same(self.files[MANIFEST], remote[MANIFEST]) or remote[MANIFEST].size > MAX_JSON_BYTES:
+        """Return the files of an earlier push that are not part of this one: those that its genhub.json lists, and what was
+        drawn and measured of its weights."""
+        if MANIFEST not in remote:
             return []
+        earlier = set(filter(is_beside_card, remote)) | self._listed(head, remote[MANIFEST])
+        return sorted(earlier & remote.keys() - self.files.keys())
+
+    def _listed(self, head: str, manifest: RemoteFile) -> set[str]:
+        """Return the files that the repository's genhub.json lists; none where it is the one that is pushed."""
+        if _same(self.files[MANIFEST], manifest) or manifest.size > MAX_JSON_BYTES:
+            return set()
         try:
             earlier = read_manifest(download(self.api, self.repo_id, MANIFEST, head).parent)
         except CheckpointError:  # not one of ours, or damaged: it vouches for nothing, and is replaced
-            return []
-        listed = {*earlier.files, *([CODE] if earlier.code else [])}
-        return sorted(listed & remote.keys() - self.files.keys())
+            return set()
+        return {*earlier.files, *([CODE] if earlier.code else [])}
 
 
 def _same(content: bytes | Path, remote: RemoteFile | None) -> bool:

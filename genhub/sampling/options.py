@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from genhub.errors import VALUE, InputError, cut, did_you_mean, explained
 from genhub.interfaces.annotations import without_booleans
 from genhub.interfaces.model import Model
+from genhub.interfaces.sampler_options import OWN, option_names
 
 
 def read_options(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,20 +20,14 @@ def read_options(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an unknown option, one of the wrong type, or one that would change nothing.
     """
-    own, sample = {"self", "n", "conditions", "generator"}, type(model).sample
-    hints = get_type_hints(sample, include_extras=True)
+    sample = type(model).sample
     # A callback can be given from Python alone.
-    known = [name for name in inspect.signature(sample).parameters
-             if name not in own and (callable(values.get(name)) or not _takes_a_function(hints.get(name)))]  # fmt: skip
+    called = [name for name in inspect.signature(sample).parameters if name not in OWN and callable(values.get(name))]
+    known = list(dict.fromkeys([*option_names(sample), *called]))
     checked = check_arguments(sample, values, known, option="--set ", owner=type(model).__name__)
     for name, reason in model.unused_options(checked).items():
         raise InputError(f"--set {name}: changes nothing here: {reason}")
     return checked
-
-
-def _takes_a_function(hint: Any) -> bool:
-    """Whether an annotation is of a callable, such as `Callable[[int], None] | None`."""
-    return get_origin(hint) is Callable or any(map(_takes_a_function, get_args(hint) if isinstance(hint, UnionType) else ()))
 
 
 def check_arguments(

@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
-from genhub.errors import CheckpointError, first_fault, one_line
-from genhub.ground.ids import data_id, split_id
-from genhub.interfaces.columns import ModelData, count_of
-from genhub.interfaces.modality import Modality
-from genhub.interfaces.section import Section
-from genhub.store.manifest import Manifest, Word, read_json
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCardData
+from genhub.interfaces.columns import count_of
+from genhub.store.card_head import GALLERY, RESULTS, DrawnFile, head, plain_word
+from genhub.store.card_words import block, code, table, words
+from genhub.store.manifest import Manifest, read_json
+from genhub.store.measured import MEASURED, Measured
+from genhub.store.usage import Usage
 
 CARD = "README.md"
 PICTURE = "samples.png"
-MEASURED = "metrics.json"
-"""File in a repository with the figures of its model, a list of `Measured`."""
-TASKS = {"image": "unconditional-image-generation"}
-"""The Hub's tags of models that are given nothing, by what they draw; of others it has none."""
 PACKAGES = ("genhub-framework", "torch", "diffusers", "transformers", "accelerate", "datasets", "safetensors")
 
 
-class Measured(Section):
-    """A figure of a model, with everything that it depends on."""
-
-    name: Word
-    value: float
-    protocol: dict[str, Any]
-    """Extractor, real split, counts, seed, sampler: numbers of different protocols don't compare. `weights` are those that
-    it was measured on, `notes` what a reader must know."""
-
-
-def read_measured(folder: Path) -> tuple[Measured, ...]:
-    """Return the figures in a repository's metrics.json; none without the file.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    if not (folder / MEASURED).is_file():
-        return ()
-    try:
-        return TypeAdapter(tuple[Measured, ...]).validate_python(read_json(folder / MEASURED))
-    except ValidationError as error:
-        raise CheckpointError(f"{folder / MEASURED}: damaged: {first_fault(error)}") from error
+def is_beside_card(name: str) -> bool:
+    """Whether a file of a repository is one that genhub put beside the card: pictures, sounds and figures of the weights
+    that it was pushed with, and of no others."""
+    return name in (PICTURE, MEASURED, RESULTS) or re.fullmatch(rf"{GALLERY}/\d+\.(png|wav)", name) is not None
 
 
 def package_versions() -> dict[str, str]:
@@ -87,73 +58,48 @@ class Card:
     """Whether samples.png lies beside it."""
     measured: Sequence[Measured] = ()
     """The figures to show, and to tell the Hub."""
+    gallery: Sequence[DrawnFile] = ()
+    """Pictures and sounds that were drawn for it, and lie beside it."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Meaning of each option of the sampler."""
 
     def text(self) -> str:
         from huggingface_hub import ModelCard
 
-        manifest, source = self.manifest, self.repo_id or "FOLDER"
-        parts = [f"# {_words(self.title or self.repo_id or manifest.plugin.name)}", _about(manifest)]
-        if self.picture:
-            parts.append(f"![Drawn by the model]({PICTURE})")
-        parts += ["## Use it", _use(manifest, source)]
-        pipelines = _diffusers_classes(self.folder)
-        parts += [_diffusers(name, class_name, source) for name, class_name in pipelines]
+        manifest, name = self.manifest, self.repo_id or self.title or self.manifest.plugin.name
+        usage, pipelines = Usage(manifest, self.repo_id or "FOLDER"), _diffusers_classes(self.folder)
+        parts = [f"# {words(self.title or name)}", _about(manifest), *self._drawn(), *_use(usage), *self._told(usage)]
+        parts += [_diffusers(folder, class_name, usage.source) for folder, class_name in pipelines]
         parts += ["## How it was trained", _training(manifest, self.recipe, self.repo_id or "recipe.yaml")]
-        if self.measured:
-            rows = [f"| {m.name} | {m.value:.6g} | {_words(_inline(m.protocol))} |" for m in self.measured]
-            parts += ["## Measured", "\n".join(["| metric | value | protocol |", "| --- | --- | --- |", *rows])]
-            notes = dict.fromkeys(str(note) for m in self.measured for note in m.protocol.get("notes", ()))
-            parts += ["\n".join(f"- {_words(note)}" for note in notes)] if notes else []
+        parts += _figures(self.measured)
         if manifest.versions:
             parts += ["## Versions", ", ".join(f"{name} {number}" for name, number in manifest.versions.items())]
-        facts = self._facts(diffusers=bool(pipelines))
+        facts = head(manifest, name, self.recipe, self.license, bool(pipelines), self.gallery, self.measured)
         return str(ModelCard(f"---\n{facts.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
 
-    def _facts(self, diffusers: bool) -> ModelCardData:
-        """Return the card's head, which the Hub reads."""
-        from huggingface_hub import ModelCardData
+    def _drawn(self) -> list[str]:
+        """Return what shows what the model drew: the Hub's gallery of pictures, a picture for everywhere else, and links to
+        sounds."""
+        gallery = ["<Gallery />"] if any(one.is_picture for one in self.gallery) else []
+        picture = [f"![Drawn by the model]({PICTURE})"] if self.picture else []
+        sounds = [f"- [{words(one.told)}]({one.name})" for one in self.gallery if not one.is_picture]
+        return [*gallery, *picture, *(["\n".join(sounds)] if sounds else [])]
 
-        manifest, data = self.manifest, self.manifest.data
-        data_set = (data_id(data.name) or (split_id(data.name) and data.name)) if data else None
-        return ModelCardData(
-            library_name="genhub",
-            license=self.license,
-            pipeline_tag=_task(manifest),
-            datasets=[data_set] if data_set else None,
-            base_model=_base_model(self.recipe),
-            tags=["genhub", manifest.plugin.name, *(["diffusers"] if diffusers else []), *_subjects(manifest)],
-            model_name=(self.repo_id or self.title or manifest.plugin.name).split("/")[-1],
-            eval_results=_eval_results(self.measured, manifest) or None,
-        )
-
-
-def _task(manifest: Manifest) -> str | None:
-    """Return the Hub's tag of what the model does, if it has one."""
-    data = manifest.columns
-    return TASKS.get(data.target.modality) if data and not data.conditions else None
-
-
-def _subjects(manifest: Manifest) -> list[str]:
-    """Return tags of what is drawn."""
-    data = manifest.columns
-    return [f"{_word(data.target.modality)}-generation"] if data else []
-
-
-def _word(modality: str) -> str:
-    """Return a modality's name in a word; of module:Class the class's, as it may be a stranger's."""
-    return re.sub(r"[^\w-]", "", modality.rpartition(":")[2]).lower()
+    def _told(self, usage: Usage) -> list[str]:
+        """Return tables of the conditions and of the sampler's options."""
+        told = [[code(name), words(what), code(such) if such else ""] for name, (what, such) in usage.told().items()]
+        options = [[code(name), words(meaning)] for name, meaning in self.options.items()]
+        parts = ["## What it can be told", table(["condition", "takes", "such as"], told)] if told else []
+        ways = "Options of its sampler, such as `genhub.sample(..., OPTION=VALUE)` or `genhub sample --set OPTION=VALUE`:"
+        return [*parts, *([ways, table(["option", "meaning"], options)] if options else [])]
 
 
 def _about(manifest: Manifest) -> str:
     data = manifest.columns
-    drawn = f" of {_word(data.target.modality)}s, {_sides(data.target.shape)}" if data else ""
+    drawn = f" of {plain_word(data.target.modality)}s, {_sides(data.target.shape)}" if data else ""
     steps = f" for {manifest.step:,} steps" if manifest.step else ""
-    code = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
-    lines = [f"A generative model{drawn}: `{manifest.plugin.name}`, trained{steps} with genhub. {code}"]
-    if data and data.conditions:
-        given = [f"- {_code(name)}: {_words(modality.told())}" for name, modality in data.conditions.items()]
-        lines.append("It draws what it is told:\n\n" + "\n".join(given))
-    return "\n\n".join(lines)
+    inside = "`plugin.py` is its author's code." if manifest.code else "Nothing in here is code or pickle."
+    return f"A generative model{drawn}: `{manifest.plugin.name}`, trained{steps} with genhub. {inside}"
 
 
 def _sides(shape: tuple[int, ...]) -> str:
@@ -163,46 +109,12 @@ def _sides(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} channel{'s' * (shape[0] > 1)} of {'x'.join(map(str, shape[1:]))}"
 
 
-def _use(manifest: Manifest, source: str) -> str:
-    data, plugin = manifest.columns, manifest.plugin
-    example = ", ".join(_example(data)) if data else ""
-    asked = f"conditions={{{example}}}, " if example else ""
-    others = [part.distribution for part in manifest.parts if part.distribution]
-    packages = " ".join(dict.fromkeys(["genhub-framework", plugin.distribution or "genhub-framework", *others]))
-    shell, load = f"pip install {packages}", f'genhub.load("{source}")'
-    if ":" not in plugin.name:
-        shell += f"\ngenhub sample {source} -n 64 --out samples.png"
-    elif manifest.code:
-        load = f'genhub.load("{source}", revision="COMMIT", trust_remote_code=True)  # runs plugin.py: read it first'
-    else:
-        load = f'{plugin.name.partition(":")[2]}.from_pretrained("{source}")  # its class, from its author'
-    shape = ", ".join(map(str, (16, *data.target.shape))) if data else "16, ..."
-    drawn = f'drawn = genhub.sample(model, 16, {asked}seed=0, out="drawn.png")  # ({shape}), in the column\'s own units'
-    return f"```bash\n{shell}\n```\n\n```python\nimport genhub\n\nmodel = {load}\n{drawn}\n```"
-
-
-def _example(data: ModelData) -> list[str]:
-    """Return what a program that readers copy asks for: of each column, values that it may have, where all are plain words,
-    as they may be a stranger's."""
-    asked = {name: _example_of(modality) for name, modality in data.conditions.items()}
-    written = [f"{name!r}: {value!r}" for name, value in asked.items() if value is not None]
-    return [one for one in written if re.fullmatch(r"[\w ',:.\[\]+-]{1,200}", one)]
-
-
-def _example_of(modality: Modality) -> Any:
-    """Return two classes; a file's name; or the numbers in the middle, as few as fit a line; None: nothing short."""
-    if modality.classes:
-        names = tuple(getattr(modality, "names", ()))
-        return list(names[:2]) or list(range(modality.classes))[:2]
-    if ending := modality.file_ending or next(iter(modality.endings), None):
-        return f"file{ending}"
-    if math.prod(modality.shape) > 4:
-        return None
-    import torch
-
-    middle = modality.from_batch(torch.zeros(1, *modality.shape))
-    numbers = [float(f"{number:.3g}") for number in middle.flatten().tolist()]
-    return numbers if modality.shape else numbers[0]
+def _use(usage: Usage) -> list[str]:
+    data = usage.data
+    shape = f"({', '.join(map(str, (16, *data.target.shape)))})" if data else "(16, ...)"
+    result = f"`drawn` is a tensor {shape} in the column's own units. What it needs, and the same from a shell:"
+    shell = "\n".join(filter(None, [usage.packages(), usage.command()]))
+    return ["## Use it", block("python", usage.program()), result, block("bash", shell)]
 
 
 def _diffusers_classes(folder: Path) -> list[tuple[str, str]]:
@@ -232,58 +144,26 @@ def _diffusers(subfolder: str, class_name: str, source: str) -> str:
 def _training(manifest: Manifest, recipe: str | None, again: str) -> str:
     lines = []
     if data := manifest.data:
-        given = f", given {', '.join(_code(name) for name in data.conditions)}" if data.conditions else ""
-        lines.append(f"On {_code(data.name)}, split {_code(data.split)}: {count_of(data)}, of which it draws "
-                     f"{_code(data.target)}{given}.")  # fmt: skip
-        lines.append(f"Their fingerprint is {_code(data.fingerprint)}.")
+        given = f", given {', '.join(code(name) for name in data.conditions)}" if data.conditions else ""
+        lines.append(f"On {code(data.name)}, split {code(data.split)}: {count_of(data)}, of which it draws "
+                     f"{code(data.target)}{given}.")  # fmt: skip
+        lines.append(f"Their fingerprint is {code(data.fingerprint)}.")
     if recipe is None:
         return " ".join([*lines, "It was saved from Python, without a recipe."])
     lines.append(f"`genhub train {again}` trains it again, from this recipe:")
-    return " ".join(lines) + "\n\n" + _block("yaml", recipe.rstrip())
+    return " ".join(lines) + "\n\n" + block("yaml", recipe.rstrip())
 
 
-def _base_model(recipe: str | None) -> str | None:
-    """Return the Hub id of the model that training started from."""
-    content = yaml.safe_load(recipe) if recipe else None
-    base = content["model"].get("from") if content else None
-    found = split_id(base) if base else None
-    return found[0] if found else None
-
-
-def _eval_results(measured: Sequence[Measured], manifest: Manifest) -> list[Any]:
-    """Return the figures for the Hub's model-index."""
-    from huggingface_hub import EvalResult
-
-    data, named = manifest.data, one_line(manifest.data.name) if manifest.data else "unknown"
-    task = _task(manifest) or next(iter(_subjects(manifest)), "generation")
-    return [
-        EvalResult(
-            task_type=task, dataset_type=named, dataset_name=named, dataset_split=one_line(data.split) if data else None,
-            metric_type=m.name, metric_name=m.name, metric_value=m.value,
-            metric_args=m.protocol,
-        )
-        for m in measured
-    ]  # fmt: skip
+def _figures(measured: Sequence[Measured]) -> list[str]:
+    """Return a table of figures, and what a reader must know of them."""
+    if not measured:
+        return []
+    rows = [[words(m.name), f"{m.value:.6g}", f"{m.interval[0]:.4g} to {m.interval[1]:.4g}" if m.interval else "",
+             "" if m.floor is None else f"{m.floor:.4g}", words(_inline(m.protocol))] for m in measured]  # fmt: skip
+    notes = dict.fromkeys(str(note) for m in measured for note in m.protocol.get("notes", ()))
+    found = table(["metric", "value", "95% interval", "real rows in their place", "protocol"], rows)
+    return ["## Measured", found, *(["\n".join(f"- {words(note)}" for note in notes)] if notes else [])]
 
 
 def _inline(protocol: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "notes")
-
-
-# What strangers may have written, in Markdown
-
-
-def _words(text: str) -> str:
-    """Return text for one line of a card with Markdown and HTML made harmless: no picture, link, tag or end of a field."""
-    return re.sub(r"([\\<>\[\]`|*])", r"\\\1", one_line(text))
-
-
-def _code(text: str) -> str:
-    return f"`{one_line(text).replace('`', chr(39))}`"
-
-
-def _block(language: str, text: str) -> str:
-    """Return a block of code with a fence longer than any in `text`."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"

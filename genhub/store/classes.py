@@ -30,6 +30,7 @@ from genhub.store.manifest import (
     read_manifest,
     written_by,
 )
+from genhub.store.usage import Usage
 
 if TYPE_CHECKING:
     from genhub.interfaces.model import Model
@@ -160,12 +161,14 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         return facts | described_columns(config.data) | {
             "plugin": {"name": config.name}, "config": config.model_dump(mode="json")}  # fmt: skip
-    return facts | described_manifest(read_manifest(folder))
+    return facts | described_manifest(read_manifest(folder), str(folder))
 
 
-def described_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return facts about a model, from its genhub.json alone."""
-    return described_columns(manifest.columns) | manifest.model_dump(mode="json", exclude={"checksum"})
+def described_manifest(manifest: Manifest, source: str) -> dict[str, Any]:
+    """Return facts about a model, from its genhub.json alone, and how one draws from it, by the folder or repository that it
+    is loaded from."""
+    told = described_columns(manifest.columns) | Usage(manifest, source).facts()
+    return told | manifest.model_dump(mode="json", exclude={"checksum"})
 
 
 def described_columns(data: ModelData | None) -> dict[str, Any]:
