@@ -20,7 +20,7 @@ import yaml
 from conftest import CACHE
 from huggingface_hub import ModelCard
 from minihub import MiniHub
-from test_hub import said
+from test_hub import DRAWING, said
 
 import genhub
 from genhub.evaluation.protocol import Evaluation, Protocol, weights_digest
@@ -106,7 +106,7 @@ def test_every_built_in_model_comes_back_in_another_process(hub, tmp_path, monke
     assert 'AutoencoderKL.from_pretrained("alice/vae", subfolder="vae")' in cards["vae"]
     assert "diffusers" not in cards["gan"].partition("## Versions")[0]
     assert ModelCard(cards["cgan"]).data.pipeline_tag is None
-    assert "conditions={'label': ['0', '1']}" in cards["cgan"]  # the classes' names
+    assert "conditions={'label': ['0', '5']}" in cards["cgan"]  # the classes' names
 
 
 def test_a_live_model_and_a_folder_of_diffusers(hub, tmp_path) -> None:
@@ -133,9 +133,9 @@ def test_a_live_model_and_a_folder_of_diffusers(hub, tmp_path) -> None:
 
 def test_case_23_again_and_again(hub, checkpoint, capsys) -> None:
     first = genhub.push_to_hub(checkpoint, "alice/ae")
-    assert capsys.readouterr().out == f"Pushed  {hub.url}/alice/ae  commit {first[:12]}\n"
+    assert capsys.readouterr().out == f"{DRAWING}Pushed  {hub.url}/alice/ae  commit {first[:12]}\n"
     assert genhub.push_to_hub(checkpoint, "alice/ae") == first
-    assert capsys.readouterr().out.startswith("Nothing has changed  ")
+    assert capsys.readouterr().out.startswith(f"{DRAWING}Nothing has changed  ")
     assert commits(hub, "alice/ae") == ["initial commit", "Step 2"]
     hub.repos["alice/ae"].commit("main", hub.repos["alice/ae"].files | {"LICENSE": b"mine", "old.json": b"{}"}, "by hand")
     genhub.push_to_hub(checkpoint, "alice/ae", license="mit")
@@ -264,10 +264,12 @@ def test_case_26_only_the_manifests_files_are_published(hub, checkpoint, tmp_pat
     (checkpoint / "stray.safetensors").write_bytes(b"SECRET")
     genhub.push_to_hub(checkpoint, "alice/ae")
     files = hub.repos["alice/ae"].files
-    assert set(files) == {".gitattributes", "README.md", "genhub.json", "model.safetensors", "recipe.yaml", "samples.png"}
+    drawn = {f"gallery/{number}.png" for number in range(10)}
+    own = {".gitattributes", "README.md", "genhub.json", "model.safetensors", "recipe.yaml", "samples.png"}
+    assert set(files) == own | drawn
     assert not any(b"SECRET" in content for content in files.values())
     listed = Manifest.model_validate_json(files["genhub.json"])
-    assert listed.files.keys() == files.keys() - {".gitattributes", "genhub.json"}
+    assert listed.files.keys() == own - {".gitattributes", "genhub.json"}
     assert listed.sealed() == listed
 
 
@@ -342,7 +344,7 @@ def test_the_card(hub, checkpoint) -> None:
     assert results["kid"].metric_args["reference"] == f"digits train, fingerprint {spec.fingerprint}"
     assert b"secret" not in files["README.md"] + files["metrics.json"]
     assert [figure["name"] for figure in json.loads(files["metrics.json"])] == ["kid", "fd"]
-    for part in ("![Drawn by the model](samples.png)", 'genhub.load("alice/ae")', "genhub sample alice/ae", "genhub train alice/ae",
+    for part in ("![Drawn by the model](samples.png)", 'genhub.sample("alice/ae", 16, ', "genhub sample alice/ae", "genhub train alice/ae",
                  "1,797 rows, of which it draws `image`.", "torch 2.", "| kid | 0.25 | extractor dinov2:d (d)", "\n\n- few images\n"):  # fmt: skip
         assert part in card.content
     shown = card.content.partition("```yaml\n")[2].partition("```")[0]
