@@ -128,6 +128,11 @@ class Offers(Trace):
         return Choice(("loud",))
 
 
+class Misleads(Trace):
+    def examples(self, most):
+        return ["four numbers"]
+
+
 class Rounds(Trace):
     def to_rows(self, values):
         return [[round(number, 1) for number in value] for value in values.tolist()]
