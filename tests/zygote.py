@@ -120,6 +120,7 @@ def serve() -> None:
             answer = os.waitstatus_to_exitcode(status) if pid else None
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+    os._exit(0)  # torch's threads take half a minute to end
 
 
 def run(request: dict[str, Any]) -> int:

@@ -143,10 +143,10 @@ def write_wav(values: NDArray[Any], rate: int, path: Path) -> None:
 def wav_of(values: NDArray[Any], rate: int) -> bytes:
     """Return the content of the WAV of 16 bits of a signal (c, t) in [-1, 1], cut off there."""
     numbers = np.rint(values * 32768).clip(-32768, 32767).astype("<i2")
-    file = BytesIO()
-    with wave.open(file, "wb") as stream:
-        stream.setnchannels(len(values))
-        stream.setsampwidth(2)
-        stream.setframerate(rate)
-        stream.writeframes(numbers.T.tobytes())
-    return file.getvalue()
+    stream = BytesIO()
+    with wave.open(stream, "wb") as writer:
+        writer.setnchannels(len(values))
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(numbers.T.tobytes())
+    return stream.getvalue()
