@@ -168,7 +168,7 @@ def test_what_can_not_be_drawn_with_is_one_line(n: Any, seed: Any, options: Any,
 # What is shown
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddpm", 5), ("ddpm", 300), ("flow", 5), ("flow", 1000)])
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 5), ("ddpm", 100), ("flow", 5), ("flow", 1000)])
 def test_the_last_picture_is_the_verbs_whether_the_way_is_shown_or_not(tmp_path: Path, name: str, steps: int) -> None:
     model = ddpm(KIND) if name == "ddpm" else make(Flow, POINT, KIND, network={"name": "mlp", "hidden": 16})
     model.save_pretrained(tmp_path / "model")
@@ -350,7 +350,7 @@ def test_the_way_copying_another_seed_and_what_is_wrong(place: Path, browser: An
     with page_of(browser) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.goto(page_of_every)
-        page.get_by_label("num inference steps").fill("600")
+        page.get_by_label("num inference steps").fill("200")
         page.evaluate(
             """() => { window.shown = new Set(); new MutationObserver(() => document.querySelectorAll('img').forEach(
             image => window.shown.add(image.src))).observe(document.body, {subtree: true, childList: true, attributes: true}) }"""
