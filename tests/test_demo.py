@@ -231,7 +231,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(Flow, POINT, KIND, network={"name": "mlp", "hidden": 16}).save_pretrained(folder / "moons")
     make(GAN, SOUND, KIND, generator={"channels": [4]}, discriminator={"channels": [4]}).save_pretrained(folder / "sounds")
     fails = ddpm(KIND)
-    fails.network.conv_out.weight.data[:] = torch.nan
+    next(fails.network.parameters()).data.fill_(torch.nan)
     fails.save_pretrained(folder / "fails")
     Pillow.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) * 15).save(folder / "sketch.png")
     return folder
