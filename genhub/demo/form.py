@@ -38,7 +38,7 @@ class ToldCondition:
 
     name: str
     words: str
-    """What can be asked for, in a few words."""
+    """Line on what can be asked for."""
     control: Control
 
 

@@ -1,5 +1,5 @@
-"""What a page shows of a model: the way from noise while it draws, then the picture, and the sounds; or a line on what is
-wrong."""
+"""Pictures that a page shows of a model: the way from noise while it draws, then the last one, with its sounds; or a line on
+what is wrong."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def words(subject: ModalitySubject) -> None:
 
 
 def control(subject: ModalitySubject) -> None:
-    """What `control` offers can be asked for, as one text each: a choice's names, a slider's ends, a line's example, a file
+    """`control` offers what can be asked for, as one text each: a choice's names, a slider's ends, a line's example, a file
     with an upload's ending."""
     modality, at = subject.modality, subject.cls.control
     for text in _offered(subject):
