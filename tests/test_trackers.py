@@ -397,3 +397,13 @@ def test_a_tracker_that_cannot_start_says_why(tiny: dict, tmp_path: Path) -> Non
     tiny["trainer"]["trackers"] = ["trackio"]
     with pytest.raises(genhub.RecipeError, match="trainer.trackers: trackio can't start: .*not allowed.*reserved"):
         genhub.train(tiny, run_dir=str(tmp_path / "my_system"))
+
+
+def test_the_page_says_the_names_and_a_command_that_is_right() -> None:
+    from genhub.training.trackers import FILM, PREVIEW, SOUND, TABLE, TEXT
+
+    page = (Path(__file__).parents[1] / "docs" / "trackers.md").read_text()
+    for name in (PREVIEW, SOUND.format(0), FILM, TABLE, TEXT):
+        assert f"| `{name}`" in page
+    (recipe, override) = re.findall(r"^genhub train (\S+) '(.*)'$", page, re.MULTILINE)[0]
+    assert genhub.read_recipe(recipe, [override]).trainer.trackers == ("tensorboard", "trackio")
