@@ -277,7 +277,8 @@ def test_a_killed_run_goes_on_in_each_tracker(zygote: Any, tiny: dict, tmp_path:
     keys = {"max_steps": 10, "log_every": 1, "sample_every": 2, "save_every": 3, "trackers": ALL}
     recipe, run = str(write_recipe(tmp_path, tiny, **keys)), Path(tiny["run_dir"])
     (tmp_path / "kill").touch()
-    env = {"WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "0.2"}
+    # Written soon, and by a service of its own, whatever a test of this process has started before the zygote.
+    env = {"WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "0.2", "WANDB_SERVICE": ""}
     first = zygote.start("genhub.cli:main", "train", recipe, cwd=tmp_path, env=env)
     assert first.wait() == -signal.SIGKILL, first.err
     assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-000006"
@@ -310,8 +311,32 @@ def test_nothing_asks_for_the_network(zygote: Any, tiny: dict, tmp_path: Path) -
     keys = {"max_steps": 2, "sample_every": 1, "save_every": 2, "trackers": ALL}
     tiny["model"] = {"name": "models:Brightens"}
     recipe = str(write_recipe(tmp_path, tiny, **keys))
-    job = zygote.start("faults:genhub_off_line", "train", recipe, cwd=tmp_path, env={"HF_TOKEN": ""})
+    job = zygote.start("faults:genhub_off_line", "train", recipe, cwd=tmp_path, env={"HF_TOKEN": "", "WANDB_SERVICE": ""})
     assert job.wait() == 0, job.err
+
+
+class Fails(Brightens):
+    """Ends its training with an error in the fourth step, where there is a file `fail`."""
+
+    def after_update(self, step: int) -> None:
+        if step == 3 and Path("fail").exists():
+            raise genhub.TrainingError("failed")
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_goes_on_in_the_same_process(tiny: dict, tmp_path: Path) -> None:
+    """As in a notebook: trackers that the error has left open are closed first."""
+    tiny["model"] = {"name": "test_trackers:Fails"}
+    tiny["trainer"] |= {"max_steps": 4, "log_every": 1, "save_every": 2, "trackers": ALL}
+    Path("fail").touch()
+    with pytest.raises(genhub.TrainingError, match="failed"):
+        genhub.train(tiny)
+    Path("fail").unlink()
+    genhub.train(tiny)
+    for read in READERS.values():
+        found = read(tmp_path / "run")
+        check_numbers(found, tmp_path / "run")
+        assert list(found["fit/loss"]) == [1, 2, 3, 4]
 
 
 def test_runs_of_one_process_keep_to_their_folders(tiny: dict, tmp_path: Path) -> None:

@@ -155,22 +155,29 @@ class WandBTracker(AnyTracker):
 
     @property
     def _offline(self) -> bool:
-        return os.environ.get("WANDB_MODE", "") in ("", "offline", "dryrun")  # the last is an old name
+        return self._mode in ("offline", "dryrun")  # the second is an old name
+
+    @property
+    def _mode(self) -> str:
+        return os.environ.get("WANDB_MODE") or "offline"
 
     @property
     def _folder(self) -> Path:
         return self.files.logs / "wandb"
 
     def options(self, config: Config) -> dict[str, Any]:
+        wandb = import_extra("wandb", "wandb", "trainer.trackers")
+        if wandb.run is not None:  # an error has left it open
+            wandb.run.finish()
         before = [folder.name.rpartition("-")[2] for folder in sorted(self._folder.glob("*run-*-*"))]
         number = os.environ.get("WANDB_RUN_ID") or (before[-1] if before else secrets.token_hex(4))
         self._folder.mkdir(parents=True, exist_ok=True)
-        known = {"name": self.files.path.name, "dir": str(self.files.logs), "id": number}
+        known = {"name": self.files.path.name, "dir": str(self.files.logs), "id": number, "mode": self._mode}
         if not self._offline:
             return known | {"resume": "allow"}
         for folder in self._folder.glob(f"offline-run-*-{number}"):
             shutil.rmtree(folder)
-        return known | {"mode": "offline"}
+        return known
 
     def starting(self) -> contextlib.AbstractContextManager[Any]:
         return self._at_home()
@@ -230,6 +237,8 @@ class TrackioTracker(AnyTracker):
     def options(self, config: Config) -> dict[str, Any]:
         with environment(TRACKIO_DIR=str(self._folder)):
             trackio = import_extra("trackio", "trackio", "trainer.trackers")
+        with contextlib.suppress(RuntimeError), self.starting():
+            trackio.finish()  # where an error has left one open
         name = self.files.path.name
         if self._remote:
             return {"name": name, "config": dict(config), "embed": False, "resume": "allow"}
