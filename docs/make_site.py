@@ -65,7 +65,9 @@ def gather(source: Path) -> None:
         if file.suffix != ".md":  # a recipe, a module: shown as it is
             place.write_text(f"# {file.name}\n\n```{file.suffix[1:]}\n{text}```\n")
             continue
-        waiting += [target for link in LINK.findall(text) if (target := target_of(file, link)) not in done]
+        waiting += [
+            target for link in LINK.findall(text) if (target := target_of(file, link)).is_file()
+        ]  # mkdocs says the others
         text = LINK.sub(
             lambda link, file=file: os.path.relpath(place_of(target_of(file, link[1])), place_of(file).parent), text
         )
