@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def in_order() -> list[str]:
     return sorted(shipped_recipes(), key=lambda name: (needs_files(name), name))
 
 
+@cache
 def written(name: str) -> dict[str, Any]:
     """Return a shipped recipe as it is written."""
     recipe: dict[str, Any] = yaml.safe_load(shipped_recipes()[name].read_text())
