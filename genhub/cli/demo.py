@@ -14,7 +14,7 @@ def demo(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on.")] = None,
     share: Annotated[bool, typer.Option("--share", help="At a public address, too, by Gradio's relay.")] = False,
 ) -> None:
-    """Show a page on which to draw: what a model is told, seed, options, the way from noise, and the command for it."""
+    """Draw on a page in the browser, several models side by side."""
     with stopped_with("the page is gone"):
         from genhub.demo.gradio_page import serve
 

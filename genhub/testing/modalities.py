@@ -189,7 +189,8 @@ def words(subject: ModalitySubject) -> None:
     line, caption = modality.told(), modality.caption(subject.kept[0])
     if not isinstance(line, str) or not line or "\n" in line:
         raise Broken(f"told gives {line!r}", "say in a few words what a person can ask for", subject.cls.told)
-    for example in modality.examples(3):
+    own = subject.cls.examples is not Modality.examples  # else they are what `control` offers
+    for example in modality.examples(3) if own else ():
         try:
             modality.ask(example)
         except Exception as error:  # a stranger's may raise anything
