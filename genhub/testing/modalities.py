@@ -214,9 +214,7 @@ def control(subject: ModalitySubject) -> None:
             (part,) = modality.split(text)
             asked = np.asarray(modality.ask(part))
         except Exception as error:  # a stranger's reader may raise anything
-            raise Broken(
-                f"control offers {text!r}, which can't be asked for: {told(error)}", "let ask read it", at
-            ) from error
+            raise Broken(f"control offers {text!r}, which ask refuses: {told(error)}", "let ask read it", at) from error
         if asked.shape != modality.shape and modality.narrowed(asked) is None:
             raise Broken(f"control offers {text!r}, of which ask makes {asked.shape}", f"make it {modality.shape}", at)
 
