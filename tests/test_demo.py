@@ -168,7 +168,7 @@ def test_what_can_not_be_drawn_with_is_one_line(n: Any, seed: Any, options: Any,
 # What is shown
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ddpm", 5), ("ddpm", 100), ("flow", 5), ("flow", 1000)])
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 5), ("ddpm", 200), ("flow", 5), ("flow", 1000)])
 def test_the_last_picture_is_the_verbs_whether_the_way_is_shown_or_not(tmp_path: Path, name: str, steps: int) -> None:
     model = ddpm(KIND) if name == "ddpm" else make(Flow, POINT, KIND, network={"name": "mlp", "hidden": 16})
     model.save_pretrained(tmp_path / "model")

@@ -21,7 +21,7 @@ from genhub.sampling.draw import out_of_memory, sample_elements
 from genhub.sampling.request import Drawing
 from genhub.views.films import in_sight
 
-PAUSE = 0.1
+PAUSE = 0.2
 """Least seconds between two pictures of the way."""
 APART = 4
 """Least time between two, in times of what one took to make: so the most that pictures take of the drawing's time."""
