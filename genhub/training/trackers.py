@@ -189,8 +189,9 @@ class WandBTracker(AnyTracker):
     def begin(self, config: Config, recipe: str) -> None:
         self.own.store_init_configuration(config)
         copy = Path(self._run.dir, RECIPE)
-        write_whole(copy, recipe)
-        self._run.save(str(copy), base_path=self._run.dir, policy="now", glob=False)
+        if copy.parent.is_dir():  # WANDB_MODE=disabled has none
+            write_whole(copy, recipe)
+            self._run.save(str(copy), base_path=self._run.dir, policy="now", glob=False)
 
     def picture(self, file: Path, step: int) -> None:
         import wandb
