@@ -349,6 +349,7 @@ def test_runs_of_one_process_keep_to_their_folders(tiny: dict, tmp_path: Path) -
         check_numbers(in_trackio(tmp_path / name), tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_store_of_ones_own_is_left_where_it_is(tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRACKIO_DIR is obeyed; a run that goes on takes its own place there, and no other's."""
     import trackio
