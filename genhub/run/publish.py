@@ -110,9 +110,9 @@ def _measured(folder: Path) -> tuple[Measured, ...]:
 def _measured_before(folder: Path, manifest: Manifest) -> tuple[Measured, ...]:
     """Return the figures in a folder's metrics.json that are of its weights: genhub.json vouches for the file, or it counts
     for nothing."""
-    stored = read_measured(folder) if MEASURED in manifest.files else ()
+    stored, listed = read_measured(folder), MEASURED in manifest.files
     weights = weights_digest(folder)
-    found = tuple(figure for figure in stored if figure.protocol.get("weights") == weights)
+    found = tuple(figure for figure in stored if listed and figure.protocol.get("weights") == weights)
     if len(found) < len(stored):
         warn(
             f"{folder / MEASURED}: figures that are not known to be of these weights are left out: genhub evaluate {folder}"
