@@ -302,6 +302,7 @@ def test_figures_that_nothing_vouches_for_are_not_shown(hub, tmp_path, capsys) -
     assert "its checksum does not match" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_preview_of_other_weights_is_no_picture_of_a_checkpoint(tmp_path) -> None:
     """One that an earlier run of the same steps left, of which nothing is drawn now."""
     trainer = {"max_steps": 1, "sample_every": 1, "num_samples": 2, "trackers": []}
