@@ -112,7 +112,7 @@ def _sides(shape: tuple[int, ...]) -> str:
 def _use(usage: Usage) -> list[str]:
     data = usage.data
     shape = f"({', '.join(map(str, (16, *data.target.shape)))})" if data else "(16, ...)"
-    result = f"`drawn` is a tensor {shape} in the column's own units. What it needs, and the same from a shell:"
+    result = f"`drawn` is a tensor {shape} in the column's own units. What it needs, and drawing from a shell:"
     shell = "\n".join(filter(None, [usage.packages(), usage.command()]))
     return ["## Use it", block("python", usage.program()), result, block("bash", shell)]
 
