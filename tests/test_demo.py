@@ -32,9 +32,10 @@ from typer.testing import CliRunner
 
 import genhub
 from genhub import Choice, Image, Label, Line, ModelData, Number, Signal, Slider, Upload, Vector, cli
-from genhub.cli.arguments import read_conditions, read_pairs
+from genhub.cli.arguments import read_conditions
 from genhub.demo.form import Form, SampleOption
 from genhub.demo.shown import draw_shown, fault_line
+from genhub.ground.parsing import read_pairs
 from genhub.sampling.draw import sample_elements
 from genhub.sampling.options import read_options
 from genhub.sampling.request import Drawing

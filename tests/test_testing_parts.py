@@ -23,7 +23,7 @@ MODALITIES = {
     "TakesNaN": ("back", "from_batch takes NaN: raise genhub.NotFinite"),
     "NoPicture": ("picture", "picture gives <class 'numpy.ndarray'>: return a PIL.Image.Image"),
     "Silent": ("words", "told gives '': say in a few words"),
-    "Offers": ("control", "control offers 'loud', which can't be asked for: ValueError: could not convert string to float"),
+    "Offers": ("control", "control offers 'loud', which ask refuses: ValueError: could not convert string to float"),
     "Misleads": ("words", "ask refuses the example 'four numbers': "),
     "Rounds": ("rows", "to_rows, from_rows: other values come back"),
     "Halves": ("files", "read_file gives other values than write_file was given"),

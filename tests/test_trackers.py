@@ -199,7 +199,7 @@ def check_table(found: Read, run: Path, step: int) -> None:
         for name, value in stored[at]["values"].items()
     ]  # fmt: skip
     assert len(rows) == len({row[0] for row in rows}) >= 1
-    table = found["evaluations"][step]
+    table = found["figures"][step]
     if isinstance(table, str):  # Markdown
         head, rule, *lines = table.splitlines()
         assert (head, set(rule)) == ("|" + "|".join(COLUMNS) + "|", set("|-"))
@@ -261,7 +261,7 @@ def test_each_tracker_has_what_a_run_has_made(tmp_path: Path, sounds: str, own_h
         assert heard[4][:4] == b"RIFF"
         assert list(found["film"]) == [4]
         check_film(found["film"][4], run)
-        assert list(found["evaluations"]) == [2, 4]
+        assert list(found["figures"]) == [2, 4]
         check_table(found, run, 2)
         check_table(found, run, 4)
         check_recipe(found, run, 0)

@@ -112,13 +112,13 @@ def test_points_flow_on_axes_that_stay_before_real_ones(tmp_path: Path) -> None:
     assert moving.width > moving.height  # x beside the guess of x_0
 
 
-def test_a_sampler_that_counts_in_sigma_stays_in_sight() -> None:
-    from genhub.views.films import FAR, _in_sight
+def test_a_sampler_that_counts_in_sigma_staysin_sight() -> None:
+    from genhub.views.films import FAR, in_sight
 
     modality = moons(sketch_class(Denoiser, None)).modality
     x = torch.randn(200, 2)
-    assert torch.equal(_in_sight(x, modality), x)
-    assert _in_sight(157 * x, modality).std() == pytest.approx(FAR)
+    assert torch.equal(in_sight(x, modality), x)
+    assert in_sight(157 * x, modality).std() == pytest.approx(FAR)
 
 
 def test_what_is_drawn_is_drawn_for_the_conditions_of_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:

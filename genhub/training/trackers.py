@@ -22,7 +22,7 @@ from genhub.ground.disk import whole, write_whole
 from genhub.ground.extras import import_extra
 from genhub.store.run_folder import RECIPE, RunFolder
 
-PREVIEW, SOUND, FILM, TABLE, TEXT = "preview", "sounds/{}", "film", "evaluations", "recipe"
+PREVIEW, SOUND, FILM, TABLE, TEXT = "preview", "sounds/{}", "film", "figures", "recipe"
 """Names under which a tracker has a run's pictures, its sounds, its film, its figures and its recipe."""
 COLUMNS = ("step", "figure", "value", "low", "high")
 """Columns of the table of figures; the last two are the ends of an interval."""
