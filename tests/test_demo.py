@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,17 @@ def draw(page: Any, seed: int) -> list[str]:
     return command.input_value().splitlines()
 
 
+def upload(page: Any, file: Path) -> None:
+    """Upload a file; once more where the browser, on a machine that is very busy, did not take it."""
+    from playwright.sync_api import Error
+
+    for patience in (30_000, 90_000):
+        page.locator("input[type=file]").set_input_files(file)
+        with suppress(Error):
+            return page.get_by_text(file.name).first.wait_for(timeout=patience)
+    raise AssertionError(f"{file.name} is not on the page")
+
+
 def pictures(page: Any) -> list[bytes]:
     """Return the pictures as the page's buttons download them."""
     found = []
@@ -322,8 +333,7 @@ def test_every_control_moved_draws_what_the_command_draws(
         page.keyboard.press("Escape")
         page.get_by_role("slider").press("ArrowRight")
         page.get_by_label("place").fill("1 -2")
-        page.locator("input[type=file]").set_input_files(place / "sketch.png")
-        page.get_by_text("sketch.png").first.wait_for()
+        upload(page, place / "sketch.png")
         page.get_by_label("n", exact=True).fill("5")
         page.get_by_label("num inference steps").fill("3")
         page.get_by_label("eta").fill("0.5")
