@@ -146,7 +146,7 @@ class Page:
     def _option(self, option: SampleOption) -> Any:
         """Return the control of an option, whose value is the text that `--set` would be given. (A number that is left out
         would be 0 in Gradio's `Number`.)"""
-        label, usual = option.name.replace("_", " "), option.text or "the model's own"
+        label, usual = option.name.replace("_", " "), option.text or "its own"
         if option.kind == "boolean":
             choices = [(f"as usual: {usual}", ""), ("true", "true"), ("false", "false")]
             return self.gradio.Dropdown(choices, value="", label=label, min_width=130)
