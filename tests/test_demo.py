@@ -284,10 +284,10 @@ def draw(page: Any, seed: int) -> list[str]:
 
 
 def upload(page: Any, file: Path) -> None:
-    """Upload a file; once more where the browser, on a machine that is very busy, did not take it."""
+    """Upload a file; once more where the page, which is drawn anew after a control moves, did not take it."""
     from playwright.sync_api import Error
 
-    for patience in (30_000, 90_000):
+    for patience in (5_000, 20_000, 90_000):
         page.locator("input[type=file]").set_input_files(file)
         with suppress(Error):
             return page.get_by_text(file.name).first.wait_for(timeout=patience)
