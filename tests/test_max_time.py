@@ -76,6 +76,17 @@ def test_at_least_one_step_and_a_time_that_is_one(tiny, monkeypatch):
         genhub.read_recipe(tiny, ["trainer.max_time=ten"])
 
 
+def test_steps_asked_for_beside_a_time_are_answered():
+    message = "trainer.max_steps: changes nothing beside trainer.max_time; add trainer.max_time=null, or leave it out"
+    timed_recipe = {"model": {"name": "ddpm"}, "trainer": {"max_time": "10m", "max_steps": 7}}
+    for source, more in ((timed_recipe, []), ("digits-ddpm", ["trainer.max_time=10m"])):
+        with pytest.raises(genhub.RecipeError, match=message):
+            genhub.read_recipe(source, [*more, "trainer.max_steps=5"])
+    assert genhub.read_recipe(timed_recipe).trainer.max_time == "10m"
+    assert genhub.read_recipe("digits-ddpm", ["trainer.max_time=10m"]).trainer.max_time == "10m"
+    assert genhub.read_recipe(timed_recipe, ["trainer.max_time=null", "trainer.max_steps=5"]).trainer.max_steps == 5
+
+
 def test_anybodys_trainer_is_measured(tiny):
     tiny["trainer"] = {"name": "test_max_time:Plain", "max_time": "1s", "device": "cpu"}
     steps, _ = steps_in(genhub.train(tiny).parents[1])

@@ -214,6 +214,10 @@ def _validate(content: dict[str, Any], where: TextSource, folder: Path | None) -
             where.fault((key,), f"must be a section of keys, not {shown(content[key])}")
             where.raise_faults()
     model, trainer = content["model"], {"name": "accelerate"} | content["trainer"]
+    if trainer.get("max_time") is not None and "max_steps" in trainer:  # a time may stand in for a file's steps
+        steps = ("trainer", "max_steps")
+        if where.origin(steps) == COMMAND_LINE:
+            where.fault(steps, "changes nothing beside trainer.max_time; add trainer.max_time=null, or leave it out")
     init_from = model.pop("from", None)
     for section, group, values in [("trainer", TRAINERS, trainer), ("model", MODELS, model)]:
         name = values.get("name")
