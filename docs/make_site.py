@@ -95,7 +95,9 @@ def gather_notebooks(folder: Path, source: Path) -> list[dict[str, str]]:
     """Put notebooks into the source folder, and return their entries in the nav; formulas become MathML, so that no script
     has to be fetched to draw them, and neither have widgets."""
     entries = []
-    for file in sorted(folder.glob("*.ipynb")):
+    # those of the folder in place of those without outputs
+    newest = {file.name: file for place in (NOTEBOOKS, folder) for file in place.glob("*.ipynb")}
+    for file in (newest[name] for name in sorted(newest)):
         content = json.loads(file.read_text())
         content["metadata"].pop("widgets", None)
         texts = [cell for cell in content["cells"] if cell["cell_type"] == "markdown"]
