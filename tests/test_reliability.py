@@ -94,9 +94,9 @@ def saves(tiny, tmp_path, monkeypatch):
     """A run with its first checkpoint, to be prepared; the save of its second one with all that belongs to it; and a check."""
     calls = []
 
-    def remember(*args):
+    def remember(*args, **keys):
         calls.append(args)
-        return save(*args)
+        return save(*args, **keys)
 
     save = checkpoints.save_checkpoint
     monkeypatch.setattr("genhub.run.run.save_checkpoint", remember)
