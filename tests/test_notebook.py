@@ -1,5 +1,5 @@
-"""What a notebook shows: pictures and players of what is drawn, pages in a cell, one short line of everything, one bar; and a
-run that the stop button ends."""
+"""Notebooks: pictures and players of what is drawn, pages in a cell, one short line of everything, one bar; and a run that the
+stop button ends."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_everything_public_prints_as_one_short_line(run, tmp_path):
 
 
 def test_a_long_line_is_found():
-    """What the test above would not let pass: torch's, pydantic's and dataclasses' own."""
+    """The test above would not let torch's, pydantic's and dataclasses' own lines pass."""
     model = models.Pair(models.Pair.Config(data=models.images()))
     assert "\n" in torch.nn.Module.__repr__(model)
     assert len(repr(model)) < LONGEST

@@ -24,7 +24,7 @@ LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "vide
 
 
 class Built(HTMLParser):
-    """What a page loads, links to and can be linked to at."""
+    """A built page: the files that it loads, its links, and the names in it that a link can lead to."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ ALL = ["tensorboard", "wandb", "trackio"]
 PLACES = ("WANDB_MODE", "WANDB_DIR", "WANDB_RUN_ID", "TRACKIO_DIR", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 COLUMNS = ["step", "figure", "value", "low", "high"]
 Read = dict[str, dict[int, Any]]
-"""What a tracker has: by name and step, one value, or a fault of the test."""
+"""Content of a tracker, by name and step: one value each, else the test fails."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def put(found: Read, name: str, step: int, value: Any) -> None:
 
 
 def in_tensorboard(run: Path) -> Read:
-    """What TensorBoard's own accumulator has, which is what it shows."""
+    """Return the content of TensorBoard's own accumulator, from which it shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
@@ -101,7 +101,7 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def in_wandb(run: Path) -> Read:
-    """What lies in the one offline run that there is."""
+    """Return the content of the one offline run that there is."""
     (folder,) = (run / "logs" / "wandb").glob("offline-run-*")
     (file,) = folder.glob("run-*.wandb")
     found: Read = {"config": {0: {}}}
@@ -133,7 +133,7 @@ def in_wandb(run: Path) -> Read:
 
 
 def in_trackio(run: Path) -> Read:
-    """What trackio's own storage gives its dashboard of the one run that there is."""
+    """Return the one run as trackio's own storage gives it to its dashboard."""
     import trackio
 
     from genhub.training.trackers import move_trackio

@@ -19,9 +19,8 @@ import torch
 
 from genhub.benches.plan import OF_OTHERS, RESULT, RunResult, Settings, by_other, digest, read_result, read_settings
 from genhub.errors import GenhubError, RecipeError
-from genhub.evaluation.during import PREFIX
 from genhub.evaluation.evaluate import evaluate
-from genhub.evaluation.protocol import Evaluation
+from genhub.evaluation.protocol import PREFIX, Evaluation
 from genhub.ground.console import say, warn
 from genhub.ground.disk import check_unlocked, saving, write_whole
 from genhub.ground.processes import command_line

@@ -6,7 +6,6 @@ import math
 import os
 import tempfile
 import threading
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -19,6 +18,7 @@ from genhub.demo.form import MOST, OUT, Form, SampleOption, ToldCondition, Wish
 from genhub.demo.shown import DrawnPicture, draw_shown, fault_line
 from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put, say
+from genhub.ground.embedded import players
 from genhub.ground.extras import import_extra
 from genhub.interfaces.control import Choice, Line, Slider, Upload
 from genhub.interfaces.model import Model
@@ -228,9 +228,5 @@ def _fault(error: Exception) -> str:
 
 def _sounds(shown: DrawnPicture) -> str:
     """Return players for the sounds that were drawn, each with its caption."""
-    figures = []
-    for number, sound in enumerate(shown.sounds):
-        caption = shown.captions[number] if shown.captions else str(number)
-        source = f"data:audio/wav;base64,{b64encode(sound).decode()}"
-        figures.append(f'<figure><figcaption>{escape(caption)}</figcaption><audio controls src="{source}"></audio></figure>')
+    figures = players(shown.sounds, shown.captions)
     return f'<div class="sounds">{"".join(figures)}</div>' if figures else ""

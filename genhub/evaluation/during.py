@@ -14,8 +14,7 @@ from genhub.evaluation.chosen import about, metric_named
 from genhub.evaluation.evaluate import held_out_of, measure
 from genhub.evaluation.given import given_rows
 from genhub.evaluation.measurement import Measurement
-from genhub.evaluation.protocol import PREFIX as PREFIX
-from genhub.evaluation.protocol import Evaluation, evaluations_in, weights_digest
+from genhub.evaluation.protocol import PREFIX, Evaluation, evaluations_in, weights_digest
 from genhub.ground.console import say, warn
 from genhub.ground.disk import append, saving
 from genhub.ground.processes import Together, main_process

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from genhub.errors import one_line
 from genhub.evaluation.chosen import directions
 from genhub.evaluation.compare import REAL, Comparison, ModelRow
-from genhub.evaluation.during import PREFIX
-from genhub.evaluation.protocol import Evaluation, evaluation_folders, figure_text
+from genhub.evaluation.protocol import PREFIX, Evaluation, evaluation_folders, figure_text
 from genhub.ground.disk import remove_leftovers, saving, write_whole
 from genhub.ground.embedded import data_uri
 from genhub.ground.run_log import read_metrics

@@ -213,6 +213,19 @@ def plain(value: Any, path: KeyPath, where: TextSource) -> Any:
     return value
 
 
+def flattened(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each key of a section, and of those in it, by its dotted path, and its value.
+
+    >>> dict(flattened({"trainer": {"optimizer": {"lr": 0.1}}, "seed": 0}))
+    {'trainer.optimizer.lr': 0.1, 'seed': 0}
+    """
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
 def yaml_line(value: Any) -> str:
     """Return a value as YAML on one line, with everything that is no printable character in escapes."""
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=sys.maxsize)

@@ -16,7 +16,7 @@ from genhub.data.sources import find_source
 from genhub.data.split_columns import SplitColumns
 from genhub.data.stream import first_columns
 from genhub.errors import DataError, GenhubError, InputError, PluginError, RecipeError
-from genhub.ground.parsing import yaml_line
+from genhub.ground.parsing import flattened, yaml_line
 from genhub.interfaces.columns import DataConfig, DataSpec, ModelData, described
 from genhub.interfaces.means import Means
 from genhub.interfaces.registry import MODELS, load_class, plugin_names
@@ -207,13 +207,5 @@ def write_recipe(task: Task, model: str, name: str, richer: Task | None = None) 
 
 def changed(task: Task, richer: Task, model: str) -> list[str]:
     """Return the keys that a recipe would have with a GPU, as the command line takes them."""
-    here, there = (dict(_flat(suited_keys(each, model))) for each in (task, richer))
+    here, there = (dict(flattened(suited_keys(each, model))) for each in (task, richer))
     return [shlex.quote(f"{key}={yaml_line(value)}") for key, value in there.items() if here.get(key) != value]
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for key, value in content.items():
-        path = f"{prefix}{key}"
-        found += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, value)]
-    return found

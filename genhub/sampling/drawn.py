@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genhub.errors import InputError, one_line
+from genhub.errors import InputError
 from genhub.ground.brief import line, sides
-from genhub.ground.embedded import data_uri
+from genhub.ground.embedded import data_uri, players
 from genhub.interfaces.modality import Modality
 
 MOST_SHOWN, MOST_NUMBERS = 64, 2**22
@@ -114,9 +114,6 @@ class Drawn(Tensor):
         if picture is None or (not sounds and len(shown) == len(self.elements)):
             return None
         parts = [f'<img style="max-width: 100%" alt="{escape(repr(self))}" src="{data_uri(picture, "image/png")}">']
-        for number, sound in enumerate(sounds):
-            name = self.captions[number] if self.captions else str(number)
-            player = f'<audio controls preload="none" src="{data_uri(sound, "audio/wav")}"></audio>'
-            parts.append(f"<figure>{player}<figcaption>{escape(one_line(name))}</figcaption></figure>")
+        parts += players(sounds, self.captions)
         left_out = len(self.elements) - len(shown)
         return "".join([*parts, f"<p>the first {len(shown)} of {len(self):,} rows</p>" if left_out else ""])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genhub.errors import InputError, did_you_mean, shown
 from genhub.evaluation.chosen import directions, metric_named
-from genhub.evaluation.during import PREFIX
+from genhub.evaluation.protocol import PREFIX
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.metric import Better
 from genhub.interfaces.registry import METRICS, plugin_names

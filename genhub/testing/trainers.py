@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from genhub.evaluation.during import PREFIX
+from genhub.evaluation.protocol import PREFIX
 from genhub.ground.randomness import Generators, randn
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.conditions import Conditions

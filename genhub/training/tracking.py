@@ -13,7 +13,7 @@ from PIL import Image
 
 from genhub.errors import GenhubError, RecipeError
 from genhub.ground.disk import saving, whole
-from genhub.ground.parsing import yaml_line
+from genhub.ground.parsing import flattened, yaml_line
 from genhub.ground.run_log import read_metrics
 from genhub.interfaces.trainer import Run
 from genhub.store.run_folder import RunFolder, step_of
@@ -45,7 +45,7 @@ class Tracking:
         main = accelerator.is_main_process
         trackers = {name: KINDS.get(name, AnyTracker)(self._files, start) for name in names} if main else {}
         text = _recipe(self._files) if main else ""
-        config = dict(_flat(yaml.safe_load(text))) if text else {}
+        config = {key: _plain(value) for key, value in flattened(yaml.safe_load(text))} if text else {}
         with saving(self._files.logs), _starting(names), ExitStack() as stack:
             options = {name: tracker.options(config) for name, tracker in trackers.items()}
             for tracker in trackers.values():
@@ -152,14 +152,9 @@ def _recipe(files: RunFolder) -> str:
     return recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
 
 
-def _flat(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, bool | int | float | str | None]]:
-    """Yield each key of a recipe by its dotted path, and its value: a list as a line of YAML."""
-    for key, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            plain = value is None or isinstance(value, bool | int | float | str)
-            yield f"{above}{key}", value if plain else yaml_line(value)
+def _plain(value: Any) -> bool | int | float | str | None:
+    """Return a recipe's value as trackers take it: a list as a line of YAML."""
+    return value if value is None or isinstance(value, bool | int | float | str) else yaml_line(value)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import psutil
 
 from genhub.errors import CheckpointError, GenhubError, InputError, one_line
 from genhub.evaluation.protocol import PREFIX, Evaluation, read_evaluation
-from genhub.ground.parsing import TextSource, parse_yaml, read_text, yaml_line
+from genhub.ground.parsing import TextSource, flattened, parse_yaml, read_text, yaml_line
 from genhub.store.run_folder import ANY_STEP, RunFolder, step_of
 from genhub.watch.holder import Holder, ask_to_stop, holder_of
 from genhub.watch.log_tail import LogTail
@@ -78,7 +78,7 @@ class WatchedRun:
             "measured": (measured := [name for name in names if name.startswith(PREFIX)]),
             "chosen": [*(name for name in names if name.endswith("/loss")), *measured],
             "pictures": [step_of(file) for file in self.run.previews()],
-            "recipe": {key: value for key, value in _flat(recipe) if key != "run_dir"},
+            "recipe": {one_line(key): one_line(yaml_line(value)) for key, value in flattened(recipe) if key != "run_dir"},
             "notes": [*([one_line(self.log.fault)] if self.log.fault else []), *faults],
         }
 
@@ -180,15 +180,6 @@ def _max_steps(recipe: Mapping[str, Any]) -> int | None:
     trainer = recipe.get("trainer")
     steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
     return steps if type(steps) is int and steps > 0 else None
-
-
-def _flat(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each key of a recipe by its path, with its value as YAML writes it."""
-    for key, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield one_line(f"{path}{key}"), one_line(yaml_line(value))
 
 
 def _evaluation(file: Path) -> Evaluation | str:
