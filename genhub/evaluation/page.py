@@ -22,6 +22,7 @@ from genhub.ground.run_log import read_metrics
 from genhub.ground.weights import is_sealed
 from genhub.interfaces.columns import DataSpec
 from genhub.sampling.draw import PART, part_file, read_part
+from genhub.sampling.pictures import png_of
 
 SHOWN = 36
 PNG, MOST_BYTES = b"\x89PNG\r\n\x1a\n", 2**25
@@ -117,11 +118,10 @@ def picture(row: ModelRow, evaluation: Evaluation | None) -> str:
     part = next(filter(is_sealed, parts), None)
     pictures = row.run.previews() if row.run else []
     if evaluation and part:
-        modality, stream = evaluation.protocol.reference.modality, io.BytesIO()
+        modality = evaluation.protocol.reference.modality
         most = SHOWN if len(modality.shape) > 1 else PART  # points share one picture
         drawn = read_part(part)[: min(most, evaluation.protocol.n)]
-        modality.picture(drawn).save(stream, "PNG")
-        content, what = stream.getvalue(), f"rows 0 to {len(drawn) - 1} of seed {evaluation.protocol.seed}"
+        content, what = png_of(modality.picture(drawn)), f"rows 0 to {len(drawn) - 1} of seed {evaluation.protocol.seed}"
     elif pictures:
         content, what = pictures[-1].read_bytes(), "the run's last preview"
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
@@ -15,6 +14,7 @@ from genhub.ground.console import say, warn
 from genhub.interfaces.model import Model
 from genhub.sampling.asked import read_conditions
 from genhub.sampling.draw import sample_elements
+from genhub.sampling.pictures import png_of
 from genhub.sampling.request import Drawing
 from genhub.store.card import PICTURE
 from genhub.store.card_head import GALLERY, DrawnFile
@@ -56,9 +56,9 @@ def draw_for_card(model: Model) -> CardDrawings:
         model.train(training)
     groups = [elements[number::shown] for number in range(shown)]  # one row each, or those that are told the same
     captions = [_caption(told, number, len(elements)) for number in range(shown)]
-    files = {PICTURE: _png(model.modality.picture(elements, drawing.captions(model)))}
+    files = {PICTURE: png_of(model.modality.picture(elements, drawing.captions(model)))}
     sounds = model.modality.sounds(elements)
-    contents = sounds or [_png(_picture(model, group, elements)) for group in groups]
+    contents = sounds or [png_of(_picture(model, group, elements)) for group in groups]
     gallery = [DrawnFile(f"{GALLERY}/{number}.{'wav' if sounds else 'png'}", told) for number, told in enumerate(captions)]
     return CardDrawings(gallery, files | {one.name: each for one, each in zip(gallery, contents, strict=True)})
 
@@ -73,9 +73,3 @@ def _caption(told: Mapping[str, Sequence[Any]], number: int, rows: int) -> str:
 def _picture(model: Model, group: Tensor, elements: Tensor) -> Image.Image:
     modality = model.modality
     return modality.tile(group, like=elements) if modality.together else modality.picture(group)
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = BytesIO()
-    picture.save(stream, format="PNG")
-    return stream.getvalue()

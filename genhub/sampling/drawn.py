@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from html import escape
@@ -15,6 +14,7 @@ from genhub.errors import InputError
 from genhub.ground.brief import line, sides
 from genhub.ground.embedded import data_uri, players
 from genhub.interfaces.modality import Modality
+from genhub.sampling.pictures import png_of
 
 MOST_SHOWN, MOST_NUMBERS = 64, 2**22
 """Most elements of a picture in which each has its own place, and most numbers of them: a picture of ten megabytes makes a
@@ -103,9 +103,7 @@ class Drawn(Tensor):
         shown = self._shown
         if not len(shown):
             return None
-        stream = io.BytesIO()
-        self.modality.picture(shown, self.captions[: len(shown)]).save(stream, "PNG")
-        return stream.getvalue()
+        return png_of(self.modality.picture(shown, self.captions[: len(shown)]))
 
     def _repr_html_(self) -> str | None:
         """Return the picture with players below it, and how many rows it leaves out; None where it says all."""
