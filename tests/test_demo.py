@@ -288,7 +288,8 @@ def upload(page: Any, file: Path) -> None:
     from playwright.sync_api import Error
 
     for patience in (5_000, 20_000, 90_000):
-        page.locator("input[type=file]").set_input_files(file)
+        with suppress(Error):  # The field is gone where the file came late and is there by now.
+            page.locator("input[type=file]").set_input_files(file, timeout=patience)
         with suppress(Error):
             return page.get_by_text(file.name).first.wait_for(timeout=patience)
     raise AssertionError(f"{file.name} is not on the page")

@@ -126,9 +126,13 @@ class Plain(genhub.Trainer):
         start = (stopped.step if (stopped := self.run.stopped_run(data)) else 0) + 1
         log = self.run.log(data, start - 1)
         for step in range(start, self.config.max_steps + 1):
+            self.pause()
             if step % self.config.log_every == 0 or step == self.config.max_steps:
                 log.line(step, {}, {})
         return self.run.save_checkpoint(step, model, data, genhub.TrainerState({}, {}))
+
+    def pause(self):
+        pass
 
 
 class Slow(Plain):
@@ -149,3 +153,24 @@ def test_two_processes_take_the_same_steps(tiny, tmp_path):
     assert command.returncode == 0, errors
     steps, _ = steps_in(Path(tiny["run_dir"]))
     assert f"step {steps}/{steps}" in output
+
+
+class Uneven(Plain):
+    """A trainer whose steps are slower in the second process, and that ends with an error where not all take as many."""
+
+    def fit(self, model, data):
+        (_,) = set(self.run.together.collect(self.config.max_steps))
+        return super().fit(model, data)
+
+    def pause(self):
+        time.sleep(0.002 * (1 + self.run.together.rank))
+
+
+@pytest.mark.slow
+def test_processes_whose_clocks_differ_try_the_same_steps(tiny, tmp_path):
+    """Each step waits for the other process: with other steps of the trial, both would wait for ever."""
+    tiny["trainer"] = {"name": "test_max_time:Uneven", "max_time": "2s", "device": "cpu"}
+    file = write_recipe(tmp_path, tiny)
+    command = start("train", str(file), "--num-processes", "2", cwd=tmp_path)
+    _, errors = command.communicate(timeout=120)
+    assert command.returncode == 0, errors

@@ -39,7 +39,7 @@ def with_steps(start: Start) -> Start:
     together = start.run.together
     steps = together.broadcast(_found(file, config.max_time))
     if steps is None:
-        each = together.broadcast(seconds_a_step(start, seconds))
+        each = seconds_a_step(start, seconds)
         steps = max(1, round(seconds / each))
         if together.main:
             with saving(file):
@@ -68,7 +68,8 @@ def _found(file: Path, max_time: str) -> int | None:
 
 
 def seconds_a_step(start: Start, seconds: int) -> float:
-    """Return how long a step takes, by steps of a copy of the model that leave no trace."""
+    """Return how long a step takes on the first process, by steps of a copy of the model that leave no trace. All processes
+    call it and get the same: each step of one waits for the others, so that they must make as many."""
     first = _trial(start, FEW)
     steps = min(MOST, int(SHARE * seconds / first))
     return _trial(start, steps) if steps > FEW else first
@@ -87,7 +88,7 @@ def _trial(start: Start, steps: int) -> float:
         trainer.check(model := copy.deepcopy(start.prepared.model), start.training)
         trainer.fit(model, start.training)
     (begin, at), (end, later) = run.times[0], run.times[-1]
-    return (later - at) / (end - begin)
+    return start.run.together.broadcast((later - at) / (end - begin))
 
 
 class TrialRun(FolderRun):
