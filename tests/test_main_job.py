@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +31,11 @@ def test_the_judge_tells_real_from_noise():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The shipped recipe, trained through the command line as a newcomer would."""
+    """The shipped recipe, trained through the command line as a newcomer would; `.ci/run` has done so, and names the run."""
     folder = tmp_path_factory.mktemp("main-job")
+    if done := os.environ.get("GENHUB_MAIN_JOB"):
+        shutil.copytree(done, folder / "runs" / "digits-ddpm")
+        return folder
     command = [sys.executable, "-m", "genhub", "train", "digits-ddpm"]
     said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
     assert "Picture  runs/digits-ddpm/samples/step-001200.png" in said

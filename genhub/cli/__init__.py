@@ -14,6 +14,7 @@ from genhub.cli.output import say_wrong
 from genhub.cli.verbs import app
 from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put
+from genhub.ground.later import put_off_imports
 from genhub.ground.processes import first_to_say, launched
 
 app.command()(data.data)
@@ -32,6 +33,7 @@ MAKERS = ("train", "sample", "show", "push", "sweep", "init", "bench")
 def main() -> None:
     """Run a verb; a GenhubError becomes one readable message and its exit code."""
     streams.make_sturdy()
+    put_off_imports()
     try:
         _run()
     except SystemExit as end:

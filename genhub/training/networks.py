@@ -88,7 +88,7 @@ def prepare_networks(model: Model, phases: Sequence[Phase], config: AccelerateCo
     graphs = config.compile and accelerator.device.type == "cuda" and alone
     if config.compile:
         compile_networks(model, trained, graphs)
-    live = autocast(model, accelerator) if shards else accelerator.prepare_model(model)
+    live = autocast(model, accelerator) if shards else accelerator.prepare_model(model, device_placement=True)
     return Networks(model, phases, frozen, optimizers, ema, whole, live, config.compile, graphs)
 
 

@@ -40,7 +40,7 @@ from genhub import (
     unused_guidance,
 )
 from genhub_ddpm.config import NO_ETA, UNET, DDPMConfig, accepted, has_eta
-from genhub_ddpm.foreign import config_of
+from genhub_ddpm.foreign import config_of, write_index
 from genhub_ddpm.latent import read_autoencoder
 from genhub_ddpm.likelihood import bits_per_dimension, bound_term, posterior_table
 from genhub_ddpm.samplers import build_sampler, plain_schedule, visit
@@ -306,15 +306,10 @@ class DDPM(GenerativeModel):
 
     def save_networks(self, path: Path) -> None:
         """Write a `DDPMPipeline` folder where plain diffusers would draw the same with it, else its parts that there are."""
-        schedule = plain_schedule(self.config.scheduler, self.scheduler)
+        self.network.save(path / self._network_folder)
+        plain_schedule(self.config.scheduler, self.scheduler).save_pretrained(path / "scheduler")
         if self._is_plain():
-            from diffusers import DDPMPipeline
-
-            pipeline: Any = DDPMPipeline
-            pipeline(unet=self.network.unet, scheduler=schedule).save_pretrained(path)
-        else:
-            self.network.save(path / self._network_folder)
-            schedule.save_pretrained(path / "scheduler")
+            write_index(path)
         if self.embeds:
             save_tensors(self.conditioner.state_dict(), path / CONDITIONER)
         self.autoencoder.save(path)

@@ -1,12 +1,23 @@
-"""Read the Configs of DDPMs that plain diffusers saved."""
+"""Read the Configs of DDPMs that plain diffusers saved, and make a folder one that it can read."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from genhub import CheckpointError, Image, ModelData, NetworkConfig, read_json
 from genhub_ddpm.config import UNET, DDPMConfig, ScheduleConfig
+
+
+def write_index(path: Path) -> None:
+    """Make a folder with `unet` and `scheduler` a `DDPMPipeline`'s. diffusers' class would write the same, but importing
+    it brings all its pipelines and transformers: as much of a short run's time as torch."""
+    import diffusers
+
+    parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+    index = {"_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__, **parts}
+    (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def config_of(path: Path) -> DDPMConfig:

@@ -1,0 +1,110 @@
+"""What a command puts off to import: it is not there while nobody needs it, and whole as soon as somebody does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HEAVY = ("torch._dynamo.convert_frame", "sympy", "scipy.stats._stats_py", "transformers.modeling_utils",
+         "diffusers.pipelines.pipeline_utils", "diffusers.loaders", "torch.distributed.fsdp")  # fmt: skip
+"""What the first step needs none of, each a tenth of a second and more."""
+
+
+def python(code: str, tmp_path) -> str:
+    """Return what a new process prints, with genhub's commands' own way of importing."""
+    begin = "from genhub.ground.later import put_off_imports\nput_off_imports()\n"
+    command = [sys.executable, "-P", "-c", begin + textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["moons-flow", "digits-ddpm", "digits-vae", "moons-gan"])
+def test_the_first_step_needs_no_compiler_and_no_transformers(recipe, tmp_path):
+    said = python(
+        f"""
+        import sys
+        from genhub.cli import main
+        from genhub.training.loop import AccelerateTrainer
+        def update(*_):
+            print("there:", [name for name in {HEAVY} if name in sys.modules])
+            sys.exit(0)
+        AccelerateTrainer._log = update
+        sys.argv = ["genhub", "train", "{recipe}", "trainer.log_every=1"]
+        main()
+        """,
+        tmp_path,
+    )
+    assert "there: []" in said
+
+
+def test_what_is_asked_for_is_whole(tmp_path):
+    """By name, by submodule, by `import *`; and what is not there says so as ever."""
+    said = python(
+        """
+        import sys
+        import torch
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+        optimizer.zero_grad()
+        optimizer.step()
+        assert "torch._dynamo.eval_frame" not in sys.modules
+
+        import diffusers
+        from diffusers import UNet2DModel
+        from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
+        assert "diffusers.models.transformers.ace_step_transformer" not in sys.modules
+        from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+        import diffusers.models.transformers as parts
+        assert parts.DualTransformer2DModel is DualTransformer2DModel
+        assert parts.DiTTransformer2DModel is DiTTransformer2DModel
+        assert diffusers.models.unets.UNet2DModel is UNet2DModel
+        assert type(parts).__name__ == "module" and parts.__spec__.loader.__class__.__name__ == "SourceFileLoader"
+
+        import scipy.stats
+        try:
+            scipy.stats.no_such
+        except AttributeError as error:
+            print(error)
+        from scipy.stats import norm
+        print(norm.cdf(0.0))
+        """,
+        tmp_path,
+    )
+    assert said.splitlines() == ["module 'scipy.stats' has no attribute 'no_such'", "0.5"]
+
+
+@pytest.mark.parametrize("first", ["import torch._dynamo.config as config", "from torch._dynamo.utils import counters", ""])
+def test_the_compiler_leaves_out_what_was_marked_before_it_came(first, tmp_path):
+    """A submodule asked for first is one module, not two; what is disabled breaks the graph in two."""
+    said = python(
+        f"""
+        import sys
+        import torch
+
+        @torch._disable_dynamo
+        def left_out(x):
+            return x.numpy().item() + 1
+
+        print(left_out(torch.ones(())))  # before there is a compiler
+        assert "torch._dynamo.eval_frame" not in sys.modules
+        {first}
+        graphs = []
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+        compiled = torch.compile(lambda x: (x * 2 + left_out(x)).sin(), backend=backend)
+        print(compiled(torch.ones(())).item() == torch.tensor(4.0).sin().item(), len(graphs))
+        assert sys.modules["torch._dynamo.config"] is torch._dynamo.config
+        assert type(torch._dynamo).__name__ == "module"
+        import torch._dynamo.utils
+        assert "torch._dynamo.utils" == torch._dynamo.utils.__spec__.name == torch._dynamo.utils.__name__
+        assert torch._dynamo.utils.__spec__.loader.__class__.__name__ == "SourceFileLoader"
+        """,
+        tmp_path,
+    )
+    assert said.splitlines() == ["2.0", "True 2"]
