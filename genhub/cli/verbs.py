@@ -55,12 +55,15 @@ def train(
     fresh: Annotated[bool, typer.Option(help="Start over; the old run is kept under another name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe, parameters and memory.")] = False,
     num_processes: Processes = None,
+    gpu: Annotated[str | None, typer.Option(help="With --dry-run: how fast so many h100 would be.")] = None,
 ) -> None:
     """Train a recipe. The same command again goes on where the run was stopped."""
     from genhub.cli.doctor import installed_versions
     from genhub.data.split import check_split
 
     read = genhub.read_recipe(recipe, overrides or (), run_dir)
+    if gpu and not dry_run:
+        raise InputError("--gpu: it is for an estimate, with --dry-run; training takes the GPUs that are there")
     if dry_run:
         check_split(read.data, read.trainer, num_processes or 1)
     else:
@@ -68,20 +71,24 @@ def train(
     for problem in installed_versions()[1]:
         say_wrong(problem)
     if dry_run:
-        _dry_run(read, fresh)
+        _dry_run(read, fresh, gpu, num_processes or 1)
     else:
         genhub.train(read, fresh=fresh)
 
 
-def _dry_run(recipe: genhub.Recipe, fresh: bool) -> None:
+def _dry_run(recipe: genhub.Recipe, fresh: bool, gpu: str | None, processes: int) -> None:
     from genhub.run.dry_run import estimate
     from genhub.run.prepare import prepare_run
+    from genhub.run.scale import gpu_called, scaled
 
+    card = gpu_called(gpu) if gpu else None
     prepared = prepare_run(recipe, fresh).prepared
     put(*prepared.recipe.yaml().split("\n"))
     facts = estimate(prepared)
     for name, size in {**facts["memory"], "in all": facts["memory in all"]}.items():
         put(f"Memory   {name}: {size / 2**20:,.1f} MiB")
+    if card:
+        put(*scaled(prepared, card, processes, facts["memory"]))
 
 
 @app.command()

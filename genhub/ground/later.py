@@ -69,7 +69,7 @@ LATER: Mapping[str, StandIns | None] = {
 }
 """Modules to put off, with what stands in for some of their names."""
 OF_PARTS = ("diffusers.models.transformers", "diffusers.models.unets")
-"""Those that are no more than a list of their submodules, which can be had without it."""
+"""Packages that only list what their submodules have, which can be imported without the list."""
 _LOCK = RLock()
 
 
@@ -121,7 +121,7 @@ class _Loader(Loader):
 
 
 class _Later(ModuleType):
-    """A module whose own code has not run."""
+    """Module whose own code has not run."""
 
     def run(self) -> None:
         """Run it now."""
@@ -141,7 +141,7 @@ class _Later(ModuleType):
 
 
 class _There(Loader):
-    """Gives a submodule that its package, run by the question for it, has imported."""
+    """Loader of a submodule that its package, run by the question for it, has imported."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
