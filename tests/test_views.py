@@ -156,6 +156,19 @@ def test_a_model_object_of_a_strangers_class_has_every_view_its_capabilities_all
         assert genhub.show(view, model, DIGITS if view in data else (), n=2).format == "PNG"
 
 
+def test_a_picture_that_is_shared_names_no_folder_of_this_machine(tmp_path, monkeypatch) -> None:
+    heads: list[str] = []
+    monkeypatch.setattr(canvas, "_ends", lambda *texts, real=canvas._ends: heads.extend(texts) or real(*texts))
+    monkeypatch.setattr(canvas, "_head", lambda *all, real=canvas._head: heads.extend(all[2:]) or real(*all))
+    digits = genhub.load_data(genhub.read_recipe("digits-vae-label").data)
+    image = (digits.x(range(40)).permute(0, 2, 3, 1).numpy() * 127.5 + 127.5).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", image=image, label=np.arange(40) % 10)
+    for view in ("forward", "reconstruct", "latent", "neighbours", "interpolate", "samples"):
+        genhub.show(view, make(Whole), [f"data.name={tmp_path / 'mine.npz'}", "data.columns.label=label"], n=2)
+    assert any("mine.npz" in head for head in heads)
+    assert not [head for head in heads if str(tmp_path) in head]
+
+
 @pytest.mark.parametrize(
     ("view", "cls", "message"),
     [

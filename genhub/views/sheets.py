@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -43,7 +44,7 @@ class Samples(View):
         told = f"drawn for their {escape(', '.join(drawing.conditions))}" if drawing.conditions else "given nothing"
         return canvas.titled(
             f"{subject.title}: real rows and drawn ones",
-            f"{len(rows):,} rows of {escape(subject.data.spec.name)}, and as many {told}; seed {seed}",
+            f"{len(rows):,} rows of {escape(Path(subject.data.spec.name).name)}, and as many {told}; seed {seed}",
             compared,
         )
 
