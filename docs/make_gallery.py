@@ -5,7 +5,8 @@
 
 RECIPES left out: all, those first that need no files. Of the others, --data has the folders mnist, cifar10, emoji and
 spoken_digits, or names that begin so; what isn't there is left out, and said. A run that is finished in --runs is taken as
-it is. Started again, it goes on: a recipe that has an entry is left alone; remove docs/gallery/RECIPE.json to make it anew.
+it is. Started again, it goes on: a recipe that has an entry is left alone; remove docs/gallery/RECIPE.json to make it anew, RECIPE.png to
+draw its run again.
 `--page` writes the page alone. Let nothing else run on the machine: the page says how long training took.
 """
 
@@ -127,13 +128,16 @@ def command(name: str) -> list[str]:
 
 def make(name: str, runs: Path, data: Path, n: int) -> None:
     """Train a recipe, or take its finished run, and write its picture and its entry; said where its data isn't there."""
-    if entry(name):
+    picture = GALLERY / f"{name}.png"
+    if entry(name) and picture.is_file():
         return say(f"{name}: has an entry")
     if needs_files(name) and not found(data, name):
         return say(f"{name}: left out, no {data_of(name)} in {data}")
     checkpoint = trained(name, runs, data)
     GALLERY.mkdir(exist_ok=True)
-    draw(name, runs / name, GALLERY / f"{name}.png")
+    draw(name, runs / name, picture)
+    if entry(name):
+        return say(f"{name}: drawn again")
     figures = genhub.evaluate(runs / name, n)
     figure = next(key for key in FIGURES if key in figures.values)
     state = json.loads((checkpoint / "trainer" / "state.json").read_text())
