@@ -6,8 +6,8 @@
 RECIPES left out: all, those first that need no files. Of the others, --data has the folders mnist, cifar10, emoji and
 spoken_digits, or names that begin so; what isn't there is left out, and said. A run that is finished in --runs is taken as
 it is. Started again, it goes on: a recipe that has an entry is left alone; remove docs/gallery/RECIPE.json to make it
-anew, RECIPE.png to draw its run again. `--page` writes the page alone. Let nothing else run on the machine: the page says how
-long training took.
+anew, RECIPE.png to draw its run again. `--page` writes the page alone. Let nothing else run on the machine: the page says
+how long training took.
 """
 
 from __future__ import annotations
