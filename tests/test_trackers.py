@@ -107,6 +107,7 @@ def in_wandb(run: Path) -> Read:
     found: Read = {"config": {0: {}}}
     for record in records(file):
         kind = record.WhichOneof("record_type")
+        assert kind != "run" or (record.run.project, record.run.display_name) == (run.parent.name, run.name)
         if kind in ("run", "config"):
             updates = record.run.config.update if kind == "run" else record.config.update
             found["config"][0] |= {one.key: json.loads(one.value_json) for one in updates if one.key != "_wandb"}
@@ -140,10 +141,10 @@ def in_trackio(run: Path) -> Read:
 
     home = run / "logs" / "trackio"
     move_trackio(home)
-    (one,) = trackio.Api().runs(run.name)
+    (one,) = trackio.Api().runs(run.parent.name)
     assert one.name == run.name
     found: Read = {"config": {0: one.config}}
-    for line in trackio.SQLiteStorage.get_logs(run.name, one.name, run_id=one.id):
+    for line in trackio.SQLiteStorage.get_logs(run.parent.name, one.name, run_id=one.id):
         for name, value in line.items():
             if name in ("step", "timestamp"):
                 continue
@@ -359,7 +360,7 @@ def test_a_store_of_ones_own_is_left_where_it_is(tiny: dict, tmp_path: Path, mon
     store = tmp_path / "store"
     move_trackio(store)
     monkeypatch.setenv("TRACKIO_DIR", str(store))
-    other = trackio.init("run", name="other", embed=False)
+    other = trackio.init(tmp_path.name, name="other", embed=False)
     other.log({"fit/loss": 1.0}, step=7)
     other.finish()
     tiny["model"] = {"name": "models:Brightens"}
@@ -367,14 +368,14 @@ def test_a_store_of_ones_own_is_left_where_it_is(tiny: dict, tmp_path: Path, mon
     genhub.train(tiny, ["trainer.max_steps=1"])
     genhub.train(tiny, ["trainer.max_steps=2"])
     assert not (tmp_path / "run" / "logs" / "trackio").exists()
-    runs = {one.name: one for one in trackio.Api().runs("run")}
+    runs = {one.name: one for one in trackio.Api().runs(tmp_path.name)}
     assert sorted(runs) == ["other", "run"]
-    steps = {name: [line["step"] for line in trackio.SQLiteStorage.get_logs("run", name, run_id=one.id) if "fit/loss" in line]
+    steps = {name: [line["step"] for line in trackio.SQLiteStorage.get_logs(tmp_path.name, name, run_id=one.id) if "fit/loss" in line]
              for name, one in runs.items()}  # fmt: skip
     assert steps == {"other": [7], "run": [1, 2]}
 
 
-def test_any_other_tracker_gets_numbers_and_the_config(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_tracker_gets_numbers_and_the_config(tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that accelerate knows and genhub doesn't."""
     from accelerate import accelerator, tracking
     from accelerate.utils import LoggerType
@@ -406,7 +407,7 @@ def test_any_other_tracker_gets_numbers_and_the_config(tiny: dict, monkeypatch: 
     genhub.train(tiny)
     logged = ("epoch", "fit/grad_norm", "fit/loss", "lr", "rows_per_second", "seconds")
     measured = ("evaluate/frechet_distance",)
-    assert calls == [("name", "run"), ("config", 2, "digits"), (2, *logged), (2, *measured), ("finish",)]
+    assert calls == [("name", tmp_path.name), ("config", 2, "digits"), (2, *logged), (2, *measured), ("finish",)]
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -422,7 +423,7 @@ def test_a_tracker_that_cannot_start_says_why(tiny: dict, tmp_path: Path) -> Non
     """Trackio takes no such name."""
     tiny["trainer"]["trackers"] = ["trackio"]
     with pytest.raises(genhub.RecipeError, match="trainer.trackers: trackio can't start: .*not allowed.*reserved"):
-        genhub.train(tiny, run_dir=str(tmp_path / "my_system"))
+        genhub.train(tiny, run_dir=str(tmp_path / "my_system" / "run"))
 
 
 def test_the_page_says_the_names_and_a_command_that_is_right() -> None:

@@ -57,6 +57,11 @@ class RunFolder(Brief):
         return self.path / "logs"
 
     @property
+    def project(self) -> str:
+        """Name of the folder that holds the run and those beside it, under which a tracker shows them together."""
+        return self.path.resolve().parent.name or self.path.name
+
+    @property
     def evaluations(self) -> Path:
         """The folder with figures of the checkpoints, and the images drawn for them."""
         return self.path / EVALUATIONS

@@ -82,14 +82,14 @@ class AnyTracker:
 
 
 class TensorBoardTracker(AnyTracker):
-    """TensorBoard's event files, in a folder of the run's name."""
+    """TensorBoard's event files, in a folder of the project's name."""
 
     @property
     def first(self) -> int:
         return self.start
 
     def options(self, config: Config) -> dict[str, Any]:
-        for file in (self.files.logs / self.files.path.name).glob("events.out.tfevents.*"):
+        for file in self.files.logs.rglob("events.out.tfevents.*"):
             cut_events(file, self.first)
         return {"purge_step": self.first}  # tells a TensorBoard that is open
 
@@ -244,13 +244,13 @@ class TrackioTracker(AnyTracker):
         if self._remote:
             return {"name": name, "config": dict(config), "embed": False, "resume": "allow"}
         if os.environ.get("TRACKIO_DIR"):
-            for run in trackio.Api().runs(name):
+            for run in trackio.Api().runs(self.files.project):
                 if run.name == name:
                     run.delete()
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
             move_trackio(self._folder)
-            say(f"Trackio  TRACKIO_DIR={self._folder} trackio show --project {name}")
+            say(f"Trackio  TRACKIO_DIR={self._folder} trackio show --project {self.files.project}")
         return {"name": name, "config": dict(config), "embed": False}
 
     def starting(self) -> contextlib.AbstractContextManager[Any]:

@@ -50,7 +50,7 @@ class Tracking:
             options = {name: tracker.options(config) for name, tracker in trackers.items()}
             for tracker in trackers.values():
                 stack.enter_context(tracker.starting())
-            accelerator.init_trackers(self._files.path.name, init_kwargs=options)
+            accelerator.init_trackers(self._files.project, init_kwargs=options)
         own = {tracker.name: tracker for tracker in accelerator.trackers}
         self._trackers += trackers.values()
         with saving(self._files.logs):
