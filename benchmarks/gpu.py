@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import genhub
 from genhub.data.open import load_data
+from genhub.run.scale import FLOPS
 
 NETWORKS: dict[str, dict[str, Any]] = {"ho2020": {  # 35.7 million parameters
     "block_out_channels": [128, 256, 256, 256], "layers_per_block": 2, "norm_num_groups": 32, "attention_head_dim": None,
@@ -177,7 +178,9 @@ def operations(args: argparse.Namespace) -> float:
     read = recipe(args, "tf32")
     filled = read.filled_from(load_data(read.data).spec)
     unet: Any = filled.model_class()(filled.model).network.unet
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.flop_registry |= FLOPS  # attention, too, as a CPU has it
+    with counter:
         unet(torch.randn(1, *filled.model.shape), torch.tensor([5]), return_dict=False)[0].sum().backward()
     return float(counter.get_total_flops())
 

@@ -38,7 +38,7 @@ FIGURES = {"sliced_wasserstein": "sliced Wasserstein distance", "frechet_distanc
 """Main figures: the first that applies to what a recipe draws."""
 WIDTH, COLOURS = 780, 48
 UNSHOWN = ("cifar10",)
-"""Data whose real rows are on no page: its pictures have no licence."""
+"""Data whose real rows the pages don't show: its pictures have no licence."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "emoji": "Emoji", "spoken_digits": "Spoken digits", "images": "A folder"}
 HEAD = """# Gallery
 

@@ -230,6 +230,19 @@ def test_plain_diffusers_opens_and_draws_the_same(tmp_path: Path):
     torch.testing.assert_close(theirs.cpu(), ours / 2 + 0.5, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "euler"])
+def test_a_folder_is_what_diffusers_own_pipeline_writes(tmp_path: Path, name):
+    """File by file, whatever the noise schedule's class."""
+    from diffusers import DDPMPipeline
+
+    model = make(scheduler={"name": name})
+    model.save_networks(tmp_path / "ours")
+    DDPMPipeline(unet=model.network.unet, scheduler=model.scheduler).save_pretrained(tmp_path / "theirs")
+    for file in ("model_index.json", "scheduler/scheduler_config.json", "unet/config.json"):
+        ours, theirs = (json.loads((tmp_path / folder / file).read_text()) for folder in ("ours", "theirs"))
+        assert ours == theirs, file
+
+
 @pytest.mark.parametrize("pipeline_name", ["DDPMPipeline", "DDIMPipeline", "UNet2DModel"])
 def test_genhub_opens_what_diffusers_saved(tmp_path: Path, pipeline_name):
     import diffusers

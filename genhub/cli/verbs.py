@@ -81,7 +81,7 @@ def _dry_run(recipe: genhub.Recipe, fresh: bool, gpu: str | None, processes: int
     from genhub.run.prepare import prepare_run
     from genhub.run.scale import gpu_called, scaled
 
-    card = gpu_called(gpu) if gpu else None
+    card = gpu_called(gpu, recipe.trainer) if gpu else None
     prepared = prepare_run(recipe, fresh).prepared
     put(*prepared.recipe.yaml().split("\n"))
     facts = estimate(prepared)

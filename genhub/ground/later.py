@@ -1,36 +1,39 @@
-"""Put off the two imports of others that cost the most and that a command seldom needs. torch's optimizers and diffusers
-import torch._dynamo, the compiler, to tell it what not to compile; diffusers imports all its transformers for what a U-Net
-has of them. Each is a module whose code runs when something else of it is asked for."""
+"""Put off imports of others that cost the most and that a command seldom needs. torch's optimizers and diffusers import
+torch._dynamo, the compiler, to tell it what not to compile; diffusers imports all its transformers and U-Nets for one of
+each. Here each is a module whose code runs when something is asked of it that is not in it yet."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
+from importlib import _bootstrap
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from threading import RLock
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Any
 
 StandIns = Callable[[ModuleType], Mapping[str, Any]]
 
 
 def put_off_imports() -> None:
-    """Let this process import torch._dynamo and diffusers' transformers when they are used. For a command's process: a
-    library leaves its user's imports as they are."""
+    """Let this process import torch._dynamo, and diffusers' lists of transformers and of U-Nets, when they are used. For a
+    command's own process: a library leaves its user's imports as they are."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def _of_compiler(module: ModuleType) -> dict[str, Any]:
-    """Return what torch and diffusers ask of torch._dynamo in passing. Nothing is compiled before its code runs, so there is
-    nothing to leave out yet; what is marked till then is marked when it runs."""
-    whole: list[Any] = []  # what is to be in a graph unseen
+    """Return what torch and diffusers ask of torch._dynamo in passing. Before its code has run nothing is compiled, so that
+    `disable` calls a function as it is; once it has run, `disable` hands it to the real one. What `allow_in_graph` got
+    meanwhile is handed on then."""
+    whole: list[Any] = []
 
-    def disable(function: Callable[..., Any] | None = None, recursive: bool = True, **options: Any) -> Callable[..., Any]:
+    def disable(function: Any = None, recursive: bool = True, **options: Any) -> Any:
         if function is None:
             return partial(disable, recursive=recursive, **options)
+        if not isinstance(module, _Later) or not isinstance(function, FunctionType):  # a class, or a network, stays one
+            return _whole(module).disable(function, recursive, **options)
         left_out: list[Callable[..., Any]] = []
 
         @wraps(function)
@@ -44,48 +47,43 @@ def _of_compiler(module: ModuleType) -> dict[str, Any]:
         return call
 
     def allow_in_graph(function: Any) -> Any:
+        if not isinstance(module, _Later):
+            return module.allow_in_graph(function)
         whole.append(function)
         return function
 
-    def marked() -> None:
+    def graph_break(*args: Any, **kwargs: Any) -> None:
+        if not isinstance(module, _Later):
+            module.graph_break(*args, **kwargs)
+
+    def hand_on() -> None:
         for function in whole:
             module.allow_in_graph(function)
 
-    return {
-        "disable": disable,
-        "allow_in_graph": allow_in_graph,
-        "graph_break": lambda *_: None,
-        "eval_frame": SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {})),  # no module is one yet
-        AFTERWARDS: marked,
-    }
+    return {"disable": disable, "allow_in_graph": allow_in_graph, "graph_break": graph_break, HAND_ON: hand_on}
 
 
-AFTERWARDS = "__afterwards__"
+HAND_ON = "__hand_on__"
 LATER: Mapping[str, StandIns | None] = {
     "torch._dynamo": _of_compiler,
-    "scipy.stats": None,
     "diffusers.models.transformers": None,
     "diffusers.models.unets": None,
 }
-"""Modules to put off, with what stands in for some of their names."""
-OF_PARTS = ("diffusers.models.transformers", "diffusers.models.unets")
-"""Packages that only list what their submodules have, which can be imported without the list."""
-_LOCK = RLock()
+"""Modules to put off, with what stands in for some of their names. Those with nothing are packages that only list what their
+submodules have, which can be imported without the list."""
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of LATER as others are found, and has them loaded by `_Loader`."""
+    """Finds what is put off, and the compiler's submodules, as others are found, with loaders of its own."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        parent = sys.modules.get(name.rpartition(".")[0])
-        if isinstance(parent, _Later) and parent.__name__ not in OF_PARTS:
-            parent.run()
-            return ModuleSpec(name, _There(sys.modules[name])) if name in sys.modules else None
-        if name not in LATER:
+        package = sys.modules.get(name.rpartition(".")[0])
+        behind = package if isinstance(package, _Later) and LATER[package.__name__] is not None else None
+        if behind is None and name not in LATER:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec and spec.loader:
-            spec.loader = _Loader(spec.loader, LATER[name])
+            spec.loader = _Behind(spec.loader, behind) if behind else _Loader(spec.loader, LATER[name])
         return spec
 
 
@@ -94,8 +92,11 @@ class _Loader(Loader):
 
     def __init__(self, real: Loader, stand_ins: StandIns | None) -> None:
         self._real, self._stand_ins = real, stand_ins
-        self._afterwards: Callable[[], None] = lambda: None
+        self._hand_on: Callable[[], None] = lambda: None
         self._running = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._real.create_module(spec)
@@ -103,7 +104,7 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         if self._stand_ins:
             module.__dict__.update(self._stand_ins(module))
-            self._afterwards = module.__dict__.pop(AFTERWARDS)
+            self._hand_on = module.__dict__.pop(HAND_ON)
         module.__class__ = _Later
 
     def run(self, module: ModuleType, spec: ModuleSpec) -> None:
@@ -117,37 +118,55 @@ class _Loader(Loader):
             self._running = False
         module.__class__ = ModuleType
         spec.loader = module.__loader__ = self._real
-        self._afterwards()
+        self._hand_on()
 
 
 class _Later(ModuleType):
     """Module whose own code has not run."""
 
-    def run(self) -> None:
-        """Run it now."""
-        with _LOCK:
-            if (spec := self.__spec__) and isinstance(spec.loader, _Loader):
-                spec.loader.run(self, spec)
-
     def __getattr__(self, name: str) -> Any:
         """Run the module's code, and return what it has by that name."""
         if not name.startswith("__") or name == "__all__":  # others only ask what kind of thing this is
-            self.run()
-            if self.__class__ is not _Later:
+            if type(_whole(self)) is not _Later:
                 return getattr(self, name)
             if name in vars(self):
                 return vars(self)[name]
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
+    def __dir__(self) -> list[str]:
+        return sorted(vars(_whole(self)))
 
-class _There(Loader):
-    """Loader of a submodule that its package, run by the question for it, has imported."""
 
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._spec = module, module.__spec__
+def _whole(module: ModuleType) -> Any:
+    """Return the module, its code run; as far as it has come, where it is that code which asks."""
+    with _bootstrap._ModuleLockManager(module.__name__):  # type: ignore[attr-defined]  # import's own: another would deadlock
+        if (spec := module.__spec__) and isinstance(spec.loader, _Loader):
+            spec.loader.run(module, spec)
+    return module
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._module
+
+class _Behind(Loader):
+    """Loads a submodule of a package that has to run first, and may import it then."""
+
+    def __init__(self, real: Loader, package: ModuleType) -> None:
+        self._real, self._package = real, package
+        self._there: ModuleType | None = None
+        self._spec: ModuleSpec | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        _whole(self._package)
+        self._there = sys.modules.get(spec.name)
+        self._spec = self._there.__spec__ if self._there else None
+        return self._there or self._real.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec
+        if self._there:  # and import has given it this one's spec
+            if module.__spec__ is not self._spec:
+                module.__spec__ = self._spec
+            return
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._real
+        self._real.exec_module(module)

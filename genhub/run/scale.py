@@ -3,22 +3,27 @@ counted here, and a card's figures. docs/scale.md has the formulas, what they we
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from genhub.errors import InputError, did_you_mean
-from genhub.ground.processes import Share
+from genhub.data.batches import TableData
+from genhub.errors import InputError, did_you_mean, shown
+from genhub.interfaces.config import TrainerConfig
+from genhub.interfaces.model import Batch
 from genhub.recipe.sections import AccelerateConfig
 from genhub.run.prepare import Prepared
-from genhub.training.optim import FrozenNetworks, trained_parameters
+from genhub.training.optim import FrozenNetworks, build_optimizers, optimizer_tensors, trained_parameters
 
 STARTED, IN_GRAPH = 60e-6, 15e-6
 """Seconds that the host takes to start an operation, and that one takes in a CUDA graph at least; measured on one H200."""
@@ -26,13 +31,21 @@ MATRIX_SHARE, MEMORY_SHARE, WIRE_SHARE = 0.2, 0.8, 0.8
 """Shares of the data sheet's rates that convolutions and products, other operations, and messages reach; the first two
 measured on one H200."""
 HOP = 10e-6
-"""Seconds of a message's each step around the ring."""
+"""Seconds of each hop of a message, which needs as many as log2 of the processes, there and back."""
 BUCKET = 25 * 2**20
 """Bytes of gradients that DistributedDataParallel sends at a time."""
 DISK = 10**9
 """Bytes that a shared file system takes in a second."""
-SOME = 8
-"""Rows of the batch on which operations are counted."""
+ROWS = (4, 8)
+"""Two sizes of a batch on which operations are counted: what grows from one to the other is a row's."""
+ATEN = torch.ops.aten
+FLOPS = flop_registry | {
+    ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATEN._scaled_dot_product_flash_attention],
+    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        ATEN._scaled_dot_product_flash_attention_backward
+    ],
+}
+"""Formulas of torch's for an operation's floating-point operations; attention has another name on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,8 @@ class Work:
     """Floating-point operations of products and convolutions, for a row."""
     bytes: float
     """Bytes that all other operations read and write, for a row, in float32."""
+    fixed: float
+    """Bytes that they read and write once a step: an embedding's table."""
     gradients: float
     """Bytes of the gradients that processes add up."""
     kept: float
@@ -113,32 +128,56 @@ class Forecast:
 
 
 def work_of(prepared: Prepared) -> Work:
-    """Count what a step of a recipe takes, by running each of its phases on a few rows on the CPU."""
-    config, model, data = _config(prepared), prepared.model, prepared.data
-    batch_size = data.config.batch_size
-    parts = next(batch_size // rows for rows in range(min(SOME, batch_size), 0, -1) if batch_size % rows == 0)
-    batches = data.batches(Share(accumulation=parts), seed=prepared.recipe.seed)
-    batch = next(batches)
+    """Count what a step of a recipe takes, by making one on a few rows on the CPU, which moves the model's weights."""
+    config, model, data = prepared.recipe.trainer, prepared.model, prepared.data
+    assert isinstance(config, AccelerateConfig)
     phases = list(model.phases())
-    frozen, count, gradients = FrozenNetworks(model, phases), _Count(), 0.0
-    for phase in phases:
-        frozen.all_but(phase)
-        count.share = 1 / phase.interval
-        with count:
-            model(batch, phase.name)["loss"].backward()
-        gradients += 4 * sum(p.numel() for p in trained_parameters(model, phase.trains)) / phase.interval
-    model.zero_grad()
-    rows = len(batch.x)
+    optimizers = build_optimizers(model, phases, config)
+    frozen = FrozenNetworks(model, phases)
+    few, some = (_batch(prepared, rows) for rows in ROWS)
+    counts = []
+    for batch in (few, some):
+        counts.append(_Count())
+        for phase in phases:
+            frozen.all_but(phase)
+            counts[-1].share = 1 / phase.interval
+            with counts[-1]:
+                model(batch, phase.name)["loss"].backward()
+            optimizers[frozenset(phase.trains)].step(1.0)
+    more = ROWS[1] - ROWS[0]
+    flops, moved = ((getattr(counts[1], name) - getattr(counts[0], name)) / more for name in ("flops", "bytes"))
+    trained = {phase.trains: 4 * sum(p.numel() for p in trained_parameters(model, phase.trains)) for phase in phases}
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    trained = {p for phase in phases for p in trained_parameters(model, phase.trains)}
-    changed = sum(p.numel() * p.element_size() for p in trained)
-    copies = 1 + bool(config.ema) + 2 * (config.optimizer.name != "sgd" or bool(config.optimizer.momentum))
-    row = data.kept([0]) if hasattr(data, "kept") else batch.x[:1]
+    state = sum(tensor.nbytes for each in optimizers.values() for tensor in optimizer_tensors(each).values())
+    kept = weights + (1 + bool(config.ema)) * sum(trained.values()) + state
+    row = some.cached.get("latents", data.kept([0]) if isinstance(data, TableData) else some.x)[:1]
+    gradients = sum(trained[phase.trains] / phase.interval for phase in phases)
+    return Work(
+        rows=data.config.batch_size, operations=counts[1].operations, graphs=len(phases) == 1, flops=flops, bytes=moved,
+        fixed=max(0.0, counts[0].bytes - ROWS[0] * moved), gradients=gradients, kept=kept, row_bytes=row.nbytes,
+        read=_read(prepared),
+    )  # fmt: skip
+
+
+def _batch(prepared: Prepared, rows: int) -> Batch:
+    """Return a batch of so many rows as training has them, with latents where they are computed once."""
+    data = copy(prepared.data)
+    data.config = data.config.model_copy(update={"batch_size": rows})
+    batch = next(data.batches(seed=prepared.recipe.seed))
+    encoder = prepared.model.frozen_encoder() if data.config.cache_latents else None
+    if encoder is None:
+        return batch
+    with torch.no_grad():
+        return replace(batch, x=batch.x.new_empty((rows, 0)), cached={"latents": encoder.encode(batch.x).float()})
+
+
+def _read(prepared: Prepared) -> float:
+    """Return how many rows a second one process reads here."""
+    batches = prepared.data.batches(seed=prepared.recipe.seed)
+    next(batches)
     started = time.perf_counter()
-    read = sum(len(each.x) for each in islice(batches, 2 * parts))
-    seconds = max(1e-9, time.perf_counter() - started)
-    return Work(batch_size, count.operations, len(phases) == 1, count.flops / rows, count.bytes / rows, gradients,
-                weights + copies * changed, row.nbytes, read / seconds)  # fmt: skip
+    rows = sum(len(batch.x) for batch in islice(batches, 3))
+    return rows / max(1e-9, time.perf_counter() - started)
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -153,7 +192,7 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns):
             return out
         self.operations += self.share
-        if flops := flop_registry.get(func._overloadpacket):
+        if flops := FLOPS.get(func._overloadpacket):
             self.flops += self.share * flops(*args, **(kwargs or {}), out_val=out)
         else:
             self.bytes += self.share * sum(
@@ -162,12 +201,16 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def gpu_called(name: str) -> Gpu:
+def gpu_called(name: str, config: TrainerConfig) -> Gpu:
     """Return the card of a name, in any case.
 
     Raises:
-        InputError: no card of that name is known.
+        InputError: no card of that name is known, or what the trainer does in a step.
     """
+    if not isinstance(config, AccelerateConfig):
+        raise InputError(
+            f"--gpu: what a step of trainer.name: {shown(config.name)} takes is not known, accelerate's alone is"
+        )
     if name.lower() not in GPUS:
         raise InputError(f"--gpu: no card is called {name}; {did_you_mean(name.lower(), GPUS)}")
     return GPUS[name.lower()]
@@ -176,33 +219,33 @@ def gpu_called(name: str) -> Gpu:
 def forecast(work: Work, config: AccelerateConfig, gpu: Gpu, processes: int) -> Forecast:
     """Return how long a step takes on so many cards: the longer of the card's work and the host's, and of the gradients'
     ring what is not behind the backward pass, which is two thirds of it."""
-    half = config.mixed_precision != "no"
+    half, pieces, parts = config.mixed_precision != "no", config.sharding == "full", config.gradient_accumulation_steps
     rate = 1e12 * gpu.matrix["half" if half else "tf32" if config.tf32 else "float32"]
     rows = work.rows / processes
-    moved = rows * work.bytes * (0.5 if half else 1) + 10 * work.gradients  # the optimizer's and the averages' passes
+    passes = 10 * work.gradients / (processes if pieces else 1)  # AdamW's and the averages', over all weights
+    moved = (rows * work.bytes + parts * work.fixed) * (0.5 if half else 1) + passes
     card = rows * work.flops / (MATRIX_SHARE * rate) + moved / (MEMORY_SHARE * 1e9 * gpu.bandwidth)
     graphs = config.compile and work.graphs and processes == 1
-    host = config.gradient_accumulation_steps * work.operations * (IN_GRAPH if graphs else STARTED)
+    host = parts * work.operations * (IN_GRAPH if graphs else STARTED)
     if processes == 1:
         return Forecast(work, gpu, processes, card, host, 0.0, 0.0)
-    slowest = gpu.link if processes <= gpu.node else gpu.wire
-    passes = 3 if config.sharding == "full" else 2
-    wire = passes * (processes - 1) / processes * work.gradients / (WIRE_SHARE * 1e9 * slowest)
-    wire += 2 * (processes - 1) * HOP
-    last = wire * min(1.0, BUCKET / work.gradients)  # which nothing is left to hide
-    hidden = 0.0 if config.sharding == "full" else 2 / 3 * max(card, host)
-    return Forecast(work, gpu, processes, card, host, wire, max(last, wire - hidden))
+    between = gpu.link if processes <= gpu.node else min(gpu.link, gpu.node * gpu.wire)  # a ring through each card's wire
+    around = 2 * parts + 1 if pieces else 2
+    messages = math.ceil(work.gradients / BUCKET)
+    wire = around * (processes - 1) / processes * work.gradients / (WIRE_SHARE * 1e9 * between)
+    wire += around * messages * math.log2(processes) * HOP
+    hidden = 0.0 if pieces else 2 / 3 * max(card, host)
+    return Forecast(work, gpu, processes, card, host, wire, max(wire / messages, wire - hidden))
 
 
 def scaled(prepared: Prepared, gpu: Gpu, processes: int, memory: Mapping[str, float]) -> list[str]:
-    """Return what a person is told of a recipe on so many cards.
+    """Return what a person is told of a recipe of the built-in trainer on so many cards.
 
     Args:
         memory: bytes on one card, by what they hold, as `estimate` says.
-    Raises:
-        InputError: the trainer is not the built-in one, of which alone is known what it does in a step.
     """
-    config, work = _config(prepared), work_of(prepared)
+    config, work = prepared.recipe.trainer, work_of(prepared)
+    assert isinstance(config, AccelerateConfig)
     now, alone = forecast(work, config, gpu, processes), forecast(work, config, gpu, 1)
     many = processes
     rows = work.rows / now.step
@@ -230,13 +273,6 @@ def scaled(prepared: Prepared, gpu: Gpu, processes: int, memory: Mapping[str, fl
         f"         data: {at_node:,.0f} rows/s a node, {at_node * work.row_bytes / 2**20:,.1f} MiB/s; {here}",
         f"         checkpoints: {work.kept / 2**20:,.1f} MiB, {work.kept / DISK:.2f} s at 1 GB/s, {saving:.1%} of the time",
     ]
-
-
-def _config(prepared: Prepared) -> AccelerateConfig:
-    config = prepared.recipe.trainer
-    if not isinstance(config, AccelerateConfig):
-        raise InputError("--gpu: only the steps of the built-in trainer, accelerate, are known")
-    return config
 
 
 def _ms(seconds: float) -> str:

@@ -307,9 +307,10 @@ class DDPM(GenerativeModel):
     def save_networks(self, path: Path) -> None:
         """Write a `DDPMPipeline` folder where plain diffusers would draw the same with it, else its parts that there are."""
         self.network.save(path / self._network_folder)
-        plain_schedule(self.config.scheduler, self.scheduler).save_pretrained(path / "scheduler")
+        schedule = plain_schedule(self.config.scheduler, self.scheduler)
+        schedule.save_pretrained(path / "scheduler")
         if self._is_plain():
-            write_index(path)
+            write_index(path, type(schedule))
         if self.embeds:
             save_tensors(self.conditioner.state_dict(), path / CONDITIONER)
         self.autoencoder.save(path)

@@ -10,12 +10,12 @@ from genhub import CheckpointError, Image, ModelData, NetworkConfig, read_json
 from genhub_ddpm.config import UNET, DDPMConfig, ScheduleConfig
 
 
-def write_index(path: Path) -> None:
-    """Make a folder with `unet` and `scheduler` a `DDPMPipeline`'s. diffusers' class would write the same, but importing
-    it brings all its pipelines and transformers: as much of a short run's time as torch."""
+def write_index(path: Path, scheduler: type) -> None:
+    """Make a folder with a `unet` and a `scheduler` of this class a `DDPMPipeline`'s. diffusers' own class would write the
+    same, but importing it brings all its pipelines and transformers: as much of a short run's time as torch."""
     import diffusers
 
-    parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+    parts = {"scheduler": ["diffusers", scheduler.__name__], "unet": ["diffusers", "UNet2DModel"]}
     index = {"_class_name": "DDPMPipeline", "_diffusers_version": diffusers.__version__, **parts}
     (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
