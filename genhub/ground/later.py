@@ -83,11 +83,11 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(name, path)
         if spec and spec.loader:
-            spec.loader = _Behind(spec.loader, behind) if behind else _Loader(spec.loader, LATER[name])
+            spec.loader = _Behind(spec.loader, behind) if behind else _LaterLoader(spec.loader, LATER[name])
         return spec
 
 
-class _Loader(Loader):
+class _LaterLoader(Loader):
     """Loads a module without running its code, which `run` does."""
 
     def __init__(self, real: Loader, stand_ins: StandIns | None) -> None:
@@ -140,7 +140,7 @@ class _Later(ModuleType):
 def _whole(module: ModuleType) -> Any:
     """Return the module, its code run; as far as it has come, where it is that code which asks."""
     with _bootstrap._ModuleLockManager(module.__name__):  # type: ignore[attr-defined]  # import's own: another would deadlock
-        if (spec := module.__spec__) and isinstance(spec.loader, _Loader):
+        if (spec := module.__spec__) and isinstance(spec.loader, _LaterLoader):
             spec.loader.run(module, spec)
     return module
 
