@@ -117,7 +117,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True,
-        protected_namespaces=(),
+        protected_namespaces=(), defer_build=True,
     )  # fmt: skip
 
     def __repr__(self) -> str:
