@@ -135,7 +135,9 @@ def pixels(data: Path, size: int) -> Any:
 
 def genhub_loop(peer: str, data: Path, overrides: list[str]) -> None:
     import genhub
+    from genhub.ground.later import put_off_imports
 
+    put_off_imports()  # as the command does
     model, given, trainer = OURS[peer]
     quiet = {"max_steps": 10**6, "sample_every": None, "save_every": 10**6}
     recipe = {"model": model, "data": {"name": str(data / "parquet"), **given}, "trainer": quiet | trainer}
