@@ -275,3 +275,13 @@ def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, capsy
         cli.main()
     assert caught.value.code == 1
     assert "lower --batch-size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "there"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_threads_that_wait_let_others_work_unless_told(given, there):
+    code = "import os, sys, genhub.cli\nsys.argv = ['genhub', '--help']\ntry:\n    genhub.cli.main()\nfinally:\n    print(os.environ.get('GOMP_SPINCOUNT'))"
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == there

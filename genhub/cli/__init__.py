@@ -28,11 +28,16 @@ app.add_typer(plugins.app, name="plugins", invoke_without_command=True, no_args_
 
 MAKERS = ("train", "sample", "show", "push", "sweep", "init", "bench")
 """Verbs that leave files behind, so that their work is not lost where what they print is."""
+SPIN = "2000"
+"""Turns for which OpenMP's threads wait awake between two pieces of work, set before torch loads. With its own 300,000 they
+keep the cores from another training, two of which reached a tenth of one's speed (docs/performance.md)."""
 
 
 def main() -> None:
     """Run a verb; a GenhubError becomes one readable message and its exit code."""
     streams.make_sturdy()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     put_off_imports()
     try:
         _run()
