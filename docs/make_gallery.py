@@ -50,6 +50,7 @@ genhub show samples runs/moons-flow --out moons.png
 Every shipped recipe: what it draws beside real rows, the command that trains it, how far what it draws is from real rows,
 and how long training took. Of a distance, less is better; in brackets its interval, and what as many real rows get where
 some are held out ([what the figures are](evaluation.md)). Made by `python docs/make_gallery.py`; none was chosen by hand.
+MNIST's digits are Y. LeCun's and C. Cortes' (CC BY-SA 3.0), the emoji Twitter's and other contributors' (CC BY 4.0);
 CIFAR-10's real pictures are left out, as they have no licence to be shown.
 """
 
