@@ -43,6 +43,7 @@ def test_the_first_step_needs_no_compiler_and_no_transformers(recipe, tmp_path):
     assert "there: []" in said
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_whole(tmp_path):
     """By name, by submodule, by `import *`; and what is not there says so as ever."""
     said = python(
@@ -77,6 +78,7 @@ def test_what_is_asked_for_is_whole(tmp_path):
     assert said == "module 'diffusers.models.unets' has no attribute 'no_such'\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["import torch._dynamo.config as config", "from torch._dynamo.utils import counters", ""])
 def test_the_compiler_leaves_out_what_was_marked_before_it_came(first, tmp_path):
     """A submodule asked for first is one module, not two; what is disabled breaks the graph in two."""
@@ -132,6 +134,7 @@ def test_a_setting_of_the_compiler_is_its_setting(tmp_path):
     assert said.splitlines()[-1] == "2"
 
 
+@pytest.mark.slow
 def test_what_is_marked_keeps_its_kind(tmp_path):
     """A class stays a class, and a network a child with weights; a stand-in that was taken by name hands on."""
     said = python(
@@ -166,6 +169,7 @@ def test_what_is_marked_keeps_its_kind(tmp_path):
     assert said.splitlines() == ["True ['part._orig_mod.bias', 'part._orig_mod.weight']", "2 True"]  # as torch has them
 
 
+@pytest.mark.slow
 def test_threads_that_import_do_not_wait_for_each_other(tmp_path):
     """One asks the compiler for something, one imports a submodule of it, one what it needs."""
     said = python(

@@ -31,7 +31,7 @@ def steps_in(run: Path) -> tuple[int, object]:
     return trainer["max_steps"], trainer["max_time"]
 
 
-@pytest.mark.parametrize("name", ["ddpm", "models:Pair"])
+@pytest.mark.parametrize("name", [pytest.param("ddpm", marks=pytest.mark.slow), "models:Pair"])
 def test_the_steps_are_measured_and_what_is_trained_is_what_so_many_steps_train(tiny, name, tmp_path, capsys):
     tiny["model"]["name"] = name
     if name == "models:Pair":
