@@ -329,12 +329,12 @@ def test_every_control_moved_draws_what_the_command_draws(
         assert unsaid == f"genhub sample every -n 16 --seed {seed + 1} --out samples.png"
         assert pictures(page) == [of_verb(unsaid, place, monkeypatch)]
         assert sideways(page) == 0
+        upload(page, place / "sketch.png")  # before controls move, as they draw the page anew
         page.get_by_label("kind").click()
         page.get_by_role("option", name="a, b").click()
         page.keyboard.press("Escape")
         page.get_by_role("slider").press("ArrowRight")
         page.get_by_label("place").fill("1 -2")
-        upload(page, place / "sketch.png")
         page.get_by_label("n", exact=True).fill("5")
         page.get_by_label("num inference steps").fill("3")
         page.get_by_label("eta").fill("0.5")
