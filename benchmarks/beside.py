@@ -1,4 +1,4 @@
-"""What a training is worth beside another one on the same cores, by how long OpenMP's threads spin while they wait.
+"""Speed of a training alone and of two at once on the same cores, by how long OpenMP's threads spin while they wait.
 
     python benchmarks/beside.py [--recipe digits-ddpm] [--seconds 12] [--rounds 3] [--spins default,1000,passive]
 

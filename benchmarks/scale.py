@@ -1,4 +1,4 @@
-"""How near genhub.run.scale's ring of gradients is to two real processes, on this machine's CPUs by gloo.
+"""Compare the time that genhub.run.scale's ring of gradients takes with two real processes, on CPUs by gloo.
 
     python benchmarks/scale.py [RECIPE ...] [--rounds 3] [--steps 20]
 

@@ -1,4 +1,4 @@
-"""What `--dry-run --gpu` says of many cards: what is counted is what is there, and the estimates are near what was measured."""
+"""Estimates of `--dry-run --gpu`: operations are counted right, and times are near those that were measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command puts off to import: it is not there while nobody needs it, and whole as soon as somebody does."""
+"""Imports that a command puts off: absent while nobody needs them, and whole as soon as somebody does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 HEAVY = ("torch._dynamo.convert_frame", "sympy", "transformers.modeling_utils",
          "diffusers.pipelines.pipeline_utils", "diffusers.loaders", "torch.distributed.fsdp")  # fmt: skip
-"""What the first step needs none of, each a tenth of a second and more."""
+"""Modules that the first step needs none of, each a tenth of a second and more."""
 
 
 def python(code: str, tmp_path) -> str:
