@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -284,15 +284,9 @@ def draw(page: Any, seed: int) -> list[str]:
 
 
 def upload(page: Any, file: Path) -> None:
-    """Upload a file; once more where the page, which is drawn anew after a control moves, did not take it."""
-    from playwright.sync_api import Error
-
-    for patience in (5_000, 20_000, 90_000):
-        with suppress(Error):  # The field is gone where the file came late and is there by now.
-            page.locator("input[type=file]").set_input_files(file, timeout=patience)
-        with suppress(Error):
-            return page.get_by_text(file.name).first.wait_for(timeout=patience)
-    raise AssertionError(f"{file.name} is not on the page")
+    """Upload a file, and wait until the page has it; the name that it shows while it uploads is soon gone."""
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_label(file.name).wait_for()
 
 
 def pictures(page: Any) -> list[bytes]:
@@ -329,11 +323,11 @@ def test_every_control_moved_draws_what_the_command_draws(
         assert unsaid == f"genhub sample every -n 16 --seed {seed + 1} --out samples.png"
         assert pictures(page) == [of_verb(unsaid, place, monkeypatch)]
         assert sideways(page) == 0
-        upload(page, place / "sketch.png")  # before controls move, as they draw the page anew
         page.get_by_label("kind").click()
         page.get_by_role("option", name="a, b").click()
         page.keyboard.press("Escape")
         page.get_by_role("slider").press("ArrowRight")
+        upload(page, place / "sketch.png")
         page.get_by_label("place").fill("1 -2")
         page.get_by_label("n", exact=True).fill("5")
         page.get_by_label("num inference steps").fill("3")
