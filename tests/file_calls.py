@@ -6,7 +6,10 @@ import builtins
 import contextlib
 import io
 import os
+import re
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +35,8 @@ class Call:
     paths: tuple[Path, ...]
     flags: int = 0
     """Of an opened file."""
+    place: tuple[str, int] = ("", 0)
+    """The thread's name, and how many calls its threads had made before: the same in each run of the same command."""
 
     def said(self, root: Path) -> str:
         return f"{self.kind} {' '.join(os.path.relpath(path, root) for path in self.paths)}"
@@ -43,48 +48,64 @@ class Calls:
     `half` says of a write whether only its first half is to be made, after which `before` is told once more."""
 
     root: Path
-    before: Callable[[int, Call], None] = lambda number, call: None
-    half: Callable[[int], bool] = lambda number: False
+    before: Callable[[Call], None] = lambda call: None
+    half: Callable[[tuple[str, int]], bool] = lambda place: False
     seen: list[Call] = field(default_factory=list)
+    made: Counter[str] = field(default_factory=Counter)
+    """How many calls the threads of a name have made."""
+    one: Any = field(default_factory=threading.Lock)
+    """Two threads are told of one after the other."""
+
+    def place(self) -> tuple[str, int]:
+        """That of this thread's next call."""
+        name = re.sub(r"\d+", "", threading.current_thread().name)  # a pool's has a number that counts all pools
+        return name, self.made[name]
 
     def tell(self, call: Call) -> None:
         if all(not path.is_relative_to(self.root) for path in call.paths):
             return
-        self.seen.append(call)
-        with _paused():
-            self.before(len(self.seen) - 1, call)
+        with _paused(), self.one:
+            call.place = self.place()
+            self.made[call.place[0]] += 1
+            self.seen.append(call)
+            self.before(call)
 
     def writes(self, kind: str, path: Path, write: Callable[[], Any], halve: Callable[[], Any]) -> Any:
         """Make a write; or if it is the one that fails, only half of it, before it does."""
-        if path.is_relative_to(self.root) and self.half(len(self.seen)):
+        if path.is_relative_to(self.root) and self.half(self.place()):
             with _paused():
                 halve()
         self.tell(Call(kind, (path,)))
         return write()
 
 
-_watching: Calls | None = None
+_told: Calls | None = None
 _hooked = False
+_thread = threading.local()
+
+
+def _watching() -> Calls | None:
+    """Whom this thread tells."""
+    return None if getattr(_thread, "paused", False) else _told
 
 
 @contextlib.contextmanager
 def _paused() -> Iterator[None]:
-    global _watching
-    before, _watching = _watching, None
+    before, _thread.paused = getattr(_thread, "paused", False), True
     try:
         yield
     finally:
-        _watching = before
+        _thread.paused = before
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if _watching is None or event not in PATHS:
+    if (watching := _watching()) is None or event not in PATHS:
         return
     with _paused():
         folder = args[FOLDERS[event]] if event in FOLDERS else -1
         paths = tuple(filter(None, (_path(given, folder) for given in args[: PATHS[event]])))
     if paths:
-        _watching.tell(Call(event, paths, args[2] if event == "open" else 0))
+        watching.tell(Call(event, paths, args[2] if event == "open" else 0))
 
 
 def _path(given: Any, folder: int = -1) -> Path | None:
@@ -99,16 +120,16 @@ class _Raw(io.FileIO):
     """A file whose writes are told of."""
 
     def write(self, content: Any) -> int:
-        if _watching is None:
+        if (watching := _watching()) is None:
             return super().write(content)
         path, write = _path(self.name), super().write
-        return _watching.writes("write", path, lambda: write(content), lambda: write(bytes(content)[: len(content) // 2]))
+        return watching.writes("write", path, lambda: write(content), lambda: write(bytes(content)[: len(content) // 2]))
 
 
 def _open(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None, newline: Any = None,
           closefd: bool = True, opener: Any = None) -> Any:  # fmt: skip
     """`open`, by way of `_Raw` if it is for writing."""
-    if _watching is None or not set(mode) & set("wax+"):
+    if _watching() is None or not set(mode) & set("wax+"):
         return _real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
     raw = _Raw(file, mode.replace("b", "").replace("t", ""), closefd, opener)
     if buffering == 0:
@@ -126,17 +147,17 @@ _real_save, _Parquet = safetensors.torch.save_file, pyarrow.parquet.ParquetWrite
 
 
 def _fsync(descriptor: int) -> None:
-    if _watching:
-        _watching.tell(Call("fsync", (_path(descriptor),)))
+    if watching := _watching():
+        watching.tell(Call("fsync", (_path(descriptor),)))
     _real_fsync(descriptor)
 
 
 def _sendfile(out: int, source: int, offset: int, count: int) -> int:
     """What `shutil.copy` calls."""
-    if _watching is None:
+    if (watching := _watching()) is None:
         return _real_sendfile(out, source, offset, count)
     size = min(count, os.fstat(source).st_size - offset)
-    return _watching.writes("write", _path(out), lambda: _real_sendfile(out, source, offset, count),
+    return watching.writes("write", _path(out), lambda: _real_sendfile(out, source, offset, count),
                             lambda: _real_sendfile(out, source, offset, size // 2))  # fmt: skip
 
 
@@ -150,11 +171,11 @@ def _save_file(tensors: Any, file: Any, metadata: Any = None) -> None:
         save()
         os.truncate(file, Path(file).stat().st_size // 2)
 
-    if _watching is None:
+    if (watching := _watching()) is None:
         return save()
-    _watching.tell(Call("open", (_path(file),), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    watching.tell(Call("open", (_path(file),), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
     try:
-        _watching.writes("save_file", _path(file), save, halve)
+        watching.writes("save_file", _path(file), save, halve)
     except OSError as error:
         raise safetensors.SafetensorError(f"Error while serializing: I/O error: {error}") from error
     return None
@@ -165,20 +186,20 @@ class _FaultyParquet(_Parquet):
 
     def __init__(self, file: Any, *args: Any, **options: Any) -> None:
         self.path = _path(file)
-        if _watching:
-            _watching.tell(Call("open", (self.path,), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        if watching := _watching():
+            watching.tell(Call("open", (self.path,), os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         super().__init__(file, *args, **options)
 
     def write_table(self, *args: Any, **options: Any) -> None:
-        if _watching:
-            _watching.tell(Call("write", (self.path,)))
+        if watching := _watching():
+            watching.tell(Call("write", (self.path,)))
         super().write_table(*args, **options)
 
 
 @contextlib.contextmanager
 def watched(calls: Calls) -> Iterator[Calls]:
     """Have `calls` told of all that this process does with files meanwhile."""
-    global _watching, _hooked
+    global _told, _hooked
     if not _hooked:
         sys.addaudithook(_hook)
         _hooked = True
@@ -188,8 +209,8 @@ def watched(calls: Calls) -> Iterator[Calls]:
         for owner, name, replacement in [(builtins, "open", _open), (io, "open", _open), (os, "fsync", _fsync),
                                          (os, "sendfile", _sendfile), (pyarrow.parquet, "ParquetWriter", _FaultyParquet)]:  # fmt: skip
             patches.enter_context(mock.patch.object(owner, name, replacement))
-        _watching = calls
+        _told = calls
         try:
             yield calls
         finally:
-            _watching = None
+            _told = None

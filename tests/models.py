@@ -127,6 +127,14 @@ class Wide(Pair):
         return {"loss": wide.exp().mean()}
 
 
+class Uncopied(Pair):
+    """Keeps what it drew, with the graph by which it came about, which Python can't copy."""
+
+    def fake(self, n: int) -> torch.Tensor:
+        self.last = super().fake(n)
+        return self.last
+
+
 class Waits(Pair):
     """Stays in a step for a minute, while there is a file `wait` beside it, after making a file `waiting`."""
 

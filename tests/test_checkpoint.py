@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import models
 import pytest
 import torch
+from genhub_ddpm import DDPM
+from test_trainer import same_bits
 
 import genhub
+from genhub.store import checkpoints
+from genhub.store.snapshot import snapshot
 
 
 def make(cls=models.Pair) -> models.Pair:
@@ -105,6 +110,59 @@ def test_nothing_half_written_stays_when_saving_fails(tiny, monkeypatch):
     folder = Path(tiny["run_dir"]) / "checkpoints"
     assert [p.name for p in folder.iterdir()] == ["step-000003"]
     genhub.load(folder / "step-000003")
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_it_has_the_bits_of_its_step(tiny, tmp_path, monkeypatch):
+    keys = ["trainer.max_steps=8", "trainer.save_every=3"]
+    whole = genhub.train(tiny, [*keys, f"run_dir={tmp_path / 'whole'}"]).parent
+    put_in_place, there, seen = checkpoints.put_in_place, threading.Event(), []
+
+    def late(temporary: Path, folder: Path) -> None:
+        if folder.name == "step-000003":
+            assert there.wait(60)
+        put_in_place(temporary, folder)
+
+    def update(model: DDPM, step: int) -> None:
+        seen.append((Path(tiny["run_dir"]) / "checkpoints" / "step-000003").exists())
+        if step == 4:
+            there.set()
+
+    monkeypatch.setattr(checkpoints, "put_in_place", late)
+    monkeypatch.setattr(DDPM, "after_update", update)
+    run = genhub.train(tiny, keys).parent
+    assert seen[:5] == [False] * 5  # two steps were trained after that of the checkpoint, and it was not there
+    for name in ("step-000003", "step-000006", "step-000008"):
+        same_bits(run / name, whole / name)
+        states = [json.loads((folder / name / "trainer/state.json").read_text()) for folder in (run, whole)]
+        assert states[0].pop("seconds") > 0 < states[1].pop("seconds")
+        assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(("cls", "can_be_copied"), [(models.Pair, True), (models.Uncopied, False)])
+def test_a_model_that_python_can_not_copy_is_saved_as_any_other(tiny, cls, can_be_copied):
+    model = make(cls)
+    model.fake(2)
+    assert bool(snapshot(model)) == can_be_copied
+    tiny["model"] = {"name": f"models:{cls.__name__}"}
+    last = genhub.train(tiny, ["trainer.ema=null"])
+    assert [folder.name for folder in sorted(last.parent.iterdir())] == ["step-000003", "step-000006"]
+    assert draw(cls.from_pretrained(last)).isfinite().all()
+
+
+def test_a_checkpoint_that_can_not_be_written_ends_the_run_in_one_of_the_next_steps(tiny, monkeypatch):
+    refused = threading.Event()
+
+    def full(temporary: Path, folder: Path) -> None:
+        refused.set()
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(checkpoints, "put_in_place", full)
+    monkeypatch.setattr(DDPM, "after_update", lambda self, step: refused.wait(60) if step == 4 else None)
+    with pytest.raises(genhub.GenhubError, match=r"step-000003: can't be saved: .*No space left on device"):
+        genhub.train(tiny, ["trainer.max_steps=1000", "trainer.log_every=1"])
+    run = Path(tiny["run_dir"])
+    assert not list((run / "checkpoints").iterdir())
+    assert len((run / "metrics.jsonl").read_text().splitlines()) < 500
 
 
 def test_leftovers_of_a_killed_save_are_removed(tiny):

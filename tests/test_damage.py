@@ -36,7 +36,7 @@ def three(tmp_path_factory) -> Path:
 def failing(file: Path) -> Calls:
     """A file that can't be opened."""
 
-    def fail(_: int, call: Call) -> None:
+    def fail(call: Call) -> None:
         if call.paths[0] == file:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import models
 import pytest
@@ -227,7 +228,7 @@ def test_a_measurement_that_is_not_finite_is_warned_of_and_the_run_goes_on(tmp_p
     from genhub.run.run import FolderRun
 
     run = FolderRun(tmp_path, AccelerateConfig(max_steps=1), seed=0)
-    run.evaluator = lambda step, model, together: check_finite(torch.tensor(torch.nan), "a feature")
+    run.evaluator = Mock(side_effect=lambda *_: check_finite(torch.tensor(torch.nan), "a feature"))
     assert run.evaluate(3, breaks()) == {}
     assert "step 3 is not measured: a feature: NaN" in capsys.readouterr().err
 

@@ -62,6 +62,7 @@ SIGNATURES = {
     "Trainer.fit": "(self, model: 'Model', data: 'TrainingData') -> 'Path'",
     "Run.stopped_run": "(self, data: 'TrainingData') -> 'StoppedRun | None'",
     "Run.save_checkpoint": "(self, step: 'int', model: 'Model', data: 'TrainingData', state: 'TrainerState') -> 'Path'",
+    "Run.check_saved": "(self, wait: 'bool' = False) -> 'None'",
     "Run.save_preview": "(self, step: 'int', model: 'Model') -> 'Path | None'",
     "Run.evaluate": "(self, step: 'int', model: 'Model') -> 'dict[str, float]'",
     "Run.log": "(self, data: 'TrainingData', start: 'int' = 0) -> 'RunLog'",

@@ -3,9 +3,8 @@ what is wrong."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from genhub.demo.form import Wish
 from genhub.errors import GenhubError, one_line
+from genhub.ground.background import in_background
 from genhub.interfaces.capabilities import DenoisingStep
 from genhub.interfaces.model import Model
 from genhub.sampling.draw import out_of_memory, sample_elements
@@ -78,26 +78,22 @@ class _Watched:
         self.left = False
         self._steps = 0
         self._rows: dict[int, Tensor] = {}  # of each batch so far, by its first row: where its rows are
-        self._work: Future[Tensor] = Future()
 
     def pictures(self) -> Iterator[DrawnPicture]:
-        threading.Thread(target=self._draw, daemon=True).start()
+        work = in_background(self._draw, "genhub-draw")
         pause, seen = PAUSE, 0
-        while wait([self._work], timeout=pause).not_done:
+        while wait([work], timeout=pause).not_done:
             if self._steps > seen:
                 seen, start = self._steps, perf_counter()
                 made = self._on_the_way()
                 pause = max(PAUSE, APART * (perf_counter() - start))
                 yield made
-        elements, captions = self._work.result(), self.drawing.captions(self.model)
+        elements, captions = work.result(), self.drawing.captions(self.model)
         modality = self.model.modality
         yield DrawnPicture(modality.picture(elements, captions), True, modality.sounds(elements), captions)
 
-    def _draw(self) -> None:
-        try:
-            self._work.set_result(sample_elements(self.model, self.drawing, on_step=self._note if self.way else None))
-        except BaseException as error:
-            self._work.set_exception(error)
+    def _draw(self) -> Tensor:
+        return sample_elements(self.model, self.drawing, on_step=self._note if self.way else None)
 
     def _note(self, first: int, step: DenoisingStep) -> None:
         if self.left:

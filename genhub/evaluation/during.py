@@ -56,9 +56,12 @@ class Evaluator:
         for note in about(subject, metrics):
             say(f"         evaluate: {note}")
 
+    def due(self, step: int) -> bool:
+        """Whether the recipe wants a step measured."""
+        return step > 0 and (step % self.config.every == 0 or step == self.max_steps)
+
     def __call__(self, step: int, model: Model, together: Together | None = None) -> dict[str, float]:
-        due = step > 0 and (step % self.config.every == 0 or step == self.max_steps)
-        if not due or self._is_measured(step, together):
+        if not self.due(step) or self._is_measured(step, together):
             return {}
         training = model.training
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):

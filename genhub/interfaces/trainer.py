@@ -105,13 +105,24 @@ class Run(Protocol):
 
     def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
         """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
+        What it holds is copied when this returns, and written in the background: see `check_saved`.
 
         Args:
             step: how many steps are done.
             model: the one that samples and is shared: the averaged weights, where there are any.
             state: what `stopped_run` gives back; the model's own weights are not in it unless you put them there.
         Returns:
-            The checkpoint's folder.
+            The folder that the checkpoint has when it is written.
+        Raises:
+            GenhubError: it, or the one before, can't be written; older checkpoints are untouched.
+        """
+
+    def check_saved(self, wait: bool = False) -> None:
+        """Raise what kept the last checkpoint from being written, if that is known by now. Call it in each step, as it
+        costs nothing; `evaluate`, the next `save_checkpoint` and the run's end do so, too.
+
+        Args:
+            wait: wait until the checkpoint is there.
         Raises:
             GenhubError: it can't be written; older checkpoints are untouched.
         """

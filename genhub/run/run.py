@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from concurrent.futures import Future
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from genhub.data.open import open_data
 from genhub.errors import CheckpointError, NotFinite, RecipeError
 from genhub.evaluation.chosen import MetricFailed
 from genhub.evaluation.during import Evaluator
+from genhub.ground.background import in_background
 from genhub.ground.console import warn
 from genhub.ground.processes import Together, alone
 from genhub.ground.run_log import RunLog
+from genhub.interfaces.columns import DataSpec
 from genhub.interfaces.config import TrainerConfig
 from genhub.interfaces.model import Model
 from genhub.interfaces.trainer import StoppedRun, TrainerState, TrainingData
@@ -26,6 +29,7 @@ from genhub.sampling.request import Drawing
 from genhub.store.checkpoints import load_state, prune_checkpoints, save_checkpoint
 from genhub.store.manifest import read_manifest
 from genhub.store.run_folder import RECIPE, RunFolder
+from genhub.store.snapshot import snapshot, snapshot_of_state
 
 
 class FolderRun:
@@ -50,6 +54,8 @@ class FolderRun:
         self._checked: Path | None = None
         """The checkpoint whose data are known to be this run's."""
         self._log: RunLog | None = None
+        self._saving: Future[None] | None = None
+        """The checkpoint that is being written in the background."""
 
     @cached_property
     def together(self) -> Together:
@@ -117,20 +123,35 @@ class FolderRun:
     def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
         self._wait()  # nobody runs ahead of the one that writes
         if self._main:
+            self.check_saved(wait=True)  # the one before
             if self._log:
                 self._log.sync()
-            previewed = self._previewed == step
-            folder = save_checkpoint(self.files, step, model, state, data.spec, previewed=previewed)
-            best = self.evaluator.best(step) if self.evaluator else None
-            prune_checkpoints(self.files, self.config.keep_last, self.config.keep_every, best.step if best else None)
-            for listener in self.listeners:
-                listener(folder, step == self.config.max_steps)
+            copied, stored = snapshot(model), snapshot_of_state(state)
+            write = partial(self._write, step, copied or model, data.spec, stored, self._previewed == step)
+            self._saving = in_background(write, "genhub-save")
+            if copied is None:
+                self.check_saved(wait=True)
         self._wait()
         return self.files.checkpoint(step)
 
+    def _write(self, step: int, model: Model, data: DataSpec, state: TrainerState, previewed: bool) -> None:
+        folder = save_checkpoint(self.files, step, model, state, data, previewed=previewed)
+        best = self.evaluator.best(step) if self.evaluator else None
+        prune_checkpoints(self.files, self.config.keep_last, self.config.keep_every, best.step if best else None)
+        for listener in self.listeners:
+            listener(folder, step == self.config.max_steps)
+
+    def check_saved(self, wait: bool = False) -> None:
+        if self._saving and (wait or self._saving.done()):
+            saving, self._saving = self._saving, None
+            saving.result()
+
     def evaluate(self, step: int, model: Model) -> dict[str, float]:
+        if not self.evaluator or not self.evaluator.due(step):
+            return {}
+        self.check_saved(wait=True)  # what is measured is kept with the digest of its checkpoint
         try:
-            return self.evaluator(step, model, self._together) if self.evaluator else {}
+            return self.evaluator(step, model, self._together)
         except (NotFinite, MetricFailed) as error:
             warn(f"step {step} is not measured: {error}")
             return {}

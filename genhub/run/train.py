@@ -51,6 +51,7 @@ def train(
             write_recipe(recipe, run_folder)
         stack.enter_context(_publishing(recipe, run))
         stack.enter_context(_parting(run))
+        stack.enter_context(_saved(run))
         folder: Path = start.trainer.fit(start.prepared.model, start.training)
     if pictures := run.files.previews():
         say(f"Picture  {pictures[-1]}")
@@ -70,6 +71,17 @@ def _parting(run: FolderRun) -> Iterator[None]:
         run.part()
         raise
     run.part()
+
+
+@contextmanager
+def _saved(run: FolderRun) -> Iterator[None]:
+    """Wait until the last checkpoint is written, after an error as well; but not where a person says twice to stop."""
+    try:
+        yield
+    except Exception:
+        run.check_saved(wait=True)
+        raise
+    run.check_saved(wait=True)
 
 
 @contextmanager

@@ -191,4 +191,5 @@ class FiniteGuard:
         return f"step {step + 1}, phase '{phase}': {key} is {value}. The batch's rows: {rows}."
 
     def _last_good(self) -> str:
+        self._run.check_saved(wait=True)
         return f"Last good checkpoint: {next(iter(RunFolder(self._run.folder).checkpoints()), 'none')}."

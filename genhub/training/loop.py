@@ -93,9 +93,10 @@ class AccelerateTrainer(Trainer):
                     networks.ema.update(step)
                 model.after_update(step)
 
-                # is this the last step, or has a signal or the deadline come
+                # is this the last step, or has a signal or the deadline come, or was the last checkpoint refused
                 done = step + 1
                 last, stopping = done == config.max_steps, stop.seen()
+                self.run.check_saved()
                 log.progress.advance(done)
 
                 # losses: check and log them
@@ -115,6 +116,7 @@ class AccelerateTrainer(Trainer):
                             self._evaluate(done, state)
                 if stopping:
                     break
+            self.run.check_saved(wait=True)  # while a signal still lets it be written
 
         # the end: let go of the wrapper and of trackers; `train` parts from the other processes
         networks.unwrap(accelerator)
