@@ -190,3 +190,31 @@ def test_threads_that_import_do_not_wait_for_each_other(tmp_path):
         tmp_path,
     )
     assert said == "True\n"
+
+
+@pytest.mark.slow
+def test_a_command_looks_for_garbage_seldom_until_it_trains(tmp_path):
+    said = python(
+        """
+        import gc, sys
+        usual = gc.get_threshold()
+        from genhub.__main__ import main
+        from genhub.run import prepare, train
+        from genhub.training.loop import AccelerateTrainer
+
+        def told(*_):
+            print("as usual:", gc.get_threshold() == usual, "frozen:", gc.get_freeze_count() > 100_000)
+
+        def prepare_run(*given):
+            told()
+            return prepare.prepare_run(*given)
+
+        train.prepare_run, AccelerateTrainer._log = prepare_run, told
+        sys.argv = "genhub train moons-flow trainer.max_steps=1 trainer.sample_every=null".split()
+        main()
+        """,
+        tmp_path,
+    )
+    assert [line for line in said.splitlines() if line.startswith("as usual")] == [
+        "as usual: False frozen: False", "as usual: True frozen: True"
+    ]  # fmt: skip

@@ -14,6 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from genhub.ground.garbage import look_for_garbage_as_usual, look_for_garbage_seldom
+from genhub.ground.later import put_off_imports
+
 
 class Zygote:
     """The tests' side: starts jobs and hears how they ended."""
@@ -101,10 +104,13 @@ class Job:
 
 
 def serve() -> None:
+    look_for_garbage_seldom()  # the same as a command does
+    put_off_imports()
     for module in ("genhub.cli", "genhub.api", "genhub.training.loop", "genhub_ddpm.ddpm", "genhub_gan", "genhub_vae", "models",
                    "diffusers.models.unets.unet_2d", "diffusers.schedulers.scheduling_ddim",
                    "diffusers.schedulers.scheduling_ddpm", "sklearn.datasets"):  # fmt: skip
         import_module(module)
+    look_for_garbage_as_usual()  # but no child does among these
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -11,6 +11,7 @@ from genhub.data.objects import stored_name
 from genhub.data.workers import deaths_explained
 from genhub.errors import Interrupted
 from genhub.ground.console import say
+from genhub.ground.garbage import look_for_garbage_as_usual
 from genhub.ground.processes import check_launcher, main_process
 from genhub.recipe.recipe import Recipe, RecipeLike, read_recipe
 from genhub.run.claims import claimed, write_recipe
@@ -52,6 +53,7 @@ def train(
         stack.enter_context(_publishing(recipe, run))
         stack.enter_context(_parting(run))
         stack.enter_context(_saved(run))
+        look_for_garbage_as_usual()  # tensors may be held by it
         folder: Path = start.trainer.fit(start.prepared.model, start.training)
     if pictures := run.files.previews():
         say(f"Picture  {pictures[-1]}")

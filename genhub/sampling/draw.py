@@ -17,6 +17,7 @@ from genhub.errors import CheckpointError, InputError, NotFinite, shown
 from genhub.ground.console import warn
 from genhub.ground.disk import remove_leftovers, saving, whole, write_whole
 from genhub.ground.finite import check_weights
+from genhub.ground.garbage import look_for_garbage_as_usual
 from genhub.ground.processes import Together
 from genhub.ground.randomness import generators
 from genhub.ground.weights import load_sealed, save_sealed
@@ -57,6 +58,7 @@ def sample_elements(
         InputError: an option's value that the model can't draw with; or more rows than memory has room for.
         NotFinite: a weight, or what is drawn, is NaN or infinite; all processes raise it.
     """
+    look_for_garbage_as_usual()  # tensors may be held by it
     check_weights(model)
     n, first = drawing.n, drawing.first
     check_room(model, n)

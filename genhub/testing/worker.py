@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from genhub.data.open import load_data
+from genhub.ground.garbage import look_for_garbage_as_usual, look_for_garbage_seldom
+from genhub.ground.later import put_off_imports
 from genhub.ground.weights import save_tensors
 from genhub.recipe.recipe import Recipe, read_recipe
 from genhub.run.prepare import prepare
@@ -32,12 +34,16 @@ Job = Callable[[Path, Recipe], None]
 
 
 def main(folder: Path, modules: Sequence[str]) -> None:
+    look_for_garbage_seldom()
+    put_off_imports()  # as a command does
     for module in modules:
         import_module(module)
     recipe = read_recipe(json.loads((folder / "recipe.json").read_text()))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a process that has used several can't be forked
-    prepare(recipe)  # imports all there is to import
+    prepare(recipe)  # with the trainer, imports nearly all there is to import
+    recipe.trainer_class()
+    look_for_garbage_as_usual()
     results = {
         job.__name__: in_processes(job, folder, recipe, number, threads)
         for job, number in [(whole, 1), (stopped, 1), (resumed, 1), (loaded, 1), (together, 2)]
