@@ -17,6 +17,8 @@ UNET = {
     "network": {"name": "unet", "block_out_channels": [8, 16], "add_attention": False},
     "sampling": {"num_inference_steps": 4},
 }
+FEW = {"scheduler": {"num_train_timesteps": 50}}
+"""Its bits are a sum over all levels."""
 GAN = {"generator": {"channels": [8, 16]}, "discriminator": {"channels": [8, 16]}}
 FIELD = {"network": {"name": "dit", "hidden_size": 16, "depth": 1, "num_heads": 2}}
 TRANSFORMER = {"network": {"hidden_size": 16, "num_layers": 1, "num_heads": 2}}
@@ -24,7 +26,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "ar": [TRANSFORMER],  # given a number, it draws the same tokens after the few steps that the check takes
     "autoencoder": [{"channels": [8]}],
     "cgan": [GAN],
-    "ddpm": [UNET, UNET | {"conditions": ["label", "ink"]}],
+    "ddpm": [UNET | FEW, UNET | FEW | {"conditions": ["label", "ink"]}],
     "flow": [UNET, UNET | {"conditions": ["label", "ink"], "preconditioning": "edm", "coupling": "optimal_transport"}],
     "gan": [GAN],
     "meanflow": [
