@@ -116,6 +116,29 @@ def test_muon_moves_matrices_orthogonally_and_the_rest_as_adamw_does():
     assert singular.max() < 1.3
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_makes_updates_orthogonal_in_float32_on_a_cpu(nesterov):
+    """Against its definition (Jordan et al. 2024) in float64, of which bfloat16 is off by a hundredth."""
+    matrix = nn.Parameter(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)))
+    model = nn.ModuleDict({"net": nn.ParameterList([matrix])})
+    phases = [models.Phase("fit", lambda batch: {}, trains=("net",))]
+    config = {"name": "muon", "lr": 1.0, "weight_decay": 0, "options": {"nesterov": nesterov, "momentum": 0.9}}
+    (optimizer,) = build_optimizers(model, phases, AccelerateConfig(optimizer=config, max_grad_norm=None)).values()
+    momentum = torch.zeros(3, 5, dtype=torch.float64)
+    for step in range(2):
+        gradient = torch.randn(3, 5, generator=torch.Generator().manual_seed(step + 1))
+        momentum = 0.9 * momentum + 0.1 * gradient.double()
+        x = 0.1 * gradient.double() + 0.9 * momentum if nesterov else momentum
+        x = x / x.norm()
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+        expected = matrix.detach().double() - 0.2 * 5**0.5 * x
+        matrix.grad = gradient.clone()
+        optimizer.step(1.0)
+        torch.testing.assert_close(matrix.detach().double(), expected, atol=1e-5, rtol=0)
+
+
 def test_muon_is_refused_where_there_is_no_matrix():
     model = nn.ModuleDict({"net": nn.Conv1d(1, 1, 3)})
     phases = [models.Phase("fit", lambda batch: {}, trains=("net",))]
