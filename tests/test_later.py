@@ -193,6 +193,24 @@ def test_threads_that_import_do_not_wait_for_each_other(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_installed_is_read_when_somebody_asks(tmp_path):
+    said = python(
+        """
+        import importlib.metadata as metadata
+        reads = []
+        files = metadata.Distribution.files
+        metadata.Distribution.files = property(lambda self: reads.append(self) or files.fget(self))
+        from diffusers import UNet2DModel
+        print(len(reads))
+        found = metadata.packages_distributions()
+        print(found["torch"], found.get("no_such"), len(found) == len(dict(found)) > 20, len(reads) > 20)
+        """,
+        tmp_path,
+    )
+    assert said.splitlines() == ["0", "['torch'] None True True"]
+
+
+@pytest.mark.slow
 def test_a_command_looks_for_garbage_seldom_until_it_trains(tmp_path):
     said = python(
         """

@@ -4,9 +4,10 @@ each. Here each is a module whose code runs when something is asked of it that i
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial, wraps
 from importlib import _bootstrap
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,6 +22,7 @@ def put_off_imports() -> None:
     command's own process: a library leaves its user's imports as they are."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        importlib.metadata.packages_distributions = partial(_Installed, importlib.metadata.packages_distributions)
 
 
 def _of_compiler(module: ModuleType) -> dict[str, Any]:
@@ -61,6 +63,23 @@ def _of_compiler(module: ModuleType) -> dict[str, Any]:
             module.allow_in_graph(function)
 
     return {"disable": disable, "allow_in_graph": allow_in_graph, "graph_break": graph_break, HAND_ON: hand_on}
+
+
+class _Installed(Mapping[str, list[str]]):
+    """The distributions that bring each module, for which the lists of files of all are read when somebody asks. diffusers
+    gets them when it is imported, and asks for a few that are seldom there."""
+
+    def __init__(self, read: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._read = cache(read)
+
+    def __getitem__(self, module: str) -> list[str]:
+        return self._read()[module]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 HAND_ON = "__hand_on__"
