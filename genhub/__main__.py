@@ -9,12 +9,15 @@ if __name__ == "__main__" and sys.path[:1] == [os.getcwd()] and not sys.flags.sa
 
 
 def main() -> None:
-    from genhub.ground.garbage import look_for_garbage_seldom
+    from genhub.ground.garbage import look_for_garbage_no_more, look_for_garbage_seldom
 
     look_for_garbage_seldom()  # before anything is imported
     from genhub.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        look_for_garbage_no_more()
 
 
 if __name__ == "__main__":

@@ -19,3 +19,9 @@ def look_for_garbage_as_usual() -> None:
     if gc.get_threshold() == _SELDOM:
         gc.freeze()
         gc.set_threshold(*_USUAL)
+
+
+def look_for_garbage_no_more() -> None:
+    """Have a process that ends leave all that it holds to the system, which takes it back at once: Python's last looks
+    through half a million objects take as long as a tenth of their imports."""
+    gc.freeze()
