@@ -4,7 +4,6 @@ each. Here each is a module whose code runs when something is asked of it that i
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial, wraps
@@ -22,7 +21,6 @@ def put_off_imports() -> None:
     command's own process: a library leaves its user's imports as they are."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-        importlib.metadata.packages_distributions = partial(_Installed, importlib.metadata.packages_distributions)
 
 
 def _of_compiler(module: ModuleType) -> dict[str, Any]:
@@ -65,6 +63,13 @@ def _of_compiler(module: ModuleType) -> dict[str, Any]:
     return {"disable": disable, "allow_in_graph": allow_in_graph, "graph_break": graph_break, HAND_ON: hand_on}
 
 
+def _look_up_when_asked() -> None:
+    from importlib import metadata
+
+    if not isinstance(metadata.packages_distributions, partial):
+        metadata.packages_distributions = partial(_Installed, metadata.packages_distributions)
+
+
 class _Installed(Mapping[str, list[str]]):
     """The distributions that bring each module, for which the lists of files of all are read when somebody asks. diffusers
     gets them when it is imported, and asks for a few that are seldom there."""
@@ -98,6 +103,8 @@ class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         package = sys.modules.get(name.rpartition(".")[0])
         behind = package if isinstance(package, _Later) and LATER[package.__name__] is not None else None
+        if name == "diffusers":
+            _look_up_when_asked()
         if behind is None and name not in LATER:
             return None
         spec = PathFinder.find_spec(name, path)
