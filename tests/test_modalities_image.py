@@ -18,6 +18,7 @@ from genhub.data.raw import StoredColumn, as_objects
 from genhub.modalities.image import ENDINGS
 from genhub.modalities.pixels import IMAGE_FORMATS
 from genhub.modalities.plots import tiled
+from genhub.views.canvas import beside
 
 GREY = np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)
 
@@ -190,6 +191,12 @@ def test_captions_are_cut_to_their_tiles() -> None:
     (short, long) = (tiled(tiles, columns=2, captions=captions) for captions in (["", "i"], ["W" * 99, "i"]))
     assert short.size == long.size
     assert short.crop((24, 0, *short.size)).tobytes() == long.crop((24, 0, *long.size)).tobytes()
+
+
+def test_captions_have_the_letters_of_other_alphabets() -> None:
+    tile = PIL.Image.new("L", (40, 8))
+    assert len({tiled([tile], captions=[letter]).tobytes() for letter in "eéüłЖЩΩאس"}) == 9  # not a box each
+    assert len({beside({letter: tile}).tobytes() for letter in "eéüłЖЩΩאس"}) == 9
 
 
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (4, 8), (1, 16)])

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from genhub.ground.fonts import font_for
 
 GAP = 2
 """Pixels between tiles."""
@@ -46,7 +48,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], text: str) ->
     """Write a text in the middle of a place (left, top, width), as much of it as there is room for."""
     left, top, width = place
     text = " ".join(text.split())
-    font = ImageFont.load_default(CAPTION)
+    font = font_for(text, CAPTION)
     while text and draw.textlength(text, font) > width:
         text = text[:-1]
     draw.text((left + (width - draw.textlength(text, font)) / 2, top), text, "white", font)

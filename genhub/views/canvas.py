@@ -20,10 +20,11 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from genhub.ground.brief import Brief
+from genhub.ground.fonts import font_for
 from genhub.interfaces.modality import Modality
 from genhub.modalities.image import enlarged
 
@@ -183,9 +184,9 @@ def beside(pictures: Mapping[str, Image.Image]) -> Image.Image:
     height, above, apart = max(picture.height for picture in pictures.values()), 18, 12
     width = sum(picture.width + apart for picture in pictures.values()) - apart
     canvas = Image.new("RGB", (width, height + above), "white")
-    draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(12), 0
+    draw, left = ImageDraw.Draw(canvas), 0
     for name, picture in pictures.items():
-        draw.text((left, 0), name, "black", font)
+        draw.text((left, 0), name, "black", font_for(name, 12))
         canvas.paste(picture.convert("RGB"), (left, above))
         left += picture.width + apart
     return canvas
