@@ -9,6 +9,7 @@ import typer
 
 from genhub.cli.stops import stopped_with
 from genhub.ground.console import put
+from genhub.ground.garbage import look_for_garbage_as_usual
 
 RUNS = "runs"
 """The folder in which runs are, where none is named."""
@@ -27,4 +28,5 @@ def watch(
     server = Server(Watch(runs or [Path(RUNS)], waiting=not runs), port)
     put(f"Page     {server.address}", "         for this machine alone; Ctrl-C ends it, and no run")
     with stopped_with("the runs go on, and the same command shows them again"):
+        look_for_garbage_as_usual()
         server.serve_forever()

@@ -20,6 +20,7 @@ from genhub.errors import GenhubError, InputError
 from genhub.ground.console import put, say
 from genhub.ground.embedded import players
 from genhub.ground.extras import import_extra
+from genhub.ground.garbage import look_for_garbage_as_usual
 from genhub.interfaces.control import Choice, Line, Slider, Upload
 from genhub.interfaces.model import Model
 from genhub.sampling.pictures import write_picture
@@ -59,6 +60,7 @@ def serve(sources: Sequence[str], port: int | None = None, share: bool = False) 
     with tempfile.TemporaryDirectory(prefix="genhub-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = Page(gradio, models, Form.of(models))
+        look_for_garbage_as_usual()
         try:
             page.launch(port, share)
             threading.Event().wait()

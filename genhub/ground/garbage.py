@@ -15,7 +15,8 @@ def look_for_garbage_seldom() -> None:
 
 
 def look_for_garbage_as_usual() -> None:
-    """End what `look_for_garbage_seldom` began; all objects that are there by now are never looked at again."""
+    """End what `look_for_garbage_seldom` began; all objects that are there by now are never looked at again. For what stays
+    long or holds much: training, drawing, a server, jobs."""
     if gc.get_threshold() == _SELDOM:
         gc.freeze()
         gc.set_threshold(*_USUAL)

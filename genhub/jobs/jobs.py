@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from genhub.ground.console import warn
+from genhub.ground.garbage import look_for_garbage_as_usual
 from genhub.jobs.launcher import Job, Launcher
 
 STOPPING = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
@@ -78,6 +79,7 @@ class Jobs(Generic[C]):
             lines: asked for the next one when there is room for it.
             watch: called now and then with those that run, which it may `stop`.
         """
+        look_for_garbage_as_usual()
         waiting, more = iter(lines), True
         while True:
             while more and not self.stopped and len(self._running) < self._at_once:
