@@ -27,7 +27,9 @@ def optimizer_classes(name: str, folder: Path | None = None) -> tuple[type[Optim
     import torch
 
     if name == MUON:
-        return torch.optim.Muon, torch.optim.AdamW
+        from genhub.ground.muon import Muon
+
+        return Muon, torch.optim.AdamW
     if ":" not in name:
         return ({key.lower(): value for key, value in vars(torch.optim).items()}[name],)
     cls = imported(name, folder)

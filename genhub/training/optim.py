@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from genhub.errors import RecipeError, TrainingError, did_you_mean
 from genhub.interfaces.model import Model, Phase
@@ -66,26 +64,14 @@ class PhaseOptimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = self.lr * lr_factor
-            on_cpu = isinstance(part, torch.optim.Muon) and self.parameters[0].device.type == "cpu"
-            with _NoBFloat16() if on_cpu else nullcontext():
-                if scaler is not None:
-                    scaler.step(part)
-                else:
-                    part.step()
+            if scaler is not None:
+                scaler.step(part)
+            else:
+                part.step()
 
     def clear(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
-
-
-class _NoBFloat16(TorchFunctionMode):
-    """Float32 in place of the bfloat16 in which Muon makes updates orthogonal: a CPU that has none of its own multiplies
-    matrices 10 to 50 times slower in it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.bfloat16:
-            return args[0].to(torch.float32, copy=True)
-        return func(*args, **kwargs or {})
 
 
 def trained_parameters(model: Model, networks: tuple[str, ...]) -> list[nn.Parameter]:
