@@ -246,4 +246,4 @@ def test_a_call_that_fails_once(place: Place) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("verb", VERBS)
 def test_many_calls_that_fail_once(place: Place, verb: str) -> None:
-    each_fails(place, verb, 8)
+    each_fails(place, verb, 12)

@@ -66,4 +66,4 @@ def each_cut(place: Place, verb: str, count: int, kept: Path) -> None:  # noqa: 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_power_goes(place: Place, verb: str, tmp_path: Path) -> None:  # noqa: F811
-    each_cut(place, verb, 6, tmp_path)
+    each_cut(place, verb, 12, tmp_path)

@@ -105,7 +105,8 @@ class Run(Protocol):
 
     def save_checkpoint(self, step: int, model: Model, data: TrainingData, state: TrainerState) -> Path:
         """Write checkpoints/step-NNNNNN whole or not at all, then delete older ones as `keep_last` and `keep_every` say.
-        What it holds is copied when this returns, and written in the background: see `check_saved`.
+        What it holds is copied when this returns, and written in the background: see `check_saved`. Where several processes
+        train, or Python can't copy the model, it is there when this returns.
 
         Args:
             step: how many steps are done.

@@ -126,11 +126,13 @@ class FolderRun:
             self.check_saved(wait=True)  # the one before
             if self._log:
                 self._log.sync()
-            copied, stored = snapshot(model), snapshot_of_state(state)
-            write = partial(self._write, step, copied or model, data.spec, stored, self._previewed == step)
-            self._saving = in_background(write, "genhub-save")
+            previewed = self._previewed == step
+            copied = None if self._together else snapshot(model)  # other processes would not know whether it is there
             if copied is None:
-                self.check_saved(wait=True)
+                self._write(step, model, data.spec, state, previewed)
+            else:
+                write = partial(self._write, step, copied, data.spec, snapshot_of_state(state), previewed)
+                self._saving = in_background(write, "genhub-save")
         self._wait()
         return self.files.checkpoint(step)
 
