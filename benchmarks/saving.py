@@ -1,8 +1,8 @@
-"""How long training waits for a checkpoint: as it is, and where all of it is written before the next step.
+"""Time that training waits for a checkpoint: as it is, and where all of it is written before the next step.
 
     python benchmarks/saving.py [--width 2048] [--rounds 5]
 
-Trains moons-ddpm by an MLP of that width (2,048: 34M parameters, so 0.6 GB a checkpoint) for a few steps, and saves after each
+Trains moons-ddpm by an MLP of that width (2,048: 55M parameters, so 1.1 GB a checkpoint) for a few steps, and saves after each
 third. Each round is one training of either way, in turn. A copy of the same bytes in memory is beside them.
 """
 

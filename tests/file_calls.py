@@ -52,12 +52,12 @@ class Calls:
     half: Callable[[tuple[str, int]], bool] = lambda place: False
     seen: list[Call] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)
-    """How many calls the threads of a name have made."""
+    """Number of calls that the threads of a name have made."""
     one: Any = field(default_factory=threading.Lock)
     """Two threads are told of one after the other."""
 
     def place(self) -> tuple[str, int]:
-        """That of this thread's next call."""
+        """Return the place of this thread's next call."""
         name = re.sub(r"\d+", "", threading.current_thread().name)  # a pool's has a number that counts all pools
         return name, self.made[name]
 
@@ -85,7 +85,7 @@ _thread = threading.local()
 
 
 def _watching() -> Calls | None:
-    """Whom this thread tells."""
+    """Return the watcher that this thread tells, if any."""
     return None if getattr(_thread, "paused", False) else _told
 
 
