@@ -242,3 +242,14 @@ class KilledAfterEight(Brightens):
             os.kill(os.getpid(), signal.SIGKILL)
         self.updates += self.training
         return {"loss": -self.grey[0].sum()}
+
+
+class SlowToSave(Pair):
+    """Takes a minute to be saved, all of it in torch, and says by a file that it has begun."""
+
+    def save_networks(self, folder):
+        Path("saving").touch()
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            torch.ones(100, 100) @ torch.ones(100, 100)
+        super().save_networks(folder)

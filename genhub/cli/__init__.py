@@ -46,7 +46,18 @@ def main() -> None:
             say_wrong(f"stdout: not all could be written: {reason}")
             made = sys.argv[1] in MAKERS and not {"--dry-run", "--help"} & set(sys.argv)
             sys.exit(0 if made else 1)
+        if _others_at_work():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
         raise
+
+
+def _others_at_work() -> bool:
+    """Whether threads are at work whom an orderly end would wait for, or that would abort it: ours, and gloo's, which wait
+    for other processes."""
+    background, torch = sys.modules.get("genhub.ground.background"), sys.modules.get("torch")  # nobody else has started any
+    return bool((background and background.at_work()) or (torch and torch.distributed.is_initialized()))
 
 
 def _run() -> None:
@@ -84,9 +95,4 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _fail(error: GenhubError) -> NoReturn:
     say_wrong(*error.args)
-    torch = sys.modules.get("torch")
-    if torch and torch.distributed.is_initialized():  # gloo's threads wait for the others, and would abort an orderly end
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(error.exit_code)
     sys.exit(error.exit_code)

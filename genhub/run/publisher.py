@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from genhub.errors import GenhubError, without_passwords
+from genhub.ground.background import in_background
 from genhub.ground.console import warn
 from genhub.ground.disk import link
 from genhub.hub.push import Target
@@ -36,9 +37,8 @@ class Publisher:
         self._waiting: Path | None = None
         self._closed = False
         self._turn = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="genhub-push", daemon=True)
         shutil.rmtree(self._stage, ignore_errors=True)
-        self._thread.start()
+        self._pushing = in_background(self._work, "genhub-push", daemon=True)
 
     def offer(self, folder: Path, last: bool) -> None:
         """Take note of a new checkpoint; it may be deleted once this returns."""
@@ -63,8 +63,9 @@ class Publisher:
         with self._turn:
             self._closed = True
             self._turn.notify()
-        self._thread.join(seconds)
-        if self._thread.is_alive():
+        try:
+            self._pushing.result(seconds)
+        except TimeoutError:
             warn(f"{self.config.repo_id}: the last push is not done after {seconds:.0f} s; genhub push finishes it")
         else:
             shutil.rmtree(self._stage, ignore_errors=True)
