@@ -2,7 +2,7 @@
 MODULE...`.
 
 FOLDER has recipe.json and saved/; the modules are imported first. Each job runs in a process of its own, forked where the
-system can, so that a class and its libraries are imported once.
+system can, so that a class and its libraries are imported once: those that the first job needed, here before the others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from genhub.testing.report import told
 from genhub.testing.subject import STOPPED_AT, drawn
 
 Job = Callable[[Path, Recipe], None]
+IMPORTED = "imported.txt"
+COMPILER = "torch._dynamo.utils"
 
 
 def main(folder: Path, modules: Sequence[str]) -> None:
@@ -44,11 +47,18 @@ def main(folder: Path, modules: Sequence[str]) -> None:
     prepare(recipe)  # with the trainer, imports nearly all there is to import
     recipe.trainer_class()
     look_for_garbage_as_usual()
-    results = {
-        job.__name__: in_processes(job, folder, recipe, number, threads)
-        for job, number in [(whole, 1), (stopped, 1), (resumed, 1), (loaded, 1), (together, 2)]
-    }
+    results = {"whole": in_processes(whole, folder, recipe, 1, threads)}
+    import_what_was(folder / IMPORTED)
+    for job, number in [(stopped, 1), (resumed, 1), (loaded, 1), (together, 2)]:
+        results[job.__name__] = in_processes(job, folder, recipe, number, threads)
     (folder / "results.json").write_text(json.dumps(results))
+
+
+def import_what_was(file: Path) -> None:
+    """Import the modules that a file lists, and the compiler, as several processes do by DistributedDataParallel."""
+    for name in [*(file.read_text().split() if file.exists() else ()), COMPILER]:
+        with suppress(ImportError):  # some were made by hand, by others
+            import_module(name)
 
 
 def in_processes(job: Job, folder: Path, recipe: Recipe, number: int, threads: int) -> str:
@@ -78,7 +88,9 @@ def attempt(job: Job, folder: Path, recipe: Recipe, rank: int, number: int, thre
 
 
 def whole(folder: Path, recipe: Recipe) -> None:
+    before = set(sys.modules)
     train(recipe, run_dir=str(folder / "whole"))
+    (folder / IMPORTED).write_text("\n".join(name for name in list(sys.modules) if name not in before))
 
 
 def stopped(folder: Path, recipe: Recipe) -> None:
