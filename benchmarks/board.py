@@ -73,7 +73,11 @@ def main() -> None:
         first = args.folder / name / found["families"][0]["model"] / "seed-0"
         genhub.sample(first, 1000 if name in POINTS else 40, out=picture)
         file.write_text(with_part(file.read_text(), name, board(name, found, args.jobs)))
-        best_file().write_text(json.dumps(best_families() | best(file.read_text()), indent=1) + "\n")
+        lines = [
+            f"{json.dumps(sides)}: {json.dumps(names)}"
+            for sides, names in (best_families() | best(file.read_text())).items()
+        ]
+        best_file().write_text("{\n " + ",\n ".join(lines) + "\n}\n")
         print(f"{file}: {name}")
 
 
