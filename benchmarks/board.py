@@ -99,7 +99,8 @@ def orders(page: str) -> dict[str, list[str]]:
 
 
 def best(page: str) -> dict[str, list[str]]:
-    """Return, by the number of sides, the three families whose mean place on the boards is best, of those that are on all."""
+    """Return, by the number of sides, the three families whose mean place on the boards is best, of those that are on all;
+    of two with the same, the one that is better on the last board comes first."""
     found, boards = {}, orders(page)
     for sides, places in (
         ("0", [boards[name] for name in boards if name in POINTS]),
@@ -107,7 +108,8 @@ def best(page: str) -> dict[str, list[str]]:
     ):
         if places:
             common = set.intersection(*map(set, places))
-            found[sides] = sorted(common, key=lambda model: sum(order.index(model) for order in places))[:3]
+            by_place = {model: (sum(order.index(model) for order in places), places[-1].index(model)) for model in common}
+            found[sides] = sorted(by_place, key=by_place.__getitem__)[:3]
     return found
 
 
