@@ -257,14 +257,14 @@ def test_terms_have_their_places_and_signs():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_digits_on_demand(tmp_path: Path):
-    """The shipped conditional recipe draws what it is asked for, after half of its steps."""
+    """The shipped conditional recipe draws what it is asked for, after two thirds of its steps."""
     from judge import judge, read_labels
 
-    keys = ["trainer.max_steps=600", "trainer.sample_every=null"]
+    keys = ["trainer.max_steps=800", "trainer.sample_every=null"]
     folder = genhub.train("digits-ddpm-conditional", keys, run_dir=str(tmp_path / "run"))
     images = genhub.sample(folder, 2000).permute(0, 2, 3, 1).numpy()
     figures = judge(images)
     assert figures["frechet"] <= 0.12, figures
     assert figures["near"] >= 0.98, figures
     right = (read_labels(images) == [i % 10 for i in range(2000)]).mean()
-    assert right >= 0.97, right
+    assert right >= 0.98, right

@@ -284,10 +284,10 @@ def trained(tmp_path: Path, recipe: str, seed: int, steps: int, *sampling: str) 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_digits_recipe(tmp_path):
-    """Two thirds of its steps, which end at 0.3 and less."""
+    """In two thirds of its steps."""
     with np.load(trained(tmp_path, "digits-gan", 0, 800)) as arrays:
         figures = judge(arrays["image"])
-    assert figures["frechet"] <= 0.4, figures
+    assert figures["frechet"] <= 0.3, figures
     assert figures["smallest_class"] >= 0.04, figures
     assert figures["copies"] < 0.1, figures
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -153,8 +153,6 @@ def test_train_on_from_a_checkpoint(tiny, tmp_path):
 def test_options_of_the_loop(tiny, keys):
     if keys.get("compile") and sys.platform != "linux":
         pytest.skip("torch.compile needs a C++ compiler at hand")
-    if keys.get("compile"):
-        tiny["model"]["network"] |= {"block_out_channels": [8], "layers_per_block": 1}  # half the code
     tiny["trainer"] |= keys | {"max_steps": 2, "sample_every": 2}
     folder = genhub.train(tiny)
     assert genhub.sample(folder, 2, compile=bool(keys.get("compile"))).shape == (2, 1, 8, 8)
