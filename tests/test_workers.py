@@ -6,14 +6,19 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from faults import write_recipe
 from test_trainer import metrics, pair, same_bits, wait_for
 
 import genhub
-from genhub.data.workers import deaths_explained
+from genhub.data.workers import deaths_explained, load_ahead
+from genhub.errors import TrainingError
+from genhub.interfaces.columns import DataConfig
 from genhub.store.run_folder import RunFolder
 
 
@@ -113,6 +118,28 @@ def test_a_death_noticed_in_a_destructor_is_not_printed(capsys, monkeypatch):
     Noticing("DataLoader worker (pid 7) exited unexpectedly")
     said = re.findall("RuntimeError: (.*)", capsys.readouterr().err)
     assert said == ["DataLoader of another kind", "DataLoader worker (pid 7) exited unexpectedly"]
+
+
+class Late:
+    """Data set whose workers die late, and not as they should, when they are told to end."""
+
+    def __getitem__(self, item: int) -> list[np.ndarray]:
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os._exit(3)))
+        return [np.zeros(item)]
+
+
+def test_workers_that_are_ended_raise_nothing_later(monkeypatch):
+    def cut_off(batches):
+        next(batches)
+        raise TrainingError("a worker process has died")
+
+    monkeypatch.setattr("genhub.data.workers._until_it_is_too_long", cut_off)
+    with pytest.raises(TrainingError, match="a worker process has died") as caught:
+        next(load_ahead(Late(), iter([1] * 100), DataConfig(num_workers=2), torch.device("cpu")))
+    until = time.monotonic() + 1
+    while time.monotonic() < until:  # `caught` holds torch's iterator, and with it its list of workers
+        time.sleep(0.01)
+    assert caught.value.__traceback__
 
 
 def test_a_killed_worker_is_named(zygote, recipe, tmp_path):

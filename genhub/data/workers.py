@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +86,20 @@ def _patiently(loader: DataLoader[Any]) -> Iterator[Any]:
     except GeneratorExit:
         raise
     except BaseException:  # a signal, say: torch would wait 5 seconds for each
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
+        _end(set(multiprocessing.active_children()) - others)
         raise
+
+
+def _end(workers: set[Any]) -> None:
+    """End worker processes, unheard: torch's handler raises for one that dies, wherever the main thread is by then."""
+    silent = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    heard = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if silent else None
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(1)  # what has been waited for is raised no more
+    if silent:
+        signal.signal(signal.SIGCHLD, heard)
 
 
 def _until_it_is_too_long(batches: Iterator[Any]) -> Iterator[Any]:
