@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from measure import keep, of_ratios, rounded, timed, wait_for_device
-from peers import environment_of_peers, script_in
+from peers import environment_of_peers, find_torchvision, script_in
 from torch.utils.flop_counter import FlopCounterMode
 
 import genhub
@@ -132,6 +132,7 @@ def diffusers_script(args: argparse.Namespace, setting: str) -> None:
     sys.argv = [args.diffusers, "--dataset_name", args.data, "--model_config_name_or_path", ".",
                 "--resolution", str(unet.config.sample_size), "--train_batch_size", str(args.batch), "--use_ema",
                 "--checkpointing_steps", "1000000", "--mixed_precision", SCRIPTS[setting], "--output_dir", "out"]  # fmt: skip
+    find_torchvision()
     runpy.run_path(args.diffusers, run_name="__main__")
 
 

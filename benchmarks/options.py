@@ -24,6 +24,7 @@ from measure import from_fresh_process, keep, of_ratios, peak_mib, rounded
 OPTIONS = {  # with, without
     "bf16": ("trainer.mixed_precision=bf16", "trainer.mixed_precision=no"),
     "cache_latents": ("data.cache_latents=true", "data.cache_latents=false"),
+    "channels_last": ("trainer.channels_last=true", "trainer.channels_last=false"),
 }
 RECIPES = ("digits-ddpm", "mnist-ddpm", "digits-vae", "mnist-vae", "digits-gan", "mnist-gan")
 OF_OPTION = {"cache_latents": ("digits-ddpm-latent",)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from peers import find_torchvision
 
 from genhub import GenerativeModel, ModelConfig, Phase
 
@@ -15,6 +16,7 @@ class Lucidrains(GenerativeModel):
 
     def __init__(self, config):
         super().__init__(config)
+        find_torchvision()
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
         channels, size, _ = self.shape

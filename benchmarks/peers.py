@@ -118,6 +118,18 @@ def torchgan(data: Path, _: str) -> None:
     Trainer(models, [MinimaxGeneratorLoss(), MinimaxDiscriminatorLoss()], device=torch.device("cpu"), epochs=1000)(loader)
 
 
+def find_torchvision() -> None:
+    """Make `import torchvision` work: stand_in/ does, once transformers and diffusers have looked for the real one, where
+    torchvision has no build for the torch at hand."""
+    if importlib.util.find_spec("torchvision") is None:
+        import diffusers.utils
+        import transformers.utils
+
+        diffusers.utils.is_torchvision_available()
+        transformers.utils.is_torchvision_available()  # its answer is kept
+        sys.path.append(str(HERE / "stand_in"))
+
+
 PEERS: dict[str, Callable[[Path, str], None]] = {
     "diffusers": diffusers, "lucidrains": lucidrains, "pythae": pythae, "torchgan": torchgan,
 }  # fmt: skip
@@ -169,10 +181,8 @@ def script_in(diffusers: str) -> str:
 
 
 def environment_of_peers() -> dict[str, str]:
-    """With this folder, genhub, and what stands in for torchvision where there is none for the torch at hand."""
+    """With this folder and genhub."""
     path = [str(HERE), str(HERE.parent), str(HERE.parent / "plugins")]
-    if importlib.util.find_spec("torchvision") is None:
-        path.append(str(HERE / "stand_in"))
     if before := os.environ.get("PYTHONPATH"):
         path.append(before)
     return os.environ | {"PYTHONPATH": os.pathsep.join(path), "TENSORBOARD_LOGGING": "0"}
@@ -201,6 +211,7 @@ def main() -> None:
         if args.inside == "genhub":
             genhub_loop(peer, args.data, args.set)
         else:
+            find_torchvision()
             PEERS[peer](args.data, args.diffusers)
         return
     script = script_in(args.diffusers)

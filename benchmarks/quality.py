@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from measure import keep, rounded
 from mnist import Court, to_float
-from peers import environment_of_peers, pixels, script_in, subset
+from peers import environment_of_peers, find_torchvision, pixels, script_in, subset
 from torch import Tensor
 
 import genhub
@@ -153,6 +153,7 @@ def inside(who: str, args: argparse.Namespace) -> None:
     """Train and draw, in a process and a folder of their own."""
     torch.manual_seed(0)
     clock = Clock(60 * args.minutes, UPDATES.get(who, 1))
+    find_torchvision()
     draw = PEERS[who](clock, args.data, args.diffusers)
     with torch.no_grad():
         images = torch.cat([draw(min(BATCH, args.n - start)) for start in range(0, args.n, BATCH)])

@@ -200,7 +200,10 @@ def test_a_class_a_number_and_an_image_at_once(tmp_path: Path):
 
 
 def test_an_image_without_conditions_alone_is_a_pipelines_folder(tmp_path: Path):
-    for name, model in {"plain": make(), "told": make(classes=3), "deep": model_of(Image(shape=(1, 8, 8), bits=16))}.items():
+    patches = {"name": "unet", "patch_size": 2}
+    models = {"plain": make(), "told": make(classes=3), "deep": model_of(Image(shape=(1, 8, 8), bits=16)),
+              "patches": model_of(Image(shape=(1, 8, 8)), network=patches)}  # fmt: skip
+    for name, model in models.items():
         model.save_pretrained(tmp_path / name)
         assert (tmp_path / name / "model_index.json").exists() == (name == "plain")
         assert (tmp_path / name / "unet" / "config.json").exists()

@@ -10,8 +10,9 @@ import textwrap
 import pytest
 
 HEAVY = ("torch._dynamo.convert_frame", "sympy", "transformers.modeling_utils",
-         "diffusers.pipelines.pipeline_utils", "diffusers.loaders", "torch.distributed.fsdp")  # fmt: skip
-"""Modules that the first step needs none of, each a tenth of a second and more."""
+         "diffusers.pipelines.pipeline_utils", "diffusers.loaders", "torch.distributed.fsdp",
+         "torch.distributed.tensor", "scipy.stats.distributions")  # fmt: skip
+"""Modules that a training needs none of, each a tenth of a second and more."""
 
 
 def python(code: str, tmp_path) -> str:
@@ -37,6 +38,21 @@ def test_the_first_step_needs_no_compiler_and_no_transformers(recipe, tmp_path):
         AccelerateTrainer._log = update
         sys.argv = ["genhub", "train", "{recipe}", "trainer.log_every=1"]
         main()
+        """,
+        tmp_path,
+    )
+    assert "there: []" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["moons-flow", "digits-ddpm", "digits-vae", "moons-gan"])
+def test_a_preview_and_a_checkpoint_need_none_of_it_either(recipe, tmp_path):
+    said = python(
+        f"""
+        import sys
+        import genhub
+        genhub.train("{recipe}", ["trainer.max_steps=1"], run_dir="run")
+        print("there:", [name for name in {HEAVY} if name in sys.modules])
         """,
         tmp_path,
     )
@@ -79,6 +95,45 @@ def test_what_is_asked_for_is_whole(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import scipy.stats", "from scipy.stats import norm",
+                                   "from scipy.stats.distributions import norm", "import scipy; scipy.stats"])  # fmt: skip
+def test_schedulers_need_no_statistics_and_others_have_them_whole(first, tmp_path):
+    said = python(
+        f"""
+        import sys
+        from diffusers import FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
+        print([name for name in sys.modules if name.startswith("scipy.stats.")])
+        {first}
+        import scipy.stats
+        from scipy.stats import beta, norm, qmc
+        print(scipy.stats.norm.cdf(0), norm is scipy.stats.norm, beta is scipy.stats.distributions.beta, qmc.Sobol(2).d)
+        FlowMatchEulerDiscreteScheduler(use_beta_sigmas=True).set_timesteps(4)
+        """,
+        tmp_path,
+    )
+    assert said == "[]\n0.5 True True 2\n"
+
+
+def test_reading_a_table_needs_no_matlab(tmp_path):
+    said = python(
+        """
+        import sys
+        import datasets, pyarrow, pyarrow.parquet
+        pyarrow.parquet.write_table(pyarrow.table({"a": [1, 2]}), "t.parquet")
+        datasets.disable_progress_bars()
+        table = datasets.load_dataset("parquet", data_files="t.parquet", split="train", cache_dir="cache")
+        print(table["a"][:], [name for name in sys.modules if name.startswith("scipy.io.")])
+        from scipy.io import loadmat
+        import scipy.io
+        scipy.io.savemat("t.mat", {"a": 3})
+        print(loadmat("t.mat")["a"].item(), scipy.io.loadmat("t.mat")["a"].item(), scipy.io.matlab.loadmat is scipy.io.loadmat)
+        """,
+        tmp_path,
+    )
+    assert said == "[1, 2] []\n3 3 True\n"
+
+
 @pytest.mark.parametrize("first", ["import torch._dynamo.config as config", "from torch._dynamo.utils import counters", ""])
 def test_the_compiler_leaves_out_what_was_marked_before_it_came(first, tmp_path):
     """A submodule asked for first is one module, not two; what is disabled breaks the graph in two."""

@@ -29,6 +29,7 @@ from genhub.interfaces.registry import NETWORKS, load_class, plugin_names
 SMALL = [  # every network, with each number of sides that it takes
     (UNet, (1, 8, 8), {"block_out_channels": (8, 16)}),
     (UNet, (3, 4, 8), {"block_out_channels": (16,), "time_embedding_type": "fourier"}),
+    (UNet, (2, 12, 6), {"block_out_channels": (8, 16), "patch_size": 3}),
     (UNet1d, (1, 16), {"block_out_channels": (8, 16, 16)}),
     (UNet1d, (2, 8), {"block_out_channels": (8, 16), "layers_per_block": 2, "add_attention": False}),
     (UNet1d, (2, 48), {"block_out_channels": (8, 16), "patch_size": 6}),
@@ -272,6 +273,7 @@ def test_no_network_is_for_any_shape():
         ("dit", {"patch_size": 3}, (1, 7), "patch_size: 3 does not divide the side 7; 1 does"),
         ("dit", {"patch_size": [2, 3]}, (1, 8, 8), "patch_size: 3 does not divide the side 8; 2 does"),
         ("dit", {"patch_size": [2, 2]}, (1, 8), "patch_size: 2 sides given, for data of 1"),
+        ("unet", {"patch_size": 3}, (1, 12, 16), "block_out_channels: 2 levels of patches of 3 need sides divisible by 6, these are 12x16: set the column's size to 18 (data.columns), or use fewer levels"),
         ("unet1d", {}, (1, 30), "block_out_channels: 3 levels need a length divisible by 4, this is 30: set the column's length to 32 (data.columns), or use fewer levels"),
         ("unet1d", {}, (1, 1), "block_out_channels: 3 levels need a length divisible by 4, this is 1: set the column's length to 4 (data.columns), or use fewer levels"),
         ("unet1d", {"patch_size": 5}, (1, 36), "block_out_channels: 3 levels of patches of 5 need a length divisible by 20, this is 36: set the column's length to 40 (data.columns), or use fewer levels"),

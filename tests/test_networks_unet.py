@@ -53,6 +53,15 @@ def test_it_is_diffusers_own_to_the_bit(parts, keys):
     assert torch.equal(network(x, t, given), expected)
 
 
+def test_patches_are_channels_of_diffusers_own():
+    network, _ = network_and(shape=(1, 8, 16), patch_size=2)
+    unet = own(sample_size=(4, 8), in_channels=4, out_channels=4)
+    x, t = torch.randn(3, 1, 8, 16), torch.tensor([0, 500, 999])
+    patches = torch.nn.functional.pixel_unshuffle(x, 2)
+    expected = torch.nn.functional.pixel_shuffle(unet(patches, t, return_dict=False)[0], 2)
+    assert torch.equal(network(x, t, Given()), expected)
+
+
 def test_more_output_channels():
     network, _ = network_and(out_channels=2)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 900])
@@ -73,6 +82,9 @@ def test_a_row_without_its_label_is_the_last_class():
 def test_diffusers_opens_its_folder(parts, kind, tmp_path: Path):
     network, conditioner = network_and(parts, shape=(1, 8, 16))
     network.eval().save(tmp_path)
+    network.unet.save_pretrained(tmp_path / "theirs")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["_class_name"] == kind
     assert saved["sample_size"] == [8, 16]

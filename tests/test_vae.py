@@ -329,6 +329,9 @@ def test_plain_diffusers_opens_the_kl_network(tmp_path):
     model = make((3, 16, 8), network="kl", channels=[8, 16], likelihood="discretized_logistic").eval()
     model.save_pretrained(tmp_path)
     theirs = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    weights = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "vae" / weights).read_bytes() == (tmp_path / "theirs" / weights).read_bytes()
     images = batch(2, (3, 16, 8)).x
     with torch.no_grad():
         latents = model.encode(images)

@@ -1,6 +1,7 @@
 """Put off imports of others that cost the most and that a command seldom needs. torch's optimizers and diffusers import
 torch._dynamo, the compiler, to tell it what not to compile; diffusers imports all its transformers and U-Nets for one of
-each. Here each is a module whose code runs when something is asked of it that is not in it yet."""
+each; its schedulers import scipy's statistics for one schedule; datasets looks whether its readers use scipy's reader of
+Matlab's files. Here each is a module whose code runs when something is asked of it that is not in it yet."""
 
 from __future__ import annotations
 
@@ -63,6 +64,20 @@ def _of_compiler(module: ModuleType) -> dict[str, Any]:
     return {"disable": disable, "allow_in_graph": allow_in_graph, "graph_break": graph_break, HAND_ON: hand_on}
 
 
+def _of_files(module: ModuleType) -> dict[str, Any]:
+    """Return what datasets asks of scipy.io when it makes a builder: `loadmat`, to see who has it."""
+
+    def loadmat(*args: Any, **kwargs: Any) -> Any:
+        return _whole(module).loadmat(*args, **kwargs)
+
+    return {"loadmat": loadmat, HAND_ON: lambda: None}
+
+
+def _of_nothing(_: ModuleType) -> dict[str, Any]:
+    """Return no stand-ins: whatever is asked for, submodules too, runs the module first."""
+    return {HAND_ON: lambda: None}
+
+
 def _look_up_when_asked() -> None:
     from importlib import metadata
 
@@ -92,6 +107,8 @@ LATER: Mapping[str, StandIns | None] = {
     "torch._dynamo": _of_compiler,
     "diffusers.models.transformers": None,
     "diffusers.models.unets": None,
+    "scipy.io": _of_files,
+    "scipy.stats": _of_nothing,
 }
 """Modules to put off, with what stands in for some of their names. Those with nothing are packages that only list what their
 submodules have, which can be imported without the list."""

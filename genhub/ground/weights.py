@@ -18,8 +18,8 @@ DIGEST = "digest"
 """Key of the digest in a sealed file's metadata."""
 
 
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file; tied tensors, which the format refuses, are written once each."""
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, **notes: str) -> None:
+    """Write a safetensors file, notes in its metadata; tied tensors, which the format refuses, are written once each."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -27,7 +27,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         storage = tensor.untyped_storage().data_ptr()
         plain[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
-    save_file(plain, file)
+    save_file(plain, file, notes or None)
 
 
 def save_sealed(tensors: Mapping[str, Tensor], file: Path, **notes: str) -> None:

@@ -330,7 +330,8 @@ class DDPM(GenerativeModel):
     def _is_plain(self) -> bool:
         """Whether a DDPMPipeline draws what this model does: 8-bit pixels, by a U-Net that is told the time alone."""
         pixels = self.modality.levels == 256 and self.modality.bounds == (-1, 1)
-        return pixels and self._network_folder == UNET and not self.conditions and self.config.autoencoder is None
+        one_by_one = self._network_folder == UNET and getattr(self.config.network, "patch_size", 1) == 1
+        return pixels and one_by_one and not self.conditions and self.config.autoencoder is None
 
     @classmethod
     def config_from_foreign(cls, path: Path) -> DDPMConfig:

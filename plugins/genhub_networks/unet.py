@@ -12,12 +12,26 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from genhub import Conditioner, Given, Means, Network, NetworkConfig, PositiveInt, RecipeError, load_strictly
+from genhub import (
+    Conditioner,
+    Given,
+    Means,
+    Network,
+    NetworkConfig,
+    PositiveInt,
+    RecipeError,
+    folded,
+    load_strictly,
+    save_tensors,
+    unfolded,
+)
 from genhub_networks.shapes import check_sides, nearest_multiple
 
 DownBlock = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Name that diffusers gives the file of a network's weights."""
 ONLY_WITH_TOKENS = {
     "downsample_type": "conv",
     "upsample_type": "conv",
@@ -34,6 +48,9 @@ class UNetConfig(NetworkConfig):
     takes: ClassVar = frozenset({"label", "vector", "sequence", "spatial"})
     default_for: ClassVar = frozenset({2})
 
+    patch_size: PositiveInt = 1
+    """Side of the squares of pixels that are folded into channels before the first level, and unfolded behind the last: 2
+    spares the dearest level."""
     block_out_channels: tuple[PositiveInt, ...] = Field(default=(32, 64), min_length=1)
     """Channels at each level; each level but the last halves height and width."""
     layers_per_block: PositiveInt = 1
@@ -95,12 +112,13 @@ class UNetConfig(NetworkConfig):
 
     def check(self, shape: tuple[int, ...]) -> None:
         check_sides(self.name, shape, (2,))
-        divisor = 2 ** (len(self.block_out_channels) - 1)
+        divisor = self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+        patches = f" of patches of {self.patch_size}" * (self.patch_size > 1)
         for side in shape[1:]:
             if side % divisor:
                 near = nearest_multiple(side, divisor)
                 raise ValueError(
-                    f"block_out_channels: {len(self.block_out_channels)} levels need sides divisible by {divisor}, "
+                    f"block_out_channels: {len(self.block_out_channels)} levels{patches} need sides divisible by {divisor}, "
                     f"these are {shape[1]}x{shape[2]}: set the column's size to {near} (data.columns), or use fewer levels"
                 )
 
@@ -109,7 +127,7 @@ class UNetConfig(NetworkConfig):
         plain = len(self.block_out_channels) - (1 if self.add_attention else 0)
         down = self.down_block_types or ("DownBlock2D",) * plain + ("AttnDownBlock2D",) * self.add_attention
         up = self.up_block_types or ("AttnUpBlock2D",) * self.add_attention + ("UpBlock2D",) * plain
-        return self.model_dump(exclude={"name"}) | {"down_block_types": down, "up_block_types": up}
+        return self.model_dump(exclude={"name", "patch_size"}) | {"down_block_types": down, "up_block_types": up}
 
     def options_with_tokens(self) -> dict[str, Any]:
         """Return the arguments of UNet2DConditionModel: wherever there would be attention of the image to itself, it attends
@@ -148,7 +166,8 @@ class UNet(Network):
         super().__init__()
         import diffusers  # slow to import
 
-        channels, height, width = shape
+        self.patch = config.patch_size
+        channels, height, width = shape[0], *(side // self.patch for side in shape[1:])
         attends = "sequence" in conditioner.gives
         network: Any = diffusers.UNet2DConditionModel if attends else diffusers.UNet2DModel
         options = config.options_with_tokens() if attends else config.options()
@@ -158,8 +177,8 @@ class UNet(Network):
             options["class_embed_type"] = "identity"
         self.unet: Any = network(
             sample_size=height if height == width else (height, width),
-            in_channels=channels + conditioner.spatial_channels,
-            out_channels=out_channels or channels,
+            in_channels=(channels + conditioner.spatial_channels) * self.patch**2,
+            out_channels=(out_channels or channels) * self.patch**2,
             **options,
         )
         self.fourier = config.time_embedding_type == "fourier"
@@ -178,8 +197,8 @@ class UNet(Network):
         if given.sequence is not None:
             tokens = {"encoder_hidden_states": given.sequence, "encoder_attention_mask": given.mask}
         label = given.label if given.vector is None else given.vector
-        output: Tensor = self.unet(x, times, class_labels=label, return_dict=False, **tokens)[0]
-        return output
+        output: Tensor = self.unet(folded(x, self.patch), times, class_labels=label, return_dict=False, **tokens)[0]
+        return unfolded(output, self.patch)
 
     def _several(self, times: Tensor) -> Tensor:
         """Return (k, n) times, which `Times` embeds.
@@ -192,12 +211,14 @@ class UNet(Network):
         return times.T
 
     def save(self, path: Path) -> None:
-        """Write the folder that diffusers opens: config.json and its weights."""
-        self.unet.save_pretrained(path)
+        """Write the folder that diffusers opens, config.json and its weights: what its own `save_pretrained` writes, which
+        imports as much as torch's distributed tensors to do so."""
+        self.unet.save_config(path)
+        save_tensors(self.unet.state_dict(), path / WEIGHTS, format="pt")
 
     def load(self, path: Path) -> None:
         """Read a folder that `save`, or any version of diffusers, wrote, strictly."""
-        load_strictly(self.unet, path / "diffusion_pytorch_model.safetensors", rename=todays_name)
+        load_strictly(self.unet, path / WEIGHTS, rename=todays_name)
 
 
 class Times(nn.Module):

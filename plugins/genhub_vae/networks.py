@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genhub import Conditioner, Conditions, Modality, load_strictly
+from genhub import Conditioner, Conditions, Modality, load_strictly, save_tensors
 
 TAKES = frozenset({"vector", "spatial"})
 WIDTH = 64
 """Length of the vector that a network is given of labels, numbers and vectors."""
 NOTHING = Conditions()
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Name that diffusers gives the file of a network's weights."""
 
 
 def convolution(sides: int, before: int, after: int, stride: int = 1, size: int = 3) -> nn.Module:
@@ -128,8 +130,10 @@ def kl_networks(shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[nn.
 
 
 def save_kl(encoder: Any, decoder: Any, shape: tuple[int, ...], options: Mapping[str, Any], path: Path) -> None:
-    """Write the folder that `AutoencoderKL.from_pretrained` opens."""
-    _put_together(encoder, decoder, shape, options).save_pretrained(path)
+    """Write the folder that `AutoencoderKL.from_pretrained` opens: what its `save_pretrained` writes, at less cost."""
+    kl = _put_together(encoder, decoder, shape, options)
+    kl.save_config(path)
+    save_tensors(kl.state_dict(), path / WEIGHTS, format="pt")
 
 
 def load_kl(encoder: Any, decoder: Any, shape: tuple[int, ...], options: Mapping[str, Any], path: Path) -> None:
@@ -138,7 +142,7 @@ def load_kl(encoder: Any, decoder: Any, shape: tuple[int, ...], options: Mapping
         CheckpointError: the folder's weights don't fit.
     """
     kl = _put_together(encoder, decoder, shape, options)
-    load_strictly(kl, path / "diffusion_pytorch_model.safetensors")
+    load_strictly(kl, path / WEIGHTS)
 
 
 def _put_together(encoder: Any, decoder: Any, shape: tuple[int, ...], options: Mapping[str, Any]) -> Any:
