@@ -58,7 +58,7 @@ def at_boundary(number: int | None, act: Callable[[], None]) -> Iterator[list[in
     fsync, write_text, save_file = os.fsync, Path.write_text, genhub.ground.weights.save_file
     os.fsync = lambda descriptor: (boundary(), fsync(descriptor))[1]
     Path.write_text = halved(write_text, lambda path, *_: path)
-    genhub.ground.weights.save_file = halved(save_file, lambda _, path: path)
+    genhub.ground.weights.save_file = halved(save_file, lambda _, path, *__: path)
     _act = boundary
     try:
         yield count
