@@ -20,7 +20,7 @@ class TransformerConfig(Section):
     num_layers: PositiveInt = 4
     num_heads: PositiveInt = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of numbers left out in training, everywhere that GPT-2 does: against learning few data by heart."""
+    """Share of numbers left out in training, of embeddings and what each layer adds: against learning few data by heart."""
 
     @model_validator(mode="after")
     def _has_whole_heads(self) -> TransformerConfig:
